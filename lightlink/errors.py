@@ -1,0 +1,419 @@
+"""Every exception LightLink raises, in one tree.
+
+::
+
+    LightLinkError
+      ConnectError            could not connect within the limit
+        AuthenticationError   the server refused this identity, or TLS failed
+      ClosedError             (RuntimeError) used after close, or from the loop's own thread
+      NotReady                (RuntimeError) a decorator or method used at the wrong stage of a lifecycle
+      PermissionDenied        the server's permissions refuse a subject to this identity
+      OutboxFull              (TimeoutError) back-pressure lasted longer than the publisher would wait
+      FlushTimeout            (TimeoutError) the server did not confirm in time
+      CallError
+        CallTimeout           (TimeoutError) no answer in time; the call may have run
+        ServiceUnavailable    nobody serves it, or not connected; the call did not run
+        RemoteError           the service answered with an error
+          MethodNotFound, InvalidRequest, InvalidArguments, ServiceBusy, DeadlineExceeded, HandlerError
+      StateNotFound           (KeyError)
+      RevisionConflict
+      StateError              JetStream refused a state operation
+      StoredFileNotFound      (FileNotFoundError)
+      FileCorrupt
+      TransferStalled         (TimeoutError) a file transfer made no progress
+      DecodeError             bytes that are not what they should be
+      EncodeError             (TypeError) a value that JSON cannot carry
+      InvalidName             (ValueError) a name that NATS would refuse
+      InvalidOption           (ValueError) a setting that cannot be
+      PayloadTooLarge         (ValueError)
+      ServerError             the embedded nats-server could not be found, started or used
+      CommandError
+        CommandFailed         (CommandCancelled is one)
+        CommandTimeout        (TimeoutError)
+        CommandNotFound
+        AgentInUse
+
+Each carries its facts as attributes and builds its message from them, so it survives pickling and can be told
+apart without reading text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LightLinkError(Exception):
+    """The base of every error raised by LightLink."""
+
+
+# Connection ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=False)
+class ConnectError(LightLinkError):
+    """No server could be reached within the limit.
+
+    ``tried`` holds one (server, reason) pair for each attempt, ``timeout`` the limit in seconds.
+    """
+
+    tried: Sequence[tuple[str, str]]
+    timeout: float
+
+    def __str__(self) -> str:
+        attempts = "; ".join(f"{server}: {reason}" for server, reason in self.tried) or "no server was tried"
+        return f"could not connect to NATS within {self.timeout:g} s ({attempts})"
+
+    @property
+    def servers(self) -> list[str]:
+        """The servers tried, in order."""
+        return [server for server, _ in self.tried]
+
+
+@attrs.define(slots=False)
+class AuthenticationError(ConnectError):
+    """The server refused this identity, or the TLS handshake failed."""
+
+    def __str__(self) -> str:
+        attempts = "; ".join(f"{server}: {reason}" for server, reason in self.tried)
+        return f"refused by NATS ({attempts})"
+
+
+@attrs.define(slots=False)
+class ClosedError(LightLinkError, RuntimeError):
+    """The object was used after close, or a blocking method was called from the loop's own thread."""
+
+    what: str
+    reason: str = "is closed"
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.reason}"
+
+
+@attrs.define(slots=False)
+class NotReady(LightLinkError, RuntimeError):
+    """Something was asked for at a stage of a lifecycle at which it cannot be done."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.reason}"
+
+
+@attrs.define(slots=False)
+class PermissionDenied(LightLinkError):
+    """The server's permissions refuse this identity a subject; ``operation`` is publish or subscribe."""
+
+    operation: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"permission denied: this identity may not {self.operation} to {self.subject!r}"
+
+
+@attrs.define(slots=False)
+class OutboxFull(LightLinkError, TimeoutError):
+    """Messages were published faster than the server takes them, for longer than the publisher would wait."""
+
+    messages: int
+    size: int
+    timeout: float
+
+    def __str__(self) -> str:
+        return (
+            f"the outbox is full ({self.messages} messages, {self.size} bytes wait for the server) "
+            f"and did not drain within {self.timeout:g} s; the message was not published"
+        )
+
+
+@attrs.define(slots=False)
+class FlushTimeout(LightLinkError, TimeoutError):
+    """The server did not confirm within ``timeout`` seconds that it has everything published so far."""
+
+    timeout: float
+    status: str
+
+    def __str__(self) -> str:
+        return f"flush was not confirmed within {self.timeout:g} s (connection is {self.status})"
+
+
+# Calls --------------------------------------------------------------------------------------------------------------
+
+
+class CallError(LightLinkError):
+    """A call did not bring back a result."""
+
+
+@attrs.define(slots=False)
+class CallTimeout(CallError, TimeoutError):
+    """No answer came in time. The call may have run."""
+
+    service: str
+    method: str
+    timeout: float
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.method} did not answer within {self.timeout:g} s; it may have run"
+
+
+@attrs.define(slots=False)
+class ServiceUnavailable(CallError):
+    """Nobody serves the service, or there was no connection. The call did not run."""
+
+    service: str
+    method: str
+    reason: str = "nobody serves it (no responders)"
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.method} is unavailable: {self.reason}"
+
+
+@attrs.define(slots=False)
+class RemoteError(CallError):
+    """The service answered with an error: ``code`` tells which, ``message`` is the service's own text."""
+
+    service: str
+    method: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.method}: {self.message}"
+
+
+class MethodNotFound(RemoteError):
+    """The service has no such method."""
+
+
+class InvalidRequest(RemoteError):
+    """The service could not read the request."""
+
+
+class InvalidArguments(RemoteError):
+    """An argument is missing, unknown or of the wrong type; the message names it."""
+
+
+class ServiceBusy(RemoteError):
+    """The service holds as many requests as it may. The call did not run."""
+
+
+class DeadlineExceeded(RemoteError):
+    """The request waited in the service's queue past the caller's deadline. The call did not run."""
+
+
+class HandlerError(RemoteError):
+    """The handler raised; the message is its exception's type and text."""
+
+
+# State and files ----------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=False)
+class StateNotFound(LightLinkError, KeyError):
+    """The bucket holds no value for the key."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"no value for key {self.key!r} in bucket {self.bucket!r}"
+
+
+@attrs.define(slots=False)
+class RevisionConflict(LightLinkError):
+    """Somebody else wrote the key first; ``expected`` is the revision the write was based on (0: none)."""
+
+    bucket: str
+    key: str
+    expected: int
+
+    def __str__(self) -> str:
+        basis = f"revision {self.expected} is not its last" if self.expected else "it exists already"
+        return f"key {self.key!r} in bucket {self.bucket!r} was not written: {basis}"
+
+
+@attrs.define(slots=False)
+class StateError(LightLinkError):
+    """A state operation failed; ``unknown`` says that a write may or may not have been stored."""
+
+    bucket: str
+    operation: str
+    reason: str
+    unknown: bool = False
+
+    def __str__(self) -> str:
+        outcome = "; the outcome is unknown" if self.unknown else ""
+        return f"{self.operation} in bucket {self.bucket!r} failed: {self.reason}{outcome}"
+
+
+@attrs.define(slots=False)
+class StoredFileNotFound(LightLinkError, FileNotFoundError):
+    """The file store holds no such file."""
+
+    bucket: str
+    file_id: str
+
+    def __str__(self) -> str:
+        return f"no file {self.file_id!r} in file store {self.bucket!r}"
+
+
+@attrs.define(slots=False)
+class FileCorrupt(LightLinkError):
+    """What was read is not what was stored."""
+
+    file_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"file {self.file_id!r} is corrupt: {self.reason}"
+
+
+@attrs.define(slots=False)
+class TransferStalled(LightLinkError, TimeoutError):
+    """A transfer made no progress for ``stall_timeout`` seconds."""
+
+    file_id: str
+    done: int
+    total: int | None
+    stall_timeout: float
+
+    def __str__(self) -> str:
+        total = "" if self.total is None else f" of {self.total}"
+        return f"transfer of {self.file_id!r} stalled for {self.stall_timeout:g} s after {self.done}{total} bytes"
+
+
+# Values and names ---------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=False)
+class DecodeError(LightLinkError):
+    """Bytes that are not what they should be; ``start`` holds the first of them."""
+
+    subject: str
+    reason: str
+    start: bytes = b""
+
+    def __str__(self) -> str:
+        return f"cannot decode the message on {self.subject!r}: {self.reason} (starts with {self.start[:40]!r})"
+
+
+@attrs.define(slots=False)
+class EncodeError(LightLinkError, TypeError):
+    """A value that JSON cannot carry."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot encode {self.what} as JSON: {self.reason}"
+
+
+@attrs.define(slots=False)
+class InvalidName(LightLinkError, ValueError):
+    """A subject, key, service or client id that NATS would refuse; ``kind`` says which of them."""
+
+    kind: str
+    name: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"invalid {self.kind} {self.name!r}: {self.reason}"
+
+
+@attrs.define(slots=False)
+class InvalidOption(LightLinkError, ValueError):
+    """A setting that cannot be; ``value`` is left out for secrets."""
+
+    option: str
+    reason: str
+    value: Any = None
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" {self.value!r}"
+        return f"invalid {self.option}{value}: {self.reason}"
+
+
+@attrs.define(slots=False)
+class PayloadTooLarge(LightLinkError, ValueError):
+    """A payload over the server's limit; both in bytes."""
+
+    subject: str
+    size: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"the payload for {self.subject!r} has {self.size} bytes; the server takes at most {self.limit}"
+
+
+@attrs.define(slots=False)
+class ServerError(LightLinkError):
+    """The embedded nats-server could not be found, started or used."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+# Commands -----------------------------------------------------------------------------------------------------------
+
+
+class CommandError(LightLinkError):
+    """A command did not bring back a result."""
+
+
+@attrs.define(slots=False)
+class CommandFailed(CommandError):
+    """The command ended as failed; ``command`` is its last state."""
+
+    command: Any
+
+    def __str__(self) -> str:
+        command = self.command
+        detail = f" ({command.status_detail})" if command.status_detail else ""
+        return f"command {command.command_id} ({command.command_type} on {command.client_id}) failed{detail}: {command.error}"
+
+
+class CommandCancelled(CommandFailed):
+    """The command was cancelled."""
+
+
+@attrs.define(slots=False)
+class CommandTimeout(CommandError, TimeoutError):
+    """The command ended as timeout, or was not over when the caller stopped waiting; ``command`` is its last state."""
+
+    command: Any
+    waited: float | None = None
+
+    def __str__(self) -> str:
+        command = self.command
+        name = f"command {command.command_id} ({command.command_type} on {command.client_id})"
+        if self.waited is not None:
+            return f"{name} is still {command.status} after {self.waited:g} s"
+        return f"{name} timed out ({command.status_detail})"
+
+
+@attrs.define(slots=False)
+class CommandNotFound(CommandError):
+    """No command has this id."""
+
+    command_id: str
+
+    def __str__(self) -> str:
+        return f"Command not found: {self.command_id}"
+
+
+@attrs.define(slots=False)
+class AgentInUse(CommandError):
+    """A live agent already holds this client id."""
+
+    client_id: str
+    instance: str
+
+    def __str__(self) -> str:
+        return f"client id {self.client_id!r} is in use by a live agent (instance {self.instance})"
