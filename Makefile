@@ -1,0 +1,66 @@
+# In a fresh clone, with Python >= 3.10 and make, each target does all the set-up it needs.
+# Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Made when the packages are installed; older than the settings means: install again.
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CODE := lightlink samples tests
+
+# What `make test` hands to pytest besides the settings in setup.cfg: make test ARGS="-k subjects"
+ARGS ?=
+WORKERS ?= -n auto --maxprocesses 4
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format certs clean distclean
+
+help: ## show this list
+	@echo "LightLink: make <target>"
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv and install lightlink with everything its development needs
+
+demo: $(STAMP) ## see what LightLink does: a server, a service, calls and events, in ten seconds
+	@echo "==> demo: an embedded nats-server, a service in a process of its own, calls and events"
+	@$(BIN)/lightlink demo
+
+test: $(STAMP) ## run the whole suite against real nats-servers
+	@echo "==> test: the whole suite against real nats-servers"
+	@$(BIN)/pytest $(WORKERS) $(ARGS)
+
+check: $(STAMP) ## ruff, mypy --strict and the import rules; changes nothing
+	@echo "==> check: ruff, mypy --strict, import-linter"
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy --strict lightlink samples
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## let ruff rewrite the code
+	@echo "==> format: ruff rewrites what it can"
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+certs: $(STAMP) ## make a CA and a server certificate for localhost in certs/
+	@echo "==> certs: a CA and a server certificate for localhost in certs/"
+	@$(BIN)/lightlink certs init certs --host localhost --host 127.0.0.1
+
+clean: ## remove caches and build products; .venv stays
+	@echo "==> clean: removing caches and build products"
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	@echo "==> distclean: removing $(VENV)"
+	@rm -rf $(VENV) *.egg-info
+
+$(STAMP): setup.cfg pyproject.toml
+	@echo "==> setup: $(VENV) with $(PYTHON), and lightlink with its tools (a minute; only when setup.cfg or pyproject.toml changed)"
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON); name a Python >= 3.10: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv or ensurepip; install them (Debian, Ubuntu: apt install python3-venv) or name another Python: make PYTHON=/path/to/python" >&2; exit 1; }; \
+	    $(PYTHON) -m venv --clear $(VENV); }
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
