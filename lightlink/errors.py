@@ -10,6 +10,8 @@
       PermissionDenied        the server's permissions refuse a subject to this identity
       OutboxFull              (TimeoutError) back-pressure lasted longer than the publisher would wait
       FlushTimeout            (TimeoutError) the server did not confirm in time
+      NoMessage               (TimeoutError) no message came in time
+      LinkError               NATS refused or failed an operation for another reason
       CallError
         CallTimeout           (TimeoutError) no answer in time; the call may have run
         ServiceUnavailable    nobody serves it, or not connected; the call did not run
@@ -140,6 +142,28 @@ class FlushTimeout(LightLinkError, TimeoutError):
 
     def __str__(self) -> str:
         return f"flush was not confirmed within {self.timeout:g} s (connection is {self.status})"
+
+
+@attrs.define(slots=False)
+class NoMessage(LightLinkError, TimeoutError):
+    """No message came on a subscription within ``timeout`` seconds."""
+
+    subject: str
+    timeout: float
+
+    def __str__(self) -> str:
+        return f"no message on {self.subject!r} within {self.timeout:g} s"
+
+
+@attrs.define(slots=False)
+class LinkError(LightLinkError):
+    """NATS refused or failed an operation; ``reason`` is what it said."""
+
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} failed: {self.reason}"
 
 
 # Calls --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,185 @@
+"""The client: the one object a program holds to talk to others. It delegates, and holds no logic of its own."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from lightlink import codec, subjects
+from lightlink.errors import InvalidOption
+from lightlink.options import ConnectOptions, seconds
+from lightlink.rpc import Caller, ServiceProxy
+from lightlink.runtime.connection import Connection, Status
+from lightlink.subscription import DEFAULT_MAX_PENDING, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+    from typing import TypeVar
+
+    Handler = TypeVar("Handler", bound=Callable[[Any], object])
+
+
+def connect(url: str | Sequence[str] | None = None, *, context: str | None = None, **options: Any) -> Client:
+    """Connect to NATS and return a client.
+
+    ``url`` is one server, several separated by commas, or a list; without it ``LIGHTLINK_URL``, ``NATS_URL``, the
+    selected NATS context (or the one named by ``context``) and ``nats://127.0.0.1:4222`` are looked at in this order.
+    ``options`` are those of `ConnectOptions`: name, user, password, token, creds, nkey, tls, timeout, connect_timeout, ...
+
+    Raises ConnectError when no server can be reached within ``connect_timeout`` seconds, AuthenticationError when it
+    refuses us, InvalidOption.
+    """
+    return Client(ConnectOptions.resolve(url, context=context, **options))
+
+
+class Client:
+    """A connection to NATS, safe to share between threads. Made by `connect`; a context manager."""
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self._connection = Connection(options)
+        self._caller = Caller(self._connection, options.timeout)
+        # Weak, because the connection holds each one for as long as it receives.
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._connection.on_status(self._end_subscriptions)
+        self._connection.open()
+
+    # Lifetime -------------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        """The state of the connection."""
+        return self._connection.status
+
+    @property
+    def options(self) -> ConnectOptions:
+        """What the connection was made with."""
+        return self._connection.options
+
+    def on_status_change(self, listener: Callable[[Status], object]) -> None:
+        """Call ``listener(status)`` at each change, in order, on a thread of the library; it must not block."""
+        self._connection.on_status(listener)
+
+    def wait_connected(self, timeout: float | None = None) -> bool:
+        """Wait until connected, at most ``timeout`` seconds; tell whether it is."""
+        return self._connection.wait_connected(self._limit(timeout))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop receiving, let handlers finish, flush what was published and disconnect, within ``timeout`` seconds.
+
+        Idempotent. Calls that still wait in other threads end with ClosedError.
+        """
+        deadline = time.monotonic() + timeout
+        for subscription in list(self._subscriptions):
+            subscription.stop(max(deadline - time.monotonic(), 0.1))
+        self._connection.close(max(deadline - time.monotonic(), 0.1))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.options.name!r} {self.status.value} {','.join(self.options.servers)}>"
+
+    # RPC ------------------------------------------------------------------------------------------------------------
+
+    def call(
+        self, service: str, method: str, args: Any = None, *, timeout: float | None = None, returns: Any = Any
+    ) -> Any:
+        """Call a method of a service and return its result.
+
+        ``args`` maps argument names to values (a dict, or an attrs or dataclass instance). ``timeout`` is in seconds.
+        ``returns`` is a type to convert the result to.
+
+        Raises ServiceUnavailable, CallTimeout, RemoteError (MethodNotFound, InvalidArguments, ServiceBusy,
+        DeadlineExceeded, HandlerError), DecodeError, EncodeError, PayloadTooLarge, InvalidName, ClosedError.
+        """
+        return self._caller.call(service, method, args, timeout, returns)
+
+    def submit(
+        self, service: str, method: str, args: Any = None, *, timeout: float | None = None, returns: Any = Any
+    ) -> Future[Any]:
+        """Call a method without waiting; the future brings the result or the errors of `call`.
+
+        Its callbacks run on a thread of the library and must not wait for other futures. Bad arguments raise here.
+        """
+        return self._caller.submit(service, method, args, timeout, returns)
+
+    def service(self, name: str, *, timeout: float | None = None) -> ServiceProxy:
+        """Return a service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
+        return ServiceProxy(self._caller, name, timeout)
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def publish(self, subject: str, data: Any = None, *, headers: Mapping[str, str] | None = None) -> None:
+        """Publish data on a subject: bytes as they are, everything else as JSON.
+
+        Returns at once; one thread's messages keep their order. Raises InvalidName, EncodeError and PayloadTooLarge
+        before anything is sent, OutboxFull when the server takes no more, ClosedError.
+        """
+        block = codec.encode_headers(codec.checked_headers(headers)) if headers else None
+        payload = data if data.__class__ is bytes else codec.encode(data, f"the message for {subject!r}")
+        self._connection.publish(subjects.publish_subject(subject), payload, headers=block)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when the server has everything published so far.
+
+        Raises FlushTimeout after ``timeout`` seconds, PermissionDenied when the server refused a publish since the last
+        flush.
+        """
+        self._connection.flush(self._limit(timeout))
+
+    def subscribe(
+        self,
+        subject: str,
+        handler: Callable[[Any], object] | None = None,
+        *,
+        queue: str = "",
+        raw: bool = False,
+        max_pending: int = DEFAULT_MAX_PENDING,
+        concurrency: int = 1,
+    ) -> Subscription:
+        """Subscribe to a subject, which may hold the wildcards ``*`` and ``>``.
+
+        ``handler(data)`` runs on a worker thread; annotated with `Message` it gets the whole message, annotated with
+        another type the data as that type. Without a handler, iterate over the subscription or `get` from it.
+        Members of one ``queue`` group share the messages. ``raw`` leaves the data as bytes.
+
+        Raises InvalidName, InvalidOption, PermissionDenied, ClosedError.
+        """
+        subscription = Subscription(
+            self._connection,
+            self._connection.session.workers,
+            subject,
+            handler,
+            queue=queue,
+            raw=raw,
+            max_pending=max_pending,
+            concurrency=concurrency,
+        )
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def on(self, subject: str, *, queue: str = "", raw: bool = False) -> Callable[[Handler], Handler]:
+        """Subscribe the decorated function, which is returned unchanged; see `subscribe`."""
+        if callable(subject):
+            raise InvalidOption("on", "name the subject: @client.on('events.>')")
+
+        def decorate(handler: Handler) -> Handler:
+            self.subscribe(subject, handler, queue=queue, raw=raw)
+            return handler
+
+        return decorate
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _limit(self, timeout: float | None) -> float:
+        return self.options.timeout if timeout is None else seconds("timeout", timeout)
+
+    def _end_subscriptions(self, status: Status) -> None:
+        if status is Status.CLOSED:
+            for subscription in list(self._subscriptions):
+                subscription.connection_closed()

@@ -1,0 +1,211 @@
+"""Turn values into bytes and back: JSON bodies, the RPC envelopes and NATS headers.
+
+The only module that knows JSON. ``bytes`` pass as they are; dataclasses, attrs classes, datetimes, UUIDs, sets and the
+like are encoded as msgspec does. JSON knows no NaN or infinity: both are encoded as ``null``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
+
+from lightlink.errors import DecodeError, EncodeError, InvalidName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+# Codes of an error reply, and the HTTP-like number each carries in the header Nats-Service-Error-Code (ADR-32).
+METHOD_NOT_FOUND = "method_not_found"
+INVALID_REQUEST = "invalid_request"
+INVALID_ARGUMENTS = "invalid_arguments"
+BUSY = "busy"
+DEADLINE_EXCEEDED = "deadline_exceeded"
+HANDLER_ERROR = "handler_error"
+STATUS_OF_CODE = {
+    METHOD_NOT_FOUND: 404,
+    INVALID_REQUEST: 400,
+    INVALID_ARGUMENTS: 400,
+    BUSY: 429,
+    DEADLINE_EXCEEDED: 504,
+    HANDLER_ERROR: 500,
+}
+
+TIMEOUT_HEADER = "LightLink-Timeout-Ms"
+ERROR_HEADER = "Nats-Service-Error"
+ERROR_CODE_HEADER = "Nats-Service-Error-Code"
+
+_HEADER_LINE = b"NATS/1.0"
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ENCODE_FAILURES = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+_DECODE_FAILURES = (ValueError, RecursionError, msgspec.MsgspecError)
+
+
+class Request(msgspec.Struct):
+    """The body of an RPC request, its arguments still encoded."""
+
+    id: str
+    method: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Response(msgspec.Struct):
+    """The body of an RPC response, its result still encoded."""
+
+    success: bool
+    id: str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: Any = None
+    code: Any = None
+
+
+class _OutgoingRequest(msgspec.Struct):
+    id: str
+    method: str
+    args: Any
+
+
+class _Success(msgspec.Struct):
+    id: str
+    result: Any
+    success: bool = True
+
+
+class _Failure(msgspec.Struct):
+    id: str | None
+    error: str
+    code: str
+    success: bool = False
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_request_decoder = msgspec.json.Decoder(Request)
+_response_decoder = msgspec.json.Decoder(Response)
+
+
+def new_id() -> str:
+    """Return a random UUID (version 4) as text."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def encode(value: Any, what: str = "the value") -> bytes:
+    """Return the body for a value: bytes as they are, everything else as JSON.
+
+    Raises EncodeError, which names ``what``, when JSON cannot carry the value.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    return encode_json(value, what)
+
+
+def encode_json(value: Any, what: str = "the value") -> bytes:
+    """Return a value as JSON, bytes included (as base64); raises EncodeError."""
+    try:
+        return _encoder.encode(value)
+    except _ENCODE_FAILURES as exc:
+        raise EncodeError(what, str(exc)) from exc
+
+
+@overload
+def decode(data: bytes, subject: str) -> Any: ...
+@overload
+def decode(data: bytes, subject: str, as_type: type[T]) -> T: ...
+def decode(data: bytes, subject: str, as_type: Any = Any) -> Any:
+    """Return the value in a JSON body, converted to ``as_type`` when given.
+
+    Raises DecodeError, which carries the subject and the first bytes.
+    """
+    try:
+        if as_type is Any:
+            return _decoder.decode(data)
+        return msgspec.json.decode(data, type=as_type)
+    except _DECODE_FAILURES as exc:
+        raise DecodeError(subject, str(exc) or type(exc).__name__, data[:64]) from exc
+
+
+def encode_request(request_id: str, method: str, args: Any) -> bytes:
+    """Return the body of an RPC request; raises EncodeError."""
+    return encode_json(_OutgoingRequest(request_id, method, args), f"the arguments of {method!r}")
+
+
+def decode_request(data: bytes, subject: str) -> Request:
+    """Return the envelope in a request's body; raises DecodeError."""
+    try:
+        return _request_decoder.decode(data)
+    except _DECODE_FAILURES as exc:
+        raise DecodeError(subject, str(exc) or type(exc).__name__, data[:64]) from exc
+
+
+def encode_success(request_id: str, result: Any) -> bytes:
+    """Return the body of a reply that carries a result; raises EncodeError."""
+    return encode_json(_Success(request_id, result), "the result")
+
+
+def encode_failure(request_id: str | None, code: str, error: str) -> bytes:
+    """Return the body of a reply that carries an error."""
+    return _encoder.encode(_Failure(request_id, error.encode("utf-8", "replace").decode(), code))
+
+
+def decode_response(data: bytes, subject: str) -> Response:
+    """Return the envelope in a response's body; raises DecodeError."""
+    try:
+        return _response_decoder.decode(data)
+    except _DECODE_FAILURES as exc:
+        raise DecodeError(subject, str(exc) or type(exc).__name__, data[:64]) from exc
+
+
+def peek_request_id(data: bytes) -> str | None:
+    """Return the id in a body that may not be an envelope, to echo it in an error reply; None if there is none."""
+    try:
+        body = _decoder.decode(data)
+    except _DECODE_FAILURES:
+        return None
+    request_id = body.get("id") if isinstance(body, dict) else None
+    return request_id if isinstance(request_id, str) else None
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return message headers that NATS can carry; raises InvalidName for a name or value that it cannot (ADR-4)."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidName("header name", name, "use printable ASCII without spaces or separators")
+        if not isinstance(value, str) or "\r" in value or "\n" in value:
+            raise InvalidName("header value", value, f"the value of {name} must be text on one line")
+    return dict(headers)
+
+
+def encode_headers(headers: dict[str, str]) -> bytes:
+    """Return a NATS header block (ADR-4); the caller has checked names and values."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return b"%b\r\n%b\r\n" % (_HEADER_LINE, lines.encode())
+
+
+def decode_headers(block: bytes | None) -> dict[str, str]:
+    """Return the headers of a block (ADR-4); of a name given twice, the last value.
+
+    An inline status (``NATS/1.0 503 No Responders``) becomes ``Status`` and ``Description``.
+    """
+    if not block:
+        return {}
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    headers: dict[str, str] = {}
+    status = first[len(_HEADER_LINE) :].strip()
+    if status:
+        headers["Status"], _, headers["Description"] = status.partition(" ")
+    for line in lines:
+        name, separator, value = line.partition(":")
+        if separator:
+            headers[name] = value.strip()
+    return headers
+
+
+def is_no_responders(data: bytes, headers: bytes | None) -> bool:
+    """Tell whether a reply is the server's word that nobody listens on the subject (status 503, ADR-4)."""
+    return not data and headers is not None and headers.startswith(b"NATS/1.0 503")

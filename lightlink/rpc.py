@@ -1,0 +1,155 @@
+"""The calling side of RPC: envelopes out, results or typed errors back (wire format: design section 4)."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from lightlink import codec, subjects
+from lightlink.errors import (
+    CallTimeout,
+    DeadlineExceeded,
+    DecodeError,
+    HandlerError,
+    InvalidArguments,
+    InvalidRequest,
+    MethodNotFound,
+    RemoteError,
+    ServiceBusy,
+    ServiceUnavailable,
+)
+from lightlink.options import seconds
+from lightlink.runtime.connection import NoReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.runtime.connection import Connection
+    from lightlink.runtime.replies import Waiter
+
+_ERROR_OF_CODE: dict[str, type[RemoteError]] = {
+    codec.METHOD_NOT_FOUND: MethodNotFound,
+    codec.INVALID_REQUEST: InvalidRequest,
+    codec.INVALID_ARGUMENTS: InvalidArguments,
+    codec.BUSY: ServiceBusy,
+    codec.DEADLINE_EXCEEDED: DeadlineExceeded,
+    codec.HANDLER_ERROR: HandlerError,
+}
+
+
+class Caller:
+    """Makes calls over a connection. ``timeout`` is the default, in seconds."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    def call(self, service: str, method: str, args: Any, timeout: float | None, returns: Any) -> Any:
+        """Call a method and return its result; see `Client.call`."""
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        subject = subjects.call_subject(service, method)
+        request_id = codec.new_id()
+        payload = codec.encode_request(request_id, method, {} if args is None else args)
+        try:
+            waiter = self._connection.request(subject, payload, limit, _timeout_header, request_id.encode())
+        except NoReply as exc:
+            raise _no_reply(service, method, limit, exc) from None
+        return _result(service, method, request_id, waiter, returns)
+
+    def submit(self, service: str, method: str, args: Any, timeout: float | None, returns: Any) -> Future[Any]:
+        """Call a method and return a future of its result; see `Client.submit`."""
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        subject = subjects.call_subject(service, method)
+        request_id = codec.new_id()
+        payload = codec.encode_request(request_id, method, {} if args is None else args)
+        future: Future[Any] = Future()
+
+        def settle(waiter: Waiter) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                if isinstance(waiter.error, NoReply):
+                    raise _no_reply(service, method, limit, waiter.error)
+                if waiter.error is not None:
+                    raise waiter.error
+                result = _result(service, method, request_id, waiter, returns)
+            except Exception as exc:
+                future.set_exception(exc)
+            else:
+                future.set_result(result)
+
+        withdraw = self._connection.request_async(
+            subject, payload, limit, settle, _timeout_header, request_id.encode()
+        )
+        future.add_done_callback(lambda done: withdraw() if done.cancelled() else None)
+        return future
+
+
+class ServiceProxy:
+    """A remote service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
+
+    def __init__(self, caller: Caller, service: str, timeout: float | None = None) -> None:
+        self._caller = caller
+        self._service = subjects.service_name(service)
+        self._timeout = timeout
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("__"):
+            raise AttributeError(method)
+        subjects.method_name(method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if args:
+                raise TypeError(f"{self._service}.{method}: give each argument by name")
+            return self._caller.call(self._service, method, kwargs, self._timeout, Any)
+
+        call.__name__ = call.__qualname__ = method
+        return call
+
+    def __repr__(self) -> str:
+        return f"ServiceProxy({self._service!r})"
+
+
+def _timeout_header(remaining: float) -> bytes:
+    return b"NATS/1.0\r\nLightLink-Timeout-Ms: %d\r\n\r\n" % max(1, int(remaining * 1000))
+
+
+def _no_reply(service: str, method: str, timeout: float, exc: NoReply) -> CallTimeout | ServiceUnavailable:
+    if exc.sent:
+        return CallTimeout(service, method, timeout)
+    return ServiceUnavailable(service, method, f"not connected for {timeout:g} s; the call was not sent")
+
+
+def _result(service: str, method: str, request_id: str, waiter: Waiter, returns: Any) -> Any:
+    """Return the result in a reply, or raise the error in it."""
+    if codec.is_no_responders(waiter.data, waiter.headers):
+        raise ServiceUnavailable(service, method)
+    subject = waiter.subject.decode()
+    try:
+        response = codec.decode_response(waiter.data, subject)
+    except DecodeError:
+        foreign = _foreign_error(service, method, waiter.headers)
+        if foreign is None:
+            raise
+        raise foreign from None
+    if response.id != request_id and (response.success or response.id is not None):
+        raise DecodeError(subject, f"the reply is to request {response.id!r}, not to {request_id!r}", waiter.data[:64])
+    if response.success:
+        return codec.decode(bytes(response.result), subject, returns)
+    raise _remote_error(service, method, response.code, response.error)
+
+
+def _remote_error(service: str, method: str, code: Any, message: Any) -> RemoteError:
+    text = message if isinstance(message, str) else str(message)
+    if not isinstance(code, str):
+        # Peers in other languages send no code; this one text is fixed by the wire format.
+        code = codec.METHOD_NOT_FOUND if text.startswith("method not found") else ""
+    return _ERROR_OF_CODE.get(code, RemoteError)(service, method, code, text)
+
+
+def _foreign_error(service: str, method: str, headers: bytes | None) -> RemoteError | None:
+    """Return the error of a service that answers as ADR-32 says, with headers and without our envelope."""
+    given = codec.decode_headers(headers)
+    if codec.ERROR_HEADER not in given:
+        return None
+    return RemoteError(service, method, given.get(codec.ERROR_CODE_HEADER, ""), given[codec.ERROR_HEADER])

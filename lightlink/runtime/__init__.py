@@ -1,0 +1,1 @@
+"""The background: threads, the event loop and nats-py live in this package and nowhere else."""

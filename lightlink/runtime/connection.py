@@ -1,0 +1,282 @@
+"""The connection as the rest of the library sees it: one handle that outlives forks and outages."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from lightlink import codec
+from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge
+from lightlink.runtime.replies import CallbackWaiter, Waiter
+from lightlink.runtime.session import Session, Status
+from lightlink.runtime.wire import publish_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nats.aio.subscription import Subscription as NatsSubscription
+
+    from lightlink.options import ConnectOptions
+    from lightlink.runtime.wire import Sink
+
+T = TypeVar("T")
+_log = logging.getLogger("lightlink")
+
+# How long the interpreter's exit may take to deliver what was published.
+_EXIT_FLUSH_SECONDS = 0.5
+_FRAME_OVERHEAD = 64
+
+
+@attrs.define(slots=False)
+class NoReply(LightLinkError, TimeoutError):
+    """No reply came in time; ``sent`` tells whether the request has left for the server. For use inside the library."""
+
+    subject: str
+    timeout: float
+    sent: bool
+
+    def __str__(self) -> str:
+        return f"no reply on {self.subject!r} within {self.timeout:g} s" + ("" if self.sent else ": not connected")
+
+
+class Connection:
+    """A connection to NATS that blocking code shares between threads.
+
+    In a forked child it drops what it inherited and connects again at first use.
+    """
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self.options = options
+        self._session: Session | None = None
+        self._closed = False
+        self._listeners: list[Callable[[Status], object]] = []
+        self._lock = threading.RLock()
+        self._status_changed = threading.Condition()
+        _live.add(self)
+
+    def open(self) -> None:
+        """Connect; raises ConnectError."""
+        _ = self.session
+
+    @property
+    def session(self) -> Session:
+        """The session of this process, which is opened when there is none yet."""
+        return self._session or self._open_session()
+
+    @property
+    def status(self) -> Status:
+        """The state of the connection."""
+        if self._closed:
+            return Status.CLOSED
+        session = self._session
+        return session.status if session is not None else Status.CONNECTING
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes the server takes in a message."""
+        return self.session.nc.max_payload
+
+    def publish(
+        self,
+        subject: bytes,
+        payload: bytes,
+        reply: bytes = b"",
+        headers: bytes | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Hand a message to the outbox; raises PayloadTooLarge, OutboxFull (after ``timeout`` seconds), ClosedError."""
+        session = self._session or self._open_session()
+        size = len(payload) if headers is None else len(payload) + len(headers)
+        if size > session.nc._max_payload:
+            raise PayloadTooLarge(subject.decode(), size, session.nc.max_payload)
+        frame = publish_frame(subject, reply, payload, headers)
+        session.outbox.put(frame, len(frame), self.options.outbox_timeout if timeout is None else timeout)
+
+    def request(
+        self,
+        subject: bytes,
+        payload: bytes,
+        timeout: float,
+        make_headers: Callable[[float], bytes] | None = None,
+        token: bytes | None = None,
+    ) -> Waiter:
+        """Send a request and wait for its reply; returns the waiter, with ``data`` and ``headers``.
+
+        ``make_headers`` is given the seconds that remain as the request leaves. Raises NoReply after ``timeout``
+        seconds, PermissionDenied, PayloadTooLarge, ClosedError, OutboxFull.
+        """
+        session = self._session or self._open_session()
+        session.loop.refuse_own_thread()
+        deadline = time.monotonic() + timeout
+        waiter = Waiter(token or codec.new_id().encode(), subject, payload, deadline, make_headers)
+        self._send(session, waiter, timeout)
+        try:
+            if not waiter.wait():
+                if session.replies.withdraw(waiter):
+                    raise NoReply(subject.decode(), timeout, waiter.sent)
+                waiter.wait_settled()
+        except BaseException:
+            session.replies.withdraw(waiter)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter
+
+    def request_async(
+        self,
+        subject: bytes,
+        payload: bytes,
+        timeout: float,
+        on_settled: Callable[[Waiter], object],
+        make_headers: Callable[[float], bytes] | None = None,
+        token: bytes | None = None,
+    ) -> Callable[[], bool]:
+        """Send a request; its reply, or a NoReply as its error, goes to ``on_settled`` on the notifier's thread.
+
+        Returns a function that withdraws the request, and tells whether it came before the reply.
+        """
+        session = self._session or self._open_session()
+        deadline = time.monotonic() + timeout
+        waiter = CallbackWaiter(
+            token or codec.new_id().encode(),
+            subject,
+            payload,
+            deadline,
+            make_headers,
+            lambda settled: session.notifier.post(on_settled, settled),
+        )
+        self._send(session, waiter, timeout)
+        reference = weakref.ref(waiter)  # the timer must not keep the payload of an answered request
+
+        def expire() -> None:
+            late = reference()
+            if late is not None and session.replies.withdraw(late):
+                late.error = NoReply(late.subject.decode(), timeout, late.sent)
+                on_settled(late)
+
+        session.notifier.post_at(deadline, expire)
+        return lambda: session.replies.withdraw(waiter)
+
+    def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float | None = None) -> NatsSubscription:
+        """Subscribe ``sink``, which is called on the loop's thread and must not block; see `Session.subscribe`."""
+        return self.session.subscribe(subject, queue, sink, timeout or self.options.timeout)
+
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float | None = None) -> T:
+        """Run a coroutine function on the loop; raises TimeoutError after ``timeout`` seconds."""
+        return self.session.run(function, *args, timeout=timeout or self.options.timeout)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when the server has everything published so far; raises FlushTimeout or PermissionDenied."""
+        self.session.flush(timeout or self.options.timeout)
+
+    def on_status(self, listener: Callable[[Status], object]) -> None:
+        """Call ``listener`` with each new status, in order, on a thread of the library."""
+        self._listeners.append(listener)
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until connected; tell whether it is after at most ``timeout`` seconds."""
+        with self._status_changed:
+            return self._status_changed.wait_for(
+                lambda: self.status in (Status.CONNECTED, Status.CLOSED), timeout
+            ) and (self.status is Status.CONNECTED)
+
+    def close(self, timeout: float) -> None:
+        """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's."""
+        with self._lock:
+            if self._closed:
+                return
+            session = self._session
+            if session is not None:
+                session.loop.refuse_own_thread()
+            self._closed = True
+        _live.discard(self)
+        if session is not None:
+            session.close(timeout)
+        with self._status_changed:
+            self._status_changed.notify_all()
+
+    def report(self, error: Exception) -> None:
+        """Hand an error that no caller is there to get to the error hook, or else to the log."""
+        if self.options.on_error is None:
+            _log.error("lightlink: %s", error)
+            return
+        try:
+            self.options.on_error(error)
+        except Exception:
+            _log.exception("lightlink: the error hook failed on %r", error)
+
+    def _send(self, session: Session, waiter: Waiter, timeout: float) -> None:
+        size = len(waiter.payload) + _FRAME_OVERHEAD
+        if size - _FRAME_OVERHEAD > session.nc._max_payload:
+            raise PayloadTooLarge(waiter.subject.decode(), len(waiter.payload), session.nc.max_payload)
+        session.replies.add(waiter)
+        try:
+            session.outbox.put(waiter, size, min(timeout, self.options.outbox_timeout))
+        except BaseException:
+            session.replies.withdraw(waiter)
+            raise
+
+    def _open_session(self) -> Session:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client")
+            if self._session is None:
+                session = Session(self.options, self._tell_status, self.report)
+                session.start()
+                self._session = session
+            return self._session
+
+    def _tell_status(self, status: Status) -> None:
+        with self._status_changed:
+            self._status_changed.notify_all()
+        for listener in list(self._listeners):
+            try:
+                listener(status)
+            except Exception:
+                _log.exception("lightlink: a status listener failed on %s", status)
+
+    def _flush_at_exit(self) -> None:
+        session = self._session
+        if session is None or session.status is not Status.CONNECTED:
+            return
+        try:
+            session.flush(_EXIT_FLUSH_SECONDS)
+        except LightLinkError as exc:
+            _log.warning("lightlink: not everything was delivered before exit: %s", exc)
+
+    def _forget_parent(self) -> None:
+        """Start anew in a forked child: its threads do not run here, its locks may be held, its socket is the parent's."""
+        session, self._session = self._session, None
+        self._lock = threading.RLock()
+        self._status_changed = threading.Condition()
+        if session is not None:
+            _inherited.append(session)
+            if hasattr(session, "nc"):
+                session.nc.abandon()
+
+
+_live: weakref.WeakSet[Connection] = weakref.WeakSet()
+# A parent's sessions, kept in the child so that no destructor runs on what belongs to the parent.
+_inherited: list[Session] = []
+
+
+def _after_fork_in_child() -> None:
+    for connection in list(_live):
+        connection._forget_parent()
+
+
+def _at_exit() -> None:
+    for connection in list(_live):
+        connection._flush_at_exit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,107 @@
+"""The background event-loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from lightlink.errors import ClosedError
+from lightlink.runtime.threads import join_thread, start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An asyncio event loop on a daemon thread of its own.
+
+    ``name`` becomes part of the thread's name, ``lightlink-loop-<name>``. The thread runs once `start` returns.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = f"lightlink-loop-{name}"
+        self._portal: BlockingPortal
+        self.loop: asyncio.AbstractEventLoop
+        self.ident = 0
+
+    def start(self) -> None:
+        """Start the thread and wait for its loop; a failure to start is raised here."""
+        started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = start_thread(self._run, self._name, started)
+        started.result()
+
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float) -> T:
+        """Run a coroutine function on the loop and return its result.
+
+        Raises TimeoutError and cancels it when it takes longer than ``timeout`` seconds; an interrupt (Ctrl-C) cancels
+        it too. Raises ClosedError on the loop's own thread, where waiting would never end.
+        """
+        self.refuse_own_thread()
+        try:
+            future = self._portal.start_task_soon(function, *args)
+        except RuntimeError as exc:
+            raise ClosedError(self._name) from exc
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            # A TimeoutError raised inside belongs to the coroutine; ours is the one with the future not done.
+            if future.done():
+                raise
+            raise TimeoutError(f"no result within {timeout:g} s") from None
+        except concurrent.futures.CancelledError as exc:
+            raise ClosedError(self._name, "was closed meanwhile") from exc
+        finally:
+            future.cancel()
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call a function on the loop's thread soon; without effect once the loop has ended."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def refuse_own_thread(self) -> None:
+        """Raise ClosedError on the loop's own thread."""
+        if get_ident() == self.ident:
+            raise ClosedError(
+                self._name, "is the thread a blocking method was called from; call it from a handler or your own thread"
+            )
+
+    def stop(self, timeout: float) -> bool:
+        """Cancel what runs on the loop, end its thread and tell whether it has ended within ``timeout`` seconds."""
+        try:
+            self._portal.start_task_soon(self._portal.stop, True)
+        except RuntimeError:  # it has been stopped before
+            pass
+        return join_thread(self._thread, timeout)
+
+    def _run(self, started: concurrent.futures.Future[None]) -> None:
+        try:
+            anyio.run(self._serve, started, backend_options={"use_uvloop": _has_uvloop()})
+        except BaseException as exc:
+            if started.done():
+                raise
+            started.set_exception(exc)
+
+    async def _serve(self, started: concurrent.futures.Future[None]) -> None:
+        self.ident = get_ident()
+        self.loop = asyncio.get_running_loop()
+        async with BlockingPortal() as self._portal:
+            started.set_result(None)
+            await self._portal.sleep_until_stopped()
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415 - optional, and slow to import
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""A thread for what must happen off the loop and without a worker: settling futures, status and error hooks, timers."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from lightlink.runtime.threads import join_thread, start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Job = tuple[Callable[..., object], tuple[Any, ...]]
+
+_log = logging.getLogger("lightlink")
+
+
+class Notifier:
+    """Runs short functions, in order, on a thread named ``lightlink-notifier-<name>`` that starts at the first."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"lightlink-notifier-{name}"
+        self._jobs: SimpleQueue[tuple[float, _Job] | None] = SimpleQueue()
+        self._timers: list[tuple[float, int, _Job]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Run a function soon."""
+        self.post_at(0.0, function, *args)
+
+    def post_at(self, instant: float, function: Callable[..., object], *args: Any) -> None:
+        """Run a function at an instant of `time.monotonic`."""
+        if self._thread is None:
+            self._start()
+        self._jobs.put((instant, (function, args)))
+
+    def stop(self, timeout: float) -> None:
+        """End the thread once what was posted to run soon has run; timers not yet due are dropped."""
+        self._jobs.put(None)
+        if self._thread is not None:
+            join_thread(self._thread, timeout)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = start_thread(self._work, self._name)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                entry = self._jobs.get(timeout=self._until_next_timer())
+            except Empty:
+                self._run_due()
+                continue
+            if entry is None:
+                return
+            instant, job = entry
+            if instant > time.monotonic():
+                heapq.heappush(self._timers, (instant, next(self._numbers), job))
+            else:
+                self._run(job)
+            self._run_due()
+
+    def _until_next_timer(self) -> float | None:
+        if not self._timers:
+            return None
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), threading.TIMEOUT_MAX)
+
+    def _run_due(self) -> None:
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            self._run(heapq.heappop(self._timers)[2])
+
+    def _run(self, job: _Job) -> None:
+        function, args = job
+        try:
+            function(*args)
+        except BaseException:
+            _log.exception("lightlink: %r failed", function)

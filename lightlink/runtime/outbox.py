@@ -1,0 +1,114 @@
+"""The hand-off from calling threads to the loop: a bounded queue that is emptied in batches.
+
+A caller appends under a lock and wakes the loop only if it is asleep, so a message costs no task, no future and mostly
+no wake-up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import ClosedError, OutboxFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Outbox:
+    """What callers have handed over and the loop has not yet taken, in order.
+
+    ``max_messages`` and ``max_bytes`` bound it; one message larger than all of it is taken when the outbox is empty.
+    ``wake`` is called, from a caller's thread and without the lock, when the loop is to `take`.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int, wake: Callable[[], object]) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._wake = wake
+        self._items: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
+        self._asleep = True
+        self._closed = False
+        self._waiting = 0
+        # Reentrant, because a signal handler may publish while its own thread is in here.
+        self._lock = threading.RLock()
+        self._room = threading.Condition(self._lock)
+
+    def put(self, item: Any, size: int, timeout: float) -> None:
+        """Append an item of ``size`` bytes; when the outbox is full, wait for room.
+
+        Raises OutboxFull when there is none within ``timeout`` seconds, and ClosedError after `close`.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client")
+            if self._is_full(size):
+                self._wait_for_room(size, timeout)
+            self._items.append((item, size))
+            self._bytes += size
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self._wake()
+
+    def take(self, max_bytes: int) -> list[Any]:
+        """Remove and return the items at the front, about ``max_bytes`` of them.
+
+        An empty list means that there was nothing, and that the next `put` will wake the loop.
+        """
+        with self._lock:
+            if self._bytes <= max_bytes:
+                batch = [item for item, _ in self._items]
+                self._items.clear()
+                self._bytes = 0
+            else:
+                batch = self._take_some(max_bytes)
+            if not batch:
+                self._asleep = True
+            if self._waiting:
+                self._room.notify_all()
+            return batch
+
+    def close(self) -> list[Any]:
+        """Refuse whatever comes, release those who wait for room, and return what was never taken."""
+        with self._lock:
+            self._closed = True
+            left = [item for item, _ in self._items]
+            self._items.clear()
+            self._bytes = 0
+            self._room.notify_all()
+            return left
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _take_some(self, max_bytes: int) -> list[Any]:
+        batch: list[Any] = []
+        taken = 0
+        while self._items and taken < max_bytes:
+            item, size = self._items.popleft()
+            batch.append(item)
+            taken += size
+        self._bytes -= taken
+        return batch
+
+    def _is_full(self, size: int) -> bool:
+        if not self._items:
+            return False
+        return len(self._items) >= self._max_messages or self._bytes + size > self._max_bytes
+
+    def _wait_for_room(self, size: int, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        self._waiting += 1
+        try:
+            while self._is_full(size):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._room.wait(remaining):
+                    if self._is_full(size):
+                        raise OutboxFull(len(self._items), self._bytes, timeout)
+                if self._closed:
+                    raise ClosedError("the client")
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,135 @@
+"""One reply inbox, many waiting callers.
+
+A caller waits on a plain lock in a dictionary keyed by its reply token; the loop puts the reply beside it and releases
+the lock. A token is a random UUID, so nobody can answer a call that was not sent to them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from lightlink.runtime.wire import publish_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Waiter:
+    """A request and the caller waiting for its reply.
+
+    ``deadline`` is an instant of `time.monotonic`. After the wait exactly one of ``data`` and ``error`` is set;
+    ``sent`` tells whether the request has left for the server.
+    """
+
+    __slots__ = ("_lock", "abandoned", "data", "deadline", "error", "headers", "make_headers", "payload", "sent")
+    __slots__ += ("subject", "token", "__weakref__")
+
+    def __init__(
+        self,
+        token: bytes,
+        subject: bytes,
+        payload: bytes,
+        deadline: float,
+        make_headers: Callable[[float], bytes] | None,
+    ) -> None:
+        self.token = token
+        self.subject = subject
+        self.payload = payload
+        self.deadline = deadline
+        self.make_headers = make_headers
+        self.data = b""
+        self.headers: bytes | None = None
+        self.error: Exception | None = None
+        self.sent = False
+        self.abandoned = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def frame(self, inbox: bytes) -> bytes:
+        """Return the protocol bytes of the request as it leaves; none when nobody waits for it any more."""
+        remaining = self.deadline - time.monotonic()
+        if self.abandoned or remaining <= 0:
+            return b""
+        self.sent = True
+        headers = self.make_headers(remaining) if self.make_headers is not None else None
+        return publish_frame(self.subject, inbox + self.token, self.payload, headers)
+
+    def wait(self) -> bool:
+        """Wait until the reply is there or the deadline has passed; tell whether it is there."""
+        return self._lock.acquire(timeout=max(0.0, min(self.deadline - time.monotonic(), threading.TIMEOUT_MAX)))
+
+    def wait_settled(self) -> None:
+        """Wait for a reply that the loop has taken out for this waiter and is just putting down."""
+        self._lock.acquire()
+
+    def settle(self) -> None:
+        """Let the caller go on; called once, by whoever took the waiter out of the map."""
+        self._lock.release()
+
+
+class CallbackWaiter(Waiter):
+    """A request whose reply goes to a function instead of a blocked caller."""
+
+    __slots__ = ("_on_settled",)
+
+    def __init__(
+        self,
+        token: bytes,
+        subject: bytes,
+        payload: bytes,
+        deadline: float,
+        make_headers: Callable[[float], bytes] | None,
+        on_settled: Callable[[Waiter], object],
+    ) -> None:
+        super().__init__(token, subject, payload, deadline, make_headers)
+        self._on_settled = on_settled
+
+    def settle(self) -> None:
+        """Hand the waiter to its function."""
+        self._on_settled(self)
+
+
+class ReplyMap:
+    """The requests that wait for a reply, by token. ``prefix`` is the inbox subject up to the token."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.strays = 0
+        self._skip = len(prefix)
+        self._waiters: dict[bytes, Waiter] = {}
+
+    def add(self, waiter: Waiter) -> None:
+        """Expect a reply for a waiter."""
+        self._waiters[waiter.token] = waiter
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Stop expecting; False says that the reply has been taken out already and is about to settle."""
+        waiter.abandoned = True
+        return self._waiters.pop(waiter.token, None) is not None
+
+    def deliver(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """Give a reply to its caller; one that nobody waits for (late, doubled or forged) is counted and dropped."""
+        waiter = self._waiters.pop(subject[self._skip :], None)
+        if waiter is None:
+            self.strays += 1
+            return
+        waiter.data = data
+        waiter.headers = headers
+        waiter.settle()
+
+    def fail(self, error: Exception, subject: bytes | None = None) -> int:
+        """End every wait, or every one for a subject, with an error; return how many."""
+        failed = 0
+        for token, waiter in list(self._waiters.items()):
+            if subject is not None and waiter.subject != subject:
+                continue
+            if self._waiters.pop(token, None) is not None:
+                waiter.error = error
+                waiter.settle()
+                failed += 1
+        return failed
+
+    def __len__(self) -> int:
+        return len(self._waiters)

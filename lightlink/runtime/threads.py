@@ -1,0 +1,24 @@
+"""Where every thread of the library is born."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def start_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:
+    """Start a daemon thread: the interpreter's exit never waits for one."""
+    thread = threading.Thread(target=target, name=name, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def join_thread(thread: threading.Thread, timeout: float) -> bool:
+    """Wait at most ``timeout`` seconds for a thread to end; tell whether it has. The current thread is not waited for."""
+    if thread is threading.current_thread():
+        return False
+    thread.join(max(timeout, 0))
+    return not thread.is_alive()

@@ -1,0 +1,231 @@
+"""A service: functions that others call, and events shared among its instances."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lightlink import codec, subjects
+from lightlink.client import Client, connect
+from lightlink.discovery import Discovery
+from lightlink.dispatch import Dispatcher
+from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
+from lightlink.options import seconds
+from lightlink.runtime.signals import StopSignal
+from lightlink.runtime.workers import WorkerPool
+from lightlink.subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Handler = TypeVar("Handler", bound="Callable[..., Any]")
+
+_log = logging.getLogger("lightlink")
+_QUEUE = "q"  # fixed by the wire format: the instances of a service share this queue group
+_SEMVER = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+
+
+class Stage(enum.Enum):
+    """How far a service has come."""
+
+    NEW = "not started"  # handlers are registered
+    RUNNING = "running"
+    STOPPED = "stopped"  # drained, or being drained; it does not start again
+
+
+class Service:
+    """A named service; ``workers`` threads run its handlers.
+
+    ``target`` is a URL, or several, as for `connect`, with its ``options``; or a `Client`, whose connection is then
+    shared. At most ``max_pending`` requests wait for a worker; what comes beyond is answered ``busy``. ``version`` is a
+    semantic version; name, version, ``description`` and ``metadata`` are what service discovery shows (ADR-32).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str | Sequence[str] | Client | None = None,
+        *,
+        version: str = "0.0.0",
+        workers: int = 8,
+        max_pending: int = 1024,
+        description: str = "",
+        metadata: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.name = subjects.service_name(name)
+        self.instance = codec.new_id().replace("-", "")
+        if not isinstance(version, str) or not _SEMVER.fullmatch(version):
+            raise InvalidOption("version", "must be a semantic version such as 1.0.0", version)
+        for option, value in (("workers", workers), ("max_pending", max_pending)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidOption(option, "must be a whole number above 0", value)
+        if isinstance(target, Client) and options:
+            raise InvalidOption(", ".join(options), "belongs to the client, which is given")
+        self.version = version
+        self._target = target
+        self._options = {"name": name, **options}
+        self._stage = Stage.NEW
+        self._pool = WorkerPool(f"lightlink-{name}", workers)
+        self._calls = Dispatcher(name, self._pool, max_pending)
+        self._discovery = Discovery(name, self.instance, version, description, metadata or {}, self._calls)
+        self._events: list[tuple[str, Callable[[Any], object], str, bool]] = []
+        self._subscriptions: list[Subscription] = []
+        self._routes: list[Any] = []
+        self._client: Client | None = target if isinstance(target, Client) else None
+        self._stop_signal = StopSignal()
+
+    # Registering ----------------------------------------------------------------------------------------------------
+
+    def rpc(self, name: Any = None, *, metadata: Mapping[str, str] | None = None) -> Any:
+        """Register the decorated function as a method: ``@service.rpc`` or ``@service.rpc("getUser")``.
+
+        Without a name the function's own is used. Arguments are bound by name and checked against the annotations. The
+        function is returned unchanged.
+        """
+        if callable(name):
+            return self.rpc()(name)
+
+        def decorate(handler: Handler) -> Handler:
+            self.register(name or handler.__name__, handler, metadata=metadata)
+            return handler
+
+        return decorate
+
+    def register(
+        self, name: str, handler: Callable[..., Any], *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken."""
+        self._refuse_after_start(f"method {name!r}")
+        subjects.method_name(name)
+        if not callable(handler):
+            raise InvalidOption("handler", "is not callable", repr(handler))
+        if name in self._calls.methods:
+            raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
+        self._calls.add(name, handler, metadata or {})
+
+    def has_rpc(self, name: str) -> bool:
+        """Tell whether a method of this name is registered."""
+        return name in self._calls.methods
+
+    def on(self, subject: str, *, queue: str | None = None, raw: bool = False) -> Callable[[Handler], Handler]:
+        """Register the decorated function for events; one instance of the service gets each event.
+
+        ``queue`` is the queue group, by default the service's name; an empty one gives every instance every event. What
+        the function is given is as with `Client.subscribe`.
+        """
+        if callable(subject):
+            raise InvalidOption("on", "name the subject: @service.on('events.user')")
+        subjects.subscribe_subject(subject)
+        group = subjects.queue_group(self.name if queue is None else queue)
+
+        def decorate(handler: Handler) -> Handler:
+            self._refuse_after_start(f"the handler of {subject!r}")
+            if any(taken == subject and fn is handler for taken, fn, *_ in self._events):
+                raise InvalidOption("handler", f"is registered already for {subject!r}", handler.__qualname__)
+            self._events.append((subject, handler, group, raw))
+            return handler
+
+        return decorate
+
+    # Lifetime -------------------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """The client the service talks through; raises NotReady before the start."""
+        if self._client is None:
+            raise NotReady(f"service {self.name!r}", "has no client before it is started")
+        return self._client
+
+    def start(self) -> Service:
+        """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`."""
+        if self._stage is Stage.RUNNING:
+            raise NotReady(f"service {self.name!r}", "is running already")
+        if self._stage is Stage.STOPPED:
+            raise ClosedError(f"service {self.name!r}")
+        if self._client is None:
+            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+        self._stage = Stage.RUNNING
+        try:
+            self._subscribe(self._client)
+        except BaseException:
+            self.stop(1.0)
+            raise
+        _log.info("lightlink: service %s is running (instance %s)", self.name, self.instance)
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
+
+        Idempotent.
+        """
+        seconds("timeout", timeout)
+        was, self._stage = self._stage, Stage.STOPPED
+        self._stop_signal.set()
+        if was is not Stage.RUNNING or self._client is None:
+            return
+        deadline = time.monotonic() + timeout
+        client, connection = self._client, self._client._connection
+        # First the door: from here on the server gives new requests to the other instances.
+        for route in self._routes:
+            self._leave(connection, "stop_route", route, deadline)
+        for subscription in self._subscriptions:
+            subscription.stop(max(deadline - time.monotonic(), 0.1))
+        # Then what was taken: each request held is answered.
+        if not self._calls.drain(deadline - time.monotonic()):
+            _log.warning("lightlink: service %s stops with requests unanswered", self.name)
+        for route in self._routes:
+            self._leave(connection, "unroute", route, deadline)
+        # The replies are in the outbox; closing, or this flush, brings them to the server.
+        if client is self._target:
+            self._flush(deadline)
+        else:
+            client.close(max(deadline - time.monotonic(), 0.5))
+        self._pool.stop(max(deadline - time.monotonic(), 0))
+        _log.info("lightlink: service %s has stopped", self.name)
+
+    def run(self, stop_timeout: float = 10.0) -> None:
+        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop."""
+        if self._stage is not Stage.RUNNING:
+            self.start()
+        try:
+            self._stop_signal.wait()
+        finally:
+            self.stop(stop_timeout)
+
+    def __enter__(self) -> Service:
+        return self if self._stage is Stage.RUNNING else self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name!r} {self.version} {self._stage.value}, {len(self._calls.methods)} methods>"
+
+    def _subscribe(self, client: Client) -> None:
+        connection = client._connection
+        self._calls.attach(client, connection)
+        for subject, handler, group, raw in self._events:
+            self._subscriptions.append(Subscription(connection, self._pool, subject, handler, queue=group, raw=raw))
+        self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
+        self._routes += self._discovery.subscribe(connection, self._pool)
+
+    def _leave(self, connection: Any, how: str, route: Any, deadline: float) -> None:
+        session = connection.session
+        try:
+            session.run(getattr(session.nc, how), route, timeout=max(deadline - time.monotonic(), 0.1))
+        except (TimeoutError, LightLinkError) as exc:
+            _log.debug("lightlink: service %s unsubscribing: %r", self.name, exc)
+
+    def _flush(self, deadline: float) -> None:
+        try:
+            self.client.flush(max(deadline - time.monotonic(), 0.1))
+        except LightLinkError as exc:
+            _log.warning("lightlink: service %s stops with replies not delivered: %s", self.name, exc)
+
+    def _refuse_after_start(self, what: str) -> None:
+        if self._stage is not Stage.NEW:
+            raise NotReady(what, f"cannot be registered: service {self.name!r} is {self._stage.value}")

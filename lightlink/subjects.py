@@ -1,0 +1,140 @@
+"""Build and validate every subject, key, bucket, service and client name.
+
+A name is checked before anything is sent, in the caller's thread. Checks of names seen before cost one dictionary
+look-up. Sources: NATS protocol and ADR-6 (subjects), ADR-8 (keys and buckets), ADR-32 (services).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from lightlink.errors import InvalidName
+
+# The server reads control lines of up to 4,096 bytes; this leaves room for a reply subject and the sizes.
+MAX_SUBJECT_BYTES = 2048
+# ADR-32 keeps these for service discovery: `$SRV.PING.<name>` would be taken for a call of method <name>.
+RESERVED_SERVICES = frozenset({"PING", "INFO", "STATS"})
+FILE_TRANSFER = "file.transfer"
+
+_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+
+
+def publish_subject(subject: str) -> bytes:
+    """Return the subject to publish to, as bytes.
+
+    Raises InvalidName when it is empty or too long, has an empty token, white space, a control character or a wildcard.
+    """
+    try:
+        return _publish_subject(subject)
+    except TypeError:  # not hashable, so not a string either
+        raise InvalidName("subject", subject, "must be a string") from None
+
+
+def subscribe_subject(subject: str) -> str:
+    """Return the subject to subscribe to; tokens may be the wildcards ``*`` and, last, ``>``."""
+    _check_tokens("subject", subject)
+    *front, last = subject.split(".")
+    for token in front:
+        if token != "*" and ("*" in token or ">" in token):
+            raise InvalidName("subject", subject, "'*' stands for one whole token, and '>' only at the end")
+    if last not in ("*", ">") and ("*" in last or ">" in last):
+        raise InvalidName("subject", subject, "a wildcard stands for a whole token")
+    return subject
+
+
+def queue_group(name: str) -> str:
+    """Return the name of a queue group; the empty string means none."""
+    if not isinstance(name, str) or _SPACE_OR_CONTROL.search(name):
+        raise InvalidName("queue group", name, "must be a string without white space")
+    return name
+
+
+def service_name(name: str) -> str:
+    """Return the name of a service: letters, digits, ``-`` and ``_``, and none that service discovery uses (ADR-32)."""
+    if _token("service name", name) in RESERVED_SERVICES:
+        raise InvalidName("service name", name, "NATS service discovery uses it (ADR-32)")
+    return name
+
+
+def method_name(name: str) -> str:
+    """Return the name of a method: letters, digits, ``-`` and ``_``."""
+    return _token("method name", name)
+
+
+@lru_cache(maxsize=4096)
+def call_subject(service: str, method: str) -> bytes:
+    """Return the subject of a call, ``$SRV.<service>.<method>``."""
+    return f"$SRV.{service_name(service)}.{method_name(method)}".encode()
+
+
+def service_subject(service: str) -> str:
+    """Return the subject a service subscribes to, ``$SRV.<service>.*``."""
+    return f"$SRV.{service_name(service)}.*"
+
+
+def bucket_name(name: str) -> str:
+    """Return the name of a key-value or object bucket: letters, digits, ``-`` and ``_`` (ADR-8)."""
+    return _token("bucket name", name)
+
+
+@lru_cache(maxsize=4096)
+def state_key(key: str) -> str:
+    """Return the key of a value: letters, digits and ``-/_=.``, with no dot at either end and no two in a row (ADR-8)."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidName("key", key, "use letters, digits and - / _ = . only")
+    if key.startswith(".") or key.endswith(".") or ".." in key:
+        raise InvalidName("key", key, "a dot may not stand at an end or beside another")
+    if len(key) > MAX_SUBJECT_BYTES:
+        raise InvalidName("key", key, f"longer than {MAX_SUBJECT_BYTES} bytes")
+    return key
+
+
+def key_pattern(pattern: str) -> str:
+    """Return a pattern of keys, in which a token may be ``*`` and the last one ``>``."""
+    subscribe_subject(pattern)
+    for token in pattern.split("."):
+        if token not in ("*", ">"):
+            state_key(token)
+    return pattern
+
+
+def client_id(name: str) -> str:
+    """Return the id of an agent: letters, digits, ``-`` and ``_``."""
+    return _token("client id", name)
+
+
+def _token(kind: str, name: str) -> str:
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise InvalidName(kind, name, "use letters, digits, '-' and '_' only")
+    if len(name) > 255:
+        raise InvalidName(kind, name, "longer than 255 characters")
+    return name
+
+
+@lru_cache(maxsize=4096)
+def _publish_subject(subject: str) -> bytes:
+    encoded = _check_tokens("subject", subject)
+    if "*" in subject or ">" in subject:
+        raise InvalidName("subject", subject, "wildcards are for subscriptions; a message goes to one subject")
+    return encoded
+
+
+def _check_tokens(kind: str, name: str) -> bytes:
+    if not isinstance(name, str):
+        raise InvalidName(kind, name, "must be a string")
+    if not name:
+        raise InvalidName(kind, name, "is empty")
+    if _SPACE_OR_CONTROL.search(name):
+        raise InvalidName(kind, name, "contains white space or a control character")
+    if name.startswith(".") or name.endswith(".") or ".." in name:
+        raise InvalidName(kind, name, "has an empty token")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidName(kind, name, "is not valid Unicode") from None
+    if len(encoded) > MAX_SUBJECT_BYTES:
+        raise InvalidName(kind, name, f"longer than {MAX_SUBJECT_BYTES} bytes")
+    return encoded
