@@ -1,0 +1,94 @@
+"""Fixtures for all tests: real nats-servers, a proxy, a raw peer, other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+import pytest
+from helpers.process import PythonProcess
+from helpers.proxy import TcpProxy
+from helpers.raw import RawPeer
+
+from lightlink.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class StartServer(Protocol):
+    def __call__(self, **options: Any) -> EmbeddedServer: ...
+
+
+class StartProxy(Protocol):
+    def __call__(self, target: str | None = None) -> TcpProxy: ...
+
+
+class StartPython(Protocol):
+    def __call__(self, code: str, *args: object, **options: Any) -> PythonProcess: ...
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """A server for all tests of a worker. Use ``prefix`` for names; use ``fresh_server`` to stop or kill one."""
+    with EmbeddedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: EmbeddedServer) -> str:
+    """The address of the shared server."""
+    return server.url
+
+
+@pytest.fixture
+def fresh_server() -> Iterator[StartServer]:
+    """Start servers of the test's own: ``fresh_server(config=...)``."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options: Any) -> EmbeddedServer:
+            return stack.enter_context(EmbeddedServer(**options))
+
+        yield start
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    """A name no other test has; a valid subject token, service, bucket, stream and client name."""
+    words = re.sub(r"[^A-Za-z0-9]+", "_", request.node.name).strip("_")
+    return f"{words[:40]}_{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> Iterator[StartProxy]:
+    """Start proxies: ``proxy()`` before the shared server, ``proxy(url)`` before another."""
+    with contextlib.ExitStack() as stack:
+
+        def start(target: str | None = None) -> TcpProxy:
+            parts = urlsplit(target or request.getfixturevalue("url"))
+            assert parts.hostname is not None
+            assert parts.port is not None
+            return stack.enter_context(TcpProxy(parts.hostname, parts.port))
+
+        yield start
+
+
+@pytest.fixture
+def peer(url: str) -> Iterator[RawPeer]:
+    """A plain nats-py client of the shared server."""
+    with RawPeer(url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def python() -> Iterator[StartPython]:
+    """Start snippets in processes of their own, killed with the test: ``python(code, *args)``."""
+    with contextlib.ExitStack() as stack:
+
+        def start(code: str, *args: object, **options: Any) -> PythonProcess:
+            return stack.enter_context(PythonProcess(code, *args, **options))
+
+        yield start

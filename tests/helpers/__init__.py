@@ -1,0 +1,1 @@
+"""What tests share: real servers, real networks, real processes, and no mock of any of them."""
