@@ -152,16 +152,23 @@ def parse_ack(waiter: Waiter) -> PubAck:
 def get_last(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
     """Return the last message of a subject, None if there is none. The stream must allow direct gets (ADR-31)."""
     waiter = connection.request(f"{API}.DIRECT.GET.{stream}.{subject}".encode(), b"", timeout)
-    return _stored(waiter)
+    return parse_stored(waiter)
 
 
 def get_message(connection: Connection, stream: str, seq: int, timeout: float) -> StoredMessage | None:
     """Return the message with a sequence, None if there is none. The stream must allow direct gets (ADR-31)."""
     body = codec.encode_json({"seq": seq})
-    return _stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
+    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
 
 
-def _stored(waiter: Waiter) -> StoredMessage | None:
+def find_last(connection: Connection, stream: str, pattern: str, timeout: float) -> StoredMessage | None:
+    """Return the last message whose subject matches a pattern, None if there is none."""
+    body = codec.encode_json({"last_by_subj": pattern})
+    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
+
+
+def parse_stored(waiter: Waiter) -> StoredMessage | None:
+    """Return the message in the reply to a direct get, None if there is none, or raise the error in it."""
     headers = codec.decode_headers(waiter.headers)
     status = headers.get("Status")
     if status == "404":
