@@ -19,7 +19,7 @@ from lightlink.runtime.session import Session, Status
 from lightlink.runtime.wire import publish_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from nats.aio.subscription import Subscription as NatsSubscription
 
@@ -163,6 +163,35 @@ class Connection:
 
         session.notifier.post_at(deadline, expire)
         return lambda: session.replies.withdraw(waiter)
+
+    def request_all(
+        self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]], timeout: float
+    ) -> list[Waiter]:
+        """Send many requests (subject, payload, header maker) at once and wait for their replies, in order.
+
+        A reply that does not come within ``timeout`` seconds is a NoReply as its waiter's ``error``; nothing is raised
+        for it. Raises PayloadTooLarge, OutboxFull, ClosedError.
+        """
+        session = self._session or self._open_session()
+        session.loop.refuse_own_thread()
+        deadline = time.monotonic() + timeout
+        waiters: list[Waiter] = []
+        try:
+            for subject, payload, make_headers in requests:
+                waiter = Waiter(codec.new_id().encode(), subject, payload, deadline, make_headers)
+                self._send(session, waiter, timeout)
+                waiters.append(waiter)
+            for waiter in waiters:
+                if not waiter.wait():
+                    if session.replies.withdraw(waiter):
+                        waiter.error = NoReply(waiter.subject.decode(), timeout, waiter.sent)
+                    else:
+                        waiter.wait_settled()
+        except BaseException:
+            for waiter in waiters:
+                session.replies.withdraw(waiter)
+            raise
+        return waiters
 
     def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float | None = None) -> NatsSubscription:
         """Subscribe ``sink``, which is called on the loop's thread and must not block; see `Session.subscribe`."""

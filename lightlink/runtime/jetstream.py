@@ -138,11 +138,11 @@ def parse_ack(waiter: Waiter) -> PubAck:
     try:
         ack = _ack_decoder.decode(waiter.data)
     except (ValueError, msgspec.MsgspecError):
-        _raise_problem(waiter)
+        raise_problem(waiter)
         raise DecodeError(waiter.subject.decode(), "not an acknowledgement", waiter.data[:64]) from None
     if not ack.seq:
         # A refusal may name the stream, and then has the sequence 0.
-        _raise_problem(waiter)
+        raise_problem(waiter)
     return ack
 
 
@@ -174,7 +174,7 @@ def parse_stored(waiter: Waiter) -> StoredMessage | None:
     if status == "404":
         return None
     if status is not None or "Nats-Sequence" not in headers:
-        _raise_problem(waiter)
+        raise_problem(waiter)
         raise JetStreamError(
             waiter.subject.decode(), int(status or 500), 0, headers.get("Description") or "no message in the reply"
         )
@@ -196,7 +196,7 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
     """
     payload = b"" if body is None else codec.encode_json(body, f"the request to {subject}")
     waiter = connection.request(f"{API}.{subject}".encode(), payload, timeout)
-    _raise_problem(waiter)
+    raise_problem(waiter)
     return codec.decode(waiter.data, waiter.subject.decode(), as_type)
 
 
@@ -230,7 +230,7 @@ def purge(connection: Connection, stream: str, subject: str, timeout: float) -> 
     return int(answer.get("purged", 0))
 
 
-def _raise_problem(waiter: Waiter) -> None:
+def raise_problem(waiter: Waiter) -> None:
     """Raise the error in a reply, if there is one."""
     subject = waiter.subject.decode()
     if codec.is_no_responders(waiter.data, waiter.headers):
