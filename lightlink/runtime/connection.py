@@ -205,9 +205,15 @@ class Connection:
         """Return when the server has everything published so far; raises FlushTimeout or PermissionDenied."""
         self.session.flush(timeout or self.options.timeout)
 
-    def on_status(self, listener: Callable[[Status], object]) -> None:
-        """Call ``listener`` with each new status, in order, on a thread of the library."""
+    def on_status(self, listener: Callable[[Status], object]) -> Callable[[], None]:
+        """Call ``listener`` with each new status, in order, on a thread of the library; returns what ends that."""
         self._listeners.append(listener)
+
+        def forget() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return forget
 
     def wait_connected(self, timeout: float) -> bool:
         """Wait until connected; tell whether it is after at most ``timeout`` seconds."""
