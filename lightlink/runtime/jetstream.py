@@ -36,7 +36,9 @@ JETSTREAM_DISABLED = frozenset({10039, 10076})
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
+SEQUENCE_NOT_FOUND = 10043
 MESSAGE_TOO_LARGE = 10054
+MESSAGE_DELETE_FAILED = 10057  # what the server also says of a sequence beyond the last
 STREAM_NAME_IN_USE = 10058
 STREAM_NOT_FOUND = 10059
 TTL_INVALID = 10165
@@ -85,6 +87,18 @@ class _Problem(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     error: _Problem | None = None
+
+
+class _MessageInAnswer(msgspec.Struct):
+    subject: str
+    seq: int
+    time: str
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: _MessageInAnswer
 
 
 @attrs.frozen
@@ -182,6 +196,31 @@ def parse_stored(waiter: Waiter) -> StoredMessage | None:
     return StoredMessage(subject, seq, waiter.data, headers, time)
 
 
+def get_last_written(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
+    """Return the last message of a subject, None if there is none, from the stream's leader: what was acknowledged is seen.
+
+    Needs no direct gets. Raises JetStreamError whose err_code is STREAM_NOT_FOUND when there is no such stream.
+    """
+    return _get_from_leader(connection, stream, {"last_by_subj": subject}, timeout)
+
+
+def get_next(connection: Connection, stream: str, subject: str, seq: int, timeout: float) -> StoredMessage | None:
+    """Return the first message of a subject whose sequence is ``seq`` or more, None if there is none; from the leader."""
+    return _get_from_leader(connection, stream, {"seq": seq, "next_by_subj": subject}, timeout)
+
+
+def _get_from_leader(
+    connection: Connection, stream: str, request: Mapping[str, Any], timeout: float
+) -> StoredMessage | None:
+    try:
+        message = api(connection, f"STREAM.MSG.GET.{stream}", request, timeout, _MessageAnswer).message
+    except JetStreamError as exc:
+        if exc.err_code == NO_MESSAGE:
+            return None
+        raise
+    return StoredMessage(message.subject, message.seq, message.data, codec.decode_headers(message.hdrs), message.time)
+
+
 # The API ------------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +267,21 @@ def purge(connection: Connection, stream: str, subject: str, timeout: float) -> 
     """Remove every message of a subject (wildcards allowed) from a stream; return how many there were."""
     answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject}, timeout)
     return int(answer.get("purged", 0))
+
+
+def delete_message(connection: Connection, stream: str, seq: int, timeout: float) -> None:
+    """Remove a message from a stream; without effect when it is not there."""
+    try:
+        api(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True}, timeout)
+    except JetStreamError as exc:
+        if exc.err_code not in (SEQUENCE_NOT_FOUND, MESSAGE_DELETE_FAILED):
+            raise
+
+
+def count_messages(connection: Connection, stream: str, subject: str, timeout: float) -> int:
+    """Return how many messages of a subject a stream holds."""
+    answer = api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, timeout)
+    return int((answer["state"].get("subjects") or {}).get(subject, 0))
 
 
 def raise_problem(waiter: Waiter) -> None:

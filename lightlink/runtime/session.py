@@ -75,6 +75,9 @@ class Session:
         self.loop = LoopThread(options.name)
         self.nc: WireClient
         self.failure: LightLinkError | None = None
+        # How often the connection was lost, and whom to tell, on the loop's thread, when it is again.
+        self.losses = 0
+        self.on_loss: set[Callable[[], object]] = set()
         self._on_status = on_status
         self._on_error = on_error
         self._up = False
@@ -254,6 +257,9 @@ class Session:
 
     async def _on_disconnected(self) -> None:
         self._up = False
+        self.losses += 1
+        for listener in list(self.on_loss):
+            listener()
         if self.status is Status.CONNECTED:
             self._outage_since = time.monotonic()
             _log.warning("lightlink: connection to NATS lost; reconnecting")
