@@ -1,0 +1,138 @@
+"""How far a reader has come in a stream, and the consumer that goes on from there (ADR-17)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightlink import codec
+from lightlink.runtime.jetstream import nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Deliver policies: what a reader begins with.
+EVERYTHING = "all"
+LAST_OF_EACH = "last_per_subject"
+
+_ACK_PREFIX = b"$JS.ACK."
+# A consumer that its reader does not delete, having been killed, lives on for this long.
+_CONSUMER_SECONDS = 60.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Delivery(NamedTuple):
+    """A message as it is read.
+
+    ``seq`` is its place in the stream, ``number`` its place among what ``consumer`` delivered, ``timestamp`` in
+    nanoseconds since 1970, ``pending`` how many are still to come.
+    """
+
+    subject: bytes
+    seq: int
+    data: bytes
+    headers: bytes | None
+    timestamp: int
+    pending: int
+    consumer: bytes
+    number: int
+
+    @property
+    def size(self) -> int:
+        """What it counts in the reader's window, in bytes."""
+        return len(self.data) + len(self.headers or b"")
+
+    @property
+    def created(self) -> datetime:
+        """When it was stored, to the microsecond."""
+        return _EPOCH + timedelta(microseconds=self.timestamp // 1000)
+
+
+def read_delivery(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> Delivery | None:
+    """Return what a consumer delivered; None when the reply subject is not that of a delivery (ADR-15).
+
+    It is ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<deliveries>.<stream seq>.<number>.<time>.<pending>``.
+    """
+    if not reply.startswith(_ACK_PREFIX):
+        return None
+    parts = reply.split(b".")
+    consumer, _, seq, number, timestamp, pending = parts[3:9] if len(parts) == 9 else parts[5:11]
+    return Delivery(subject, int(seq), data, headers, int(timestamp), int(pending), consumer, int(number))
+
+
+class Position:
+    """Where the reading of a stream has got to.
+
+    ``filters`` are the subjects wanted, ``policy`` says what to begin with, unless ``first`` names a sequence.
+    """
+
+    def __init__(self, stream: str, filters: Sequence[str], policy: str, first: int, headers_only: bool) -> None:
+        self.stream = stream
+        self.is_current = False  # all that was there at the start has been read
+        self._filters = list(filters)
+        self._policy = policy
+        self._first = first
+        self._headers_only = headers_only
+        self._last = 0
+        self._left = 0
+        self._stream_created = ""
+
+    @property
+    def may_limit_bytes(self) -> bool:
+        """Whether a pull request may carry ``max_bytes``.
+
+        Tried with nats-server 2.15.1: of a consumer that begins with the last of each subject, the message that does
+        not fit into a pull request any more is never delivered.
+        """
+        return self.is_current or self._policy != LAST_OF_EACH or bool(self._first)
+
+    def check_stream(self, info: Mapping[str, Any]) -> None:
+        """Begin anew when the stream is not the one read before; ``info`` is what the server says of it."""
+        created = info["created"]
+        if self._stream_created and (created != self._stream_created or info["state"]["last_seq"] < self._last):
+            # Another stream, or one that lost its end in a crash: its sequences mean something else now.
+            self._last = 0
+            self.is_current = False
+        self._stream_created = created
+
+    def consumer_request(self) -> tuple[bytes, str, dict[str, Any]]:
+        """Return the name of a consumer that goes on from here, the API subject to make it by, and the request."""
+        name = codec.new_id().replace("-", "")
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": nanoseconds(_CONSUMER_SECONDS),
+            "headers_only": self._headers_only,
+        }
+        if self.is_current or self._first:
+            first = max(self._first, self._last + 1)
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
+        else:
+            # The last value of a subject already read may be another by now: it all counts again, but for `passed`.
+            config["deliver_policy"] = self._policy
+        subject = f"CONSUMER.CREATE.{self.stream}.{name}"
+        if len(self._filters) == 1:
+            config["filter_subject"] = self._filters[0]
+            subject += f".{self._filters[0]}"
+        else:
+            config["filter_subjects"] = self._filters
+        return name.encode(), subject, {"stream_name": self.stream, "config": config}
+
+    def begin(self, consumer_info: Mapping[str, Any]) -> None:
+        """Read from a new consumer; ``consumer_info`` is the server's answer to the request."""
+        if not self.is_current:
+            self._left = consumer_info.get("num_pending", 0)
+            self.is_current = self._left <= 0
+
+    def passed(self, delivery: Delivery) -> bool:
+        """Note a delivery; False says that it has been read before."""
+        if not self.is_current:
+            # What is overwritten meanwhile is not delivered: then nothing is pending before all have come.
+            self._left = min(self._left - 1, delivery.pending)
+            self.is_current = self._left <= 0
+        if delivery.seq <= self._last:
+            return False
+        self._last = delivery.seq
+        return True

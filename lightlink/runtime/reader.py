@@ -1,0 +1,88 @@
+"""Read what a stream has on some subjects now, all of it or a range."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink.runtime.connection import NoReply
+from lightlink.runtime.ordered import OrderedReader
+from lightlink.runtime.position import EVERYTHING, LAST_OF_EACH, Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lightlink.runtime.connection import Connection
+
+__all__ = ["EVERYTHING", "LAST_OF_EACH", "Delivery", "OrderedReader", "read_current", "read_range"]
+
+
+def read_current(
+    connection: Connection,
+    stream: str,
+    pattern: str,
+    timeout: float,
+    *,
+    policy: str = EVERYTHING,
+    headers_only: bool = False,
+) -> list[Delivery]:
+    """Return the messages that a stream has now on the subjects of a pattern; raises the errors of `start`."""
+    found: list[Delivery] = []
+
+    def take(delivery: Delivery) -> bool:
+        found.append(delivery)
+        return False
+
+    settings = {"policy": policy, "headers_only": headers_only}
+    _read_until(connection, stream, [pattern], timeout, take, settings)
+    return found
+
+
+def read_range(
+    connection: Connection, stream: str, patterns: Sequence[str], first: int, before: int, timeout: float
+) -> list[Delivery]:
+    """Return the messages with sequences from ``first`` to below ``before`` on the subjects of some patterns.
+
+    Raises the errors of `start`.
+    """
+    found: list[Delivery] = []
+
+    def take(delivery: Delivery) -> bool:
+        if delivery.seq < before:
+            found.append(delivery)
+        return delivery.seq >= before - 1
+
+    _read_until(connection, stream, patterns, timeout, take, {"first": max(first, 1)})
+    return found
+
+
+def _read_until(
+    connection: Connection,
+    stream: str,
+    patterns: Sequence[str],
+    timeout: float,
+    take: Callable[[Delivery], bool],
+    settings: dict[str, Any],
+) -> None:
+    """Give ``take`` what the stream has now, until it returns True."""
+    deadline = time.monotonic() + timeout
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def finish() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def deliver(delivery: Delivery) -> None:
+        if not done.done() and take(delivery):
+            finish()
+        reader.release(delivery)
+
+    reader = OrderedReader(connection, stream, patterns, deliver, on_current=finish, **settings)
+    reader.start(timeout)
+    try:
+        done.result(max(deadline - time.monotonic(), 0))
+    except concurrent.futures.TimeoutError:
+        raise NoReply(patterns[0], timeout, True) from None
+    finally:
+        reader.stop()
