@@ -1,0 +1,37 @@
+"""The ``lightlink`` command (extra ``cli``).
+
+Exit codes::
+
+    0    done; a server or service that was asked to stop (SIGINT, SIGTERM) stopped
+    1    the service answered with an error, or anything else went wrong
+    2    the command line cannot be: an unknown option, bad JSON, a name that NATS would refuse
+    3    could not connect, or the server refused this identity
+    4    no answer in time; what was asked for may have happened
+    5    not now: nobody serves it, it is busy, or it was too late; what was asked for did not happen
+    130  ended by Ctrl-C (143: by SIGTERM)
+
+An error is one line on stderr that starts with ``error:``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EXTRA = ("click", "rich", "watchfiles")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: the process's) and return its exit code."""
+    try:
+        from lightlink.cli.app import cli  # noqa: PLC0415 - its packages may be missing
+        from lightlink.cli.exits import run  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        if exc.name not in _EXTRA:
+            raise
+        print(f"error: the lightlink command needs {exc.name}: pip install 'lightlink[cli]'", file=sys.stderr)  # noqa: T201
+        return 1
+    return run(cli, args)

@@ -1,0 +1,208 @@
+"""``lightlink certs``: certificates and the server configuration for mutual TLS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, server_config
+from lightlink.cli.exits import report
+from lightlink.cli.options import json_option, to_json
+from lightlink.roles import FILES_BUCKET, ROLES, STATE_BUCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lightlink.certs import CertificateInfo
+
+_directory = click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+_days = click.option("--days", type=int, default=LEAF_DAYS, show_default=True, help="How long it is valid.")
+_RIGHTS = ("publish", "subscribe", "calls", "state", "files")
+_force = click.option("--force", is_flag=True, help="Replace files that are there.")
+
+
+@click.group()
+def certs() -> None:
+    """Make certificates, and a nats-server configuration that gives each identity what it needs.
+
+    From nothing to a server that only knows its own:
+
+    \b
+        lightlink certs init certs/ --host localhost --host 127.0.0.1
+        lightlink certs issue certs/ user-service --role service
+        lightlink certs issue certs/ web --role client
+        lightlink certs server-config certs/ > nats.conf
+        nats-server --config nats.conf
+    """  # noqa: D301 - \b is click's mark for lines to be left as they are
+
+
+@certs.command()
+@_directory
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    default=("localhost", "127.0.0.1"),
+    show_default=True,
+    metavar="NAME",
+    help="Name or address by which clients reach the server; may be repeated.",
+)
+@click.option("--name", default="LightLink CA", show_default=True, help="Name of the CA.")
+@click.option("--ca-days", type=int, default=CA_DAYS, show_default=True, help="How long the CA is valid.")
+@_days
+@_force
+@json_option
+def init(
+    directory: Path, hosts: tuple[str, ...], name: str, ca_days: int, days: int, force: bool, as_json: bool
+) -> None:
+    """Make a CA and a server certificate in DIR.
+
+    With --force the CA is replaced, and everything it issued is worthless: issue it again.
+    """
+    authority = CertificateAuthority.create(directory, name=name, days=ca_days, force=force)
+    server = authority.issue_server(hosts, days=days, force=force)
+    _show([authority.info, server], as_json=as_json)
+
+
+@certs.command()
+@_directory
+@click.argument("name")
+@click.option("--role", type=click.Choice([*ROLES]), default="client", show_default=True, help="What it may do.")
+@click.option("--publish", multiple=True, metavar="SUBJECT", help="Events it may publish; a client: events.>.")
+@click.option("--subscribe", multiple=True, metavar="SUBJECT", help="Events it may subscribe to.")
+@click.option("--call", "calls", multiple=True, metavar="SERVICE", help="Services it may call; a client: all ('*').")
+@click.option("--state", is_flag=True, help=f"It may use the state bucket {STATE_BUCKET}.")
+@click.option("--state-bucket", "state_buckets", multiple=True, metavar="NAME", help="It may use this state bucket.")
+@click.option("--files", is_flag=True, help=f"It may use the file store {FILES_BUCKET}.")
+@click.option("--files-bucket", "files_buckets", multiple=True, metavar="NAME", help="It may use this file store.")
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="Make a server's certificate for these hosts.")
+@_days
+@_force
+@json_option
+def issue(
+    directory: Path, name: str, hosts: tuple[str, ...], days: int, force: bool, as_json: bool, **grants: Any
+) -> None:
+    """Make the certificate and key of the identity NAME in DIR, or with --host those of a server.
+
+    NAME is the NATS user; a service or an agent has the name of its identity. A role's permissions are listed in
+    certs/README.md. --publish and --call replace what a client has by default; repeat an option for more.
+    """
+    authority = CertificateAuthority.load(directory)
+    if hosts:
+        info = authority.issue_server(hosts, name=name, days=days, force=force)
+    else:
+        info = authority.issue(
+            name,
+            grants["role"],
+            days=days,
+            publish=grants["publish"] or None,
+            subscribe=grants["subscribe"],
+            calls=grants["calls"] or None,
+            state=[STATE_BUCKET] * grants["state"] + [*grants["state_buckets"]],
+            files=[FILES_BUCKET] * grants["files"] + [*grants["files_buckets"]],
+            force=force,
+        )
+    _show([info], as_json=as_json)
+
+
+@certs.command()
+@_directory
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--expiring", is_flag=True, help="Those that end within 30 days, or have ended.")
+@click.option("--new-key", is_flag=True, help="Make new keys too; without it the keys need not be here.")
+@_days
+@json_option
+def renew(directory: Path, names: tuple[str, ...], expiring: bool, new_key: bool, days: int, as_json: bool) -> None:
+    """Renew certificates in DIR, with the same role and hosts.
+
+    Clients pick a renewed file up when they next connect. Exchanging the CA is `init --force`.
+    """
+    authority = CertificateAuthority.load(directory)
+    chosen = [*names]
+    if expiring:
+        chosen += [info.name for info in authority.expiring() if info.kind != "ca" and not info.fault]
+    elif not names:
+        raise click.UsageError("name what to renew, or give --expiring")
+    _show([authority.renew(name, days=days, new_key=new_key) for name in dict.fromkeys(chosen)], as_json=as_json)
+
+
+@certs.command(name="list")
+@_directory
+@json_option
+def list_(directory: Path, as_json: bool) -> None:
+    """List the certificates in DIR, with a warning for each that ends within 30 days."""
+    _show(CertificateAuthority.load(directory).list(), as_json=as_json)
+
+
+@certs.command(name="server-config")
+@_directory
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@click.option("--port", type=int, default=4222, show_default=True, help="-1 takes any free one.")
+@click.option(
+    "--store-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="jetstream",
+    show_default=True,
+    help="Where JetStream keeps its data.",
+)
+@click.option("--max-payload", type=int, default=1024 * 1024, show_default=True, metavar="BYTES")
+@click.option("--max-connections", type=int, default=10_000, show_default=True)
+@click.option("--server", default="server", show_default=True, metavar="NAME", help="The server's certificate.")
+def server_config_(directory: Path, **settings: Any) -> None:
+    """Print a nats-server configuration for the certificates in DIR.
+
+    Make it again after issuing or removing an identity, and reload the server. Removing an identity's certificate from
+    DIR takes its access away.
+    """
+    click.echo(server_config(directory, **settings), nl=False)
+
+
+# Output -------------------------------------------------------------------------------------------------------------
+
+
+def _show(found: Iterable[CertificateInfo], *, as_json: bool) -> None:
+    found = list(found)
+    if as_json:
+        for info in found:
+            click.echo(to_json(_facts(info)))
+    elif found:
+        Console(soft_wrap=True).print(_table(found))
+    _warn(found)
+
+
+def _facts(info: CertificateInfo) -> dict[str, Any]:
+    grant = info.grant
+    rights = {} if grant is None else {side: getattr(grant, side) for side in _RIGHTS if getattr(grant, side)}
+    return {
+        "name": info.name,
+        "kind": info.kind,
+        "role": info.role,
+        "hosts": info.hosts,
+        **rights,
+        "not_before": info.not_before,
+        "not_after": info.not_after,
+        "days_left": info.days_left,
+        "serial": f"{info.serial:x}",
+        "path": str(info.path),
+        "warning": info.warning,
+    }
+
+
+def _table(found: Iterable[CertificateInfo]) -> Table:
+    table = Table("name", "role", "until", "days", "for", box=None, pad_edge=False, header_style="bold")
+    for info in found:
+        facts = _facts(info)
+        rights = [f"{side} {' '.join(facts[side])}" for side in ("hosts", *_RIGHTS) if facts.get(side)]
+        until = info.not_after.strftime("%Y-%m-%d")
+        table.add_row(info.name, info.role or info.kind, until, str(info.days_left), "; ".join(rights))
+    return table
+
+
+def _warn(found: Iterable[CertificateInfo]) -> None:
+    for info in found:
+        if info.warning:
+            report(f"{info.path} {info.warning}", kind="warning")

@@ -1,0 +1,1 @@
+"""``lightlink demo``: what the library does, shown by doing it."""

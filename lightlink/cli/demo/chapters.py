@@ -1,0 +1,73 @@
+"""The chapters of the demo. Each is a function: its docstring is the text, its body is both shown and run."""
+
+# ruff: noqa: T201 - a chapter prints, as a reader's own program would.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lightlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def calls(client: lightlink.Client) -> None:
+    """Call a function in another process.
+
+    A call blocks until the answer is there. No asyncio, no callbacks, safe from any thread.
+    """
+    total = client.call("shop", "total", {"item": "apple", "count": 3}, timeout=5)
+    print("three apples:", total)
+
+    shop = client.service("shop")
+    print("one pear:", shop.total(item="pear"))
+
+
+def errors(client: lightlink.Client) -> None:
+    """Mistakes come back as typed errors.
+
+    Arguments are checked against the handler's annotations. A handler's exception comes back, its traceback stays in
+    the service's log. That nobody runs a service is known at once, not after the timeout.
+    """
+    attempts = [
+        ("shop", "total", {"item": "apple", "count": "three"}),
+        ("shop", "total", {"item": "banana"}),
+        ("shop", "refund", {}),
+        ("bank", "balance", {}),
+    ]
+    for service, method, args in attempts:
+        try:
+            client.call(service, method, args)
+        except lightlink.CallError as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+def many(client: lightlink.Client) -> None:
+    """Many calls at once.
+
+    submit() returns a concurrent.futures.Future.
+    """
+    futures = [client.submit("shop", "total", {"item": "pear", "count": n}) for n in range(1, 101)]
+    print("a hundred orders come to", sum(future.result(timeout=5) for future in futures))
+
+
+def events(client: lightlink.Client) -> None:
+    """Publish and receive events.
+
+    The shop listens to "orders.new" and answers with an event of its own; whoever subscribes to it gets it.
+    """
+    with client.subscribe("orders.*") as orders:
+        client.publish("orders.new", {"item": "apple", "count": 4})
+        for _ in range(2):
+            message = orders.get(timeout=5)
+            print(message.subject, message.data)
+
+
+# In the order of the demo. A new part of the library gets its chapter here.
+CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
+    calls,
+    errors,
+    many,
+    events,
+)

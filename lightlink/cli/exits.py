@@ -1,0 +1,88 @@
+"""From exceptions to one line on stderr and an exit code; the codes are listed in `lightlink.cli`."""
+
+from __future__ import annotations
+
+import enum
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from lightlink.errors import (
+    ConnectError,
+    DeadlineExceeded,
+    InvalidName,
+    InvalidOption,
+    LightLinkError,
+    ServiceBusy,
+    ServiceUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+
+class Exit(enum.IntEnum):
+    """How the command ended."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_CONNECTED = 3
+    TIMEOUT = 4
+    NOT_NOW = 5
+    INTERRUPTED = 130
+
+
+# The first that fits counts.
+_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
+    ((ConnectError,), Exit.NOT_CONNECTED),
+    ((ServiceUnavailable, ServiceBusy, DeadlineExceeded), Exit.NOT_NOW),
+    ((InvalidName, InvalidOption), Exit.USAGE),
+    ((TimeoutError,), Exit.TIMEOUT),
+)
+
+
+def exit_code(error: Exception) -> Exit:
+    """Return the exit code that an error stands for."""
+    return next((code for kinds, code in _CODES if isinstance(error, kinds)), Exit.FAILED)
+
+
+def run(command: click.Command, args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code, having said what went wrong on stderr."""
+    # Without this SIGTERM would end Python on the spot, and nothing would be closed.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = command.main(args, prog_name="lightlink", standalone_mode=False)
+    except click.Abort:
+        return Exit.INTERRUPTED
+    except click.UsageError as exc:
+        return _usage(exc)
+    except click.ClickException as exc:
+        report(exc.format_message())
+        return exc.exit_code
+    except LightLinkError as exc:
+        report(str(exc))
+        return exit_code(exc)
+    # click returns the code of ctx.exit(), and otherwise what the command returned.
+    return result if isinstance(result, int) else Exit.DONE
+
+
+def report(problem: str, kind: str = "error") -> None:
+    """Say what went wrong in one line on stderr."""
+    click.echo(f"{kind}: {' '.join(problem.split())}", err=True)
+
+
+def _usage(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show(sys.stderr)
+        return Exit.USAGE
+    where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+    report(f"{error.format_message().rstrip('.')}{where}")
+    return Exit.USAGE
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

@@ -1,0 +1,132 @@
+"""``lightlink call``, ``pub`` and ``sub``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lightlink import codec
+from lightlink.cli.exits import Exit, report
+from lightlink.cli.options import (
+    SECONDS,
+    json_bytes,
+    json_object,
+    json_option,
+    link_options,
+    print_data,
+    read_argument,
+    to_json,
+)
+from lightlink.errors import DecodeError
+
+if TYPE_CHECKING:
+    import lightlink
+    from lightlink.cli.options import Link
+
+
+@click.command()
+@click.argument("service")
+@click.argument("method")
+@click.argument("args", metavar="[JSON]", callback=json_object, default="{}")
+@click.option("--timeout", type=SECONDS, default=5.0, show_default=True, metavar="SECONDS", help="Wait for the answer.")
+@json_option
+@link_options
+def call(link: Link, service: str, method: str, args: dict[str, Any], timeout: float, as_json: bool) -> None:
+    """Call METHOD of SERVICE and print its result.
+
+    JSON is an object with the arguments by name, "-" reads it from standard input:
+
+        lightlink call math add '{"a": 1, "b": 2}'
+    """
+    with link.connect() as client:
+        result = client.call(service, method, args, timeout=timeout)
+    print_data(result, as_json=as_json)
+
+
+@click.command()
+@click.argument("subject")
+@click.argument("data", metavar="JSON")
+@click.option("--raw", is_flag=True, help="Publish the argument as it is; it need not be JSON.")
+@click.option("--timeout", type=SECONDS, default=5.0, show_default=True, metavar="SECONDS", help="Wait for the server.")
+@json_option
+@link_options
+def pub(link: Link, subject: str, data: str, raw: bool, timeout: float, as_json: bool) -> None:
+    """Publish JSON on SUBJECT ("-" reads it from standard input).
+
+    It returns once the server has the message; whether anybody listens is not known.
+    """
+    body = read_argument(data) if raw else json_bytes(click.get_current_context(), None, data)
+    with link.connect() as client:
+        client.publish(subject, body)
+        client.flush(timeout=timeout)
+    if as_json:
+        click.echo(to_json({"subject": subject, "bytes": len(body)}))
+    else:
+        click.echo(f"published {len(body)} bytes on {subject}")
+
+
+@click.command()
+@click.argument("subject")
+@click.option("--queue", metavar="NAME", help="Queue group: each message goes to one member.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this many messages.")
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
+@click.option("--raw", is_flag=True, help="Print payloads only, as they are.")
+@json_option
+@link_options
+@click.pass_context
+def sub(
+    ctx: click.Context,
+    link: Link,
+    subject: str,
+    queue: str | None,
+    count: int | None,
+    timeout: float | None,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Print what is published on SUBJECT (with wildcards * and >) until Ctrl-C.
+
+    With --json a line holds subject, data, headers and reply. A payload that is not JSON is reported on stderr, and
+    the listening goes on; --raw prints such payloads too.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with link.connect() as client, client.subscribe(subject, queue=queue or "", raw=True) as subscription:
+        client.flush()
+        click.echo(f"listening on {subject}", err=True)
+        received = 0
+        while count is None or received < count:
+            message = _next(subscription, deadline)
+            if message is None:
+                report(f"{received} messages on {subject} within {timeout:g} s")
+                ctx.exit(Exit.TIMEOUT)
+            received += 1
+            _show(message, raw=raw, as_json=as_json)
+
+
+def _next(subscription: lightlink.Subscription, deadline: float | None) -> lightlink.Message | None:
+    """Return the next message, None after the deadline (an instant of the monotonic clock)."""
+    if deadline is None:
+        return subscription.get()
+    try:
+        return subscription.get(timeout=max(deadline - time.monotonic(), 0.001))
+    except TimeoutError:
+        return None
+
+
+def _show(message: lightlink.Message, *, raw: bool, as_json: bool) -> None:
+    if raw:
+        click.echo(message.data)
+        return
+    try:
+        data = codec.decode(message.data, message.subject)
+    except DecodeError as exc:
+        report(str(exc), kind="skipped")
+        return
+    if as_json:
+        click.echo(
+            to_json({"subject": message.subject, "data": data, "headers": message.headers, "reply": message.reply})
+        )
+    else:
+        click.echo(f"{message.subject}  {to_json(data)}")

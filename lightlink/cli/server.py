@@ -1,0 +1,59 @@
+"""``lightlink server``: a nats-server for development."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from lightlink.cli.options import json_option, to_json
+from lightlink.errors import ServerError
+from lightlink.server import EmbeddedServer
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=4222, show_default=True, help="0 takes any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--store-dir", type=_FOLDER, help="Keep JetStream's data here; default: a folder removed at the end.")
+@click.option("--config", type=_READABLE, help="nats-server configuration.")
+@click.option("--log-file", type=_FILE, help="Append the server's log to this file.")
+@click.option("--jetstream/--no-jetstream", default=True, show_default=True, help="State, files and commands need it.")
+@json_option
+def server(
+    port: int,
+    host: str,
+    store_dir: Path | None,
+    config: Path | None,
+    log_file: Path | None,
+    jetstream: bool,
+    as_json: bool,
+) -> None:
+    """Run a nats-server until Ctrl-C or SIGTERM.
+
+    It prints the server's address once it takes clients.
+    """
+    embedded = EmbeddedServer(
+        port=port, host=host, store_dir=store_dir, config=config, log_file=log_file, jetstream=jetstream
+    )
+    try:
+        with embedded:
+            _announce(embedded, as_json=as_json)
+            while embedded.running:
+                time.sleep(0.2)
+            raise ServerError(f"the nats-server at {embedded.url} ended by itself")
+    except (KeyboardInterrupt, SystemExit):
+        # Being asked to stop is how a server ends well.
+        return
+
+
+def _announce(embedded: EmbeddedServer, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json({"url": embedded.url, "pid": embedded.pid, "jetstream": embedded.jetstream}))
+        return
+    kept = f", data in {embedded.store_dir}" if embedded.jetstream else ""
+    click.echo(f"nats-server at {embedded.url} (process {embedded.pid}{kept}); Ctrl-C stops it")
