@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lightlink import codec
 from lightlink.binding import Binder, BindError
 from lightlink.errors import DecodeError, EncodeError, LightLinkError, OutboxFull, PayloadTooLarge
 from lightlink.request import Request
+from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class Dispatcher:
         self._connection: Connection
         self._client: Client
         self._held = 0
-        self._idle = threading.Condition()
+        self._idle = Condition()
 
     def add(self, name: str, handler: Callable[..., Any], metadata: Mapping[str, str]) -> None:
         """Compile and register a handler."""

@@ -33,7 +33,10 @@
         CommandFailed         (CommandCancelled is one)
         CommandTimeout        (TimeoutError)
         CommandNotFound
+        CommandEnded          it cannot be cancelled any more
+        AgentOffline          no agent is there, and the command was not to wait for one
         AgentInUse
+        StoreUnavailable      commands could not be stored or read
 
 Each carries its facts as attributes and builds its message from them, so it survives pickling and can be told
 apart without reading text.
@@ -433,6 +436,26 @@ class CommandNotFound(CommandError):
 
 
 @attrs.define(slots=False)
+class CommandEnded(CommandError):
+    """The command has ended already, so it cannot be cancelled; ``command`` is its last state."""
+
+    command: Any
+
+    def __str__(self) -> str:
+        return f"command {self.command.command_id} has ended already: {self.command.status}"
+
+
+@attrs.define(slots=False)
+class AgentOffline(CommandError):
+    """No live agent holds this client id, and the command was not to wait for one."""
+
+    client_id: str
+
+    def __str__(self) -> str:
+        return f"client not connected: {self.client_id}"
+
+
+@attrs.define(slots=False)
 class AgentInUse(CommandError):
     """A live agent already holds this client id."""
 
@@ -441,3 +464,16 @@ class AgentInUse(CommandError):
 
     def __str__(self) -> str:
         return f"client id {self.client_id!r} is in use by a live agent (instance {self.instance})"
+
+
+@attrs.define(slots=False)
+class StoreUnavailable(CommandError):
+    """Commands could not be stored or read; ``unknown`` says that a write may or may not have been stored."""
+
+    operation: str
+    reason: str
+    unknown: bool = False
+
+    def __str__(self) -> str:
+        outcome = "; the outcome is unknown" if self.unknown else ""
+        return f"{self.operation} failed: {self.reason}{outcome}"

@@ -23,8 +23,20 @@ class Waiter:
     ``sent`` tells whether the request has left for the server.
     """
 
-    __slots__ = ("_lock", "abandoned", "data", "deadline", "error", "headers", "make_headers", "payload", "sent")
-    __slots__ += ("subject", "token", "__weakref__")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "abandoned",
+        "data",
+        "deadline",
+        "error",
+        "headers",
+        "make_headers",
+        "payload",
+        "sent",
+        "subject",
+        "token",
+    )
 
     def __init__(
         self,

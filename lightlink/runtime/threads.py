@@ -1,12 +1,15 @@
-"""Where every thread of the library is born."""
+"""Where every thread of the library is born, and what other modules need of threading."""
 
 from __future__ import annotations
 
 import threading
+from threading import Condition, Event
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+__all__ = ["Condition", "Event", "join_thread", "start_thread"]
 
 
 def start_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:

@@ -1,0 +1,29 @@
+"""Commands: sent to named agents that may be offline, followed to their end, with their results as promises."""
+
+from lightlink.commands.agent import Agent
+from lightlink.commands.batch import Batch
+from lightlink.commands.context import Cancelled, CommandContext
+from lightlink.commands.execution import CommandExecutor, UnknownCommand
+from lightlink.commands.history import AuditEntry, Page
+from lightlink.commands.manager import CommandManager
+from lightlink.commands.model import Command, Progress
+from lightlink.commands.promise import CommandPromise
+from lightlink.commands.schema import StoreOptions
+from lightlink.commands.store import Presence
+
+__all__ = [
+    "Agent",
+    "AuditEntry",
+    "Batch",
+    "Cancelled",
+    "Command",
+    "CommandContext",
+    "CommandExecutor",
+    "CommandManager",
+    "CommandPromise",
+    "Page",
+    "Presence",
+    "Progress",
+    "StoreOptions",
+    "UnknownCommand",
+]

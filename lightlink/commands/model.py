@@ -1,0 +1,310 @@
+"""What a command is, and the moves it may make. Pure: no clock, no network; every function gets the time it needs.
+
+::
+
+    pending ----> executing ----> completed | failed | timeout
+       |              ^  |
+       |              +--+  (another attempt of an idempotent command; a wish to cancel)
+       +--------------------> failed | timeout
+
+A command's facts are two records. The request is written once and never changed; the status is a sequence of revisions,
+each written by compare-and-set on the one before. No status at all means pending.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, Literal
+
+import attrs
+import msgspec
+
+from lightlink import codec
+from lightlink.errors import LightLinkError
+
+PENDING: Final = "pending"
+EXECUTING: Final = "executing"
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+TIMEOUT: Final = "timeout"
+StatusName = Literal["pending", "executing", "completed", "failed", "timeout"]
+STATUSES = (PENDING, EXECUTING, COMPLETED, FAILED, TIMEOUT)
+ENDED = frozenset({COMPLETED, FAILED, TIMEOUT})
+
+CANCELLED = "cancelled"  # somebody no longer wanted it
+REJECTED = "rejected"  # the agent does not know the type, or the payload does not fit
+INTERRUPTED = "interrupted"  # the agent died while running it
+DELIVERY_TIMEOUT = "delivery_timeout"  # no agent took it in time
+EXECUTION_TIMEOUT = "execution_timeout"  # it ran longer than it may
+
+# Clocks of manager, agent and reader differ a little, and a terminal write takes a moment: others leave a command this
+# long past its deadline to its agent before they call it overdue.
+GRACE = timedelta(seconds=2)
+
+_LEGAL: dict[str, frozenset[str]] = {
+    PENDING: frozenset({EXECUTING, FAILED, TIMEOUT}),
+    EXECUTING: frozenset({EXECUTING, COMPLETED, FAILED, TIMEOUT}),
+    # A terminal status stays; what may still change beside it is a result that came late.
+    COMPLETED: frozenset({COMPLETED}),
+    FAILED: frozenset({FAILED}),
+    TIMEOUT: frozenset({TIMEOUT}),
+}
+
+
+class IllegalMove(LightLinkError):
+    """A status that may not follow the one before."""
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command as it was asked for; ``timeout`` in seconds from ``created_at``."""
+
+    command_id: str
+    client_id: str
+    command_type: str
+    created_at: datetime
+    timeout: float
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    priority: int = 0
+    batch_id: str | None = None
+    issued_by: str = ""
+    idempotency_key: str | None = None
+
+    @property
+    def deadline(self) -> datetime:
+        """The instant at which the command is overdue."""
+        return self.created_at + timedelta(seconds=self.timeout)
+
+
+class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One revision of a command's status. ``at`` is when it was written, ``by`` who wrote it."""
+
+    status: StatusName
+    at: datetime
+    by: str = ""
+    status_detail: str = ""
+    instance: str = ""
+    attempt: int = 0
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    result: Any = None
+    error: str = ""
+    cancel_requested: bool = False
+    cancel_reason: str = ""
+    outcome_unknown: bool = False
+    late_result: Any = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is the command's end."""
+        return self.status in ENDED
+
+
+@attrs.frozen
+class Progress:
+    """How far a handler says it has come: a ``fraction`` from 0 to 1 and a ``note``."""
+
+    fraction: float
+    note: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """A command as it stands at one instant. ``timeout`` in seconds; times are aware datetimes in UTC."""
+
+    command_id: str
+    client_id: str
+    command_type: str
+    payload: Any
+    status: StatusName
+    status_detail: str
+    created_at: datetime
+    timeout: float
+    result: Any = None
+    error: str = ""
+    sent_at: datetime | None = None
+    completed_at: datetime | None = None
+    priority: int = 0
+    attempt: int = 0
+    instance: str = ""
+    progress: Progress | None = None
+    batch_id: str | None = None
+    issued_by: str = ""
+    cancel_requested: bool = False
+    outcome_unknown: bool = False
+    late_result: Any = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is completed, failed or timed out."""
+        return self.status in ENDED
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def is_overdue(request: RequestRecord, at: datetime, grace: timedelta = GRACE) -> bool:
+    """Tell whether a command that has not ended is past its deadline, and its agent past all hope."""
+    return at > request.deadline + grace
+
+
+def fold(
+    request: RequestRecord, status: StatusRecord | None, at: datetime, progress: Progress | None = None
+) -> Command:
+    """Return the command that a request and its last status make at an instant.
+
+    An overdue one is shown as timeout, even when nobody has written that down.
+    """
+    if (status is None or not status.ended) and is_overdue(request, at):
+        status = expired(request, status, at)
+    common: dict[str, Any] = {
+        "command_id": request.command_id,
+        "client_id": request.client_id,
+        "command_type": request.command_type,
+        "payload": codec.decode(bytes(request.payload), request.command_id),
+        "created_at": request.created_at,
+        "timeout": request.timeout,
+        "priority": request.priority,
+        "batch_id": request.batch_id,
+        "issued_by": request.issued_by,
+        "progress": progress,
+    }
+    if status is None:
+        return Command(status=PENDING, status_detail="", **common)
+    return Command(
+        status=status.status,
+        status_detail=status.status_detail,
+        result=status.result,
+        error=status.error,
+        sent_at=status.started_at,
+        completed_at=status.completed_at,
+        attempt=status.attempt,
+        instance=status.instance,
+        cancel_requested=status.cancel_requested,
+        outcome_unknown=status.outcome_unknown,
+        late_result=status.late_result,
+        **common,
+    )
+
+
+# Moves. Each returns the status to write over `current`, or raises IllegalMove. --------------------------------------
+
+
+def check_move(current: StatusRecord | None, following: StatusRecord) -> StatusRecord:
+    """Return ``following`` if it may follow ``current``."""
+    before = current.status if current is not None else PENDING
+    if following.status not in _LEGAL[before]:
+        raise IllegalMove(f"a command that is {before} cannot become {following.status}")
+    return following
+
+
+def claimed(current: StatusRecord | None, at: datetime, instance: str) -> StatusRecord:
+    """Return what an agent's instance writes to take the command; a further attempt if another instance had it."""
+    attempt = current.attempt + 1 if current is not None else 1
+    status = StatusRecord(status=EXECUTING, at=at, by=instance, instance=instance, attempt=attempt, started_at=at)
+    return check_move(current, status)
+
+
+def ended(current: StatusRecord, status: StatusName, at: datetime, **facts: Any) -> StatusRecord:
+    """Return how the command ended, in the words of the agent that ran it."""
+    return check_move(current, msgspec.structs.replace(current, status=status, at=at, completed_at=at, **facts))
+
+
+def rejected(current: StatusRecord | None, at: datetime, instance: str, reason: str) -> StatusRecord:
+    """Return the end of a command that the agent cannot run at all."""
+    status = StatusRecord(
+        status=FAILED,
+        status_detail=REJECTED,
+        at=at,
+        by=instance,
+        instance=instance,
+        attempt=current.attempt if current is not None else 0,
+        error=reason,
+        completed_at=at,
+    )
+    return check_move(current, status)
+
+
+def interrupted(current: StatusRecord, at: datetime, by: str) -> StatusRecord:
+    """Return the end of a command whose instance is gone; nobody knows how far it had come."""
+    error = f"the agent (instance {current.instance}) died while running it"
+    return ended(current, FAILED, at, by=by, status_detail=INTERRUPTED, error=error, outcome_unknown=True)
+
+
+def cancelled(current: StatusRecord | None, at: datetime, by: str, reason: str) -> StatusRecord:
+    """Return what cancelling makes: a pending command ends; for one that runs the wish is noted, and its agent hears of it."""
+    if current is None:
+        error = f"cancelled: {reason}" if reason else "cancelled"
+        return StatusRecord(
+            status=FAILED, status_detail=CANCELLED, at=at, by=by, error=error, cancel_reason=reason, completed_at=at
+        )
+    if current.ended:
+        raise IllegalMove(f"a command that is {current.status} cannot be cancelled")
+    return msgspec.structs.replace(current, at=at, by=by, cancel_requested=True, cancel_reason=reason)
+
+
+def expired(request: RequestRecord, current: StatusRecord | None, at: datetime, by: str = "") -> StatusRecord:
+    """Return the end at the deadline: before an agent took the command, or while it ran."""
+    if current is None:
+        error = f"no agent took it within {request.timeout:g} s"
+        return StatusRecord(status=TIMEOUT, status_detail=DELIVERY_TIMEOUT, at=at, by=by, error=error, completed_at=at)
+    error = f"it ran longer than its {request.timeout:g} s"
+    return ended(
+        current,
+        TIMEOUT,
+        at,
+        by=by,
+        status_detail=EXECUTION_TIMEOUT,
+        error=error,
+        outcome_unknown=by != current.instance,
+    )
+
+
+def with_late_result(current: StatusRecord, result: Any, at: datetime) -> StatusRecord:
+    """Note what the handler of a command that had timed out brought after all; the status stays."""
+    return check_move(current, msgspec.structs.replace(current, at=at, late_result=result))
+
+
+# What an agent does with a command that is delivered to it. -----------------------------------------------------------
+
+
+@attrs.frozen
+class Run:
+    """Write ``claim`` over what was read; once that is stored, run the handler."""
+
+    claim: StatusRecord
+
+
+@attrs.frozen
+class Settle:
+    """Write ``status`` over what was read, and do not run it."""
+
+    status: StatusRecord
+
+
+@attrs.frozen
+class Ignore:
+    """Nothing is to be written; ``finished`` says that the command has ended and its delivery can be acknowledged."""
+
+    finished: bool
+
+
+def on_delivery(
+    request: RequestRecord, current: StatusRecord | None, instance: str, idempotent: bool, at: datetime
+) -> Run | Settle | Ignore:
+    """Decide by the status, and never by the delivery count, what to do with a delivered command."""
+    if current is not None and current.ended:
+        return Ignore(finished=True)
+    if current is not None and current.instance == instance:
+        return Ignore(finished=False)  # it runs here already
+    if is_overdue(request, at, grace=timedelta(0)):
+        return Settle(expired(request, current, at, by=instance))
+    if current is None:
+        return Run(claimed(None, at, instance))
+    if current.cancel_requested:
+        facts = {"status_detail": CANCELLED, "error": "cancelled while its agent was gone", "outcome_unknown": True}
+        return Settle(ended(current, FAILED, at, by=instance, **facts))
+    if idempotent:
+        return Run(claimed(current, at, instance))
+    return Settle(interrupted(current, at, by=instance))

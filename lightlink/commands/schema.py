@@ -1,0 +1,138 @@
+"""The streams, buckets and subjects that hold commands. JetStream holds everything; each fact is written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from attrs import validators
+
+from lightlink import subjects
+from lightlink.errors import InvalidName
+
+REQUESTS = "LIGHTLINK_COMMANDS"
+STATUS_BUCKET = "lightlink_command_status"
+AGENTS_BUCKET = "lightlink_agents"
+STATUS = f"KV_{STATUS_BUCKET}"
+AGENTS = f"KV_{AGENTS_BUCKET}"
+AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
+
+STATUS_EVENTS = "ll.status.>"  # every stored status revision, republished by the server
+PROGRESS_EVENTS = "ll.progress.>"
+
+_SECOND = 1_000_000_000
+_DAY = 86_400.0
+_STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
+
+
+def _above_zero(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    validators.gt(0)(_, attribute, value)
+
+
+@attrs.frozen(kw_only=True)
+class StoreOptions:
+    """How the streams are made by whoever comes first; without effect on streams that exist. Times in seconds.
+
+    ``retention`` is how long commands are kept, ``audit_retention`` how long the audit is. ``ack_wait`` is how long the
+    server waits for a dead agent before it delivers a command again. ``heartbeat`` is how often an agent says that it
+    lives; after three without one it counts as gone. ``replicas`` is 1 or, in a cluster, 3 or 5; ``storage`` file or
+    memory.
+    """
+
+    retention: float = attrs.field(default=7 * _DAY, validator=_above_zero)
+    audit_retention: float = attrs.field(default=30 * _DAY, validator=_above_zero)
+    ack_wait: float = attrs.field(default=30.0, validator=_above_zero)
+    heartbeat: float = attrs.field(default=10.0, validator=_above_zero)
+    replicas: int = attrs.field(default=1, validator=validators.in_((1, 3, 5)))
+    storage: str = attrs.field(default="file", validator=validators.in_(("file", "memory")))
+
+    @property
+    def presence_age(self) -> float:
+        """How long an agent counts as online after its last heartbeat."""
+        return 3 * self.heartbeat
+
+
+def request_subject(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's request."""
+    return f"ll.commands.{client_id}.{command_id}"
+
+
+def status_subject(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's status revisions."""
+    return f"{_STATUS_PREFIX}{client_id}.{command_id}"
+
+
+def presence_subject(client_id: str) -> str:
+    """Return the subject of an agent's presence."""
+    return f"$KV.{AGENTS_BUCKET}.{client_id}"
+
+
+def progress_subject(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's progress, which is not stored."""
+    return f"ll.progress.{client_id}.{command_id}"
+
+
+def consumer_name(client_id: str) -> str:
+    """Return the name of an agent's durable consumer."""
+    return f"agent-{client_id}"
+
+
+def ids_of(subject: str) -> tuple[str, str]:
+    """Return (client id, command id) from a subject of a request, a status or progress."""
+    client_id, command_id = subject.split(".")[-2:]
+    return client_id, command_id
+
+
+def command_id(text: str) -> str:
+    """Return the id of a command: letters, digits, ``-`` and ``_``; raises InvalidName."""
+    try:
+        return subjects.client_id(text)
+    except InvalidName as exc:
+        raise InvalidName("command id", text, exc.reason) from None
+
+
+def streams(options: StoreOptions) -> list[dict[str, Any]]:
+    """Return the configurations of all streams, in the order in which they are to be made."""
+    common = {"storage": options.storage, "num_replicas": options.replicas, "allow_direct": True, "deny_delete": True}
+    # No roll-ups: with them one agent could erase the others' messages. Purges are denied for the same reason. Message
+    # ids are shared by a whole stream, so one writer could suppress another's message: the window is short.
+    common |= {"allow_rollup_hdrs": False, "deny_purge": True, "duplicate_window": _SECOND // 10}
+    # The server caps a stream at 1,000 consumers by default, and each agent has one of its own.
+    many_consumers = {"max_consumers": 100_000}
+    kept, audited = round(options.retention * _SECOND), round(options.audit_retention * _SECOND)
+    bucket = {**common, "discard": "new"}
+    return [
+        {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **common, **many_consumers},
+        {
+            "name": STATUS,
+            "subjects": [f"{_STATUS_PREFIX}>"],
+            "max_msgs_per_subject": 16,
+            "max_age": kept,
+            "republish": {"src": f"{_STATUS_PREFIX}>", "dest": STATUS_EVENTS},
+            **bucket,
+        },
+        {
+            "name": AGENTS,
+            "subjects": [f"$KV.{AGENTS_BUCKET}.>"],
+            "max_msgs_per_subject": 1,
+            "max_age": round(options.presence_age * _SECOND),
+            **bucket,
+        },
+        {"name": AUDIT, "sources": [{"name": REQUESTS}, {"name": STATUS}], "max_age": audited, **common},
+    ]
+
+
+def consumer(client_id: str, options: StoreOptions) -> dict[str, Any]:
+    """Return the configuration of an agent's consumer; it never gives up on a command (max_deliver -1)."""
+    name = consumer_name(client_id)
+    return {
+        "name": name,
+        "durable_name": name,
+        "filter_subject": f"ll.commands.{client_id}.*",
+        "ack_policy": "explicit",
+        "ack_wait": round(options.ack_wait * _SECOND),
+        "deliver_policy": "all",
+        "max_deliver": -1,
+        "max_ack_pending": 4096,
+        "replay_policy": "instant",
+    }
