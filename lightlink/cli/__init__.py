@@ -30,8 +30,9 @@ def main(args: Sequence[str] | None = None) -> int:
         from lightlink.cli.app import cli  # noqa: PLC0415 - its packages may be missing
         from lightlink.cli.exits import run  # noqa: PLC0415
     except ModuleNotFoundError as exc:
-        if exc.name not in _EXTRA:
+        package = (exc.name or "").partition(".")[0]
+        if package not in _EXTRA:
             raise
-        print(f"error: the lightlink command needs {exc.name}: pip install 'lightlink[cli]'", file=sys.stderr)  # noqa: T201
+        print(f"error: the lightlink command needs {package}: pip install 'lightlink[cli]'", file=sys.stderr)  # noqa: T201
         return 1
     return run(cli, args)

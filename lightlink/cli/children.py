@@ -26,13 +26,15 @@ def start(arguments: Sequence[str], stdout: int | None = None, stderr: IO[str] |
 
 def stop(child: subprocess.Popen[str], timeout: float) -> int:
     """Ask a child to drain and stop, kill it after ``timeout`` seconds, and return its exit code."""
-    child.terminate()
-    try:
-        return child.wait(timeout)
-    except subprocess.TimeoutExpired:
-        click.echo(f"process {child.pid} did not stop within {timeout:g} s and is killed", err=True)
-        child.kill()
-        return child.wait()
+    # Leaving the block closes its pipes.
+    with child:
+        child.terminate()
+        try:
+            return child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            click.echo(f"process {child.pid} did not stop within {timeout:g} s and is killed", err=True)
+            child.kill()
+            return child.wait()
 
 
 def die_with(parent: int) -> None:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+
+# What each sample must have said in the end.
+SAID = {
+    "rpc": [
+        "1 + 2 = 3",
+        "3 + 4 = 7",
+        "doubles: [0, 2, 4, 6, 8]",
+        "the handler failed: ZeroDivisionError",
+        "not taken: ",
+        "nobody there: physics.fall",
+    ],
+    "pubsub": [
+        "handler: welcome Ada (users.berlin.created)",
+        "loop: prices.apple.2 {'price': 2.5}",
+        "shared: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] and 0 done twice",
+    ],
+    "typed_rpc": [
+        "Quote 2.75 EUR ['apple', 'pear']",
+        "'GBP'",
+        "'colour'",
+        "missing argument 'items'",
+    ],
+}
+
+
+def run(sample: str, *args: str, **env: str) -> str:
+    """Run a sample to its good end, with warnings as errors, and return what it printed."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("LIGHTLINK_URL", "NATS_URL")}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", SAMPLES / f"{sample}.py", *args],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**inherited, **env},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_sample_is_run_here() -> None:
+    assert {path.stem for path in SAMPLES.glob("[!_]*.py")} == set(SAID)
+
+
+@pytest.mark.parametrize("sample", SAID)
+def test_a_sample_runs_by_itself_and_says_what_it_shows(sample: str) -> None:
+    printed = run(sample)
+    for words in SAID[sample]:
+        assert words in printed
+
+
+def test_a_sample_uses_the_server_on_its_command_line(url: str) -> None:
+    assert SAID["rpc"][0] in run("rpc", url, LIGHTLINK_NATS_SERVER="/nowhere")
+
+
+def test_a_sample_uses_the_server_of_the_environment(url: str) -> None:
+    assert SAID["rpc"][0] in run("rpc", LIGHTLINK_URL=url, LIGHTLINK_NATS_SERVER="/nowhere")
