@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from helpers.pki import connect_to, issue_all
 from helpers.process import PythonProcess
 from helpers.proxy import TcpProxy
 from helpers.raw import RawPeer
 
+from lightlink.certs import CertificateAuthority, server_config
 from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from helpers.pki import ConnectAs, SetClock
 
 
 class StartServer(Protocol):
@@ -92,3 +98,42 @@ def python() -> Iterator[StartPython]:
             return stack.enter_context(PythonProcess(code, *args, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate directory with a server and identities of every role; see `helpers.pki.issue_all`."""
+    authority = CertificateAuthority.create(tmp_path_factory.mktemp("identities") / "certs")
+    issue_all(authority)
+    return authority.directory
+
+
+@pytest.fixture(scope="session")
+def secured(identities: Path) -> Iterator[EmbeddedServer]:
+    """A server with mutual TLS for those identities. It keeps its streams between tests."""
+    with EmbeddedServer(config=server_config(identities, store_dir=None)) as running:
+        yield running
+
+
+@pytest.fixture
+def connect_as(secured: EmbeddedServer, identities: Path) -> Iterator[ConnectAs]:
+    """Connect plain nats-py clients as one of the identities: ``connect_as("web")``."""
+    with contextlib.ExitStack() as stack:
+        yield lambda name, **options: stack.enter_context(connect_to(secured, identities, name, **options))
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> CertificateAuthority:
+    """A certificate authority of the test's own that has issued nothing."""
+    return CertificateAuthority.create(tmp_path / "certs")
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    """Set the time at which certificates are made and looked at."""
+
+    def set_time(now: datetime.datetime) -> None:
+        for module in ("certificate", "signing"):
+            monkeypatch.setattr(f"lightlink.certs.{module}.utc_now", lambda: now)
+
+    return set_time

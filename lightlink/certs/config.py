@@ -1,0 +1,188 @@
+"""Write the nats-server configuration for the identities of a certificate directory.
+
+All identities but agents share one account. Each agent has an account of its own that holds nothing but the subjects of
+its role, imported from there: permissions alone do not hold an agent, because a server sends the answer to a JetStream
+request to any reply subject that the request names, past all permissions (tried with nats-server 2.15: an agent that
+may read its own status could forge commands for others and purge streams). An answer cannot leave its account.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from lightlink.certs.authority import CertificateAuthority
+from lightlink.errors import InvalidOption
+from lightlink.roles import Permissions, permissions
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lightlink.roles import Grant
+
+ACCOUNT = "LIGHTLINK"
+MEBIBYTE = 1024 * 1024
+
+_log = logging.getLogger("lightlink")
+
+_HEADER = """\
+# nats-server configuration for LightLink, made by `lightlink certs server-config`; do not edit it.
+# After issuing or removing an identity make it again, then: nats-server --signal reload
+"""
+# Answers to these requests are more than one message.
+_STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
+
+
+def server_config(
+    directory: str | os.PathLike[str],
+    *,
+    host: str = "0.0.0.0",  # noqa: S104 - who may do what is decided by certificate
+    port: int = 4222,
+    store_dir: str | os.PathLike[str] | None = "jetstream",
+    max_payload: int = MEBIBYTE,
+    max_connections: int = 10_000,
+    max_memory: int = 256 * MEBIBYTE,
+    max_disk: int = 10 * 1024 * MEBIBYTE,
+    server: str = "server",
+) -> str:
+    """Return a complete configuration: mutual TLS, JetStream, limits, and a user for each identity of the directory.
+
+    ``port`` -1 takes any free one. ``store_dir`` holds JetStream's data (None: the command line says where), at most
+    ``max_disk`` bytes on disk and ``max_memory`` in memory; ``max_payload`` is in bytes too. ``server`` names the
+    server's certificate. The paths of the certificates are absolute. A certificate that ends within 30 days is logged
+    as a warning. Raises InvalidOption when the server has none, and for one that does not belong in the directory.
+    """
+    limits = {"max_payload": max_payload, "max_connections": max_connections}
+    stores = {"max_memory_store": max_memory, "max_file_store": max_disk}
+    for option, value in (limits | stores).items():
+        _check_number(option, value, 1, 2**63 - 1)
+    if port != -1:
+        _check_number("port", port, 1, 65535)
+    authority = CertificateAuthority.load(directory)
+    folder = authority.directory
+    tls = {
+        "cert_file": str(folder / f"{server}.pem"),
+        "key_file": str(folder / f"{server}.key"),
+        "ca_file": str(folder / "ca.pem"),
+        "verify_and_map": True,
+        "min_version": "1.2",
+        "timeout": 5,
+    }
+    identities = _identities(authority, server)
+    lines = [f"listen: {_value(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')}"]
+    lines += _settings(limits)
+    lines += _block("jetstream", _settings(({} if store_dir is None else {"store_dir": str(store_dir)}) | stores))
+    lines += _block("tls", _settings(tls))
+    lines += _block("accounts", _accounts(identities))
+    return _HEADER + "\n".join(lines) + "\n"
+
+
+def _identities(authority: CertificateAuthority, server: str) -> dict[str, Grant]:
+    grants: dict[str, Grant] = {}
+    servers = set()
+    for info in authority.list():
+        if info.fault is not None:
+            raise InvalidOption("certificate", f"{info.fault}; issue it again or remove it", str(info.path))
+        if info.warning is not None:
+            _log.warning("lightlink: the certificate %s %s", info.path, info.warning)
+        if info.kind == "server":
+            servers.add(info.name)
+        elif info.grant is not None:
+            grants[info.name] = info.grant
+    if server not in servers:
+        raise InvalidOption(
+            "server certificate", "there is none (lightlink certs init)", str(authority.directory / f"{server}.pem")
+        )
+    return grants
+
+
+def _check_number(option: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidOption(option, f"must be a whole number from {least} to {most}", value)
+
+
+# Accounts -----------------------------------------------------------------------------------------------------------
+
+
+def _accounts(identities: Mapping[str, Grant]) -> list[str]:
+    shared = {name: grant for name, grant in identities.items() if grant.role != "agent"}
+    agents = {name: permissions(name, grant, ()) for name, grant in identities.items() if grant.role == "agent"}
+    users = [_user(name, grant.role, permissions(name, grant, shared)) for name, grant in shared.items()]
+    exports = [_export(account, *each) for account, each in _crossings(agents)]
+    lines = _block(ACCOUNT, ["jetstream: enabled", *_list("users", users), *_list("exports", exports)])
+    for name, allowed in agents.items():
+        imports = [_import(*each) for _, each in _crossings({name: allowed})]
+        lines += _block(
+            _value(_account(name)), [*_list("users", [_user(name, "agent", allowed)]), *_list("imports", imports)]
+        )
+    return lines
+
+
+def _account(agent: str) -> str:
+    return f"agent-{agent}"
+
+
+def _crossings(agents: Mapping[str, Permissions]) -> Iterable[tuple[str, tuple[str, str]]]:
+    """Yield what crosses the wall of each agent: its account, and a service or stream with its subject."""
+    for name, allowed in agents.items():
+        for subject in allowed.publish:
+            yield _account(name), ("service", subject)
+        for subject in allowed.subscribe:
+            # Its inboxes are its own side of the wall.
+            if not subject.startswith("_INBOX_"):
+                yield _account(name), ("stream", subject)
+
+
+def _export(account: str, kind: str, subject: str) -> list[str]:
+    lines = [f"{kind}: {_value(subject)}", f"accounts: [{_value(account)}]"]
+    return [*lines, "response_type: stream"] if subject.startswith(_STREAMED) else lines
+
+
+def _import(kind: str, subject: str) -> list[str]:
+    return [f"{kind}: {{ account: {ACCOUNT}, subject: {_value(subject)} }}"]
+
+
+def _user(name: str, role: str, allowed: Permissions) -> list[str]:
+    return [
+        f"# {role}",
+        f"user: {_value(name)}",
+        *_block("permissions", [*_allow("publish", allowed.publish), *_allow("subscribe", allowed.subscribe)]),
+    ]
+
+
+def _allow(operation: str, subjects: Sequence[str]) -> list[str]:
+    # An empty list would allow everything.
+    if not subjects:
+        return _block(operation, ['deny: ">"'])
+    return _block(operation, ["allow: [", *(f"  {_value(subject)}" for subject in subjects), "]"])
+
+
+# Syntax -------------------------------------------------------------------------------------------------------------
+
+
+def _block(name: str, lines: Iterable[str]) -> list[str]:
+    return [f"{name} {{", *(f"  {line}" for line in lines), "}"]
+
+
+def _list(name: str, items: Sequence[Sequence[str]]) -> list[str]:
+    """Return a list of maps; each item is the lines of one."""
+    lines = [f"{name}: ["]
+    for item in items:
+        lines += ["  {", *(f"    {line}" for line in item), "  }"]
+    return [*lines, "]"]
+
+
+def _settings(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {_value(value)}" for name, value in values.items()]
+
+
+def _value(value: str | int) -> str:
+    """Return a value as the configuration language writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if not value.isprintable():
+        raise InvalidOption("server configuration", "cannot hold a control character", value)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

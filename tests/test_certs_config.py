@@ -1,0 +1,110 @@
+"""The nats-server configuration made from a certificate directory; who may do what with it is tried elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.pki import connect_to, issue_all
+
+from lightlink.certs import CertificateAuthority, server_config
+from lightlink.errors import InvalidOption
+from lightlink.server import EmbeddedServer, find_server
+
+
+def check(config: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    file = folder / "nats.conf"
+    file.write_text(config)
+    return subprocess.run([find_server(), "-t", "-c", file], capture_output=True, text=True, check=False)
+
+
+def test_nats_server_takes_the_configuration_as_it_is(authority: CertificateAuthority, tmp_path: Path) -> None:
+    issue_all(authority)
+    done = check(server_config(authority.directory, host="::", port=4333, store_dir=tmp_path / "js"), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_value_reaches_the_server(authority: CertificateAuthority) -> None:
+    authority.issue_server(["127.0.0.1"], name="edge")
+    config = server_config(authority.directory, port=-1, store_dir=None, max_payload=5000, server="edge")
+    with EmbeddedServer(config=config) as server, socket.create_connection(("127.0.0.1", server.port), 5) as client:
+        info = json.loads(client.recv(65536).removeprefix(b"INFO "))
+    assert info["max_payload"] == 5000
+    assert (info["tls_required"], info["tls_verify"], info["jetstream"]) == (True, True, True)
+
+
+def test_one_connection_more_than_allowed_is_refused(authority: CertificateAuthority) -> None:
+    authority.issue_server(["127.0.0.1"])
+    authority.issue("web")
+    folder = authority.directory
+    with (
+        EmbeddedServer(config=server_config(folder, store_dir=None, max_connections=1)) as server,
+        connect_to(server, folder, "web"),
+        socket.create_connection(("127.0.0.1", server.port), 5) as plain,
+    ):
+        assert b"maximum connections exceeded" in b"".join(iter(lambda: plain.recv(65536), b""))
+
+
+@pytest.mark.parametrize("name", ["with space", 'quo"te', "back\\slash", "dollar$HOME", "hash#{}", "single'", "é"])
+def test_a_directory_of_any_name_stands_in_the_configuration(tmp_path: Path, name: str) -> None:
+    authority = CertificateAuthority.create(tmp_path / name)
+    authority.issue_server(["127.0.0.1"])
+    done = check(server_config(authority.directory, store_dir=tmp_path / name / "js"), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_directory_that_could_break_out_of_its_line_is_refused(tmp_path: Path) -> None:
+    authority = CertificateAuthority.create(tmp_path / 'x"\nlisten: 0')
+    authority.issue_server(["127.0.0.1"])
+    with pytest.raises(InvalidOption, match="control character"):
+        server_config(authority.directory)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"port": 0},
+        {"port": 65536},
+        {"port": "4222"},
+        {"port": True},
+        {"max_payload": 0},
+        {"max_connections": -1},
+        {"max_memory": 1.5},
+        {"max_disk": None},
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(authority: CertificateAuthority, settings: dict[str, Any]) -> None:
+    authority.issue_server(["127.0.0.1"])
+    with pytest.raises(InvalidOption, match="must be a whole number"):
+        server_config(authority.directory, **settings)
+
+
+def test_without_a_server_certificate_there_is_no_configuration(authority: CertificateAuthority) -> None:
+    with pytest.raises(InvalidOption, match=r"server\.pem.*lightlink certs init"):
+        server_config(authority.directory)
+    authority.issue("web")
+    with pytest.raises(InvalidOption, match=r"web\.pem.*lightlink certs init"):
+        server_config(authority.directory, server="web")
+
+
+def test_a_certificate_about_to_end_is_logged(
+    authority: CertificateAuthority, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority.issue_server(["127.0.0.1"])
+    authority.issue("web", days=3)
+    with caplog.at_level(logging.WARNING, "lightlink"):
+        server_config(authority.directory)
+    assert len(caplog.records) == 1
+    assert "web.pem expires in" in caplog.text
+
+
+def test_a_certificate_file_that_is_damaged_is_named(authority: CertificateAuthority) -> None:
+    authority.issue_server(["127.0.0.1"])
+    (authority.directory / "notes.pem").write_text("not a certificate")
+    with pytest.raises(InvalidOption, match=r"notes\.pem"):
+        server_config(authority.directory)
