@@ -48,12 +48,14 @@ from lightlink.rpc import ServiceProxy
 from lightlink.runtime.connection import Status
 from lightlink.server import EmbeddedServer
 from lightlink.service import Service
+from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
 from lightlink.subscription import Subscription
 
 __all__ = [
     "TLS",
     "AgentInUse",
     "AuthenticationError",
+    "BucketOptions",
     "CallError",
     "CallTimeout",
     "Client",
@@ -93,8 +95,12 @@ __all__ = [
     "ServiceBusy",
     "ServiceProxy",
     "ServiceUnavailable",
+    "StateBucket",
+    "StateChange",
+    "StateEntry",
     "StateError",
     "StateNotFound",
+    "StateWatch",
     "Status",
     "StoredFileNotFound",
     "Subscription",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from lightlink import codec, subjects
 from lightlink.errors import InvalidOption
 from lightlink.options import ConnectOptions, seconds
 from lightlink.rpc import Caller, ServiceProxy
 from lightlink.runtime.connection import Connection, Status
+from lightlink.state import DEFAULT_BUCKET, MISSING, BucketOptions, StateBucket, StateChange, StateWatch
 from lightlink.subscription import DEFAULT_MAX_PENDING, Subscription
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import TypeVar
 
+    T = TypeVar("T")
     Handler = TypeVar("Handler", bound=Callable[[Any], object])
 
 
@@ -41,7 +43,8 @@ class Client:
         self._connection = Connection(options)
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
-        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._subscriptions: weakref.WeakSet[Subscription | StateWatch[Any]] = weakref.WeakSet()
+        self._state: StateBucket[Any] = self.state()
         self._connection.on_status(self._end_subscriptions)
         self._connection.open()
 
@@ -173,6 +176,54 @@ class Client:
             return handler
 
         return decorate
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    @overload
+    def state(self, bucket: str = ..., *, value_type: type[T], **options: Any) -> StateBucket[T]: ...
+    @overload
+    def state(self, bucket: str = ..., *, value_type: Any = ..., **options: Any) -> StateBucket[Any]: ...
+    def state(self, bucket: str = DEFAULT_BUCKET, *, value_type: Any = Any, **options: Any) -> StateBucket[Any]:
+        """Return a bucket of values, which is made at the first write if it is not there.
+
+        Values are read as ``value_type``; with ``bytes`` they are bytes as they are. ``options`` are those of
+        `BucketOptions` and count only when the bucket is made: history, ttl, storage, replicas, max_value_size, ...
+        Raises InvalidName, InvalidOption.
+        """
+        made_with = BucketOptions.from_settings(options)
+        return StateBucket(self._connection, bucket, value_type, made_with, self._subscriptions.add)
+
+    def set_state(self, key: str, value: Any, *, ttl: float | None = None, timeout: float | None = None) -> int:
+        """Store a value in the default bucket and return its revision; see `StateBucket.set`."""
+        return self._state.set(key, value, ttl=ttl, timeout=timeout)
+
+    def create_state(self, key: str, value: Any, *, ttl: float | None = None, timeout: float | None = None) -> int:
+        """Store a value if the key has none; see `StateBucket.create`."""
+        return self._state.create(key, value, ttl=ttl, timeout=timeout)
+
+    def update_state(
+        self, key: str, value: Any, *, revision: int, ttl: float | None = None, timeout: float | None = None
+    ) -> int:
+        """Store a value if the key still has the revision it is based on; see `StateBucket.update`."""
+        return self._state.update(key, value, revision=revision, ttl=ttl, timeout=timeout)
+
+    def get_state(self, key: str, default: Any = MISSING, *, timeout: float | None = None) -> Any:
+        """Return the value of a key, or ``default``, or raise StateNotFound; see `StateBucket.get`."""
+        return self._state.get(key, default, timeout=timeout)
+
+    def delete_state(self, key: str, *, revision: int | None = None, timeout: float | None = None) -> None:
+        """Remove the value of a key; see `StateBucket.delete`."""
+        self._state.delete(key, revision=revision, timeout=timeout)
+
+    def watch_state(
+        self,
+        pattern: str = ">",
+        handler: Callable[[StateChange[Any]], object] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> StateWatch[Any]:
+        """Follow keys of the default bucket: first their values, then every change; see `StateBucket.watch`."""
+        return self._state.watch(pattern, handler, timeout=timeout)
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,123 @@
+"""What a bucket is made with, and the stream configuration that says so (ADR-8, ADR-43, ADR-48)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from lightlink.errors import InvalidOption
+from lightlink.runtime.jetstream import nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_BUCKET = "light_link_state"
+
+MAX_HISTORY = 64
+MAX_REPLICAS = 5
+# The server takes no shorter life for one message.
+MIN_TTL_SECONDS = 1.0
+_DUPLICATE_WINDOW_SECONDS = 120.0
+
+
+def _whole(least: int, most: int | None = None) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and attribute.default is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
+            limits = f"from {least} to {most}" if most else f"of at least {least}"
+            raise InvalidOption(attribute.name, f"must be a whole number {limits}", value)
+
+    return check
+
+
+def _seconds(least: float) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None:
+            check_seconds(attribute.name, value, least)
+
+    return check
+
+
+def check_seconds(name: str, value: Any, least: float) -> float:
+    """Return a number of seconds; raises InvalidOption unless it is a number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        raise InvalidOption(name, f"must be a number of seconds, at least {least:g}", value)
+    return float(value)
+
+
+def _of(kind: type) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kind):
+            raise InvalidOption(attribute.name, f"must be of type {kind.__name__}", value)
+
+    return check
+
+
+def _storage(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("file", "memory"):
+        raise InvalidOption(attribute.name, "must be 'file' or 'memory'", value)
+
+
+@attrs.frozen(kw_only=True)
+class BucketOptions:
+    """How a bucket is made when it is not there yet; one that is there stays as it is.
+
+    ``history`` is how many values of a key are kept (1 to 64), ``ttl`` how many seconds each value lives, ``storage``
+    ``"file"`` or ``"memory"``, on ``replicas`` servers. ``max_value_size`` and ``max_bytes`` (of the whole bucket) are
+    in bytes. ``marker_ttl`` makes the server leave a marker for that many seconds where a value's time ran out, so that
+    watches hear of it; a value's own ``ttl`` is raised to it. ``purgeable`` allows roll-ups, which `StateBucket.purge`
+    and other NATS tools need. With it any identity that may write one key can erase the whole bucket by a header:
+    turn it off where writers do not trust each other.
+    """
+
+    history: int = attrs.field(default=1, validator=_whole(1, MAX_HISTORY))
+    ttl: float | None = attrs.field(default=None, validator=_seconds(0.1))
+    replicas: int = attrs.field(default=1, validator=_whole(1, MAX_REPLICAS))
+    storage: Literal["file", "memory"] = attrs.field(default="file", validator=_storage)
+    max_value_size: int | None = attrs.field(default=None, validator=_whole(1))
+    max_bytes: int | None = attrs.field(default=None, validator=_whole(1))
+    marker_ttl: float | None = attrs.field(default=None, validator=_seconds(MIN_TTL_SECONDS))
+    purgeable: bool = attrs.field(default=True, validator=_of(bool))
+    description: str = attrs.field(default="", validator=_of(str))
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> BucketOptions:
+        """Return options from arguments by name; raises InvalidOption."""
+        unknown = settings.keys() - {field.name for field in attrs.fields(cls)}
+        if unknown:
+            raise InvalidOption(", ".join(sorted(unknown)), "no such setting of a bucket")
+        return cls(**settings)
+
+    def stream_config(self, bucket: str) -> dict[str, Any]:
+        """Return the configuration of the stream behind the bucket, as any ADR-8 client would make it."""
+        window = min(_DUPLICATE_WINDOW_SECONDS, self.ttl or _DUPLICATE_WINDOW_SECONDS)
+        config: dict[str, Any] = {
+            "name": stream_name(bucket),
+            "description": self.description,
+            "subjects": [f"$KV.{bucket}.>"],
+            "retention": "limits",
+            "discard": "new",
+            "storage": self.storage,
+            "num_replicas": self.replicas,
+            "max_msgs_per_subject": self.history,
+            "max_age": nanoseconds(self.ttl or 0),
+            "max_bytes": self.max_bytes or -1,
+            "max_msg_size": self.max_value_size or -1,
+            "max_msgs": -1,
+            "max_consumers": -1,
+            "duplicate_window": nanoseconds(window),
+            "allow_direct": True,
+            "allow_rollup_hdrs": self.purgeable,
+            "deny_delete": True,
+            "allow_msg_ttl": True,
+        }
+        if self.marker_ttl is not None:
+            config["subject_delete_marker_ttl"] = nanoseconds(self.marker_ttl)
+        return config
+
+
+def stream_name(bucket: str) -> str:
+    """Return the name of the stream behind a bucket."""
+    return f"KV_{bucket}"

@@ -1,0 +1,228 @@
+"""Follow the values of a bucket: first as they are, then every change."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
+from lightlink.options import seconds
+from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.runtime.reader import LAST_OF_EACH, OrderedReader
+from lightlink.runtime.threads import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from lightlink.runtime.connection import Connection
+    from lightlink.runtime.reader import Delivery
+    from lightlink.state.entry import StateChange, ValueCodec
+
+T = TypeVar("T")
+_log = logging.getLogger("lightlink")
+
+# How many changes wait, or are on their way, at most. A slow handler slows the stream down; nothing is dropped.
+_WINDOW = 256
+_WINDOW_BYTES = 8 * 1024 * 1024
+
+
+class StateWatch(Generic[T]):
+    """The values whose keys match a pattern, made by `StateBucket.watch` and `Client.watch_state`.
+
+    First come the values as they are, then every change in order, deletes included. An outage or a restart of the
+    server delays changes; it neither loses the last one of any key nor repeats one. Of a key that changed several times
+    meanwhile only as many changes come as the bucket keeps. A value that cannot be decoded goes to the error hook, and
+    the watch goes on. It belongs to the process that made it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: str,
+        pattern: str,
+        handler: Callable[[StateChange[T]], object] | None,
+        values: ValueCodec[T],
+        stream_config: Mapping[str, Any],
+    ) -> None:
+        self.bucket = bucket
+        self.pattern = pattern
+        self._connection = connection
+        self._pid = os.getpid()
+        self._handler = None if handler is None else _checked(handler)
+        self._values = values
+        self._prefix = f"$KV.{bucket}."
+        self._closed = False
+        self._is_current = False
+        self._first_keys: set[str] = set()
+        self._settled = Event()
+        # The reader's window is what bounds them.
+        self._box: Mailbox | MessageQueue
+        if handler is None:
+            self._box = MessageQueue(sys.maxsize, sys.maxsize)
+        else:
+            self._box = Mailbox(connection.session.workers, self._handle, sys.maxsize, sys.maxsize)
+        self._reader = OrderedReader(
+            connection,
+            stream_config["name"],
+            [self._prefix + pattern],
+            lambda delivery: self._box.put(delivery, delivery.size),
+            on_current=lambda: self._box.put(None, 0),
+            policy=LAST_OF_EACH,
+            window=_WINDOW,
+            window_bytes=_WINDOW_BYTES,
+            make_stream=stream_config,
+        )
+
+    def start(self, timeout: float) -> None:
+        """Begin to follow; called once, by the bucket. Raises the errors of `OrderedReader.start`."""
+        self._reader.start(timeout)
+
+    @property
+    def pending(self) -> int:
+        """How many changes have come and wait for the handler or reader."""
+        return len(self._box)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been stopped."""
+        return self._closed
+
+    def wait_current(self, timeout: float | None = None) -> bool:
+        """Wait until the handler or reader has had every value there was at the start; tell whether it has.
+
+        Waits at most ``timeout`` seconds (default: the client's), and not beyond the end of the watch.
+        """
+        self._refuse_other_process()
+        limit = self._connection.options.timeout if timeout is None else seconds("timeout", timeout)
+        self._settled.wait(limit)
+        return self._is_current
+
+    def get(self, timeout: float | None = None) -> StateChange[T]:
+        """Return the next change; wait at most ``timeout`` seconds, or until there is one.
+
+        Raises NoMessage at the timeout and ClosedError when the watch has ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while (change := self._next(deadline)) is None:
+                pass
+        except TimeoutError:
+            raise NoMessage(self._prefix + self.pattern, timeout or 0.0) from None
+        return change
+
+    def current(self) -> Iterator[StateChange[T]]:
+        """Yield the values there were at the start, and end; without a handler, before anything else is read."""
+        while not self._is_current:
+            try:
+                change = self._next(None)
+            except ClosedError:
+                self._refuse_other_process()
+                return
+            if change is not None:
+                yield change
+
+    def __iter__(self) -> Iterator[StateChange[T]]:
+        """Yield changes as they come, until the watch or the client is closed."""
+        while True:
+            try:
+                change = self.get()
+            except ClosedError:
+                self._refuse_other_process()
+                return
+            yield change
+
+    def stop(self, timeout: float = 0.0) -> None:
+        """Follow no more; changes that wait are forgotten. Idempotent, and safe to call from the handler.
+
+        The handler may be at its last change still: it is waited for ``timeout`` seconds at most.
+        """
+        if self._pid != os.getpid():
+            return
+        if not self._closed:
+            self._closed = True
+            self._reader.stop()
+            self._box.close()
+            self._settled.set()
+        if isinstance(self._box, Mailbox) and not self._box.drain(timeout) and timeout:
+            _log.warning("lightlink: the handler of the watch on %r did not finish", self.pattern)
+
+    close = stop
+
+    def connection_closed(self) -> None:
+        """End the wait of whoever reads: the connection is gone for good."""
+        self.stop()
+
+    def __enter__(self) -> StateWatch[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.pending} pending"
+        return f"<StateWatch {self.pattern!r} in {self.bucket!r} {state}>"
+
+    def _next(self, deadline: float | None) -> StateChange[T] | None:
+        """Return the next change; None for what is no change: the end of the current values, a value not decoded."""
+        if not isinstance(self._box, MessageQueue):
+            raise InvalidOption("get", "this watch has a handler, which gets the changes", self.pattern)
+        self._refuse_other_process()
+        self._connection.session.loop.refuse_own_thread()
+        try:
+            delivery = self._box.get(deadline)
+        except Closed:
+            raise ClosedError(f"the watch on {self.pattern!r}") from None
+        if self._closed:
+            raise ClosedError(f"the watch on {self.pattern!r}")
+        return self._read(delivery)
+
+    def _handle(self, delivery: Delivery | None) -> None:
+        """Hand a change to the handler; on a worker."""
+        change = self._read(delivery)
+        if change is None or self._handler is None:
+            return
+        try:
+            self._handler(change)
+        except Exception as exc:
+            _log.exception("lightlink: the handler of the watch on %r failed", self.pattern)
+            if self._connection.options.on_error is not None:
+                self._connection.report(exc)
+
+    def _read(self, delivery: Delivery | None) -> StateChange[T] | None:
+        if delivery is None:
+            self._is_current = True
+            self._first_keys.clear()
+            self._settled.set()
+            return None
+        self._reader.release(delivery)
+        try:
+            change = self._values.change(self._prefix, delivery)
+        except DecodeError as exc:
+            self._connection.report(exc)
+            return None
+        return None if self._is_old_delete(change) else change
+
+    def _is_old_delete(self, change: StateChange[T]) -> bool:
+        """Tell whether a change removed, before the start, a value that the handler or reader never had."""
+        if self._is_current:
+            return False
+        if change.operation == "put":
+            self._first_keys.add(change.key)
+        return change.key not in self._first_keys
+
+    def _refuse_other_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ClosedError(f"the watch on {self.pattern!r}", "belongs to the parent process")
+
+
+def _checked(handler: Callable[[StateChange[T]], object]) -> Callable[[StateChange[T]], object]:
+    name = getattr(handler, "__qualname__", repr(handler))
+    if not callable(handler):
+        raise InvalidOption("handler", "is not callable", name)
+    if inspect.iscoroutinefunction(handler):
+        raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", name)
+    return handler
