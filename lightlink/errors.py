@@ -36,6 +36,7 @@
         CommandEnded          it cannot be cancelled any more
         AgentOffline          no agent is there, and the command was not to wait for one
         AgentInUse
+        MessageTimeout        (TimeoutError) an agent did not acknowledge a message in time
         StoreUnavailable      commands could not be stored or read
 
 Each carries its facts as attributes and builds its message from them, so it survives pickling and can be told
@@ -464,6 +465,20 @@ class AgentInUse(CommandError):
 
     def __str__(self) -> str:
         return f"client id {self.client_id!r} is in use by a live agent (instance {self.instance})"
+
+
+@attrs.define(slots=False)
+class MessageTimeout(CommandError, TimeoutError):
+    """An agent did not acknowledge a message within ``timeout`` seconds. It may have got it."""
+
+    client_id: str
+    msg_id: str
+    timeout: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.client_id} did not acknowledge message {self.msg_id} within {self.timeout:g} s; it may have got it"
+        )
 
 
 @attrs.define(slots=False)

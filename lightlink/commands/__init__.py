@@ -6,6 +6,7 @@ from lightlink.commands.context import Cancelled, CommandContext
 from lightlink.commands.execution import CommandExecutor, UnknownCommand
 from lightlink.commands.history import AuditEntry, Page
 from lightlink.commands.manager import CommandManager
+from lightlink.commands.messages import AgentMessage, Receipt
 from lightlink.commands.model import Command, Progress
 from lightlink.commands.promise import CommandPromise
 from lightlink.commands.schema import StoreOptions
@@ -13,6 +14,7 @@ from lightlink.commands.store import Presence
 
 __all__ = [
     "Agent",
+    "AgentMessage",
     "AuditEntry",
     "Batch",
     "Cancelled",
@@ -24,6 +26,7 @@ __all__ = [
     "Page",
     "Presence",
     "Progress",
+    "Receipt",
     "StoreOptions",
     "UnknownCommand",
 ]

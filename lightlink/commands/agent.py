@@ -14,6 +14,7 @@ from lightlink.client import Client, connect
 from lightlink.commands.context import CommandContext
 from lightlink.commands.delivery import Deliveries
 from lightlink.commands.execution import CommandExecutor, Execution, Handler
+from lightlink.commands.messages import Inbox, MessageHandlers
 from lightlink.commands.presence import Claim
 from lightlink.commands.schema import StoreOptions
 from lightlink.commands.store import CommandStore, read_status
@@ -96,6 +97,7 @@ class Agent:
         self._reporter = WorkerPool(f"lightlink-{client_id}-reporter", 1)
         self._waiting: queue.PriorityQueue[tuple[int, int, Delivery]] = queue.PriorityQueue()
         self._handlers: dict[str, Handler] = {}
+        self._messages = MessageHandlers()
         self._executor = executor
 
     # Registering ----------------------------------------------------------------------------------------------------
@@ -126,6 +128,25 @@ class Agent:
             raise InvalidOption("command type", "is registered already", command_type)
         self._handlers[command_type] = Handler(Binder(function, {CommandContext: "context"}), idempotent)
 
+    def on_message(self, message_type: Any = None) -> Any:
+        """Register the decorated function for messages: ``@agent.on_message`` or ``@agent.on_message("notice")``.
+
+        It is given an `AgentMessage`. Messages are not stored; they are handled in order, one at a time, beside the
+        commands. The function is returned unchanged.
+        """
+        if callable(message_type):
+            return self.on_message()(message_type)
+        if message_type is not None and (not isinstance(message_type, str) or not message_type):
+            raise InvalidOption("message type", "must be text", message_type)
+
+        def decorate(function: Function) -> Function:
+            if self._stage is not Stage.NEW:
+                raise NotReady("on_message", f"cannot be registered: the agent is {self._stage.value}")
+            self._messages.add(message_type, function)
+            return function
+
+        return decorate
+
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Agent:
@@ -148,6 +169,7 @@ class Agent:
             self._store, self._deliveries, self.instance, self._handlers, self._executor, self._reporter, self._stopping
         )
         self._claim = Claim(self._store, self.client_id, self.instance, self.labels, self._load)
+        self._inbox = Inbox(connection, self.client_id, self._messages)
         self._prepare_streams()
         try:
             self._claim.acquire(self._stopping)
@@ -157,6 +179,7 @@ class Agent:
             raise
         self._stage = Stage.RUNNING
         self._status_route = connection.subscribe(f"ll.status.{self.client_id}.>", "", self._on_status_revision)
+        self._inbox.start()
         self._deliveries.start()
         name = f"lightlink-{self.client_id}"
         self._tickers = [
@@ -181,6 +204,7 @@ class Agent:
         # First no new commands; those that wait here go back to the stream, for the next instance.
         self._deliveries.stop(min(timeout, 2.0))
         self._hand_back()
+        self._inbox.stop(max(min(1.0, deadline - time.monotonic()), 0.1))
         # Then those that run. They are kept alive meanwhile, and what they say at their end is stored.
         if not self._pool.stop(deadline - time.monotonic()):
             _log.warning("lightlink: agent %s stops with commands running; they end as interrupted", self.client_id)

@@ -11,6 +11,7 @@ import msgspec
 from lightlink import codec, subjects
 from lightlink.commands import history, model, schema
 from lightlink.commands.batch import Batch, Rollout
+from lightlink.commands.messages import Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.promise import CommandPromise, Follower
 from lightlink.commands.schema import StoreOptions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from lightlink.client import Client
     from lightlink.commands.history import AuditEntry, Page
+    from lightlink.commands.messages import Receipt
     from lightlink.commands.store import Presence
 
 DEFAULT_TIMEOUT = 30.0
@@ -58,6 +60,7 @@ class CommandManager:
         self._store = CommandStore(connection, store or StoreOptions(), self._timeout)
         self._pool = WorkerPool(f"lightlink-manager-{self.name}", 2)
         self._follower = Follower(self._store, self._pool, self.name)
+        self._messenger = Messenger(connection, self.name)
         self._store.ensure_streams()
         self._follower.start()
         self._closed = False
@@ -209,6 +212,29 @@ class CommandManager:
                 raise unavailable("cancelling a command", exc) from exc
             return model.fold(request, record, at)
 
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    def message(
+        self, client_id: str, message_type: str, payload: Any = None, *, wait_ack: bool = False, timeout: float = 5.0
+    ) -> Receipt:
+        """Send a message, which is not stored, to an agent that is online; see `Agent.on_message`.
+
+        Returns once the agent has it or, with ``wait_ack``, once it has handled it. Raises AgentOffline, MessageTimeout
+        after ``timeout`` seconds, InvalidName, InvalidOption, EncodeError, PayloadTooLarge, PermissionDenied,
+        StoreUnavailable.
+        """
+        self._refuse_closed()
+        return self._messenger.send(client_id, message_type, payload, wait_ack, seconds("timeout", timeout))
+
+    def broadcast(self, message_type: str, payload: Any = None, *, timeout: float = 2.0) -> Receipt:
+        """Send a message, which is not stored, to all agents; returns which have it, after ``timeout`` seconds at most.
+
+        Raises the errors of `message`, but for AgentOffline and MessageTimeout.
+        """
+        self._refuse_closed()
+        online = [presence.client_id for presence in self.clients()]
+        return self._messenger.broadcast(message_type, payload, online, seconds("timeout", timeout))
+
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -218,6 +244,7 @@ class CommandManager:
         self._closed = True
         if self._ticker is not None:
             self._ticker.stop(1.0)
+        self._messenger.stop()
         self._follower.stop()
         self._pool.stop(2.0)
 

@@ -1,0 +1,299 @@
+"""Short messages to agents that are online: not stored, at most once, and each agent says that it has got it.
+
+A message goes to ``ll.messages.<client_id>`` or, to all, to ``ll.broadcast``. An agent answers on
+``ll.acks.<client_id>.<msg_id>``, where nobody else may publish, so that none can answer for another.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from lightlink import codec, subjects
+from lightlink.commands.model import now
+from lightlink.errors import (
+    AgentOffline,
+    ClosedError,
+    DecodeError,
+    InvalidOption,
+    LightLinkError,
+    MessageTimeout,
+    PermissionDenied,
+    StoreUnavailable,
+)
+from lightlink.runtime.connection import NoReply
+from lightlink.runtime.mailbox import Mailbox
+from lightlink.runtime.threads import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lightlink.runtime.connection import Connection
+    from lightlink.runtime.replies import Waiter
+
+_log = logging.getLogger("lightlink")
+
+BROADCAST = "ll.broadcast"
+ACKS = "ll.acks.>"
+
+_MAX_WAITING = 1024
+_MAX_WAITING_BYTES = 16 * 1024 * 1024
+_MAX_ERROR_TEXT = 1024
+
+
+def message_subject(client_id: str) -> str:
+    """Return the subject of the messages to one agent."""
+    return f"ll.messages.{subjects.client_id(client_id)}"
+
+
+class AgentMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message as an agent gets it. With ``wait_ack`` the sender waits until it is handled."""
+
+    msg_id: str
+    type: str
+    payload: Any = None
+    sent_at: datetime
+    issued_by: str = ""
+    wait_ack: bool = False
+
+
+class _Ack(msgspec.Struct, frozen=True, omit_defaults=True):
+    error: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Receipt:
+    """What became of a message: which agents have ``reached``, and which of those failed to handle it, and how.
+
+    ``online`` is how many agents there were to be reached.
+    """
+
+    msg_id: str
+    online: int
+    reached: tuple[str, ...]
+    errors: dict[str, str]
+
+
+# The managing side ----------------------------------------------------------------------------------------------------
+
+
+class _Sent:
+    """A message under way: ``expected`` agents are to answer, ``done`` when they have or when nobody else will."""
+
+    def __init__(self, message: AgentMessage, expected: frozenset[str]) -> None:
+        self.message = message
+        self.expected = expected
+        self.acks: dict[str, _Ack] = {}
+        self.done: Future[None] = Future()
+
+    def note(self, client_id: str, ack: _Ack) -> None:
+        """Take note of an agent's answer."""
+        self.acks[client_id] = ack
+        if self.expected <= self.acks.keys():
+            self.finish(None)
+
+    def finish(self, error: Exception | None) -> None:
+        """End the wait; without effect when it has ended."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+    def receipt(self) -> Receipt:
+        """Return what is known by now."""
+        acks = dict(self.acks)
+        errors = {client_id: ack.error for client_id, ack in acks.items() if ack.error}
+        online = len(self.expected | acks.keys())
+        return Receipt(msg_id=self.message.msg_id, online=online, reached=tuple(sorted(acks)), errors=errors)
+
+
+class Messenger:
+    """Sends messages in a manager's ``name`` and collects the answers."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._open: dict[str, _Sent] = {}
+        self._route: Any = None
+        self._lock = Condition()
+
+    def send(self, client_id: str, message_type: str, payload: Any, wait_ack: bool, timeout: float) -> Receipt:
+        """Send to one agent; raises AgentOffline, MessageTimeout, StoreUnavailable and the errors of publishing."""
+        subject = message_subject(client_id)
+        message = self._message(message_type, payload, wait_ack)
+        sent = _Sent(message, frozenset({client_id}))
+        try:
+            self._exchange(subject, sent, timeout)
+        except NoReply as exc:
+            if not exc.sent:
+                raise StoreUnavailable("sending a message", "not connected") from exc
+            raise MessageTimeout(client_id, message.msg_id, timeout) from None
+        if not sent.acks:
+            raise AgentOffline(client_id)
+        return sent.receipt()
+
+    def broadcast(self, message_type: str, payload: Any, online: Iterable[str], timeout: float) -> Receipt:
+        """Send to all agents, and wait until all that are ``online`` have answered, at most ``timeout`` seconds."""
+        sent = _Sent(self._message(message_type, payload, False), frozenset(online))
+        try:
+            self._exchange(BROADCAST, sent, timeout)
+        except NoReply as exc:
+            if not exc.sent:
+                raise StoreUnavailable("sending a message", "not connected") from exc
+        return sent.receipt()
+
+    def stop(self) -> None:
+        """Collect no more answers."""
+        with self._lock:
+            route, self._route = self._route, None
+        if route is not None:
+            self._connection.session.unroute(route, 1.0)
+        for sent in list(self._open.values()):
+            sent.finish(ClosedError("the command manager"))
+
+    def _message(self, message_type: str, payload: Any, wait_ack: bool) -> AgentMessage:
+        if not isinstance(message_type, str) or not message_type:
+            raise InvalidOption("message type", "must be text", message_type)
+        return AgentMessage(
+            msg_id=codec.new_id(),
+            type=message_type,
+            payload=payload,
+            sent_at=now(),
+            issued_by=self._name,
+            wait_ack=wait_ack,
+        )
+
+    def _exchange(self, subject: str, sent: _Sent, timeout: float) -> None:
+        """Publish, and wait for the answers, or for the server's word that nobody listens; raises NoReply."""
+        self._listen()
+        body = codec.encode_json(sent.message, f"the message {sent.message.type!r}")
+        self._open[sent.message.msg_id] = sent
+
+        def settled(waiter: Waiter) -> None:
+            # Agents answer elsewhere: on its inbox the request hears only from the server, that there is no agent.
+            sent.finish(waiter.error)
+
+        try:
+            withdraw = self._connection.request_async(subject.encode(), body, timeout, settled)
+            try:
+                sent.done.result(timeout + 1)
+            except FutureTimeout as exc:
+                if isinstance(exc, LightLinkError):
+                    raise
+                raise NoReply(subject, timeout, True) from None
+            finally:
+                withdraw()
+        finally:
+            del self._open[sent.message.msg_id]
+
+    def _listen(self) -> None:
+        with self._lock:
+            if self._route is None:
+                self._route = self._connection.subscribe(ACKS, "", self._arrive)
+
+    def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        client_id, msg_id = subject.decode().split(".")[-2:]
+        sent = self._open.get(msg_id)
+        if sent is not None:
+            self._connection.session.notifier.post(self._note, sent, client_id, data)
+
+    def _note(self, sent: _Sent, client_id: str, data: bytes) -> None:
+        try:
+            sent.note(client_id, codec.decode(data, f"ll.acks.{client_id}", _Ack))
+        except DecodeError as exc:
+            self._connection.report(exc)
+
+
+# The agent's side -----------------------------------------------------------------------------------------------------
+
+
+class MessageHandlers:
+    """The functions of an agent that handle messages, by type; None stands for every type without one of its own."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str | None, Callable[[AgentMessage], object]] = {}
+
+    def add(self, message_type: str | None, function: Callable[[AgentMessage], object]) -> None:
+        """Register a function; raises InvalidOption when there is one."""
+        if message_type in self._functions:
+            raise InvalidOption("on_message", "has a function already", message_type)
+        self._functions[message_type] = function
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def find(self, message_type: str) -> Callable[[AgentMessage], object] | None:
+        """Return the function for a message."""
+        return self._functions.get(message_type) or self._functions.get(None)
+
+
+class Inbox:
+    """Takes an agent's messages and handles them in order, one at a time, beside its commands."""
+
+    def __init__(self, connection: Connection, client_id: str, handlers: MessageHandlers) -> None:
+        self._connection = connection
+        self._client_id = client_id
+        self._handlers = handlers
+        self._routes: list[Any] = []
+        self._box = Mailbox(connection.session.workers, self._handle, _MAX_WAITING, _MAX_WAITING_BYTES)
+
+    def start(self) -> None:
+        """Subscribe; raises PermissionDenied when the agent has handlers and may not."""
+        try:
+            for subject in (message_subject(self._client_id), BROADCAST):
+                self._routes.append(self._connection.subscribe(subject, "", self._arrive))
+        except PermissionDenied as exc:
+            if self._handlers:
+                raise
+            _log.debug("lightlink: agent %s takes no messages: %s", self._client_id, exc)
+
+    def stop(self, timeout: float) -> None:
+        """Take no more messages, and let the handler finish, within ``timeout`` seconds."""
+        for route in self._routes:
+            self._connection.session.unroute(route, timeout)
+        if not self._box.drain(timeout):
+            _log.warning("lightlink: agent %s stops with messages not handled", self._client_id)
+        self._box.close()
+
+    def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        try:
+            message = codec.decode(data, subject.decode(), AgentMessage)
+        except DecodeError as exc:
+            self._connection.session.report(exc)
+            return
+        function = self._handlers.find(message.type)
+        if function is None:
+            self._answer(message, f"the agent takes no messages of type {message.type!r}")
+        elif not self._box.put((function, message), len(data)):
+            self._answer(message, f"the agent is busy: {_MAX_WAITING} messages wait already")
+        elif not message.wait_ack:
+            self._answer(message)
+
+    def _handle(self, entry: tuple[Callable[[AgentMessage], object], AgentMessage]) -> None:
+        function, message = entry
+        error = ""
+        try:
+            function(message)
+        except BaseException as exc:  # noqa: BLE001 - a handler may even call sys.exit()
+            _log.exception("lightlink: agent %s failed on the message %r", self._client_id, message.type)
+            error = f"{type(exc).__name__}: {exc}"[:_MAX_ERROR_TEXT]
+        if message.wait_ack:
+            self._answer(message, error)
+
+    def _answer(self, message: AgentMessage, error: str = "") -> None:
+        if not message.msg_id.replace("-", "").isalnum():
+            return  # it would not be a subject
+        subject = f"ll.acks.{self._client_id}.{message.msg_id}".encode()
+        try:
+            # On the loop's thread nothing may wait for room in the outbox.
+            self._connection.publish(subject, codec.encode_json(_Ack(error)), timeout=0.0)
+        except LightLinkError as exc:
+            _log.warning("lightlink: agent %s could not acknowledge a message: %s", self._client_id, exc)
