@@ -27,12 +27,14 @@ _EXTRA = ("click", "rich", "watchfiles")
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's) and return its exit code."""
     try:
-        from lightlink.cli.app import cli  # noqa: PLC0415 - its packages may be missing
+        # Here, because its packages may be missing; a command imports more of them when it is used.
+        from lightlink.cli.app import cli  # noqa: PLC0415
         from lightlink.cli.exits import run  # noqa: PLC0415
+
+        return run(cli, args)
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
         print(f"error: the lightlink command needs {package}: pip install 'lightlink[cli]'", file=sys.stderr)  # noqa: T201
         return 1
-    return run(cli, args)

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 
 import click
 
-from lightlink.cli.demo.command import demo
-from lightlink.cli.link import call, pub, sub
-from lightlink.cli.run import run
-from lightlink.cli.server import server
-
-# In the order of the help. A new command or group needs one line here.
-COMMANDS: tuple[click.Command, ...] = (
-    demo,
-    server,
-    run,
-    call,
-    pub,
-    sub,
-)
+# Where each command or group is, in the order of the help. A new one needs one line here. They are imported when they
+# are used: `lightlink call` need not wait for what `lightlink certs` takes along.
+COMMANDS = {
+    "demo": "lightlink.cli.demo.command:demo",
+    "server": "lightlink.cli.server:server",
+    "run": "lightlink.cli.run:run",
+    "call": "lightlink.cli.link:call",
+    "pub": "lightlink.cli.link:pub",
+    "sub": "lightlink.cli.link:sub",
+    "certs": "lightlink.cli.certs:certs",
+}
 
 
-class _InOrder(click.Group):
+class _Commands(click.Group):
+    """A group that imports a command when it is asked for it."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
 
-def _versions() -> str:
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "anyio", "msgspec"))
-    return f"lightlink {importlib.metadata.version('lightlink')} (Python {platform.python_version()}, {packages})"
+    version = importlib.metadata.version("lightlink")
+    click.echo(f"lightlink {version} (Python {platform.python_version()}, {packages})")
+    ctx.exit()
 
 
 @click.group(
-    cls=_InOrder,
-    commands={command.name or "": command for command in COMMANDS},
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 done, 1 an error, 2 bad command line, 3 could not connect, 4 no answer in time, "
     "5 nobody serves it or it is busy, 130 Ctrl-C.",
 )
-@click.version_option(message="%(version)s", version=_versions())
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def cli() -> None:
     """NATS for plain blocking Python: RPC, events and services."""

@@ -53,9 +53,9 @@ def call(link: Link, service: str, method: str, args: dict[str, Any], timeout: f
 @json_option
 @link_options
 def pub(link: Link, subject: str, data: str, raw: bool, timeout: float, as_json: bool) -> None:
-    """Publish JSON on SUBJECT ("-" reads it from standard input).
+    """Publish JSON on SUBJECT.
 
-    It returns once the server has the message; whether anybody listens is not known.
+    "-" reads it from standard input. It returns once the server has the message; whether anybody listens is not known.
     """
     body = read_argument(data) if raw else json_bytes(click.get_current_context(), None, data)
     with link.connect() as client:
@@ -86,10 +86,10 @@ def sub(
     raw: bool,
     as_json: bool,
 ) -> None:
-    """Print what is published on SUBJECT (with wildcards * and >) until Ctrl-C.
+    """Print what is published on SUBJECT.
 
-    With --json a line holds subject, data, headers and reply. A payload that is not JSON is reported on stderr, and
-    the listening goes on; --raw prints such payloads too.
+    SUBJECT may hold the wildcards * and >; Ctrl-C ends it. With --json a line holds subject, data, headers and reply.
+    A payload that is not JSON is reported on stderr, and the listening goes on; --raw prints such payloads too.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with link.connect() as client, client.subscribe(subject, queue=queue or "", raw=True) as subscription:

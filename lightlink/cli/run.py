@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 @click.option("--child-of", type=int, hidden=True)
 @link_options
 def run(link: Link, target: str, reload: bool, drain_timeout: float, child_of: int | None) -> None:
-    """Serve the Service that a module defines, until Ctrl-C or SIGTERM; then finish what is held, and stop.
+    """Serve what a module defines.
 
-    MODULE is looked for in the current folder first; the service is called "service" unless named:
+    Until Ctrl-C or SIGTERM; then it finishes what it holds, and stops. MODULE is looked for in the current folder
+    first; the service is called "service" unless named:
 
         lightlink run shop.prices:service --reload
 

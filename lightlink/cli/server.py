@@ -20,7 +20,8 @@ _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--port", type=click.IntRange(0, 65535), default=4222, show_default=True, help="0 takes any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--store-dir", type=_FOLDER, help="Keep JetStream's data here; default: a folder removed at the end.")
-@click.option("--config", type=_READABLE, help="nats-server configuration.")
+@click.option("--tls", "certificates", type=_FOLDER, help="Mutual TLS with what `lightlink certs` made in this folder.")
+@click.option("--config", type=_READABLE, help="nats-server configuration, instead.")
 @click.option("--log-file", type=_FILE, help="Append the server's log to this file.")
 @click.option("--jetstream/--no-jetstream", default=True, show_default=True, help="State, files and commands need it.")
 @json_option
@@ -28,6 +29,7 @@ def server(
     port: int,
     host: str,
     store_dir: Path | None,
+    certificates: Path | None,
     config: Path | None,
     log_file: Path | None,
     jetstream: bool,
@@ -37,12 +39,20 @@ def server(
 
     It prints the server's address once it takes clients.
     """
+    if certificates and config:
+        raise click.UsageError("--tls and --config do not go together")
     embedded = EmbeddedServer(
-        port=port, host=host, store_dir=store_dir, config=config, log_file=log_file, jetstream=jetstream
+        port=port,
+        host=host,
+        store_dir=store_dir,
+        config=_tls_config(certificates) if certificates else config,
+        log_file=log_file,
+        jetstream=jetstream,
     )
     try:
         with embedded:
-            _announce(embedded, as_json=as_json)
+            url = embedded.url.replace("nats://", "tls://") if certificates else embedded.url
+            _announce(embedded, url, as_json=as_json)
             while embedded.running:
                 time.sleep(0.2)
             raise ServerError(f"the nats-server at {embedded.url} ended by itself")
@@ -51,9 +61,15 @@ def server(
         return
 
 
-def _announce(embedded: EmbeddedServer, *, as_json: bool) -> None:
+def _tls_config(certificates: Path) -> str:
+    from lightlink.certs import server_config  # noqa: PLC0415 - cryptography takes long to import
+
+    return server_config(certificates, store_dir=None)
+
+
+def _announce(embedded: EmbeddedServer, url: str, *, as_json: bool) -> None:
     if as_json:
-        click.echo(to_json({"url": embedded.url, "pid": embedded.pid, "jetstream": embedded.jetstream}))
+        click.echo(to_json({"url": url, "pid": embedded.pid, "jetstream": embedded.jetstream}))
         return
     kept = f", data in {embedded.store_dir}" if embedded.jetstream else ""
-    click.echo(f"nats-server at {embedded.url} (process {embedded.pid}{kept}); Ctrl-C stops it")
+    click.echo(f"nats-server at {url} (process {embedded.pid}{kept}); Ctrl-C stops it")

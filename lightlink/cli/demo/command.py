@@ -31,7 +31,10 @@ _STOP_TIMEOUT = 5.0
 
 @click.command()
 def demo() -> None:
-    """Show what LightLink does: a server, a service, calls and events, in ten seconds."""
+    """Show what LightLink does, in ten seconds.
+
+    It starts a nats-server and a service of its own, and stops them at the end.
+    """
     console = Console(highlight=False)
     console.print(Text("LightLink: other processes as plain blocking Python, over NATS.", style="bold"))
     with lightlink.EmbeddedServer() as server:
