@@ -1,11 +1,13 @@
 """Build and validate every subject, key, bucket, service and client name.
 
 A name is checked before anything is sent, in the caller's thread. Checks of names seen before cost one dictionary
-look-up. Sources: NATS protocol and ADR-6 (subjects), ADR-8 (keys and buckets), ADR-32 (services).
+look-up. Sources: NATS protocol and ADR-6 (subjects), ADR-8 (keys and buckets), ADR-32 (services),
+ADR-20 (objects).
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from functools import lru_cache
 
@@ -16,6 +18,7 @@ MAX_SUBJECT_BYTES = 2048
 # ADR-32 keeps these for service discovery: `$SRV.PING.<name>` would be taken for a call of method <name>.
 RESERVED_SERVICES = frozenset({"PING", "INFO", "STATS"})
 FILE_TRANSFER = "file.transfer"
+FILES_BUCKET = "light_link_files"
 
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
@@ -99,6 +102,29 @@ def key_pattern(pattern: str) -> str:
         if token not in ("*", ">"):
             state_key(token)
     return pattern
+
+
+def object_meta(bucket: str, name: str) -> str:
+    """Return the subject of an object's description (ADR-20); an object's name may be any text that is not too long."""
+    if not isinstance(name, str) or not name:
+        raise InvalidName("file id", name, "must be text that is not empty")
+    try:
+        encoded = base64.urlsafe_b64encode(name.encode()).decode()
+    except UnicodeEncodeError:
+        raise InvalidName("file id", name, "is not valid Unicode") from None
+    if len(encoded) > MAX_SUBJECT_BYTES:
+        raise InvalidName("file id", name[:64], f"longer than {MAX_SUBJECT_BYTES * 3 // 4} bytes")
+    return f"$O.{bucket}.M.{encoded}"
+
+
+def object_metas(bucket: str) -> str:
+    """Return the subjects of the descriptions of all objects in a bucket (ADR-20)."""
+    return f"$O.{bucket}.M.>"
+
+
+def object_chunks(bucket: str, nuid: str = ">") -> str:
+    """Return the subject of an object's chunks, or that of all chunks in a bucket (ADR-20)."""
+    return f"$O.{bucket}.C.{nuid}"
 
 
 def client_id(name: str) -> str:

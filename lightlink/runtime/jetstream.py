@@ -197,15 +197,15 @@ def parse_stored(waiter: Waiter) -> StoredMessage | None:
 
 
 def get_last_written(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
-    """Return the last message of a subject, None if there is none, from the stream's leader: what was acknowledged is seen.
+    """Return the last message of a subject, None if there is none, from the stream's leader.
 
-    Needs no direct gets. Raises JetStreamError whose err_code is STREAM_NOT_FOUND when there is no such stream.
+    So what was acknowledged is seen. Needs no direct gets. Raises JetStreamError whose err_code is STREAM_NOT_FOUND when there is no such stream.
     """
     return _get_from_leader(connection, stream, {"last_by_subj": subject}, timeout)
 
 
 def get_next(connection: Connection, stream: str, subject: str, seq: int, timeout: float) -> StoredMessage | None:
-    """Return the first message of a subject whose sequence is ``seq`` or more, None if there is none; from the leader."""
+    """Return the first message of a subject from sequence ``seq`` on, None if there is none; from the leader."""
     return _get_from_leader(connection, stream, {"seq": seq, "next_by_subj": subject}, timeout)
 
 

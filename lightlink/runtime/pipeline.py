@@ -22,7 +22,7 @@ _UNBOUNDED = 2**62
 
 
 class Broken(LightLinkError):
-    """A reply is missing: the connection was lost, or a later request was answered first. For use inside the library."""
+    """A reply is missing: the connection was lost, or a later request was answered first. Inside the library only."""
 
 
 class _Request(Waiter):

@@ -1,0 +1,55 @@
+"""Tell a service that a file is there for it, and hear of such files (design, section 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from lightlink import codec, subjects
+from lightlink.errors import DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.files.info import FileInfo
+    from lightlink.files.store import FileStore
+    from lightlink.runtime.connection import Connection
+
+
+class Announcement(msgspec.Struct, rename={"sender": "from"}):
+    """The body of a message on ``file.transfer``; an empty ``to`` means every service."""
+
+    file_id: str
+    file_name: str | None = None
+    file_size: int | None = None
+    chunk_num: int | None = None
+    sender: str | None = None
+    to: str | None = None
+
+
+def announce(connection: Connection, info: FileInfo, to: str) -> None:
+    """Publish that a file is there; on return the server has it. Raises FlushTimeout, PermissionDenied, ClosedError."""
+    body = Announcement(info.id, info.name, info.size, info.chunks, connection.options.name, to)
+    connection.publish(subjects.publish_subject(subjects.FILE_TRANSFER), codec.encode_json(body))
+    connection.flush()
+
+
+class FileReceiver:
+    """Gives a handler the files announced to a service, each with what its store knows of it."""
+
+    def __init__(self, store: FileStore, service: str, handler: Callable[[FileInfo], object]) -> None:
+        self._store = store
+        self._service = service
+        self._handler = handler
+
+    def __call__(self, data: bytes) -> None:
+        """Take one announcement; raises DecodeError for one that is malformed, StoredFileNotFound."""
+        announced = codec.decode(data, subjects.FILE_TRANSFER, Announcement)
+        if announced.to not in (None, "", self._service):
+            return
+        if not announced.file_id:
+            raise DecodeError(subjects.FILE_TRANSFER, "names no file", data[:64])
+        info = self._store.info(announced.file_id)
+        self._handler(attrs.evolve(info, sender=announced.sender or ""))

@@ -1,0 +1,141 @@
+"""An object store's stream, and the messages in it that describe its objects (ADR-20)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from lightlink import codec, subjects
+from lightlink.errors import DecodeError, InvalidOption, LinkError, PayloadTooLarge, StoredFileNotFound
+from lightlink.files.info import ObjectMeta
+from lightlink.options import seconds
+from lightlink.runtime import jetstream
+from lightlink.runtime.jetstream import JetStreamError
+from lightlink.runtime.reader import LAST_OF_EACH, read_current
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from lightlink.runtime.connection import Connection
+
+# Room for the headers of a meta message.
+_HEADER_BYTES = 256
+
+
+class Bucket:
+    """The objects of one bucket. Methods that ask raise JetStreamError, NoReply, PermissionDenied and ClosedError."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        ttl: float | None = None,
+        max_bytes: int | None = None,
+        replicas: int = 1,
+        storage: str = "file",
+    ) -> None:
+        self.name = subjects.bucket_name(name)
+        self.stream = f"OBJ_{name}"
+        self._connection = connection
+        self._config = _stream_config(name, ttl, max_bytes, replicas, storage)
+        self._made = False
+
+    def make(self, timeout: float) -> None:
+        """Make the bucket unless it is there."""
+        if self._made:
+            return
+        with self._needs_jetstream():
+            jetstream.create_stream(self._connection, self._config, timeout)
+        self._made = True
+
+    def forget(self) -> None:
+        """Make the bucket anew at the next upload: it may be gone."""
+        self._made = False
+
+    def find(self, file_id: str, timeout: float) -> tuple[ObjectMeta, datetime]:
+        """Return an object's description and when it was stored.
+
+        Raises StoredFileNotFound, DecodeError, InvalidName.
+        """
+        subject = subjects.object_meta(self.name, file_id)
+        try:
+            with self._needs_jetstream():
+                message = jetstream.get_last_written(self._connection, self.stream, subject, timeout)
+        except JetStreamError as exc:
+            if exc.err_code != jetstream.STREAM_NOT_FOUND:
+                raise
+            message = None
+        if message is None:
+            raise StoredFileNotFound(self.name, file_id)
+        meta = codec.decode(message.data, subject, ObjectMeta)
+        if meta.deleted:
+            raise StoredFileNotFound(self.name, file_id)
+        # What it was asked for by, and not what it says of itself.
+        meta.name, meta.bucket = file_id, self.name
+        return meta, message.created
+
+    def list(self, timeout: float) -> list[tuple[ObjectMeta, datetime]]:
+        """Return the descriptions of all objects, newest first; one that cannot be read goes to the error hook."""
+        pattern = subjects.object_metas(self.name)
+        try:
+            found = read_current(self._connection, self.stream, pattern, timeout, policy=LAST_OF_EACH)
+        except JetStreamError as exc:
+            if exc.err_code != jetstream.STREAM_NOT_FOUND:
+                raise
+            found = []
+        listed: list[tuple[ObjectMeta, datetime]] = []
+        for delivery in sorted(found, key=lambda delivery: -delivery.seq):
+            try:
+                meta = codec.decode(delivery.data, delivery.subject.decode(), ObjectMeta)
+            except DecodeError as exc:
+                self._connection.report(exc)
+                continue
+            if not meta.deleted:
+                listed.append((meta, delivery.created))
+        return listed
+
+    def put(self, meta: ObjectMeta, timeout: float) -> None:
+        """Store an object's description in place of the one before."""
+        subject = subjects.object_meta(self.name, meta.name)
+        headers = {jetstream.ROLLUP: "sub"}
+        jetstream.publish(self._connection, subject.encode(), meta.encode(), timeout, headers)
+
+    def check_size(self, meta: ObjectMeta) -> None:
+        """Raise PayloadTooLarge for a description that would not be taken in the end."""
+        size, limit = len(meta.encode()) + _HEADER_BYTES, self._connection.max_payload
+        if size > limit:
+            raise PayloadTooLarge(subjects.object_meta(self.name, meta.name), size, limit)
+
+    @contextlib.contextmanager
+    def _needs_jetstream(self) -> Iterator[None]:
+        """Raise LinkError when there is no JetStream: waiting does not bring it."""
+        try:
+            yield
+        except JetStreamError as exc:
+            if exc.no_responders:
+                raise LinkError(f"using file store {self.name!r}", exc.description) from exc
+            raise
+
+
+def _stream_config(
+    bucket: str, ttl: float | None, max_bytes: int | None, replicas: int, storage: str
+) -> dict[str, Any]:
+    for option, number in (("replicas", replicas), ("max_bytes", max_bytes)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise InvalidOption(option, "must be a whole number above 0", number)
+    if storage not in ("file", "memory"):
+        raise InvalidOption("storage", "must be 'file' or 'memory'", storage)
+    return {
+        "name": f"OBJ_{bucket}",
+        "description": "files of LightLink",
+        "subjects": [subjects.object_chunks(bucket), subjects.object_metas(bucket)],
+        "retention": "limits",
+        "storage": storage,
+        "num_replicas": replicas,
+        "max_age": 0 if ttl is None else jetstream.nanoseconds(seconds("ttl", ttl)),
+        "max_bytes": max_bytes or -1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+    }

@@ -1,0 +1,237 @@
+"""Files in one bucket: put, fetched, listed and removed by blocking calls."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from lightlink import subjects
+from lightlink.errors import FileCorrupt, InvalidOption, LinkError
+from lightlink.files import announce
+from lightlink.files.bucket import Bucket
+from lightlink.files.info import FileInfo, ObjectMeta, encode_digest, new_meta
+from lightlink.files.patience import persist
+from lightlink.files.reader import ChunkReader
+from lightlink.files.source import open_source
+from lightlink.files.target import open_target
+from lightlink.files.transfer import Transfer, operation
+from lightlink.files.writer import ChunkWriter, discard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from lightlink.files.source import Source
+    from lightlink.files.target import Write
+    from lightlink.files.transfer import Progress
+    from lightlink.runtime.connection import Connection
+
+DEFAULT_STALL_TIMEOUT = 30.0
+DEFAULT_CHUNK_SIZE = 128 * 1024  # as ADR-20 has it
+
+# How much all transfers of a store have in flight together.
+_IN_FLIGHT_BYTES = 8 * 1024 * 1024
+# What a chunk's headers may need beside it, within the server's limit for a message.
+_HEADER_BYTES = 256
+
+
+class FileStore:
+    """The files in a bucket, which is made when the first one is uploaded.
+
+    A bucket that is made keeps each file for ``ttl`` seconds (None: for ever), holds ``max_bytes`` in all (None: as
+    much as the server allows), on ``replicas`` servers, in ``storage`` (``file`` or ``memory``). Safe to share between
+    threads; transfers share what may be in flight.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: str = subjects.FILES_BUCKET,
+        *,
+        ttl: float | None = None,
+        max_bytes: int | None = None,
+        replicas: int = 1,
+        storage: str = "file",
+    ) -> None:
+        self._connection = connection
+        self._bucket = Bucket(connection, bucket, ttl, max_bytes, replicas, storage)
+        self._transfers: set[object] = set()
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket.name
+
+    def upload(
+        self,
+        source: Any,
+        *,
+        name: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+        chunk_size: int | None = None,
+        stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    ) -> FileInfo:
+        """Store a file and return what is known of it, its new id first of all.
+
+        ``source`` is a path, or a binary file object that is read from where it stands to its end. Of a file that grows
+        meanwhile, what was there at the start is stored; one that shrinks is FileCorrupt. ``name`` is by default the
+        file's own, ``content_type`` guessed from it. ``progress(done, total)`` is called in this thread with the bytes
+        that are stored; the total is None while nobody can tell. Whatever it raises cancels the upload.
+
+        An upload that fails leaves nothing behind. Raises TransferStalled when nothing could be stored for
+        ``stall_timeout`` seconds, InvalidOption, PayloadTooLarge, OSError of the source, LinkError when the server
+        refuses, PermissionDenied, ClosedError.
+        """
+        chunk_size = self._checked_chunk_size(chunk_size)
+        with open_source(source) as opened:
+            title = opened.name if name is None else name
+            meta = new_meta(title, content_type, metadata, chunk_size, self.bucket)
+            what = f"the upload of {meta.description or meta.name!r}"
+            transfer = Transfer(what, meta.name, opened.size, stall_timeout, progress)
+            with transfer.errors():
+                self._bucket.check_size(meta)
+                persist(self._connection, transfer.deadline(), self._bucket.make)
+                self._store(opened, meta, transfer)
+        return meta.to_info(datetime.now(timezone.utc))
+
+    def download(
+        self,
+        file_id: str,
+        target: Any,
+        *,
+        progress: Progress | None = None,
+        stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    ) -> FileInfo:
+        """Fetch a file, check its size and SHA-256, and return what is known of it.
+
+        ``target`` is a path, which is replaced when the file is there and whole, and not touched otherwise; or a binary
+        file object, which keeps what was written until an error. ``progress(done, total)`` is called in this thread
+        with the bytes written. Whatever it raises cancels the download.
+
+        Raises StoredFileNotFound, FileCorrupt, TransferStalled when nothing came for ``stall_timeout`` seconds,
+        InvalidOption, OSError of the target, LinkError when the server refuses, PermissionDenied, ClosedError.
+        """
+        transfer = Transfer(f"the download of {file_id!r}", file_id, None, stall_timeout, progress)
+        with transfer.errors():
+            bucket, meta, created = persist(
+                self._connection, transfer.deadline(), lambda timeout: self._resolve(file_id, timeout)
+            )
+            transfer.total = meta.size or 0
+            with open_target(target) as write:
+                try:
+                    self._fetch(bucket.stream, meta, write, transfer)
+                except FileCorrupt:
+                    # Removed meanwhile, it is not corrupt but gone.
+                    bucket.find(meta.name, self._connection.options.timeout)
+                    raise
+        return meta.to_info(created)
+
+    def info(self, file_id: str) -> FileInfo:
+        """Return what is known of a file; raises StoredFileNotFound, LinkError, PermissionDenied, ClosedError."""
+        with operation(f"looking up file {file_id!r}"):
+            meta, created = self._bucket.find(file_id, self._connection.options.timeout)
+        return meta.to_info(created)
+
+    def files(self) -> list[FileInfo]:
+        """Return all files, newest first; raises LinkError, PermissionDenied, ClosedError."""
+        with operation(f"listing file store {self.bucket!r}"):
+            return [meta.to_info(created) for meta, created in self._bucket.list(self._connection.options.timeout)]
+
+    def delete(self, file_id: str) -> None:
+        """Remove a file; raises StoredFileNotFound, LinkError, PermissionDenied, ClosedError."""
+        timeout = self._connection.options.timeout
+        with operation(f"deleting file {file_id!r}"):
+            meta, _ = self._bucket.find(file_id, timeout)
+            self._bucket.put(meta.as_deleted(), timeout)
+        if meta.nuid:
+            discard(self._connection, self._bucket.stream, subjects.object_chunks(self.bucket, meta.nuid))
+
+    def send(self, source: Any, to: str = "", **options: Any) -> FileInfo:
+        """Upload a file as `upload` does, then announce it to a service, or with an empty name to every service.
+
+        Raises what `upload` does, InvalidName, FlushTimeout when the server does not confirm the announcement.
+        """
+        if to:
+            subjects.service_name(to)
+        info = self.upload(source, **options)
+        announce.announce(self._connection, info, to)
+        return info
+
+    def _store(self, source: Source, meta: ObjectMeta, transfer: Transfer) -> None:
+        connection, stream = self._connection, self._bucket.stream
+        digest = hashlib.sha256()
+        with self._window() as window:
+            writer = ChunkWriter(connection, stream, subjects.object_chunks(self.bucket, meta.nuid), window, transfer)
+            try:
+                transfer.tell()
+                for chunk in source.chunks(meta.chunk_size):
+                    digest.update(chunk)
+                    writer.put(chunk)
+                writer.finish()
+                transfer.total = transfer.done
+                transfer.tell()
+                meta.size, meta.chunks, meta.digest = transfer.done, writer.chunks, encode_digest(digest.digest())
+                persist(connection, transfer.deadline(), lambda timeout: self._bucket.put(meta, timeout))
+            except BaseException:
+                self._bucket.forget()
+                if meta.digest:
+                    discard(connection, stream, subjects.object_meta(self.bucket, meta.name))
+                writer.discard()
+                raise
+            finally:
+                writer.close()
+
+    def _fetch(self, stream: str, meta: ObjectMeta, write: Write, transfer: Transfer) -> None:
+        size, chunks = meta.size or 0, 0
+        digest = hashlib.sha256()
+        with self._window() as window:
+            reader = ChunkReader(self._connection, stream, meta, window(), transfer)
+            try:
+                transfer.tell()
+                while transfer.done < size:
+                    chunk = reader.next()
+                    if chunk is None:
+                        break
+                    chunks += 1
+                    digest.update(chunk)
+                    write(chunk)
+                    transfer.done += len(chunk)
+                    transfer.tell()
+            finally:
+                reader.close()
+        if transfer.done != size or (meta.chunks and meta.chunks != chunks):
+            found = f"{transfer.done} bytes in {chunks} chunks"
+            raise FileCorrupt(meta.name, f"the server holds {found} of {size} bytes in {meta.chunks or chunks} chunks")
+        meta.check_digest(digest.digest())
+
+    def _resolve(self, file_id: str, timeout: float) -> tuple[Bucket, ObjectMeta, datetime]:
+        """Return where a file's content is, which a link made by another client puts elsewhere."""
+        bucket = self._bucket
+        meta, created = bucket.find(file_id, timeout)
+        if meta.link is not None:
+            if not meta.link.name:
+                raise LinkError(f"reading file {file_id!r}", f"it stands for the whole bucket {meta.link.bucket!r}")
+            bucket = Bucket(self._connection, meta.link.bucket)
+            meta, created = bucket.find(meta.link.name, timeout)
+        return bucket, meta, created
+
+    @contextlib.contextmanager
+    def _window(self) -> Iterator[Callable[[], int]]:
+        """Give a function that tells a transfer how many bytes it may have in flight while it shares with others."""
+        transfer = object()
+        self._transfers.add(transfer)
+        try:
+            yield lambda: _IN_FLIGHT_BYTES // max(len(self._transfers), 1)
+        finally:
+            self._transfers.discard(transfer)
+
+    def _checked_chunk_size(self, chunk_size: int | None) -> int:
+        limit = self._connection.max_payload - _HEADER_BYTES
+        if chunk_size is None:
+            return min(DEFAULT_CHUNK_SIZE, limit)
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or not 0 < chunk_size <= limit:
+            raise InvalidOption("chunk_size", f"must be a whole number of bytes from 1 to {limit}", chunk_size)
+        return chunk_size

@@ -1,0 +1,167 @@
+"""Store chunks: many at once in flight, each once and in order, across outages (ADR-20).
+
+Chunks are published without waiting for each other's acknowledgements. On one connection they are stored in the order
+of sending. When an acknowledgement is missing, whatever was stored behind the last one acknowledged is removed from the
+stream and sent again: the first chunk alone, on the condition that nothing came in between (the expected last sequence
+of its subject). So nothing is stored twice or out of order; at the end of such an upload the chunks are counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lightlink import codec
+from lightlink.errors import ClosedError, FileCorrupt, LightLinkError, OutboxFull
+from lightlink.files.patience import is_passing, persist
+from lightlink.runtime import jetstream
+from lightlink.runtime.jetstream import API, EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.runtime.pipeline import Broken, Pipeline
+from lightlink.runtime.session import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.files.transfer import Transfer
+    from lightlink.runtime.connection import Connection
+
+_log = logging.getLogger("lightlink")
+
+# When no acknowledgement comes for so long although the connection is good, what was sent is looked for.
+_PATIENCE_SECONDS = 10.0
+_CLEAN_UP_SECONDS = 5.0
+# A sequence that no stream reaches: a message on this condition is always refused.
+_NEVER = str(2**62)
+
+
+class ChunkWriter:
+    """Stores the chunks of one object; ``window`` tells how many bytes may be in flight. For one thread.
+
+    The transfer's ``done`` counts the bytes acknowledged. Every method that waits raises OutOfTime when nothing was
+    stored until the transfer's deadline, JetStreamError when the server refuses, PermissionDenied, ClosedError.
+    """
+
+    def __init__(
+        self, connection: Connection, stream: str, subject: str, window: Callable[[], int], transfer: Transfer
+    ) -> None:
+        self.chunks = 0
+        self._connection = connection
+        self._stream = stream
+        self._subject = subject
+        self._window = window
+        self._transfer = transfer
+        self._held: deque[bytes] = deque()  # in flight, until acknowledged
+        self._held_bytes = 0
+        self._last_seq = 0  # of the last chunk acknowledged
+        self._recovered = False
+        self._pipeline = Pipeline(connection)
+
+    def put(self, chunk: bytes) -> None:
+        """Send a chunk; waits while the window is full."""
+        while self._held and self._held_bytes + len(chunk) > self._window():
+            self._settle()
+        self._held.append(chunk)
+        self._held_bytes += len(chunk)
+        self._send(chunk)
+        while self._held and self._pipeline.answered:
+            self._settle()
+
+    def finish(self) -> None:
+        """Return when all chunks are stored; raises FileCorrupt if the stream does not hold what was put."""
+        while self._held:
+            self._settle()
+        if self._recovered:
+            count = persist(
+                self._connection,
+                self._transfer.deadline(),
+                lambda timeout: jetstream.count_messages(self._connection, self._stream, self._subject, timeout),
+            )
+            if count != self.chunks:
+                reason = f"{count} chunks are stored where {self.chunks} were sent"
+                raise FileCorrupt(self._transfer.file_id, reason)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._pipeline.close()
+
+    def discard(self) -> None:
+        """Remove what was stored, as the function `discard` does, when all that has left has arrived."""
+        self._pipeline.close()
+        if self._connection.status is Status.CONNECTED:
+            try:
+                self._await_stragglers()
+            except (LightLinkError, OSError) as exc:
+                _log.debug("lightlink: chunks on %s may be under way: %r", self._subject, exc)
+        discard(self._connection, self._stream, self._subject)
+
+    def _await_stragglers(self) -> None:
+        """Return when the stream has taken all that has left: this message is refused, but after them."""
+        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: _NEVER}
+        try:
+            jetstream.publish(self._connection, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
+        except JetStreamError as exc:
+            if exc.err_code not in WRONG_LAST_SEQUENCE:
+                raise
+
+    def _send(self, chunk: bytes) -> None:
+        try:
+            self._pipeline.send(self._subject.encode(), chunk, self._transfer.stall_timeout)
+        except (Broken, OutboxFull) as exc:
+            # `_settle` sees to it.
+            _log.debug("lightlink: a chunk on %s has to wait: %r", self._subject, exc)
+
+    def _settle(self) -> None:
+        """Take an acknowledgement; when it is missing, go on from the last one."""
+        deadline = self._transfer.deadline()
+        try:
+            waiter = self._pipeline.next(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
+            self._advance(jetstream.parse_ack(waiter).seq)
+        except JetStreamError as exc:
+            if not is_passing(exc):
+                raise
+            self._recover(deadline, exc)
+        except (Broken, TimeoutError) as exc:
+            self._recover(deadline, exc)
+
+    def _advance(self, seq: int) -> None:
+        chunk = self._held.popleft()
+        self._held_bytes -= len(chunk)
+        self._last_seq = seq
+        self.chunks += 1
+        self._transfer.done += len(chunk)
+        self._transfer.tell()
+
+    def _recover(self, deadline: float, reason: Exception) -> None:
+        _log.debug("lightlink: the upload to %s goes on from chunk %d: %r", self._subject, self.chunks, reason)
+        self._recovered = True
+        self._pipeline.close()
+        seq = persist(self._connection, deadline, self._send_first)
+        self._pipeline = Pipeline(self._connection)
+        for chunk in list(self._held)[1:]:
+            self._send(chunk)
+        self._advance(seq)
+
+    def _send_first(self, timeout: float) -> int:
+        """Store the first chunk not acknowledged right behind the last that was, and return its sequence."""
+        connection, stream = self._connection, self._stream
+        while found := jetstream.get_next(connection, stream, self._subject, self._last_seq + 1, timeout):
+            jetstream.delete_message(connection, stream, found.seq, timeout)
+        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_seq)}
+        return jetstream.publish(connection, self._subject.encode(), self._held[0], timeout, headers).seq
+
+
+def discard(connection: Connection, stream: str, subject: str) -> None:
+    """Remove the messages of a subject. Raises nothing: what cannot be removed now is when the connection is back."""
+    try:
+        if connection.status is Status.CONNECTED:
+            jetstream.purge(connection, stream, subject, _CLEAN_UP_SECONDS)
+            return
+    except (LightLinkError, OSError) as exc:
+        _log.debug("lightlink: removing %s: %r", subject, exc)
+    try:
+        body = codec.encode_json({"filter": subject})
+        connection.publish(f"{API}.STREAM.PURGE.{stream}".encode(), body)
+    except (ClosedError, OutboxFull) as exc:
+        _log.warning("lightlink: the messages on %s remain: %s", subject, exc)
