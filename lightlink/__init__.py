@@ -41,6 +41,7 @@ from lightlink.errors import (
     StoredFileNotFound,
     TransferStalled,
 )
+from lightlink.files import FileInfo, FileStore
 from lightlink.message import Message
 from lightlink.options import TLS, ConnectOptions
 from lightlink.request import Request
@@ -72,6 +73,8 @@ __all__ = [
     "EmbeddedServer",
     "EncodeError",
     "FileCorrupt",
+    "FileInfo",
+    "FileStore",
     "FlushTimeout",
     "HandlerError",
     "InvalidArguments",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from lightlink import codec, subjects
 from lightlink.errors import InvalidOption
+from lightlink.files import FileStore
 from lightlink.options import ConnectOptions, seconds
 from lightlink.rpc import Caller, ServiceProxy
 from lightlink.runtime.connection import Connection, Status
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
     from typing import TypeVar
+
+    from lightlink.files import FileInfo, FileSource, FileTarget, Progress
 
     T = TypeVar("T")
     Handler = TypeVar("Handler", bound=Callable[[Any], object])
@@ -45,6 +48,7 @@ class Client:
         # Weak, because the connection holds each one for as long as it receives.
         self._subscriptions: weakref.WeakSet[Subscription | StateWatch[Any]] = weakref.WeakSet()
         self._state: StateBucket[Any] = self.state()
+        self._files = self.file_store()
         self._connection.on_status(self._end_subscriptions)
         self._connection.open()
 
@@ -224,6 +228,44 @@ class Client:
     ) -> StateWatch[Any]:
         """Follow keys of the default bucket: first their values, then every change; see `StateBucket.watch`."""
         return self._state.watch(pattern, handler, timeout=timeout)
+
+    # Files ----------------------------------------------------------------------------------------------------------
+
+    def file_store(self, bucket: str = subjects.FILES_BUCKET, **options: Any) -> FileStore:
+        """Return a store of files, whose bucket is made at the first upload if it is not there.
+
+        ``options`` count only then: ttl, max_bytes, replicas, storage; see `FileStore`. Raises InvalidName,
+        InvalidOption.
+        """
+        return FileStore(self._connection, bucket, **options)
+
+    def upload(
+        self, source: FileSource, *, name: str | None = None, progress: Progress | None = None, **options: Any
+    ) -> FileInfo:
+        """Store a path or binary file object, and return what is known of it; see `FileStore.upload`."""
+        return self._files.upload(source, name=name, progress=progress, **options)
+
+    def download(
+        self, file_id: str, target: FileTarget, *, progress: Progress | None = None, **options: Any
+    ) -> FileInfo:
+        """Fetch a file to a path or binary file object, checked; see `FileStore.download`."""
+        return self._files.download(file_id, target, progress=progress, **options)
+
+    def send_file(self, source: FileSource, to: str = "", **options: Any) -> FileInfo:
+        """Upload a file and announce it to a service, or to every one; see `FileStore.send`."""
+        return self._files.send(source, to, **options)
+
+    def files(self) -> list[FileInfo]:
+        """Return what is known of all files, newest first; see `FileStore.files`."""
+        return self._files.files()
+
+    def file_info(self, file_id: str) -> FileInfo:
+        """Return what is known of a file; raises StoredFileNotFound; see `FileStore.info`."""
+        return self._files.info(file_id)
+
+    def delete_file(self, file_id: str) -> None:
+        """Remove a file; raises StoredFileNotFound; see `FileStore.delete`."""
+        self._files.delete(file_id)
 
     # ----------------------------------------------------------------------------------------------------------------
 

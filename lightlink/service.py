@@ -13,6 +13,8 @@ from lightlink.client import Client, connect
 from lightlink.discovery import Discovery
 from lightlink.dispatch import Dispatcher
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
+from lightlink.files import FileInfo, FileReceiver
+from lightlink.message import adapt_handler
 from lightlink.options import seconds
 from lightlink.runtime.signals import StopSignal
 from lightlink.runtime.workers import WorkerPool
@@ -73,6 +75,7 @@ class Service:
         self._calls = Dispatcher(name, self._pool, max_pending)
         self._discovery = Discovery(name, self.instance, version, description, metadata or {}, self._calls)
         self._events: list[tuple[str, Callable[[Any], object], str, bool]] = []
+        self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
         self._subscriptions: list[Subscription] = []
         self._routes: list[Any] = []
         self._client: Client | None = target if isinstance(target, Client) else None
@@ -95,9 +98,7 @@ class Service:
 
         return decorate
 
-    def register(
-        self, name: str, handler: Callable[..., Any], *, metadata: Mapping[str, str] | None = None
-    ) -> None:
+    def register(self, name: str, handler: Callable[..., Any], *, metadata: Mapping[str, str] | None = None) -> None:
         """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken."""
         self._refuse_after_start(f"method {name!r}")
         subjects.method_name(name)
@@ -130,6 +131,21 @@ class Service:
             return handler
 
         return decorate
+
+    def on_file(self, handler: Any = None, *, concurrency: int = 1) -> Any:
+        """Register the decorated function for files sent to this service: ``@service.on_file``.
+
+        It is called with a `FileInfo`, and fetches the content by ``service.client.download(info.id, ...)``. One
+        instance of the service gets each file, and handles ``concurrency`` of them at a time.
+        """
+        if handler is None:
+            return lambda decorated: self.on_file(decorated, concurrency=concurrency)
+        self._refuse_after_start("the handler of files")
+        if self._on_file is not None:
+            raise InvalidOption("on_file", f"is registered already with service {self.name!r}")
+        adapt_handler(handler, raw=True)  # raises InvalidOption for what cannot take one argument
+        self._on_file = (handler, concurrency)
+        return handler
 
     # Lifetime -------------------------------------------------------------------------------------------------------
 
@@ -210,6 +226,13 @@ class Service:
         self._calls.attach(client, connection)
         for subject, handler, group, raw in self._events:
             self._subscriptions.append(Subscription(connection, self._pool, subject, handler, queue=group, raw=raw))
+        if self._on_file is not None:
+            file_handler, concurrency = self._on_file
+            receiver = FileReceiver(client.file_store(), self.name, file_handler)
+            settings: dict[str, Any] = {"queue": self.name, "raw": True, "concurrency": concurrency}
+            self._subscriptions.append(
+                Subscription(connection, self._pool, subjects.FILE_TRANSFER, receiver, **settings)
+            )
         self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
         self._routes += self._discovery.subscribe(connection, self._pool)
 

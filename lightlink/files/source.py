@@ -7,12 +7,15 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Union
 
 from lightlink.errors import FileCorrupt, InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A path, or a binary file object.
+FileSource = Union[str, "os.PathLike[str]", "IO[bytes]"]
 
 
 class Source:
@@ -71,7 +74,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(source: Any) -> Iterator[Source]:
+def open_source(source: FileSource) -> Iterator[Source]:
     """Open a path, or take a file object, which is read from where it stands and left open.
 
     Raises OSError for a path that cannot be read, InvalidOption for what is no binary file.

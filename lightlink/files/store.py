@@ -22,8 +22,8 @@ from lightlink.files.writer import ChunkWriter, discard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lightlink.files.source import Source
-    from lightlink.files.target import Write
+    from lightlink.files.source import FileSource, Source
+    from lightlink.files.target import FileTarget, Write
     from lightlink.files.transfer import Progress
     from lightlink.runtime.connection import Connection
 
@@ -65,7 +65,7 @@ class FileStore:
 
     def upload(
         self,
-        source: Any,
+        source: FileSource,
         *,
         name: str | None = None,
         content_type: str | None = None,
@@ -100,7 +100,7 @@ class FileStore:
     def download(
         self,
         file_id: str,
-        target: Any,
+        target: FileTarget,
         *,
         progress: Progress | None = None,
         stall_timeout: float = DEFAULT_STALL_TIMEOUT,
@@ -149,7 +149,7 @@ class FileStore:
         if meta.nuid:
             discard(self._connection, self._bucket.stream, subjects.object_chunks(self.bucket, meta.nuid))
 
-    def send(self, source: Any, to: str = "", **options: Any) -> FileInfo:
+    def send(self, source: FileSource, to: str = "", **options: Any) -> FileInfo:
         """Upload a file as `upload` does, then announce it to a service, or with an empty name to every service.
 
         Raises what `upload` does, InvalidName, FlushTimeout when the server does not confirm the announcement.

@@ -8,7 +8,7 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Union
 
 from lightlink import codec
 from lightlink.errors import InvalidOption
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
     Write = Callable[[bytes], None]
 
+# A path, or a binary file object.
+FileTarget = Union[str, "os.PathLike[str]", "IO[bytes]"]
+
 
 @contextlib.contextmanager
-def open_target(target: Any) -> Iterator[Write]:
+def open_target(target: FileTarget) -> Iterator[Write]:
     """Give a function that writes.
 
     A path gets a temporary file beside it, which takes the path's place when the block ends well and is removed when it

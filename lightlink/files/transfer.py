@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightlink.errors import LinkError, TransferStalled
@@ -13,9 +14,10 @@ from lightlink.runtime.connection import NoReply
 from lightlink.runtime.jetstream import JetStreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    Progress = Callable[[int, "int | None"], object]
+# Called with the bytes done and all there are, None while nobody can tell.
+Progress = Callable[[int, int | None], object]
 
 
 class Transfer:
