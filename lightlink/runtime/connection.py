@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import logging
-import os
 import threading
 import time
 import weakref
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from lightlink import codec
-from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge
+from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
+from lightlink.runtime import process
 from lightlink.runtime.replies import CallbackWaiter, Waiter
 from lightlink.runtime.session import Session, Status
 from lightlink.runtime.wire import publish_frame
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from lightlink.options import ConnectOptions
     from lightlink.runtime.wire import Sink
 
+__all__ = ["Connection", "NoReply", "Status"]
+
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
-# How long the interpreter's exit may take to deliver what was published.
-_EXIT_FLUSH_SECONDS = 0.5
 _FRAME_OVERHEAD = 64
 
 
@@ -59,7 +59,7 @@ class Connection:
         self._listeners: list[Callable[[Status], object]] = []
         self._lock = threading.RLock()
         self._status_changed = threading.Condition()
-        _live.add(self)
+        process.watch(self)
 
     def open(self) -> None:
         """Connect; raises ConnectError."""
@@ -95,7 +95,7 @@ class Connection:
         session = self._session or self._open_session()
         size = len(payload) if headers is None else len(payload) + len(headers)
         if size > session.nc._max_payload:
-            raise PayloadTooLarge(subject.decode(), size, session.nc.max_payload)
+            raise PayloadTooLarge(subject.decode("utf-8", "replace"), size, session.nc.max_payload)
         frame = publish_frame(subject, reply, payload, headers)
         session.outbox.put(frame, len(frame), self.options.outbox_timeout if timeout is None else timeout)
 
@@ -150,16 +150,17 @@ class Connection:
             payload,
             deadline,
             make_headers,
-            lambda settled: session.notifier.post(on_settled, settled),
+            on_settled,
+            session.notifier.post,
         )
         self._send(session, waiter, timeout)
-        reference = weakref.ref(waiter)  # the timer must not keep the payload of an answered request
+        reference = weakref.ref(waiter)  # the timer must not keep an answered request, nor what waits for it
 
         def expire() -> None:
             late = reference()
             if late is not None and session.replies.withdraw(late):
                 late.error = NoReply(late.subject.decode(), timeout, late.sent)
-                on_settled(late)
+                late.settle_here()
 
         session.notifier.post_at(deadline, expire)
         return lambda: session.replies.withdraw(waiter)
@@ -210,7 +211,7 @@ class Connection:
         self._listeners.append(listener)
 
         def forget() -> None:
-            if listener in self._listeners:
+            with contextlib.suppress(ValueError):  # it is forgotten already
                 self._listeners.remove(listener)
 
         return forget
@@ -231,29 +232,59 @@ class Connection:
             if session is not None:
                 session.loop.refuse_own_thread()
             self._closed = True
-        _live.discard(self)
+        process.unwatch(self)
         if session is not None:
             session.close(timeout)
         with self._status_changed:
             self._status_changed.notify_all()
 
     def report(self, error: Exception) -> None:
-        """Hand an error that no caller is there to get to the error hook, or else to the log."""
+        """Log an error that no caller is there to get, and hand it to the error hook."""
+        _log.error("lightlink: %s", error)
+        self.tell_hook(error)
+
+    def tell_hook(self, error: Exception) -> None:
+        """Hand an error that is in the log already to the error hook, if there is one."""
         if self.options.on_error is None:
-            _log.error("lightlink: %s", error)
             return
         try:
             self.options.on_error(error)
         except Exception:
             _log.exception("lightlink: the error hook failed on %r", error)
 
+    def flush_at_exit(self, timeout: float) -> None:
+        """Deliver what was published, as the interpreter ends."""
+        session = self._session
+        if session is None or session.status is not Status.CONNECTED:
+            return
+        try:
+            session.flush(timeout)
+        except LightLinkError as exc:
+            _log.warning("lightlink: not everything was delivered before exit: %s", exc)
+
+    def forget_parent(self) -> Session | None:
+        """Start anew in a forked child; returns the parent's session.
+
+        Its threads do not run here, its locks may be held, and its socket is the parent's.
+        """
+        session, self._session = self._session, None
+        self._lock = threading.RLock()
+        self._status_changed = threading.Condition()
+        if session is not None and hasattr(session, "nc"):
+            session.nc.abandon()
+        return session
+
     def _send(self, session: Session, waiter: Waiter, timeout: float) -> None:
-        size = len(waiter.payload) + _FRAME_OVERHEAD
-        if size - _FRAME_OVERHEAD > session.nc._max_payload:
-            raise PayloadTooLarge(waiter.subject.decode(), len(waiter.payload), session.nc.max_payload)
+        if session.inbox_denied is not None:
+            raise PermissionDenied(session.inbox_denied.operation, session.inbox_denied.subject)
+        size, limit = len(waiter.payload), session.nc._max_payload
+        if 2 * size > limit and waiter.make_headers is not None:
+            size += len(waiter.make_headers(timeout))  # they count too, and will not be longer when the request leaves
+        if size > limit:
+            raise PayloadTooLarge(waiter.subject.decode(), size, limit)
         session.replies.add(waiter)
         try:
-            session.outbox.put(waiter, size, min(timeout, self.options.outbox_timeout))
+            session.outbox.put(waiter, size + _FRAME_OVERHEAD, min(timeout, self.options.outbox_timeout))
         except BaseException:
             session.replies.withdraw(waiter)
             raise
@@ -276,42 +307,3 @@ class Connection:
                 listener(status)
             except Exception:
                 _log.exception("lightlink: a status listener failed on %s", status)
-
-    def _flush_at_exit(self) -> None:
-        session = self._session
-        if session is None or session.status is not Status.CONNECTED:
-            return
-        try:
-            session.flush(_EXIT_FLUSH_SECONDS)
-        except LightLinkError as exc:
-            _log.warning("lightlink: not everything was delivered before exit: %s", exc)
-
-    def _forget_parent(self) -> None:
-        """Start anew in a forked child: its threads do not run here, its locks may be held, its socket is the parent's."""
-        session, self._session = self._session, None
-        self._lock = threading.RLock()
-        self._status_changed = threading.Condition()
-        if session is not None:
-            _inherited.append(session)
-            if hasattr(session, "nc"):
-                session.nc.abandon()
-
-
-_live: weakref.WeakSet[Connection] = weakref.WeakSet()
-# A parent's sessions, kept in the child so that no destructor runs on what belongs to the parent.
-_inherited: list[Session] = []
-
-
-def _after_fork_in_child() -> None:
-    for connection in list(_live):
-        connection._forget_parent()
-
-
-def _at_exit() -> None:
-    for connection in list(_live):
-        connection._flush_at_exit()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 
 from lightlink.errors import AuthenticationError, ConnectError
+from lightlink.runtime.identity import identity_settings
 from lightlink.runtime.tls import make_context
 from lightlink.runtime.wire import TLSRequired, WireClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from nats.aio.client import Server
 
@@ -28,33 +29,35 @@ _REFUSALS = ("authorization violation", "authentication", "nkey", "jwt")
 
 
 async def dial(
-    options: ConnectOptions, make_client: Callable[[], WireClient], callbacks: dict[str, Callable[..., Awaitable[None]]]
+    options: ConnectOptions, make_client: Callable[[], WireClient], callbacks: dict[str, Callable[..., Any]]
 ) -> WireClient:
     """Return a connected client.
 
-    ``make_client`` makes a fresh one for each server; ``callbacks`` are nats-py's. Raises ConnectError, or
-    AuthenticationError when every server that answered refused us.
+    ``make_client`` makes a fresh one for each server; ``callbacks`` are nats-py's. Each server gets an equal share of
+    the time left, so that one that is silent does not keep us from the others. Raises ConnectError,
+    AuthenticationError when a server refused us, InvalidOption for unfit TLS and key files.
     """
     deadline = time.monotonic() + options.connect_timeout
+    settings = _settings(options)
     tried: list[tuple[str, str]] = []
     refused = False
     servers = list(options.servers)
     random.shuffle(servers)
-    for server in servers:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            tried.append((server, "not tried, the time was up"))
-            continue
+    for number, server in enumerate(servers):
+        share = max(deadline - time.monotonic(), 0.0) / (len(servers) - number)
         client = make_client()
         try:
-            await _connect(client, server, options, callbacks, remaining)
+            await _connect(client, server, {**settings, "connect_timeout": share}, callbacks)
         except (OSError, ValueError, nats.errors.Error, asyncio.TimeoutError) as exc:
             await _discard(client)
             refused = refused or is_refusal(exc)
-            tried.append((server, explain(exc, remaining)))
+            tried.append((server, explain(exc, share)))
+        except BaseException:
+            await _discard(client)
+            raise
         else:
             client.set_server_pool(list(options.servers))
-            client.stay_connected()
+            client.stay_connected(options.connect_timeout)
             return client
     raise (AuthenticationError if refused else ConnectError)(tried, options.connect_timeout)
 
@@ -86,11 +89,7 @@ def explain(exc: BaseException, timeout: float) -> str:
 
 
 async def _connect(
-    client: WireClient,
-    server: str,
-    options: ConnectOptions,
-    callbacks: dict[str, Callable[..., Awaitable[None]]],
-    timeout: float,
+    client: WireClient, server: str, settings: dict[str, Any], callbacks: dict[str, Callable[..., Any]]
 ) -> None:
     first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -101,10 +100,11 @@ async def _connect(
             await callbacks["error_cb"](exc)
 
     # nats-py tries a server again and again; the first error is what we want to know.
-    settings = {**_settings(options, timeout), **callbacks, "error_cb": on_error}
+    settings = {**settings, **callbacks, "error_cb": on_error}
     connecting = asyncio.ensure_future(client.connect(servers=[server], **settings))
+    attempts = {connecting, first_error}
     try:
-        done, _ = await asyncio.wait({connecting, first_error}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(attempts, timeout=settings["connect_timeout"], return_when=asyncio.FIRST_COMPLETED)
         if not done:
             raise asyncio.TimeoutError
         for finished in done:
@@ -113,38 +113,33 @@ async def _connect(
             # nats-py takes a connection closed right after CONNECT for an open one.
             raise nats.errors.Error("the server closed the connection during the handshake")
     finally:
+        if first_error.done():
+            first_error.exception()  # asyncio complains of one that nobody looked at
+        else:
+            first_error.cancel()
         if not connecting.done():
             connecting.cancel()
             await asyncio.wait({connecting})
-        if connecting.done() and not connecting.cancelled():
+        if not connecting.cancelled():
             connecting.exception()
-        if not first_error.done():
-            first_error.cancel()
 
 
 async def _discard(client: WireClient) -> None:
     with contextlib.suppress(Exception):  # it never was connected; there is nothing to lose
-        await asyncio.wait_for(client.close(), 1.0)
+        await asyncio.wait_for(client.discard(), 0.2)
 
 
-def _settings(options: ConnectOptions, timeout: float) -> dict[str, Any]:
+def _settings(options: ConnectOptions) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "name": options.name,
         "allow_reconnect": False,
-        "connect_timeout": timeout,
         "ping_interval": options.ping_interval,
         "reconnect_time_wait": options.reconnect_wait,
         "max_reconnect_attempts": -1,
-        "reconnect_to_server_handler": Backoff(options),
-        "user": options.user,
-        "password": options.password,
-        "token": options.token,
-        # nats-py reads the file at each connect, so a renewed one is picked up.
-        "user_credentials": options.creds,
-        "nkeys_seed": str(options.nkey) if options.nkey else None,
         # Our own outbox bounds what waits, and nats-py's buffer must not refuse its own small requests.
         "pending_size": 8 * 1024 * 1024,
         "flush_timeout": 10.0,
+        **identity_settings(options),
     }
     if options.wants_tls:
         settings["tls"] = make_context(options.tls)
@@ -162,12 +157,15 @@ class Backoff:
         self._most = options.reconnect_wait_max
         self._attempt = 0
 
+    def reset(self) -> None:
+        """Begin again with the shortest wait: the connection is back."""
+        self._attempt = 0
+
     def __call__(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         """Return the server to try next and the seconds to wait before."""
-        if all(server.reconnects == 0 for server in servers):
-            self._attempt = 0
         server = servers[self._attempt % len(servers)]
         rounds = min(self._attempt // len(servers), 16)
         self._attempt += 1
         # Jitter from the very first wait on keeps a thousand clients from coming back in the same instant.
-        return server, min(self._most, self._first * 2**rounds) * random.uniform(0.5, 1.0)
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return server, min(self._most, self._first * 2**rounds) * jitter

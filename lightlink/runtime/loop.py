@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,16 +48,18 @@ class LoopThread:
         try:
             future = self._portal.start_task_soon(function, *args)
         except RuntimeError as exc:
-            raise ClosedError(self._name) from exc
+            raise ClosedError("the client") from exc
         try:
             return future.result(timeout)
-        except concurrent.futures.TimeoutError:
+        except (concurrent.futures.TimeoutError, asyncio.TimeoutError) as exc:
             # A TimeoutError raised inside belongs to the coroutine; ours is the one with the future not done.
-            if future.done():
+            if not future.done():
+                raise TimeoutError(f"no result within {timeout:g} s") from None
+            if isinstance(exc, TimeoutError):
                 raise
-            raise TimeoutError(f"no result within {timeout:g} s") from None
+            raise TimeoutError(str(exc)) from exc  # before Python 3.11 asyncio's is a class of its own
         except concurrent.futures.CancelledError as exc:
-            raise ClosedError(self._name, "was closed meanwhile") from exc
+            raise ClosedError("the client", "was closed meanwhile") from exc
         finally:
             future.cancel()
 
@@ -77,10 +80,8 @@ class LoopThread:
 
     def stop(self, timeout: float) -> bool:
         """Cancel what runs on the loop, end its thread and tell whether it has ended within ``timeout`` seconds."""
-        try:
+        with contextlib.suppress(RuntimeError):  # it has been stopped before
             self._portal.start_task_soon(self._portal.stop, True)
-        except RuntimeError:  # it has been stopped before
-            pass
         return join_thread(self._thread, timeout)
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:

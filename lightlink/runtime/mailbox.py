@@ -45,7 +45,7 @@ class MessageQueue:
             return True
 
     def get(self, deadline: float | None) -> Any:
-        """Return the next item; raises TimeoutError at the deadline (of `time.monotonic`), Closed when none will come."""
+        """Return the next item; raises TimeoutError at the deadline (of `time.monotonic`), Closed if none will come."""
         with self._changed:
             while not self._waiting:
                 if self._closed:

@@ -42,16 +42,19 @@ class Outbox:
 
         Raises OutboxFull when there is none within ``timeout`` seconds, and ClosedError after `close`.
         """
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the client")
-            if self._is_full(size):
-                self._wait_for_room(size, timeout)
-            self._items.append((item, size))
-            self._bytes += size
-            asleep, self._asleep = self._asleep, False
-        if asleep:
-            self._wake()
+        asleep = False
+        try:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("the client")
+                if self._is_full(size):
+                    self._wait_for_room(size, timeout)
+                self._bytes += size
+                self._items.append((item, size))
+                asleep, self._asleep = self._asleep, False
+        finally:
+            if asleep:
+                self._wake_for_sure()
 
     def take(self, max_bytes: int) -> list[Any]:
         """Remove and return the items at the front, about ``max_bytes`` of them.
@@ -94,6 +97,14 @@ class Outbox:
         self._bytes -= taken
         return batch
 
+    def _wake_for_sure(self) -> None:
+        try:
+            self._wake()
+        except BaseException:
+            # Ctrl-C in the middle of it: nobody else would wake the loop, and nothing would ever leave again.
+            self._wake()
+            raise
+
     def _is_full(self, size: int) -> bool:
         if not self._items:
             return False
@@ -105,9 +116,9 @@ class Outbox:
         try:
             while self._is_full(size):
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._room.wait(remaining):
-                    if self._is_full(size):
-                        raise OutboxFull(len(self._items), self._bytes, timeout)
+                in_time = remaining > 0 and self._room.wait(remaining)
+                if not in_time and self._is_full(size):
+                    raise OutboxFull(len(self._items), self._bytes, timeout)
                 if self._closed:
                     raise ClosedError("the client")
         finally:

@@ -6,6 +6,7 @@ the lock. A token is a random UUID, so nobody can answer a call that was not sen
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -62,9 +63,12 @@ class Waiter:
     def frame(self, inbox: bytes) -> bytes:
         """Return the protocol bytes of the request as it leaves; none when nobody waits for it any more."""
         remaining = self.deadline - time.monotonic()
-        if self.abandoned or remaining <= 0:
-            return b""
+        # First this and then the look: a caller that gives up meanwhile sets `abandoned` first and then reads `sent`,
+        # so one of the two sees the other. Never does a request leave whose caller was told that it did not.
         self.sent = True
+        if self.abandoned or remaining <= 0:
+            self.sent = False
+            return b""
         headers = self.make_headers(remaining) if self.make_headers is not None else None
         return publish_frame(self.subject, inbox + self.token, self.payload, headers)
 
@@ -82,9 +86,9 @@ class Waiter:
 
 
 class CallbackWaiter(Waiter):
-    """A request whose reply goes to a function instead of a blocked caller."""
+    """A request whose reply goes to a function instead of a blocked caller; ``post`` has it called elsewhere."""
 
-    __slots__ = ("_on_settled",)
+    __slots__ = ("_on_settled", "_post")
 
     def __init__(
         self,
@@ -94,13 +98,22 @@ class CallbackWaiter(Waiter):
         deadline: float,
         make_headers: Callable[[float], bytes] | None,
         on_settled: Callable[[Waiter], object],
+        post: Callable[..., object],
     ) -> None:
         super().__init__(token, subject, payload, deadline, make_headers)
-        self._on_settled = on_settled
+        self._on_settled: Callable[[Waiter], object] | None = on_settled
+        self._post = post
 
     def settle(self) -> None:
+        """Have the waiter handed to its function."""
+        self._post(self.settle_here)
+
+    def settle_here(self) -> None:
         """Hand the waiter to its function."""
-        self._on_settled(self)
+        # Let go of it at once: it holds what holds this waiter, and payloads would wait for the garbage collector.
+        on_settled, self._on_settled = self._on_settled, None
+        if on_settled is not None:
+            on_settled(self)
 
 
 class ReplyMap:
@@ -134,11 +147,12 @@ class ReplyMap:
     def fail(self, error: Exception, subject: bytes | None = None) -> int:
         """End every wait, or every one for a subject, with an error; return how many."""
         failed = 0
-        for token, waiter in list(self._waiters.items()):
-            if subject is not None and waiter.subject != subject:
+        for token in list(self._waiters):  # at once, as other threads go on adding
+            waiter = self._waiters.get(token)
+            if waiter is None or (subject is not None and waiter.subject != subject):
                 continue
             if self._waiters.pop(token, None) is not None:
-                waiter.error = error
+                waiter.error = copy.copy(error)  # each caller's traceback is its own
                 waiter.settle()
                 failed += 1
         return failed

@@ -20,7 +20,7 @@ def start_thread(target: Callable[..., object], name: str, *args: Any) -> thread
 
 
 def join_thread(thread: threading.Thread, timeout: float) -> bool:
-    """Wait at most ``timeout`` seconds for a thread to end; tell whether it has. The current thread is not waited for."""
+    """Wait at most ``timeout`` seconds for a thread, not the current one, to end; tell whether it has."""
     if thread is threading.current_thread():
         return False
     thread.join(max(timeout, 0))

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 
 def make_context(tls: TLS | None) -> ssl.SSLContext:
     """Return a client context (TLS 1.2 or later); raises InvalidOption, which names the file, for one that is unfit."""
-    context = ssl.create_default_context(cafile=_readable("tls.ca", tls.ca) if tls else None)
+    ca = None if tls is None or tls.ca is None else _readable("tls.ca", tls.ca)
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as exc:
+        raise InvalidOption("tls.ca", f"is not a PEM certificate: {exc.reason or exc}", ca) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls is not None and tls.cert is not None and tls.key is not None:
         cert, key = _readable("tls.cert", tls.cert), _readable("tls.key", tls.key)
         try:
-            context.load_cert_chain(cert, key)
+            # With a password of ours OpenSSL does not ask for one on the terminal, where nobody may be.
+            context.load_cert_chain(cert, key, password="")
         except ssl.SSLError as exc:
             raise InvalidOption("tls", f"certificate and key are not fit: {exc.reason or exc}", str(tls.cert)) from exc
     return context
 
 
-def _readable(option: str, path: Path | None) -> str | None:
-    if path is None:
-        return None
+def _readable(option: str, path: Path) -> str:
     try:
         with path.open("rb"):
             return str(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -26,6 +27,9 @@ _log = logging.getLogger("lightlink")
 
 # Above this many bytes not yet taken by the kernel, writing pauses until the socket has caught up.
 _CONGESTED_BYTES = 256 * 1024
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r'\\(["\\])')
 
 
 class TLSRequired(nats.errors.Error):
@@ -69,15 +73,24 @@ class WireClient(NatsClient):
     async def unroute(self, subscription: Subscription) -> None:
         """End a subscription made with `route`; without effect when it has ended."""
         self._sinks.pop(subscription._id, None)
-        if subscription._id in self._subs and not self.is_closed:
-            await subscription.unsubscribe()
+        await self._unsubscribe(subscription)
 
     async def stop_route(self, subscription: Subscription) -> None:
         """Tell the server to send no more, and return once all it had sent has been delivered."""
-        if subscription._id in self._subs and not self.is_closed:
-            await self._send_unsubscribe(subscription._id)
-            if self.is_connected:
-                await self.flush()
+        if not await self._unsubscribe(subscription):
+            return
+        try:
+            await self.flush()
+        except (nats.errors.Error, OSError) as exc:
+            # The connection is lost, and with it what was under way.
+            _log.debug("lightlink: unsubscribing from %s: %r", subscription.subject, exc)
+
+    async def _unsubscribe(self, subscription: Subscription) -> bool:
+        """Unsubscribe; False when it was not subscribed any more. The sink stays."""
+        if subscription._id not in self._subs or self.is_closed:
+            return False
+        await subscription.unsubscribe()
+        return True
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Write protocol bytes to the socket. Only to be called while connected."""
@@ -85,18 +98,40 @@ class WireClient(NatsClient):
         self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     @property
+    def is_writable(self) -> bool:
+        """Whether it is connected, with no sign yet of the connection's end."""
+        if not self.is_connected or self._transport is None:
+            return False
+        return not self._transport.at_eof() and not self._socket.is_closing()
+
+    @property
     def is_congested(self) -> bool:
         """Whether the socket takes less than is written to it."""
-        return bool(self._transport._io_writer.transport.get_write_buffer_size() > _CONGESTED_BYTES)
+        return bool(self._socket.get_write_buffer_size() > _CONGESTED_BYTES)
 
     async def wait_decongested(self) -> None:
         """Return when the socket has caught up; raises OSError when the connection is lost."""
-        await self._transport.drain()
+        await self._transport.drain()  # type: ignore[union-attr]
 
-    def stay_connected(self) -> None:
-        """From now on reconnect whenever the connection is lost, for ever."""
+    def stay_connected(self, connect_timeout: float) -> None:
+        """From now on reconnect whenever the connection is lost, for ever; ``connect_timeout`` seconds for each try."""
         self.options["allow_reconnect"] = True
         self.options["max_reconnect_attempts"] = -1
+        self.options["connect_timeout"] = connect_timeout
+
+    async def discard(self) -> None:
+        """Give up a connection that never was one: nobody is called back, and nothing is waited for."""
+        self._abort_transport()
+        await self._close(NatsClient.CLOSED, do_cbs=False)
+
+    async def flush(self, timeout: float = 10.0) -> None:
+        """Return when the server has answered everything written so far; raises nats errors when it cannot.
+
+        nats-py's own tells success when the connection has just been lost.
+        """
+        if not self.is_connected or self._reading_task is None or self._reading_task.done():
+            raise nats.errors.StaleConnectionError
+        await super().flush(timeout)  # type: ignore[arg-type]  # it takes fractions of a second too
 
     def abandon(self) -> None:
         """Let go, in a forked child, of the parent's socket, without a word to the server.
@@ -105,7 +140,7 @@ class WireClient(NatsClient):
         open here would keep the server from seeing the parent's end.
         """
         try:
-            inherited = self._transport._io_writer.transport.get_extra_info("socket").fileno()
+            inherited = self._socket.get_extra_info("socket").fileno()
         except AttributeError:  # it was not connected
             return
         if inherited >= 0:
@@ -124,6 +159,27 @@ class WireClient(NatsClient):
             # An exception here would end nats-py's read loop, and with it the connection.
             _log.exception("lightlink: a message on %r could not be delivered", subject)
 
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # nats-py writes the PING at once, and commands given before it, a SUB say, later: what would the PONG confirm?
+        if self._pending_data_size > 0 and self.is_writable:
+            assert self._transport is not None
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        # nats-py's read loop would end for good at a PONG that comes after its flush was given up.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        # nats-py's loop ends at an error it does not expect and leaves the connection open, but deaf.
+        if self.is_connected and self._reading_task is asyncio.current_task():
+            await self._process_op_err(nats.errors.Error("nats: reading from the server failed"))
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._require_tls and not info.get("tls_required"):
             raise TLSRequired
@@ -134,6 +190,10 @@ class WireClient(NatsClient):
         denied = _denied_operation(message)
         if denied is not None:
             self._on_denied(*denied)
+            return
+        if "maximum subscriptions exceeded" in err_msg:
+            # The connection stays; on a new one the same subscription would be one too many again.
+            await self._error_cb(nats.errors.Error(f"nats: {message}"))
             return
         # nats-py would close for good here. The server is about to hang up, and a reconnect heals most of its reasons;
         # a refusal that does not heal is recognised when the reconnect is refused too.
@@ -150,6 +210,8 @@ class WireClient(NatsClient):
     async def _attempt_reconnect(self) -> None:
         # nats-py's own loop ends for good at an error of a type it does not expect, say from a server that speaks HTTP.
         while not self.is_closed:
+            # Closed politely, a half-open connection would first have to take what is written to it already.
+            self._abort_transport()
             try:
                 await super()._attempt_reconnect()
                 return
@@ -157,11 +219,21 @@ class WireClient(NatsClient):
                 _log.debug("lightlink: reconnecting failed: %r", exc)
                 await asyncio.sleep(self.options["reconnect_time_wait"])
 
+    def _abort_transport(self) -> None:
+        if self._socket is not None:
+            self._socket.abort()
+
+    @property
+    def _socket(self) -> Any:
+        """The asyncio transport, None before there is one."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return None if writer is None else writer.transport
+
 
 def _denied_operation(message: str) -> tuple[str, str] | None:
     """Return (publish or subscribe, subject) from the text of a permissions violation, None from another."""
     if "permissions violation" not in message.lower():
         return None
     operation = "subscribe" if "for subscription" in message.lower() else "publish"
-    _, _, rest = message.partition('"')
-    return operation, rest.partition('"')[0]
+    quoted = _QUOTED.search(message)  # the server writes the subject as Go quotes a string
+    return operation, _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""

@@ -1,0 +1,61 @@
+"""What the server's permissions refuse, kept for whoever asked."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lightlink.errors import PermissionDenied
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Whoever never flushes must not fill the memory.
+_PUBLISHES_KEPT = 100
+
+
+class Denials:
+    """The refusals nobody has been told of yet. Used on the loop's thread, but for `take_publish`."""
+
+    def __init__(self) -> None:
+        self._asking: Counter[str] = Counter()
+        self._subscriptions: set[str] = set()
+        self._publishes: deque[PermissionDenied] = deque(maxlen=_PUBLISHES_KEPT)
+
+    @contextmanager
+    def asking(self, subject: str) -> Iterator[None]:
+        """Remember a refusal of a subscription until all who are subscribing to the same subject have looked."""
+        self._asking[subject] += 1
+        try:
+            yield
+        finally:
+            self._asking[subject] -= 1
+            if not self._asking[subject]:
+                del self._asking[subject]
+                self._subscriptions.discard(subject)
+
+    def check(self, subject: str) -> None:
+        """Raise PermissionDenied when a subscription to the subject has been refused."""
+        if subject in self._subscriptions:
+            raise PermissionDenied("subscribe", subject)
+
+    def add_subscription(self, subject: str) -> bool:
+        """Note a refused subscription; tell whether somebody is there to ask."""
+        asked = subject in self._asking
+        if asked:
+            self._subscriptions.add(subject)
+        return asked
+
+    def add_publish(self, error: PermissionDenied) -> None:
+        """Note a refused publish, for the next flush."""
+        self._publishes.append(error)
+
+    def take_publish(self) -> PermissionDenied | None:
+        """Return the oldest refused publish since the last look, and forget the others."""
+        try:
+            first = self._publishes.popleft()
+        except IndexError:
+            return None
+        self._publishes.clear()
+        return first

@@ -1,0 +1,131 @@
+"""From the outbox to the socket, on the loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import ClosedError
+from lightlink.runtime.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from lightlink.runtime.loop import LoopThread
+    from lightlink.runtime.wire import WireClient
+
+# How much is written to the socket at once, and how often in a row before the loop does something else.
+_BATCH_BYTES = 256 * 1024
+_BATCHES_IN_A_ROW = 8
+
+
+class Flush:
+    """A question to the server, on its way through the outbox, whether it has all that went before.
+
+    ``deadline`` is an instant of `time.monotonic`.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.confirmed: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def confirm(self) -> None:
+        """Let the caller go on, if it still waits."""
+        if self.confirmed.set_running_or_notify_cancel():
+            self.confirmed.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Let the caller go on with an error, if it still waits."""
+        if self.confirmed.set_running_or_notify_cancel():
+            self.confirmed.set_exception(error)
+
+
+class Pump:
+    """Owns the outbox and writes what is in it whenever the connection takes it.
+
+    The outbox carries bytes, objects that make their bytes when asked for their ``frame(inbox)``, and `Flush`.
+    """
+
+    def __init__(self, loop: LoopThread, inbox: bytes, max_messages: int, max_bytes: int) -> None:
+        self.outbox = Outbox(max_messages, max_bytes, self._wake)
+        self._loop = loop
+        self._inbox = inbox
+        self._nc: WireClient | None = None
+        self._congested = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> bool:
+        """Whether what is put into the outbox leaves at once."""
+        return self._nc is not None
+
+    def start(self, nc: WireClient) -> None:
+        """Write from now on; on the loop's thread."""
+        self._nc = nc
+        self._pump()
+
+    def stop(self) -> None:
+        """Let what is put into the outbox wait there."""
+        self._nc = None
+
+    def _wake(self) -> None:
+        self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        for _ in range(_BATCHES_IN_A_ROW):
+            if self._nc is None or self._congested or not self._nc.is_writable:
+                return  # reconnecting, or the socket catching up, pumps again
+            batch = self.outbox.take(_BATCH_BYTES)
+            if not batch:
+                return
+            self._write(self._nc, batch)
+        self._wake()
+
+    def _write(self, nc: WireClient, batch: list[Any]) -> None:
+        frames: list[bytes] = []
+        for item in batch:
+            if item.__class__ is bytes:
+                frames.append(item)
+            elif item.__class__ is Flush:
+                if frames:
+                    nc.write(frames)
+                    frames = []
+                self._spawn(self._confirm(nc, item))
+            else:
+                frame = item.frame(self._inbox)
+                if frame:
+                    frames.append(frame)
+        if frames:
+            nc.write(frames)
+        if nc.is_congested:
+            self._congested = True
+            self._spawn(self._wait_decongested(nc))
+
+    async def _wait_decongested(self, nc: WireClient) -> None:
+        try:
+            await nc.wait_decongested()
+        except OSError:
+            pass  # the connection is lost; reconnecting pumps again
+        finally:
+            self._congested = False
+        self._pump()
+
+    async def _confirm(self, nc: WireClient, flush: Flush) -> None:
+        remaining = flush.deadline - time.monotonic()
+        if remaining <= 0:
+            return
+        try:
+            await nc.flush(remaining)
+        except BaseException as exc:
+            flush.fail(exc if isinstance(exc, Exception) else ClosedError("the client", "was closed meanwhile"))
+            if not isinstance(exc, Exception):
+                raise
+        else:
+            flush.confirm()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.loop.create_task(coroutine)
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+
+from lightlink.errors import ClosedError, PermissionDenied
+from lightlink.runtime.replies import CallbackWaiter, ReplyMap, Waiter
+
+
+def make_waiter(token: bytes = b"token", timeout: float = 30.0, subject: bytes = b"subject") -> Waiter:
+    return Waiter(token, subject, b"{}", time.monotonic() + timeout, None)
+
+
+def test_a_reply_goes_to_the_caller_whose_token_it_carries() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    waiters = [make_waiter(b"a"), make_waiter(b"b")]
+    for waiter in waiters:
+        replies.add(waiter)
+    replies.deliver(b"_INBOX.x.b", b"", b"for b", b"headers")
+    assert waiters[1].wait()
+    assert (waiters[1].data, waiters[1].headers) == (b"for b", b"headers")
+    assert len(replies) == 1
+    assert replies.withdraw(waiters[0])
+
+
+@pytest.mark.parametrize("token", [b"late", b"doubled", b"forged", b"", b"token.more"])
+def test_a_reply_that_nobody_waits_for_is_dropped_and_counted(token: bytes) -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    late, doubled = make_waiter(b"late"), make_waiter(b"doubled")
+    replies.add(late)
+    replies.withdraw(late)
+    replies.add(doubled)
+    replies.deliver(b"_INBOX.x.doubled", b"", b"1", None)
+    replies.deliver(b"_INBOX.x." + token, b"", b"2", None)
+    assert replies.strays == 1
+    assert doubled.data == b"1"
+    assert late.data == b""
+
+
+def test_a_wait_ends_at_the_deadline() -> None:
+    waiter = make_waiter(timeout=0.02)
+    assert not waiter.wait()
+
+
+def test_a_withdrawn_or_overdue_request_makes_no_bytes_and_was_not_sent() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    for waiter in (make_waiter(b"withdrawn"), make_waiter(b"overdue", timeout=0)):
+        replies.add(waiter)
+        if waiter.token == b"withdrawn":
+            replies.withdraw(waiter)
+        assert waiter.frame(replies.prefix) == b""
+        assert not waiter.sent
+
+
+def test_a_request_that_leaves_is_marked_as_sent_and_tells_its_header_maker_the_time_left() -> None:
+    seen: list[float] = []
+
+    def make_headers(remaining: float) -> bytes:
+        seen.append(remaining)
+        return b"NATS/1.0\r\n\r\n"
+
+    waiter = Waiter(b"t", b"subject", b"{}", time.monotonic() + 30, make_headers)
+    assert waiter.frame(b"_INBOX.x.") == b"HPUB subject _INBOX.x.t 12 14\r\nNATS/1.0\r\n\r\n{}\r\n"
+    assert waiter.sent
+    assert 29 < seen[0] <= 30
+
+
+def test_no_request_leaves_after_its_caller_was_told_that_it_did_not() -> None:
+    """The caller looks at ``sent`` after giving up, the loop at ``abandoned`` before sending: one sees the other."""
+
+    class Interleaved(Waiter):
+        """Gives up in the middle of `frame`, at each point where another thread could."""
+
+        __slots__ = ("told_sent",)
+
+        @property
+        def abandoned(self) -> bool:  # type: ignore[override]
+            self.told_sent = self.sent  # what a caller who gives up right now is told
+            return True
+
+        @abandoned.setter
+        def abandoned(self, value: bool) -> None:
+            pass
+
+    waiter = Interleaved(b"t", b"subject", b"{}", time.monotonic() + 30, None)
+    left = bool(waiter.frame(b"_INBOX.x."))
+    assert not left
+    assert waiter.told_sent, "one who gave up before this look may only be told what is safe: that it may have left"
+
+
+def test_every_wait_can_be_ended_with_an_error_of_its_own() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    waiters = [make_waiter(b"%d" % n) for n in range(3)]
+    for waiter in waiters:
+        replies.add(waiter)
+    assert replies.fail(ClosedError("the client")) == 3
+    assert [str(waiter.error) for waiter in waiters] == ["the client is closed"] * 3
+    assert len({id(waiter.error) for waiter in waiters}) == 3, "tracebacks of different threads must not mix"
+    assert all(waiter.wait() for waiter in waiters)
+
+
+def test_the_waits_for_one_subject_can_be_ended_alone() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    denied, other = make_waiter(b"1", subject=b"denied"), make_waiter(b"2", subject=b"other")
+    replies.add(denied)
+    replies.add(other)
+    assert replies.fail(PermissionDenied("publish", "denied"), b"denied") == 1
+    assert denied.wait()
+    assert isinstance(denied.error, PermissionDenied)
+    assert other.error is None
+
+
+def test_failing_all_while_other_threads_add_and_withdraw_neither_breaks_nor_settles_twice() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    stop = threading.Event()
+    problems: list[BaseException] = []
+
+    def churn(thread: int) -> None:
+        number = 0
+        try:
+            while not stop.is_set():
+                waiter = make_waiter(b"%d.%d" % (thread, number))
+                number += 1
+                replies.add(waiter)
+                if not replies.withdraw(waiter):
+                    waiter.wait_settled()
+                    assert waiter.error is not None
+        except BaseException as exc:
+            problems.append(exc)
+
+    threads = [threading.Thread(target=churn, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(300):
+        replies.fail(ClosedError("the client"))
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert problems == []
+
+
+def test_a_callback_waiter_settles_once_and_lets_go_of_its_function() -> None:
+    settled: list[Waiter] = []
+
+    class Owner:
+        def note(self, waiter: Waiter) -> None:
+            settled.append(waiter)
+
+    owner = Owner()
+    alive = weakref.ref(owner)
+    waiter = CallbackWaiter(b"t", b"s", b"{}", time.monotonic() + 30, None, owner.note, lambda function: function())
+    del owner
+    replies = ReplyMap(b"_INBOX.x.")
+    replies.add(waiter)
+    replies.deliver(b"_INBOX.x.t", b"", b"1", None)
+    waiter.settle_here()
+    assert settled == [waiter]
+    gc.disable()
+    try:
+        assert alive() is None, "a cycle would keep the payload of each answered request"
+    finally:
+        gc.enable()
