@@ -19,6 +19,7 @@ from lightlink.cli.exits import Exit, exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import StartPython, StartServer
     from helpers.process import PythonProcess
@@ -321,6 +322,25 @@ def test_a_server_that_dies_is_an_error(python: StartPython) -> None:
     assert announced["url"] in one_line(result.stderr)
 
 
+def test_server_with_tls_lets_in_whom_it_knows(python: StartPython, cli: Cli, tmp_path: Path) -> None:
+    assert cli("certs", "init", str(tmp_path)).code == Exit.DONE
+    assert cli("certs", "issue", str(tmp_path), "web").code == Exit.DONE
+    process = python(CLI, "server", "--port=0", "--json", f"--tls={tmp_path}")
+    url = json.loads(process.wait_line(""))["url"]
+    assert url.startswith("tls://")
+    authority = f"--tls-ca={tmp_path / 'ca.pem'}"
+    ours = (f"--tls-cert={tmp_path / 'web.pem'}", f"--tls-key={tmp_path / 'web.key'}")
+    assert cli("pub", "events.new", "1", f"--url={url}", authority, *ours).code == Exit.DONE
+    assert cli("pub", "other", "1", f"--url={url}", authority, *ours).code == Exit.FAILED
+    assert cli("pub", "events.new", "1", f"--url={url}", authority).code == Exit.NOT_CONNECTED
+
+
+def test_a_configuration_and_tls_do_not_go_together(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text("")
+    assert cli("server", f"--tls={tmp_path}", f"--config={config}").code == Exit.USAGE
+
+
 def test_a_missing_nats_server_is_one_line(python: StartPython) -> None:
     result = python(CLI, "server", env={"LIGHTLINK_NATS_SERVER": "/nowhere/nats-server"}).wait()
     assert result.returncode == Exit.FAILED
@@ -368,7 +388,7 @@ def test_a_certificate_without_its_key_is_a_usage_error(cli: Cli, tmp_path_facto
 # The command as a whole
 
 
-@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(cli: Cli, name: str) -> None:
     result = cli(name, "--help")
     assert result.code == Exit.DONE
