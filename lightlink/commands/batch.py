@@ -39,6 +39,7 @@ class Batch:
         self._cancel_command = cancel
         self._cancelled = False
         self._ended: list[Command] = []
+        self._stored = 0
         self._changed = Condition()
 
     def __len__(self) -> int:
@@ -74,6 +75,14 @@ class Batch:
         self.wait(timeout)
         return {promise.client_id: promise.command() for promise in list(self.promises)}
 
+    def wait_stored(self, timeout: float) -> bool:
+        """Wait until all commands sent so far are stored, so that every manager sees them; tell whether they are.
+
+        ``timeout`` in seconds.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stored >= len(self.promises), timeout)
+
     def cancel(self, reason: str = "") -> int:
         """Send no more, and cancel what has not ended; return how many were cancelled."""
         self._cancelled = True
@@ -101,6 +110,12 @@ class Batch:
     def sent(self, promise: CommandPromise) -> None:
         """Take note of a command that is on its way."""
         self.promises.append(promise)
+
+    def stored(self) -> None:
+        """Take note that a command is stored, or never will be."""
+        with self._changed:
+            self._stored += 1
+            self._changed.notify_all()
 
     def ended(self, command: Command) -> None:
         """Take note of a command's end."""
@@ -180,6 +195,8 @@ class Rollout:
         if error is not None and not isinstance(error, Conflict):
             _log.warning("lightlink: command %s to %s was not stored: %s", record.command_id, record.client_id, error)
             self._pool.put(self._store_again, record, error)
+        else:
+            self._batch.stored()
 
     def _store_again(self, record: RequestRecord, error: Exception) -> None:
         """Under the same id a request is stored once, however often it is asked for."""
@@ -189,6 +206,8 @@ class Rollout:
             promise = self._follower.open(record)
             self._follower.discard(promise, exc)
             _log.error("lightlink: command %s was not sent: %s (at first: %s)", record.command_id, exc, error)
+        finally:
+            self._batch.stored()
 
     def _on_end(self, promise: CommandPromise) -> None:
         command = promise.command()

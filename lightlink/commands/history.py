@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -26,6 +27,8 @@ MAX_LIMIT = 1000
 _AUDIT_BLOCK = 1000
 # How many times as wide as the last the next stretch of the stream is, when a page is not full yet.
 _WIDEN = 4
+# How far the clocks of the managers and of the server may be apart.
+_CLOCKS_APART = timedelta(minutes=10)
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +45,13 @@ class Filter:
     def __attrs_post_init__(self) -> None:
         if self.status is not None and self.status not in model.STATUSES:
             raise InvalidOption("status", f"must be one of {', '.join(model.STATUSES)}", self.status)
+
+    @property
+    def earliest(self) -> datetime | None:
+        """Before when, by the server's clock, nothing that passes was stored; None when that is not known."""
+        made_at = None if self.batch_id is None else schema.batch_made_at(self.batch_id)
+        bounds = [bound for bound in (self.since, made_at) if bound is not None]
+        return max(bounds) - _CLOCKS_APART if bounds else None
 
     def wants(self, request: RequestRecord) -> bool:
         """Tell whether a request passes, its status left aside."""
@@ -81,6 +91,8 @@ def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | 
         stretch = read_block(store, schema.REQUESTS, [pattern], low, before, timeout)
         found += _matching(store, stretch, wanted)
         before, width = low, width * _WIDEN
+        if wanted.earliest is not None and stretch and stretch[0].created < wanted.earliest:
+            break
     page = found[:limit]
     return Page([command for _, command in page], str(page[-1][0]) if len(found) > limit else None)
 

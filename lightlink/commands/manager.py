@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,9 @@ class CommandManager:
         sweep_interval: float | None = 5.0,
     ) -> None:
         self.name = name or client.options.name
+        self._client = client
+        self._sweep_interval = sweep_interval
+        self._pid = os.getpid()
         self._timeout = client.options.timeout
         connection = client._connection
         self._connection = connection
@@ -82,17 +86,19 @@ class CommandManager:
         priority: int = 0,
         idempotency_key: str | None = None,
         queue: bool = True,
+        issued_by: str | None = None,
     ) -> CommandPromise:
         """Send a command to an agent, which may be offline, and return a promise once the request is stored.
 
         ``payload`` is what the agent's handler is given, by name. The command is over ``timeout`` seconds from now at
         the latest. Of those waiting, a higher ``priority`` goes first. With an ``idempotency_key``, sending again
-        returns the first command. ``queue=False`` refuses a client that is not online.
+        returns the first command. ``queue=False`` refuses a client that is not online. ``issued_by`` is who asked for
+        it, by default this manager.
 
         Raises InvalidName, InvalidOption, EncodeError, PayloadTooLarge, AgentOffline, StoreUnavailable,
         PermissionDenied, ClosedError.
         """
-        record = self._record(client_id, command_type, payload, timeout, priority, None, idempotency_key)
+        record = self._record(client_id, command_type, payload, timeout, priority, None, idempotency_key, issued_by)
         self._refuse_closed()
         if not queue and self._store.read_presence(client_id)[0] is None:
             raise AgentOffline(client_id)
@@ -119,6 +125,7 @@ class CommandManager:
         priority: int = 0,
         max_concurrency: int | None = None,
         max_failures: int | None = None,
+        issued_by: str | None = None,
     ) -> Batch:
         """Send a command to many agents: to ``client_ids``, or to those online that carry all ``labels``.
 
@@ -130,9 +137,12 @@ class CommandManager:
         for option, value, least in (("max_concurrency", max_concurrency, 1), ("max_failures", max_failures, 0)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InvalidOption(option, f"must be a whole number from {least}", value)
-        batch_id = codec.new_id()
+        batch_id = schema.new_batch_id()
         encoded = _encoded(payload, command_type)
-        records = [self._record(target, command_type, encoded, timeout, priority, batch_id, None) for target in targets]
+        records = [
+            self._record(target, command_type, encoded, timeout, priority, batch_id, None, issued_by)
+            for target in targets
+        ]
         self._store.ensure_consumers(targets)
         batch = Batch(batch_id, records, self.cancel)
         Rollout(batch, self._store, self._follower, self._pool, max_concurrency, max_failures).start()
@@ -191,10 +201,11 @@ class CommandManager:
 
     # Cancelling -----------------------------------------------------------------------------------------------------
 
-    def cancel(self, command_id: str, reason: str = "") -> Command:
+    def cancel(self, command_id: str, reason: str = "", *, issued_by: str | None = None) -> Command:
         """Cancel a command: a pending one ends as failed / cancelled; one that runs is told, and may heed it.
 
-        Returns the command as it stands then. Raises CommandNotFound, CommandEnded.
+        ``issued_by`` is who asked for it, by default this manager. Returns the command as it stands then. Raises
+        CommandNotFound, CommandEnded.
         """
         request = self._find(command_id)
         while True:
@@ -203,7 +214,7 @@ class CommandManager:
             command = model.fold(request, status, at)
             if command.ended:
                 raise CommandEnded(command)
-            record = model.cancelled(status, at, self.name, reason)
+            record = model.cancelled(status, at, issued_by or self.name, reason)
             try:
                 self._store.write_status(request.client_id, request.command_id, record, revision)
             except Conflict:
@@ -215,7 +226,14 @@ class CommandManager:
     # Messages -------------------------------------------------------------------------------------------------------
 
     def message(
-        self, client_id: str, message_type: str, payload: Any = None, *, wait_ack: bool = False, timeout: float = 5.0
+        self,
+        client_id: str,
+        message_type: str,
+        payload: Any = None,
+        *,
+        wait_ack: bool = False,
+        timeout: float = 5.0,
+        issued_by: str | None = None,
     ) -> Receipt:
         """Send a message, which is not stored, to an agent that is online; see `Agent.on_message`.
 
@@ -224,18 +242,30 @@ class CommandManager:
         StoreUnavailable.
         """
         self._refuse_closed()
-        return self._messenger.send(client_id, message_type, payload, wait_ack, seconds("timeout", timeout))
+        message = self._messenger.compose(message_type, payload, wait_ack, issued_by)
+        return self._messenger.send(client_id, message, seconds("timeout", timeout))
 
-    def broadcast(self, message_type: str, payload: Any = None, *, timeout: float = 2.0) -> Receipt:
+    def broadcast(
+        self, message_type: str, payload: Any = None, *, timeout: float = 2.0, issued_by: str | None = None
+    ) -> Receipt:
         """Send a message, which is not stored, to all agents; returns which have it, after ``timeout`` seconds at most.
 
         Raises the errors of `message`, but for AgentOffline and MessageTimeout.
         """
         self._refuse_closed()
         online = [presence.client_id for presence in self.clients()]
-        return self._messenger.broadcast(message_type, payload, online, seconds("timeout", timeout))
+        message = self._messenger.compose(message_type, payload, False, issued_by)
+        return self._messenger.broadcast(message, online, seconds("timeout", timeout))
 
     # Lifetime -------------------------------------------------------------------------------------------------------
+
+    def for_this_process(self) -> CommandManager:
+        """Return this manager or, in a forked child, a new one like it: a manager follows in its own process only."""
+        if self._pid == os.getpid():
+            return self
+        return CommandManager(
+            self._client, name=self.name, store=self._store.options, sweep_interval=self._sweep_interval
+        )
 
     def close(self) -> None:
         """Stop following; commands go on, and other managers see them. Idempotent."""
@@ -268,14 +298,16 @@ class CommandManager:
         priority: int,
         batch_id: str | None,
         key: str | None,
+        issued_by: str | None,
     ) -> RequestRecord:
         subjects.client_id(client_id)
         if not isinstance(command_type, str) or not command_type:
             raise InvalidOption("command type", "must be text", command_type)
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidOption("priority", "must be a whole number", priority)
+        caller = issued_by or self.name
         return RequestRecord(
-            command_id=codec.new_id() if key is None else str(uuid.uuid5(_NAMESPACE, f"{self.name}\0{key}")),
+            command_id=codec.new_id() if key is None else str(uuid.uuid5(_NAMESPACE, f"{caller}\0{key}")),
             client_id=client_id,
             command_type=command_type,
             created_at=model.now(),
@@ -283,7 +315,7 @@ class CommandManager:
             payload=payload if isinstance(payload, msgspec.Raw) else _encoded(payload, command_type),
             priority=priority,
             batch_id=batch_id,
-            issued_by=self.name,
+            issued_by=caller,
             idempotency_key=key,
         )
 

@@ -125,10 +125,9 @@ class Messenger:
         self._route: Any = None
         self._lock = Condition()
 
-    def send(self, client_id: str, message_type: str, payload: Any, wait_ack: bool, timeout: float) -> Receipt:
+    def send(self, client_id: str, message: AgentMessage, timeout: float) -> Receipt:
         """Send to one agent; raises AgentOffline, MessageTimeout, StoreUnavailable and the errors of publishing."""
         subject = message_subject(client_id)
-        message = self._message(message_type, payload, wait_ack)
         sent = _Sent(message, frozenset({client_id}))
         try:
             self._exchange(subject, sent, timeout)
@@ -140,9 +139,9 @@ class Messenger:
             raise AgentOffline(client_id)
         return sent.receipt()
 
-    def broadcast(self, message_type: str, payload: Any, online: Iterable[str], timeout: float) -> Receipt:
+    def broadcast(self, message: AgentMessage, online: Iterable[str], timeout: float) -> Receipt:
         """Send to all agents, and wait until all that are ``online`` have answered, at most ``timeout`` seconds."""
-        sent = _Sent(self._message(message_type, payload, False), frozenset(online))
+        sent = _Sent(message, frozenset(online))
         try:
             self._exchange(BROADCAST, sent, timeout)
         except NoReply as exc:
@@ -159,7 +158,8 @@ class Messenger:
         for sent in list(self._open.values()):
             sent.finish(ClosedError("the command manager"))
 
-    def _message(self, message_type: str, payload: Any, wait_ack: bool) -> AgentMessage:
+    def compose(self, message_type: str, payload: Any, wait_ack: bool, issued_by: str | None) -> AgentMessage:
+        """Return a message in the name of ``issued_by``, by default the manager's; raises InvalidOption."""
         if not isinstance(message_type, str) or not message_type:
             raise InvalidOption("message type", "must be text", message_type)
         return AgentMessage(
@@ -167,7 +167,7 @@ class Messenger:
             type=message_type,
             payload=payload,
             sent_at=now(),
-            issued_by=self._name,
+            issued_by=issued_by or self._name,
             wait_ack=wait_ack,
         )
 

@@ -99,7 +99,12 @@ class Claim:
     def _write(self, basis: int) -> int:
         in_flight, queued = self._load()
         self._presence = msgspec.structs.replace(
-            self._presence, last_heartbeat=now().isoformat(), in_flight=in_flight, queued=queued
+            self._presence,
+            last_heartbeat=now().isoformat(),
+            # The server tells each client from where it sees it come.
+            remote_addr=self._store.connection.session.nc._server_info.get("client_ip", ""),
+            in_flight=in_flight,
+            queued=queued,
         )
         return self._store.write_presence(self._presence, basis)
 

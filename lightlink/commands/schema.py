@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import uuid
+from datetime import datetime, timezone
 from typing import Any
 
 import attrs
 from attrs import validators
 
-from lightlink import subjects
+from lightlink import codec, subjects
 from lightlink.errors import InvalidName
 
 REQUESTS = "LIGHTLINK_COMMANDS"
@@ -89,6 +92,21 @@ def command_id(text: str) -> str:
         return subjects.client_id(text)
     except InvalidName as exc:
         raise InvalidName("command id", text, exc.reason) from None
+
+
+def new_batch_id() -> str:
+    """Return the id of a new batch, which tells when it was made: a UUID of version 7 (RFC 9562)."""
+    digits = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7{codec.new_id()[15:]}"
+
+
+def batch_made_at(batch_id: str) -> datetime | None:
+    """Return when a batch was made, None when its id does not tell."""
+    try:
+        number = uuid.UUID(batch_id)
+    except ValueError:
+        return None
+    return datetime.fromtimestamp((number.int >> 80) / 1000, timezone.utc) if number.version == 7 else None
 
 
 def streams(options: StoreOptions) -> list[dict[str, Any]]:
