@@ -34,9 +34,9 @@ class StateWatch(Generic[T]):
     """The values whose keys match a pattern, made by `StateBucket.watch` and `Client.watch_state`.
 
     First come the values as they are, then every change in order, deletes included. An outage or a restart of the
-    server delays changes; it neither loses the last one of any key nor repeats one. Of a key that changed several times
-    meanwhile only as many changes come as the bucket keeps. A value that cannot be decoded goes to the error hook, and
-    the watch goes on. It belongs to the process that made it.
+    server delays changes; it neither loses the last one of any key nor repeats one. Of a key that changes faster than
+    its changes are read, as many come as the bucket keeps (``history``), always the last. A value that cannot be
+    decoded goes to the error hook, and the watch goes on. It belongs to the process that made it.
     """
 
     def __init__(
@@ -189,8 +189,7 @@ class StateWatch(Generic[T]):
             self._handler(change)
         except Exception as exc:
             _log.exception("lightlink: the handler of the watch on %r failed", self.pattern)
-            if self._connection.options.on_error is not None:
-                self._connection.report(exc)
+            self._connection.tell_hook(exc)
 
     def _read(self, delivery: Delivery | None) -> StateChange[T] | None:
         if delivery is None:
