@@ -45,6 +45,7 @@ from lightlink.files import FileInfo, FileStore
 from lightlink.message import Message
 from lightlink.options import TLS, ConnectOptions
 from lightlink.request import Request
+from lightlink.retry import Retry
 from lightlink.rpc import ServiceProxy
 from lightlink.runtime.connection import Status
 from lightlink.server import EmbeddedServer
@@ -92,6 +93,7 @@ __all__ = [
     "PermissionDenied",
     "RemoteError",
     "Request",
+    "Retry",
     "RevisionConflict",
     "ServerError",
     "Service",

@@ -10,6 +10,7 @@ from lightlink import codec, subjects
 from lightlink.errors import InvalidOption
 from lightlink.files import FileStore
 from lightlink.options import ConnectOptions, seconds
+from lightlink.retry import Retry
 from lightlink.rpc import Caller, ServiceProxy
 from lightlink.runtime.connection import Connection, Status
 from lightlink.state import DEFAULT_BUCKET, MISSING, BucketOptions, StateBucket, StateChange, StateWatch
@@ -31,7 +32,7 @@ def connect(url: str | Sequence[str] | None = None, *, context: str | None = Non
 
     ``url`` is one server, several separated by commas, or a list; without it ``LIGHTLINK_URL``, ``NATS_URL``, the
     selected NATS context (or the one named by ``context``) and ``nats://127.0.0.1:4222`` are looked at in this order.
-    ``options`` are those of `ConnectOptions`: name, user, password, token, creds, nkey, tls, timeout, connect_timeout, ...
+    ``options`` are those of `ConnectOptions`: name, user, password, token, creds, nkey, tls, timeout, ...
 
     Raises ConnectError when no server can be reached within ``connect_timeout`` seconds, AuthenticationError when it
     refuses us, InvalidOption.
@@ -94,17 +95,25 @@ class Client:
     # RPC ------------------------------------------------------------------------------------------------------------
 
     def call(
-        self, service: str, method: str, args: Any = None, *, timeout: float | None = None, returns: Any = Any
+        self,
+        service: str,
+        method: str,
+        args: Any = None,
+        *,
+        timeout: float | None = None,
+        returns: Any = Any,
+        retry: Retry | None = None,
     ) -> Any:
         """Call a method of a service and return its result.
 
         ``args`` maps argument names to values (a dict, or an attrs or dataclass instance). ``timeout`` is in seconds.
-        ``returns`` is a type to convert the result to.
+        ``returns`` is a type to convert the result to. ``retry`` says when the call is made again, each time with the
+        full timeout; by default it is not.
 
         Raises ServiceUnavailable, CallTimeout, RemoteError (MethodNotFound, InvalidArguments, ServiceBusy,
         DeadlineExceeded, HandlerError), DecodeError, EncodeError, PayloadTooLarge, InvalidName, ClosedError.
         """
-        return self._caller.call(service, method, args, timeout, returns)
+        return self._caller.call(service, method, args, timeout, returns, retry)
 
     def submit(
         self, service: str, method: str, args: Any = None, *, timeout: float | None = None, returns: Any = Any

@@ -211,7 +211,8 @@ class RemoteError(CallError):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.service}.{self.method}: {self.message}"
+        # The text a service sends names the method for whoever sees nothing else; once is enough here.
+        return f"{self.service}.{self.method}: {self.message.removeprefix(f'{self.method}: ')}"
 
 
 class MethodNotFound(RemoteError):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from lightlink import codec, subjects
 from lightlink.errors import (
+    CallError,
     CallTimeout,
     DeadlineExceeded,
     DecodeError,
@@ -19,6 +24,7 @@ from lightlink.errors import (
     ServiceUnavailable,
 )
 from lightlink.options import seconds
+from lightlink.retry import DID_NOT_RUN, Retry
 from lightlink.runtime.connection import NoReply
 
 if TYPE_CHECKING:
@@ -37,16 +43,67 @@ _ERROR_OF_CODE: dict[str, type[RemoteError]] = {
 }
 
 
+class EndpointInfo(msgspec.Struct):
+    """What a service says of one of its methods (ADR-32)."""
+
+    name: str
+    metadata: dict[str, str] = {}
+
+
+class ServiceInfo(msgspec.Struct):
+    """What a service says of itself (ADR-32), as far as it matters here."""
+
+    endpoints: list[EndpointInfo] = []
+
+
 class Caller:
     """Makes calls over a connection. ``timeout`` is the default, in seconds."""
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._idempotent: dict[tuple[str, str], bool] = {}
 
-    def call(self, service: str, method: str, args: Any, timeout: float | None, returns: Any) -> Any:
+    def call(
+        self, service: str, method: str, args: Any, timeout: float | None, returns: Any, retry: Retry | None = None
+    ) -> Any:
         """Call a method and return its result; see `Client.call`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        if retry is None:
+            return self._call_once(service, method, args, limit, returns)
+        for attempt in itertools.count(1):
+            try:
+                return self._call_once(service, method, args, limit, returns)
+            except CallError as exc:
+                if not retry.wants(exc, attempt) or not self._may_repeat(exc, service, method, retry, limit):
+                    raise
+            time.sleep(retry.pause(attempt))
+        raise AssertionError("unreachable")
+
+    def _may_repeat(self, error: CallError, service: str, method: str, retry: Retry, timeout: float) -> bool:
+        """Tell whether repeating a call does no harm: it did not run, or running it twice is declared harmless."""
+        if isinstance(error, DID_NOT_RUN) or retry.idempotent:
+            return True
+        if (service, method) not in self._idempotent:
+            self._idempotent[service, method] = self._ask_whether_idempotent(service, method, timeout)
+        return self._idempotent[service, method]
+
+    def _ask_whether_idempotent(self, service: str, method: str, timeout: float) -> bool:
+        """Ask one instance of the service what it says of its method (service discovery, ADR-32)."""
+        subject = f"$SRV.INFO.{service}"
+        try:
+            waiter = self._connection.request(subject.encode(), b"", timeout)
+        except NoReply:
+            return False
+        if codec.is_no_responders(waiter.data, waiter.headers):
+            return False
+        try:
+            info = codec.decode(waiter.data, subject, ServiceInfo)
+        except DecodeError:
+            return False  # it does not say so in words that we know
+        return any(e.name == method and e.metadata.get("idempotent") == "true" for e in info.endpoints)
+
+    def _call_once(self, service: str, method: str, args: Any, limit: float, returns: Any) -> Any:
         subject = subjects.call_subject(service, method)
         request_id = codec.new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)

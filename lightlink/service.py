@@ -6,7 +6,7 @@ import enum
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink import codec, subjects
 from lightlink.client import Client, connect
@@ -83,7 +83,15 @@ class Service:
 
     # Registering ----------------------------------------------------------------------------------------------------
 
-    def rpc(self, name: Any = None, *, metadata: Mapping[str, str] | None = None) -> Any:
+    @overload
+    def rpc(self, name: Handler) -> Handler: ...
+    @overload
+    def rpc(
+        self, name: str | None = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> Callable[[Handler], Handler]: ...
+    def rpc(
+        self, name: Any = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> Any:
         """Register the decorated function as a method: ``@service.rpc`` or ``@service.rpc("getUser")``.
 
         Without a name the function's own is used. Arguments are bound by name and checked against the annotations. The
@@ -93,20 +101,32 @@ class Service:
             return self.rpc()(name)
 
         def decorate(handler: Handler) -> Handler:
-            self.register(name or handler.__name__, handler, metadata=metadata)
+            self.register(name or handler.__name__, handler, idempotent=idempotent, metadata=metadata)
             return handler
 
         return decorate
 
-    def register(self, name: str, handler: Callable[..., Any], *, metadata: Mapping[str, str] | None = None) -> None:
-        """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken."""
+    def register(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken.
+
+        ``idempotent`` announces that running it twice does no harm, so that callers may repeat a call whose outcome
+        they do not know.
+        """
         self._refuse_after_start(f"method {name!r}")
         subjects.method_name(name)
         if not callable(handler):
             raise InvalidOption("handler", "is not callable", repr(handler))
         if name in self._calls.methods:
             raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
-        self._calls.add(name, handler, metadata or {})
+        announced = {"idempotent": "true"} if idempotent else {}
+        self._calls.add(name, handler, {**announced, **(metadata or {})})
 
     def has_rpc(self, name: str) -> bool:
         """Tell whether a method of this name is registered."""
@@ -148,6 +168,22 @@ class Service:
         return handler
 
     # Lifetime -------------------------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        """How far the service has come."""
+        return self._stage
+
+    def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
+        """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
+
+        Raises NotReady after the start, InvalidOption for a service that was given a client.
+        """
+        self._refuse_after_start("another connection")
+        if isinstance(self._target, Client):
+            raise InvalidOption("url", f"service {self.name!r} was given a client, whose connection is made already")
+        self._target = url or self._target
+        self._options |= {name: value for name, value in options.items() if value is not None}
 
     @property
     def client(self) -> Client:
@@ -251,4 +287,4 @@ class Service:
 
     def _refuse_after_start(self, what: str) -> None:
         if self._stage is not Stage.NEW:
-            raise NotReady(what, f"cannot be registered: service {self.name!r} is {self._stage.value}")
+            raise NotReady(what, f"comes too late: service {self.name!r} is {self._stage.value}")

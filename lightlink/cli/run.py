@@ -75,7 +75,7 @@ def _heed_signals(service: lightlink.Service) -> None:
     def on_signal(number: int, _: FrameType | None) -> NoReturn:
         # `run` has its own handlers while it waits. Before that a signal asks for a stop; after it, during the drain,
         # a second one means that there is no time for that.
-        if service._stage is Stage.RUNNING:
+        if service.stage is Stage.RUNNING:
             raise _AskedToStop
         sys.exit(128 + number)
 
@@ -134,7 +134,4 @@ def _point(service: lightlink.Service, link: Link) -> None:
     settings = link.settings()
     if not settings:
         return
-    if isinstance(service._target, lightlink.Client):
-        raise click.UsageError(f"service {service.name} brings a client of its own, whose connection is made already")
-    service._target = settings.pop("url", service._target)
-    service._options |= settings
+    service.use(settings.pop("url", None), **settings)

@@ -1,0 +1,55 @@
+"""When and how a call is made again."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import attrs
+
+from lightlink.errors import CallError, DeadlineExceeded, InvalidOption, ServiceBusy, ServiceUnavailable
+
+# After these the call certainly did not run.
+DID_NOT_RUN: tuple[type[CallError], ...] = (ServiceUnavailable, ServiceBusy, DeadlineExceeded)
+
+
+def _error_types(value: Any) -> tuple[type[CallError], ...]:
+    return (value,) if isinstance(value, type) else tuple(value)
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """How a call that failed is made again: ``client.call(..., retry=lightlink.Retry(attempts=3))``.
+
+    At most ``attempts`` calls are made in all, each with the full timeout, for the errors named in ``on``. Before the
+    n-th repetition it waits ``backoff * 2**n`` seconds, at most ``backoff_max``, of which a random half is left out.
+
+    An error after which the call may have run (CallTimeout, HandlerError, ...) is repeated only if ``idempotent`` says
+    that running it twice does no harm, or the service says so of the method: ``@service.rpc(idempotent=True)``.
+    """
+
+    attempts: int = attrs.field(default=3)
+    on: tuple[type[CallError], ...] = attrs.field(default=(ServiceUnavailable, ServiceBusy), converter=_error_types)
+    backoff: float = attrs.field(default=0.05)
+    backoff_max: float = attrs.field(default=2.0)
+    idempotent: bool = attrs.field(default=False)
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
+            raise InvalidOption("attempts", "must be a whole number above 0", self.attempts)
+        for name in ("backoff", "backoff_max"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise InvalidOption(name, "must be a number of seconds from 0", value)
+        for error in self.on:
+            if not isinstance(error, type) or not issubclass(error, CallError):
+                raise InvalidOption("on", "must name errors that are CallError", error)
+
+    def wants(self, error: CallError, attempt: int) -> bool:
+        """Tell whether a call that failed at its ``attempt`` (from 1) is to be made again, if it may be."""
+        return attempt < self.attempts and isinstance(error, self.on)
+
+    def pause(self, attempt: int) -> float:
+        """Return the seconds to wait after the failure of an ``attempt`` (from 1)."""
+        longest = min(self.backoff_max, self.backoff * 2.0 ** min(attempt - 1, 32))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
