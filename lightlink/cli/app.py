@@ -17,6 +17,7 @@ COMMANDS = {
     "call": "lightlink.cli.link:call",
     "pub": "lightlink.cli.link:pub",
     "sub": "lightlink.cli.link:sub",
+    "state": "lightlink.cli.state:state",
     "certs": "lightlink.cli.certs:certs",
 }
 

@@ -114,14 +114,20 @@ class StateWatch(Generic[T]):
             raise NoMessage(self._prefix + self.pattern, timeout or 0.0) from None
         return change
 
-    def current(self) -> Iterator[StateChange[T]]:
-        """Yield the values there were at the start, and end; without a handler, before anything else is read."""
+    def current(self, timeout: float | None = None) -> Iterator[StateChange[T]]:
+        """Yield the values there were at the start, and end; for a watch without a handler that was not read before.
+
+        Raises NoMessage when they have not all come within ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
         while not self._is_current:
             try:
-                change = self._next(None)
+                change = self._next(deadline)
             except ClosedError:
                 self._refuse_other_process()
                 return
+            except TimeoutError:
+                raise NoMessage(self._prefix + self.pattern, timeout or 0.0) from None
             if change is not None:
                 yield change
 

@@ -64,10 +64,32 @@ def events(client: lightlink.Client) -> None:
             print(message.subject, message.data)
 
 
+def state(client: lightlink.Client) -> None:
+    """Keep values on the server.
+
+    A value stays until it is overwritten or deleted. A watch tells the values as they are, then every change; a write
+    that is based on an old revision is refused, so nobody's write is lost.
+    """
+    revision = client.set_state("stock.apple", 40)
+    with client.watch_state("stock.*") as stock:
+        client.update_state("stock.apple", 36, revision=revision)
+        client.set_state("stock.pear", 12)
+        seen = {}
+        while seen != {"stock.apple": 36, "stock.pear": 12}:
+            change = stock.get(timeout=5)
+            seen[change.key] = change.value
+        print("the watch saw", seen)
+    try:
+        client.update_state("stock.apple", 39, revision=revision)
+    except lightlink.RevisionConflict as error:
+        print(f"{type(error).__name__}: {error}")
+
+
 # In the order of the demo. A new part of the library gets its chapter here.
 CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     calls,
     errors,
     many,
     events,
+    state,
 )
