@@ -5,6 +5,7 @@ Used for RPC arguments and command payloads alike. The annotations are compiled 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from typing import TYPE_CHECKING, Any, Union, get_type_hints
@@ -37,7 +38,7 @@ class Binder:
         self._handler = handler
         self._injected: dict[str, str] = {}
         self._rest_type: Any = None
-        self._positional: list[str] = []
+        self._positional: dict[str, Any] = {}
         fields = self._read_signature(injected or {})
         self._type = self._compile(fields)
         self._decoder = msgspec.json.Decoder(self._type)
@@ -49,7 +50,9 @@ class Binder:
         return bool(self._injected)
 
     def bind(self, args: bytes) -> dict[str, Any]:
-        """Return keyword arguments from a JSON object; raises BindError."""
+        """Return keyword arguments from a JSON object, in which null stands for none; raises BindError."""
+        if args == b"null":
+            args = b"{}"
         try:
             if self._rest_type is None:
                 bound = self._decoder.decode(args)
@@ -64,22 +67,32 @@ class Binder:
             kwargs[name] = context[key]
         if not self._positional:
             return self._handler(**kwargs)
-        return self._handler(*[kwargs.pop(name) for name in self._positional if name in kwargs], **kwargs)
+        # By place, and then none before the last may be left out.
+        placed = [kwargs.pop(name, default) for name, default in self._positional.items()]
+        return self._handler(*placed, **kwargs)
 
     def _bind_with_rest(self, args: bytes) -> dict[str, Any]:
         given = msgspec.json.decode(args, type=dict[str, Any])
-        bound = msgspec.convert(given, self._type)
+        bound = msgspec.convert(given, self._type, str_keys=True)
         kwargs = {name: value for name in self._names if (value := getattr(bound, name)) is not msgspec.UNSET}
         for name, value in given.items():
-            if name not in kwargs and name not in self._injected:
-                kwargs[name] = value if self._rest_type is Any else msgspec.convert(value, self._rest_type)
+            if name in self._injected:
+                raise BindError(f"unknown argument {name!r}")
+            if name not in kwargs:
+                kwargs[name] = self._convert_rest(name, value)
         return kwargs
+
+    def _convert_rest(self, name: str, value: Any) -> Any:
+        if self._rest_type is Any:
+            return value
+        try:
+            return msgspec.convert(value, self._rest_type, str_keys=True)
+        except msgspec.ValidationError as exc:
+            raise BindError(f"argument {name!r}: {_lower_first(str(exc))}") from exc
 
     def _read_signature(self, injected: Mapping[type, str]) -> list[tuple[str, Any, Any]]:
         """Return a (name, type, default) for each argument."""
-        if inspect.iscoroutinefunction(self._handler):
-            raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", self._name)
-        hints = _type_hints(self._handler)
+        hints = read_annotations(self._handler)
         fields: list[tuple[str, Any, Any]] = []
         for parameter in inspect.signature(self._handler).parameters.values():
             annotation = hints.get(parameter.name, Any)
@@ -89,13 +102,14 @@ class Binder:
                 self._rest_type = annotation
                 continue
             if parameter.kind is parameter.POSITIONAL_ONLY:
-                self._positional.append(parameter.name)
+                self._positional[parameter.name] = parameter.default
             if isinstance(annotation, type) and annotation in injected:
                 self._injected[parameter.name] = injected[annotation]
             elif parameter.default is parameter.empty:
                 fields.append((parameter.name, annotation, msgspec.NODEFAULT))
             else:
-                fields.append((parameter.name, Union[annotation, msgspec.UnsetType], msgspec.UNSET))
+                optional: Any = Union[annotation, msgspec.UnsetType]  # noqa: UP007 - not everything knows `|`
+                fields.append((parameter.name, optional, msgspec.UNSET))
         return fields
 
     def _compile(self, fields: list[tuple[str, Any, Any]]) -> Any:
@@ -110,16 +124,36 @@ class Binder:
 
     @property
     def _name(self) -> str:
-        return getattr(self._handler, "__qualname__", repr(self._handler))
+        return handler_name(self._handler)
 
 
-def _type_hints(handler: Callable[..., Any]) -> dict[str, Any]:
-    target = handler if inspect.isroutine(handler) else type(handler).__call__
+def handler_name(handler: Any) -> str:
+    """Return what to call a handler in a message."""
+    return getattr(handler, "__qualname__", None) or repr(handler)
+
+
+def read_annotations(handler: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a handler: a function, a method, a partial, a class or an object to be called.
+
+    Raises InvalidOption for what is not callable, for a coroutine function, and for annotations that name what cannot
+    be found, such as a class local to a function.
+    """
+    if not callable(handler):
+        raise InvalidOption("handler", "is not callable", handler_name(handler))
+    target: Any = handler
+    while isinstance(target, functools.partial):
+        target = target.func
+    if isinstance(target, type):
+        target = target.__init__  # type: ignore[misc]  # its signature is that of the class
+    elif not inspect.isroutine(target):
+        target = type(target).__call__
+    if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
+        raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", handler_name(handler))
     try:
         return get_type_hints(target, include_extras=True)
     except (NameError, TypeError) as exc:
-        name = getattr(handler, "__qualname__", repr(handler))
-        raise InvalidOption("handler", f"its annotations cannot be read: {exc}", name) from exc
+        reason = f"its annotations cannot be read: {exc}"
+        raise InvalidOption("handler", reason, handler_name(handler)) from exc
 
 
 def _explain(problem: str) -> str:
@@ -130,7 +164,11 @@ def _explain(problem: str) -> str:
         return f"unknown argument {match['name']!r}"
     if match := _AT_ARGUMENT.match(problem):
         where = f" (at {match['name']}{match['rest']})" if match["rest"] else ""
-        return f"argument {match['name']!r}: {match['problem'][0].lower()}{match['problem'][1:]}{where}"
+        return f"argument {match['name']!r}: {_lower_first(match['problem'])}{where}"
     if problem == "Expected `object`, got `array`":
         return "arguments must be an object with a name for each, not an array"
-    return f"arguments: {problem}"
+    return f"arguments: {_lower_first(problem)}"
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

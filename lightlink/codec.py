@@ -15,7 +15,7 @@ import msgspec
 from lightlink.errors import DecodeError, EncodeError, InvalidName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -128,6 +128,19 @@ def decode(data: bytes, subject: str, as_type: Any = Any) -> Any:
         return msgspec.json.decode(data, type=as_type)
     except _DECODE_FAILURES as exc:
         raise DecodeError(subject, str(exc) or type(exc).__name__, data[:64]) from exc
+
+
+def decoder(as_type: Any) -> Callable[[bytes, str], Any]:
+    """Return a function like `decode` that converts to ``as_type``; raises TypeError for a type that cannot be."""
+    decode_typed = _decoder.decode if as_type is Any else msgspec.json.Decoder(as_type).decode
+
+    def decode_or_explain(data: bytes, subject: str) -> Any:
+        try:
+            return decode_typed(data)
+        except _DECODE_FAILURES as exc:
+            raise DecodeError(subject, str(exc) or type(exc).__name__, data[:64]) from exc
+
+    return decode_or_explain
 
 
 def encode_request(request_id: str, method: str, args: Any) -> bytes:

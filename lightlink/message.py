@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from lightlink import codec
+from lightlink.binding import handler_name, read_annotations
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -31,39 +32,34 @@ class Message:
 Arrival = tuple[bytes, bytes, bytes, "bytes | None"]
 
 
-def read_arrival(arrival: Arrival, raw: bool, as_type: Any = Any) -> Message:
-    """Return the message; raises DecodeError when it is not JSON or does not fit ``as_type``."""
+def read_arrival(arrival: Arrival, raw: bool) -> Message:
+    """Return the message; raises DecodeError when it is not JSON."""
     subject, reply, payload, headers = arrival
     name = subject.decode("utf-8", "replace")
-    data = payload if raw else codec.decode(payload, name, as_type)
-    return Message(name, data, codec.decode_headers(headers), reply.decode())
+    data = payload if raw else codec.decode(payload, name)
+    return Message(name, data, codec.decode_headers(headers), reply.decode("utf-8", "replace"))
 
 
 def adapt_handler(handler: Callable[[Any], object], raw: bool) -> Callable[[Arrival], object]:
     """Return a function that reads an arrival and calls ``handler`` with what its parameter is annotated as.
 
     Annotated `Message`, it gets the message; annotated with another type, the data converted to that type; else the
-    data. Raises InvalidOption when it does not take exactly one argument.
+    data. Raises InvalidOption when it does not take exactly one argument, or when its type cannot be converted to.
     """
     wanted = _parameter_type(handler)
     if wanted is Message:
         return lambda arrival: handler(read_arrival(arrival, raw))
-    as_type = Any if raw else wanted
-
-    def handle(arrival: Arrival) -> object:
-        subject, _, payload, _ = arrival
-        data = payload if raw else codec.decode(payload, subject.decode("utf-8", "replace"), as_type)
-        return handler(data)
-
-    return handle
+    if raw:
+        return lambda arrival: handler(arrival[2])
+    try:
+        decode = codec.decoder(wanted)
+    except TypeError as exc:
+        raise InvalidOption("handler", f"its annotation cannot be checked: {exc}", handler_name(handler)) from exc
+    return lambda arrival: handler(decode(arrival[2], arrival[0].decode("utf-8", "replace")))
 
 
 def _parameter_type(handler: Callable[..., object]) -> Any:
-    name = getattr(handler, "__qualname__", repr(handler))
-    if not callable(handler):
-        raise InvalidOption("handler", "is not callable", name)
-    if inspect.iscoroutinefunction(handler):
-        raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", name)
+    hints = read_annotations(handler)
     try:
         signature = inspect.signature(handler)
     except ValueError:  # a built-in such as print or list.append does not tell
@@ -71,10 +67,7 @@ def _parameter_type(handler: Callable[..., object]) -> Any:
     try:
         signature.bind(None)
     except TypeError:
-        raise InvalidOption("handler", f"must take one argument, the message; it takes {signature}", name) from None
+        reason = f"must take one argument, the message; it takes {signature}"
+        raise InvalidOption("handler", reason, handler_name(handler)) from None
     first = next(iter(signature.parameters.values()))
-    try:
-        hints = get_type_hints(handler if inspect.isroutine(handler) else type(handler).__call__, include_extras=True)
-    except (NameError, TypeError) as exc:
-        raise InvalidOption("handler", f"its annotations cannot be read: {exc}", name) from exc
     return Any if first.kind is first.VAR_POSITIONAL else hints.get(first.name, Any)

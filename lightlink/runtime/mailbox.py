@@ -17,6 +17,7 @@ _log = logging.getLogger("lightlink")
 
 # A mailbox with much to do lets the others have a turn after this many messages.
 _TURN = 64
+_NOTHING = object()
 
 
 class Closed(Exception):
@@ -68,6 +69,11 @@ class MessageQueue:
         """Tell that nothing is left to wait for: what is queued belongs to the reader."""
         return True
 
+    @property
+    def half_empty(self) -> bool:
+        """Whether there is room for half of what it may hold."""
+        return len(self._waiting) <= self._max_messages // 2 and self._bytes <= self._max_bytes // 2
+
     def __len__(self) -> int:
         return len(self._waiting)
 
@@ -116,37 +122,61 @@ class Mailbox:
         """Take no more, and forget what waits."""
         with self._changed:
             self._closed = True
-            self._waiting.clear()
-            self._bytes = 0
+            self._forget()
 
     def drain(self, timeout: float) -> bool:
         """Wait until all that was put is handled; tell whether it was within ``timeout`` seconds.
 
-        Called by the handler itself, it does not wait for that handler's own message.
+        Called by the handler itself, which what waits would have to wait for, it forgets what waits.
         """
         own = threading.get_ident()
         with self._changed:
+            if own in self._busy:
+                self._forget()
             return self._changed.wait_for(lambda: not self._waiting and not self._busy - {own}, max(timeout, 0))
+
+    @property
+    def half_empty(self) -> bool:
+        """Whether there is room for half of what it may hold."""
+        return len(self._waiting) <= self._max_messages // 2 and self._bytes <= self._max_bytes // 2
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._bytes = 0
+
     def _run(self) -> None:
-        own = threading.get_ident()
         for _ in range(_TURN):
-            with self._changed:
-                self._busy.discard(own)
-                if not self._waiting:
-                    self._running -= 1
-                    self._changed.notify_all()
-                    return
-                item, size = self._waiting.popleft()
-                self._bytes -= size
-                self._busy.add(own)
+            item = self._next()
+            if item is _NOTHING:
+                return
             try:
                 self._handle(item)
             except BaseException:
                 _log.exception("lightlink: a handler failed on %s", threading.current_thread().name)
+            # Otherwise the last message would live until the next one comes.
+            del item
+        with self._changed:
+            self._busy.discard(threading.get_ident())
+            if self._waiting:
+                self._pool.put(self._run)
+            else:
+                self._rest()
+
+    def _next(self) -> Any:
+        own = threading.get_ident()
         with self._changed:
             self._busy.discard(own)
-        self._pool.put(self._run)
+            if not self._waiting:
+                self._rest()
+                return _NOTHING
+            item, size = self._waiting.popleft()
+            self._bytes -= size
+            self._busy.add(own)
+            return item
+
+    def _rest(self) -> None:
+        self._running -= 1
+        self._changed.notify_all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
+
+from lightlink.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from lightlink.runtime.connection import Connection
@@ -15,33 +16,28 @@ if TYPE_CHECKING:
 _EXIT_SECONDS = 0.5
 _EXIT_SECONDS_EACH = 0.05
 
-# Keyed by id, and not a WeakSet, because that cannot be copied while another thread adds to it.
-_live: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
+_live: Registry[Connection] = Registry()
 # A parent's sessions, kept in the child so that no destructor runs on what belongs to the parent.
 _inherited: list[Any] = []
 
 
 def watch(connection: Connection) -> None:
     """Have a connection told of forks and of the interpreter's exit."""
-    _live[id(connection)] = connection
+    _live.add(connection)
 
 
 def unwatch(connection: Connection) -> None:
     """Leave a connection alone from now on."""
-    _live.pop(id(connection), None)
-
-
-def _connections() -> list[Connection]:
-    return [connection for reference in _live.valuerefs() if (connection := reference()) is not None]
+    _live.discard(connection)
 
 
 def _after_fork_in_child() -> None:
-    _inherited.extend(connection.forget_parent() for connection in _connections())
+    _inherited.extend(connection.forget_parent() for connection in _live)
 
 
 def _at_exit() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS
-    for connection in _connections():
+    for connection in _live:
         connection.flush_at_exit(max(deadline - time.monotonic(), _EXIT_SECONDS_EACH))
 
 
