@@ -3,11 +3,13 @@
 from lightlink.client import Client, connect
 from lightlink.errors import (
     AgentInUse,
+    AgentOffline,
     AuthenticationError,
     CallError,
     CallTimeout,
     ClosedError,
     CommandCancelled,
+    CommandEnded,
     CommandError,
     CommandFailed,
     CommandNotFound,
@@ -25,6 +27,7 @@ from lightlink.errors import (
     InvalidRequest,
     LightLinkError,
     LinkError,
+    MessageTimeout,
     MethodNotFound,
     NoMessage,
     NotReady,
@@ -39,6 +42,7 @@ from lightlink.errors import (
     StateError,
     StateNotFound,
     StoredFileNotFound,
+    StoreUnavailable,
     TransferStalled,
 )
 from lightlink.files import FileInfo, FileStore
@@ -56,6 +60,7 @@ from lightlink.subscription import Subscription
 __all__ = [
     "TLS",
     "AgentInUse",
+    "AgentOffline",
     "AuthenticationError",
     "BucketOptions",
     "CallError",
@@ -63,6 +68,7 @@ __all__ = [
     "Client",
     "ClosedError",
     "CommandCancelled",
+    "CommandEnded",
     "CommandError",
     "CommandFailed",
     "CommandNotFound",
@@ -85,6 +91,7 @@ __all__ = [
     "LightLinkError",
     "LinkError",
     "Message",
+    "MessageTimeout",
     "MethodNotFound",
     "NoMessage",
     "NotReady",
@@ -107,6 +114,7 @@ __all__ = [
     "StateNotFound",
     "StateWatch",
     "Status",
+    "StoreUnavailable",
     "StoredFileNotFound",
     "Subscription",
     "TransferStalled",

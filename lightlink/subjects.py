@@ -52,6 +52,7 @@ def queue_group(name: str) -> str:
     """Return the name of a queue group; the empty string means none."""
     if not isinstance(name, str) or _SPACE_OR_CONTROL.search(name):
         raise InvalidName("queue group", name, "must be a string without white space")
+    _encode("queue group", name)
     return name
 
 
@@ -67,10 +68,13 @@ def method_name(name: str) -> str:
     return _token("method name", name)
 
 
-@lru_cache(maxsize=4096)
 def call_subject(service: str, method: str) -> bytes:
     """Return the subject of a call, ``$SRV.<service>.<method>``."""
-    return f"$SRV.{service_name(service)}.{method_name(method)}".encode()
+    try:
+        return _call_subject(service, method)
+    except TypeError:  # not hashable, so one of them is no string
+        service_name(service)
+        raise InvalidName("method name", method, "must be a string") from None
 
 
 def service_subject(service: str) -> str:
@@ -83,24 +87,20 @@ def bucket_name(name: str) -> str:
     return _token("bucket name", name)
 
 
-@lru_cache(maxsize=4096)
 def state_key(key: str) -> str:
-    """Return the key of a value: letters, digits and ``-/_=.``, with no dot at either end and no two in a row (ADR-8)."""
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise InvalidName("key", key, "use letters, digits and - / _ = . only")
-    if key.startswith(".") or key.endswith(".") or ".." in key:
-        raise InvalidName("key", key, "a dot may not stand at an end or beside another")
-    if len(key) > MAX_SUBJECT_BYTES:
-        raise InvalidName("key", key, f"longer than {MAX_SUBJECT_BYTES} bytes")
-    return key
+    """Return the key of a value: letters, digits and ``-/_=.``, a dot neither at an end nor beside another (ADR-8)."""
+    try:
+        return _state_key(key)
+    except TypeError:  # not hashable, so not a string either
+        raise InvalidName("key", key, "must be a string") from None
 
 
 def key_pattern(pattern: str) -> str:
     """Return a pattern of keys, in which a token may be ``*`` and the last one ``>``."""
     subscribe_subject(pattern)
     for token in pattern.split("."):
-        if token not in ("*", ">"):
-            state_key(token)
+        if token not in ("*", ">") and not _KEY.fullmatch(token):
+            raise InvalidName("key pattern", pattern, "use letters, digits and - / _ = . and wildcards only")
     return pattern
 
 
@@ -141,6 +141,22 @@ def _token(kind: str, name: str) -> str:
 
 
 @lru_cache(maxsize=4096)
+def _call_subject(service: str, method: str) -> bytes:
+    return f"$SRV.{service_name(service)}.{method_name(method)}".encode()
+
+
+@lru_cache(maxsize=4096)
+def _state_key(key: str) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidName("key", key, "use letters, digits and - / _ = . only")
+    if key.startswith(".") or key.endswith(".") or ".." in key:
+        raise InvalidName("key", key, "a dot may not stand at an end or beside another")
+    if len(key) > MAX_SUBJECT_BYTES:
+        raise InvalidName("key", key, f"longer than {MAX_SUBJECT_BYTES} bytes")
+    return key
+
+
+@lru_cache(maxsize=4096)
 def _publish_subject(subject: str) -> bytes:
     encoded = _check_tokens("subject", subject)
     if "*" in subject or ">" in subject:
@@ -157,6 +173,10 @@ def _check_tokens(kind: str, name: str) -> bytes:
         raise InvalidName(kind, name, "contains white space or a control character")
     if name.startswith(".") or name.endswith(".") or ".." in name:
         raise InvalidName(kind, name, "has an empty token")
+    return _encode(kind, name)
+
+
+def _encode(kind: str, name: str) -> bytes:
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
