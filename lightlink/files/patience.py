@@ -6,8 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from lightlink.errors import LightLinkError
+from lightlink.errors import ClosedError, LightLinkError
 from lightlink.runtime.jetstream import WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.runtime.session import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +40,11 @@ def persist(connection: Connection, deadline: float, action: Callable[[float], T
     """
     pause = _PAUSE
     while True:
-        _ = connection.session  # raises ClosedError, and in a forked child it connects
+        _ = connection.session  # in a forked child it connects
         remaining = deadline - time.monotonic()
         if remaining <= 0 or not connection.wait_connected(remaining):
-            _ = connection.session  # closed meanwhile?
+            if connection.status is Status.CLOSED:
+                raise ClosedError("the client")
             raise OutOfTime
         try:
             return action(min(connection.options.timeout, max(deadline - time.monotonic(), 0.001)))
