@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Made when the packages are installed; older than the settings means: install again.
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := lightlink samples tests
 
@@ -13,8 +14,13 @@ CODE := lightlink samples tests
 ARGS ?=
 WORKERS ?= -n auto --maxprocesses 4
 
+# make bench QUICK=1 JSON=bench.json ARGS="P2 P3"
+QUICK ?=
+JSON ?=
+PLOT ?= build/bench.png
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format certs clean distclean
+.PHONY: help setup demo test bench check format certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -30,6 +36,10 @@ test: $(STAMP) ## run the whole suite against real nats-servers
 	@echo "==> test: the whole suite against real nats-servers"
 	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
+bench: $(BENCH_STAMP) ## measure the speed against what else one could use, in ten minutes; QUICK=1: in one
+	@echo "==> bench: LightLink against its peers$(if $(QUICK),, (ten minutes; QUICK=1 takes one))"
+	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick) --plot $(PLOT) $(if $(JSON),--json $(JSON)) $(ARGS)
+
 check: $(STAMP) ## ruff, mypy --strict and the import rules; changes nothing
 	@echo "==> check: ruff, mypy --strict, import-linter"
 	@$(BIN)/ruff check $(CODE)
@@ -42,9 +52,17 @@ format: $(STAMP) ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
-certs: $(STAMP) ## make a CA and a server certificate for localhost in certs/
-	@echo "==> certs: a CA and a server certificate for localhost in certs/"
-	@$(BIN)/lightlink certs init certs --host localhost --host 127.0.0.1
+certs: $(STAMP) ## make a development set for mutual TLS in certs/: a CA, a server for localhost, an identity a role
+	@echo "==> certs: a CA, a server certificate for localhost and some identities in certs/; what is there stays"
+	@[ -e certs/ca.pem ] || $(BIN)/lightlink certs init certs --host localhost --host 127.0.0.1 >/dev/null
+	@[ -e certs/server.pem ] || $(BIN)/lightlink certs issue certs server --host localhost --host 127.0.0.1 >/dev/null
+	@[ -e certs/math.pem ] || $(BIN)/lightlink certs issue certs math --role service --state --files >/dev/null
+	@[ -e certs/web.pem ] || $(BIN)/lightlink certs issue certs web --role client --state --files >/dev/null
+	@[ -e certs/agent-1.pem ] || $(BIN)/lightlink certs issue certs agent-1 --role agent >/dev/null
+	@[ -e certs/manager.pem ] || $(BIN)/lightlink certs issue certs manager --role manager >/dev/null
+	@[ -e certs/ops.pem ] || $(BIN)/lightlink certs issue certs ops --role admin >/dev/null
+	@$(BIN)/lightlink certs list certs
+	@echo "next: $(BIN)/lightlink server --tls certs"
 
 clean: ## remove caches and build products; .venv stays
 	@echo "==> clean: removing caches and build products"
@@ -63,4 +81,9 @@ $(STAMP): setup.cfg pyproject.toml
 	    $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv or ensurepip; install them (Debian, Ubuntu: apt install python3-venv) or name another Python: make PYTHON=/path/to/python" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); }
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	@echo "==> setup: the peers that the benchmark measures (only once)"
+	@$(BIN)/python -m tests.benchmarks.install
 	@touch $@

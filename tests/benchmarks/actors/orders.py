@@ -1,0 +1,99 @@
+"""Those who send commands and carry them out, and who stores as much without them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import nats
+
+from tests.benchmarks.actors import timing
+from tests.benchmarks.actors.services import echo
+from tests.benchmarks.payload import ENCODED, VALUE
+
+_AGENT = "bench-agent"
+_SERVICE = "bench-agent-service"
+_TIMEOUT = 60.0
+
+
+class Agent:
+    """Carries out the command ``echo``, and serves a method that does the same."""
+
+    def __init__(self, url: str) -> None:
+        import lightlink
+        from lightlink.commands import Agent as CommandAgent
+
+        self._client = lightlink.connect(url)
+        self._agent = CommandAgent(_AGENT, self._client, workers=8)
+        self._agent.register("echo", echo)
+        self._agent.start()
+        self._service = lightlink.Service(_SERVICE, self._client)
+        self._service.register("echo", echo)
+        self._service.start()
+
+
+class Manager:
+    """Sends commands to that agent, and makes the same calls."""
+
+    def __init__(self, url: str) -> None:
+        import lightlink
+        from lightlink.commands import CommandManager
+
+        self._client = lightlink.connect(url)
+        self._manager = CommandManager(self._client)
+        self._round = 0
+
+    def command_times(self, count: int) -> dict[str, Any]:
+        return timing.times(self._command, count)
+
+    def call_times(self, count: int) -> dict[str, Any]:
+        return timing.times(self._call, count)
+
+    def accept(self, count: int) -> float:
+        """Send one batch to ``count`` agents that are offline, and return how many commands a second were stored."""
+        agents = [f"bench-{number}" for number in range(count)]
+        before = self._stored()
+        started = time.perf_counter()
+        self._manager.send_many(agents, "echo", VALUE, timeout=3600)
+        while self._stored() < before + count:
+            if time.perf_counter() - started > _TIMEOUT:
+                raise TimeoutError(f"{self._stored() - before} of {count} commands are stored after {_TIMEOUT:g} s")
+            time.sleep(0.002)
+        return count / (time.perf_counter() - started)
+
+    def _stored(self) -> int:
+        from lightlink.runtime import jetstream
+
+        info = jetstream.stream_info(self._client._connection, "LIGHTLINK_COMMANDS", _TIMEOUT)
+        assert info is not None
+        return int(info["state"]["messages"])
+
+    def _command(self) -> None:
+        assert self._manager.send(_AGENT, "echo", VALUE).result(_TIMEOUT)["n"] == VALUE["n"]
+
+    def _call(self) -> None:
+        assert self._client.call(_SERVICE, "echo", VALUE)["n"] == VALUE["n"]
+
+
+class Puts:
+    """The same number of key-value entries, written with nats-py's `publish_async`, many on their way at once."""
+
+    def __init__(self, url: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(self._open(url))
+
+    def accept(self, count: int) -> float:
+        """Write ``count`` keys, and return how many a second were acknowledged."""
+        return self._loop.run_until_complete(self._accept(count))
+
+    async def _open(self, url: str) -> None:
+        nc = await nats.connect(url)
+        self._js = nc.jetstream()
+        await self._js.create_key_value(bucket="bench_puts")
+
+    async def _accept(self, count: int) -> float:
+        started = time.perf_counter()
+        acks = [await self._js.publish_async(f"$KV.bench_puts.bench-{n}.command", ENCODED) for n in range(count)]
+        await asyncio.gather(*acks)
+        return count / (time.perf_counter() - started)

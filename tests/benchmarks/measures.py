@@ -1,0 +1,158 @@
+"""P1 to P4 and P10: publishing, calling, serving, importing."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks.results import Row, compare
+from tests.benchmarks.side import ROOT, PeerProblem
+from tests.benchmarks.stage import (
+    ASYNCIO,
+    CALLERS,
+    EXECUTOR,
+    GRPC,
+    MICRO,
+    OURS,
+    OURS_WHOLE,
+    PUBLISHERS,
+    PYNATS2,
+    PYRO,
+    SYNC,
+    WRAPPER,
+    alternate,
+    costed,
+)
+
+if TYPE_CHECKING:
+    from tests.benchmarks.stage import Stage
+
+# The number of callers in P3.
+_CALLERS = 32
+
+
+def _rate(result: dict[str, Any]) -> float:
+    return float(result["rate"])
+
+
+def _cpu(result: dict[str, Any]) -> float:
+    return float(result["cpu"])
+
+
+def _p50(result: dict[str, Any]) -> float:
+    return float(result["p50"])
+
+
+def publish(stage: Stage) -> list[Row]:
+    """P1: publish encoded bytes from one thread."""
+    seconds = stage.effort.slice
+
+    def act(label: str) -> Any:
+        return stage.publisher(label).do("rate", seconds=seconds)
+
+    rounds = alternate(stage, {label: partial(act, label) for label in PUBLISHERS})
+    about: dict[str, Any] = {"measure": "P1", "what": "publish, 1 thread, 64 bytes", "unit": "/s"}
+    return [
+        compare(rounds, OURS, ASYNCIO, wanted=(0.9, 1.2), **about),
+        compare(rounds, OURS, WRAPPER, wanted=(30, 80), **about),
+        compare(rounds, OURS, SYNC, **about),
+        compare(rounds, OURS, PYNATS2, **about),
+    ]
+
+
+def call(stage: Stage) -> list[Row]:
+    """P2: the time of a call, one caller."""
+
+    def act(label: str) -> Any:
+        return costed(stage.caller(label), "times", count=stage.effort.calls)
+
+    rounds = alternate(stage, {label: partial(act, label) for label in CALLERS})
+    for label, results in rounds.results.items():
+        stage.distributions[label] = [
+            statistics.median(each) for each in zip(*(r["percentiles"] for r in results), strict=True)
+        ]
+    about: dict[str, Any] = {"measure": "P2", "what": "call p50, 1 caller", "unit": "us", "less": True}
+    return [
+        compare(rounds, OURS, ASYNCIO, _p50, wanted=(1.3, 1.05), **about),
+        compare(rounds, OURS, WRAPPER, _p50, **about),
+        compare(rounds, OURS, SYNC, _p50, **about),
+        compare(rounds, OURS, PYNATS2, _p50, **about),
+        compare(rounds, OURS_WHOLE, GRPC, _p50, **about),
+        compare(rounds, OURS_WHOLE, PYRO, _p50, **about),
+        compare(rounds, OURS, ASYNCIO, _cpu, **{**about, "what": "processor time of the caller"}),
+    ]
+
+
+def calls(stage: Stage) -> list[Row]:
+    """P3: calls per second of 32 callers."""
+
+    def act(label: str) -> Any:
+        return costed(stage.caller(label), "rate", callers=_CALLERS, seconds=stage.effort.slice)
+
+    rounds = alternate(stage, {label: partial(act, label) for label in CALLERS})
+    about: dict[str, Any] = {"measure": "P3", "what": f"calls, {_CALLERS} callers", "unit": "/s"}
+    return [
+        compare(rounds, OURS, ASYNCIO, _rate, wanted=(0.7, 1.0), **about),
+        compare(rounds, OURS, WRAPPER, _rate, wanted=(2, 3), **about),
+        compare(rounds, OURS_WHOLE, GRPC, _rate, wanted=(2, 4), **about),
+        compare(rounds, OURS_WHOLE, PYRO, _rate, **about),
+        compare(rounds, OURS, SYNC, _rate, **about),
+        compare(rounds, OURS, PYNATS2, _rate, **about),
+        compare(rounds, OURS, ASYNCIO, _cpu, measure="P3", what="processor time of a call", unit="us", less=True),
+    ]
+
+
+def serve(stage: Stage) -> list[Row]:
+    """P4: requests per second that a service with 8 workers answers."""
+
+    def act(label: str) -> dict[str, float]:
+        return stage.load(*stage.service(label), stage.effort.slice)
+
+    rounds = alternate(stage, {label: partial(act, label) for label in (OURS, MICRO, EXECUTOR)})
+    about: dict[str, Any] = {"measure": "P4", "what": "requests served, 8 workers", "unit": "/s"}
+    return [
+        compare(rounds, OURS, MICRO, _rate, wanted=(0.9, 1.2), **about),
+        compare(rounds, OURS, EXECUTOR, _rate, wanted=(3, 4), **about),
+        compare(rounds, OURS, MICRO, _cpu, measure="P4", what="processor time of a request", unit="us", less=True),
+    ]
+
+
+def imports(stage: Stage) -> list[Row]:
+    """P10: the time of an import in a new interpreter, byte code cached."""
+    with tempfile.TemporaryDirectory() as cache:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": cache}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+
+        def act(module: str) -> float:
+            return statistics.median(_import_time(module, env) for _ in range(stage.effort.imports))
+
+        rounds = alternate(stage, {module: partial(act, module) for module in ("lightlink", "nats")})
+    what = "import in a new interpreter"
+    return [
+        compare(
+            rounds,
+            "lightlink",
+            "nats",
+            wanted=(1.6, 1.2),
+            peer="import nats",
+            measure="P10",
+            what=what,
+            unit="ms",
+            less=True,
+        )
+    ]
+
+
+def _import_time(module: str, env: dict[str, str]) -> float:
+    """Return how long importing a module takes in a new interpreter, in milliseconds."""
+    code = f"import time; began = time.perf_counter(); import {module}; print((time.perf_counter() - began) * 1e3)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise PeerProblem(done.stderr.strip().splitlines()[-1])
+    return float(done.stdout)

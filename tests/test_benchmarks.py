@@ -1,0 +1,68 @@
+"""The benchmark's harness: it runs, it tells everything, and it leaves no peer out silently."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from helpers.process import run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_RUN = """
+import runpy, sys
+sys.argv[0] = "bench"
+runpy.run_module("tests.benchmarks", run_name="__main__")
+"""
+
+
+def test_a_measure_compares_both_sides_and_writes_everything_as_json(tmp_path: Path) -> None:
+    finished = run_python(_RUN, "P1", "--tiny", "--json", tmp_path / "all.json")
+    assert finished.returncode == 0, finished.stderr
+    report: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())
+    rows = {row["peer"]: row for row in report["rows"]}
+    for peer in ("nats-py asyncio", "run_coroutine_threadsafe"):
+        row = rows[peer]
+        assert row["ratio"] == row["ours"] / row["theirs"]
+        assert row["samples"] == {"LightLink": [row["ours"]], peer: [row["theirs"]]}
+        assert row["verdict"] in ("as hoped", "reached", "missed")
+    assert rows["pynats2"]["ratio"] or rows["pynats2"]["problem"]
+    assert report["machine"]["nats-py"] != "not installed"
+
+
+def test_a_peer_that_is_not_installed_is_reported_with_the_reason() -> None:
+    finished = run_python(
+        """
+        import sys
+        from tests.benchmarks.effort import TINY
+        from tests.benchmarks.results import NOT_MEASURED, compare
+        from tests.benchmarks.side import Side
+        from tests.benchmarks.stage import Stage, alternate
+
+        stage = Stage(TINY, "nats://127.0.0.1:1")
+        absent = Side("no_such_peer:Caller")
+        rounds = alternate(stage, {"here": lambda: 2.0, "absent": lambda: absent.do("rate")})
+        row = compare(rounds, "here", "absent", measure="P0", what="nothing", unit="/s")
+        assert (row.ours, row.theirs, row.verdict) == (2.0, None, NOT_MEASURED), row
+        print(row.problem)
+        """
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip().endswith("No module named 'tests.benchmarks.actors.no_such_peer'")
+
+
+def test_what_comes_too_late_for_the_run_is_not_measured() -> None:
+    finished = run_python(
+        """
+        import attrs
+        from tests.benchmarks.effort import TINY
+        from tests.benchmarks.stage import Stage, alternate
+
+        stage = Stage(attrs.evolve(TINY, limit=-1.0), "nats://127.0.0.1:1")
+        rounds = alternate(stage, {"one": lambda: 1.0})
+        assert rounds.results == {}
+        print(rounds.problems)
+        """
+    )
+    assert finished.stdout.strip() == "{'one': 'no time was left'}", finished.stderr
