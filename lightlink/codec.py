@@ -40,6 +40,8 @@ ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
 _HEADER_LINE = b"NATS/1.0"
+# Line ends, and half of a surrogate pair, which is no text.
+_NOT_ONE_LINE = re.compile("[\r\n\ud800-\udfff]")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ENCODE_FAILURES = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _DECODE_FAILURES = (ValueError, RecursionError, msgspec.MsgspecError)
@@ -189,7 +191,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise InvalidName("header name", name, "use printable ASCII without spaces or separators")
-        if not isinstance(value, str) or "\r" in value or "\n" in value:
+        if not isinstance(value, str) or _NOT_ONE_LINE.search(value):
             raise InvalidName("header value", value, f"the value of {name} must be text on one line")
     return dict(headers)
 
@@ -215,7 +217,7 @@ def decode_headers(block: bytes | None) -> dict[str, str]:
     for line in lines:
         name, separator, value = line.partition(":")
         if separator:
-            headers[name] = value.strip()
+            headers[name] = value.strip(" \t")
     return headers
 
 
