@@ -82,11 +82,11 @@ class ConnectError(LightLinkError):
 
 @attrs.define(slots=False)
 class AuthenticationError(ConnectError):
-    """The server refused this identity, or the TLS handshake failed."""
+    """The server refused this identity, TLS failed, or our certificate or key is not fit."""
 
     def __str__(self) -> str:
         attempts = "; ".join(f"{server}: {reason}" for server, reason in self.tried)
-        return f"refused by NATS ({attempts})"
+        return f"could not authenticate with NATS ({attempts})"
 
 
 @attrs.define(slots=False)

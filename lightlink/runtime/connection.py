@@ -16,6 +16,7 @@ from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, Permi
 from lightlink.runtime import process
 from lightlink.runtime.replies import CallbackWaiter, Waiter
 from lightlink.runtime.session import Session, Status
+from lightlink.runtime.tls import with_inbox_prefix
 from lightlink.runtime.wire import publish_frame
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Connection:
     """
 
     def __init__(self, options: ConnectOptions) -> None:
-        self.options = options
+        self.options = with_inbox_prefix(options)
         self._session: Session | None = None
         self._closed = False
         self._listeners: list[Callable[[Status], object]] = []

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import socket
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +12,7 @@ import nats.errors
 
 from lightlink.errors import AuthenticationError, ConnectError
 from lightlink.runtime.identity import identity_settings
-from lightlink.runtime.tls import make_context
-from lightlink.runtime.wire import TLSRequired, WireClient
+from lightlink.runtime.refusal import explain, is_refusal, true_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +20,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Server
 
     from lightlink.options import ConnectOptions
-
-_REFUSALS = ("authorization violation", "authentication", "nkey", "jwt")
+    from lightlink.runtime.wire import WireClient
 
 
 async def dial(
@@ -35,7 +30,7 @@ async def dial(
 
     ``make_client`` makes a fresh one for each server; ``callbacks`` are nats-py's. Each server gets an equal share of
     the time left, so that one that is silent does not keep us from the others. Raises ConnectError,
-    AuthenticationError when a server refused us, InvalidOption for unfit TLS and key files.
+    AuthenticationError when a server refused us, InvalidOption for unfit key files.
     """
     deadline = time.monotonic() + options.connect_timeout
     settings = _settings(options)
@@ -50,8 +45,9 @@ async def dial(
             await _connect(client, server, {**settings, "connect_timeout": share}, callbacks)
         except (OSError, ValueError, nats.errors.Error, asyncio.TimeoutError) as exc:
             await _discard(client)
-            refused = refused or is_refusal(exc)
-            tried.append((server, explain(exc, share)))
+            reason = await true_reason(client, exc, deadline - time.monotonic())
+            refused = refused or is_refusal(reason)
+            tried.append((server, explain(reason, share, options)))
         except BaseException:
             await _discard(client)
             raise
@@ -60,32 +56,6 @@ async def dial(
             client.stay_connected(options.connect_timeout)
             return client
     raise (AuthenticationError if refused else ConnectError)(tried, options.connect_timeout)
-
-
-def is_refusal(exc: BaseException) -> bool:
-    """Tell whether an error means that one side does not accept the other's identity."""
-    if isinstance(exc, (ssl.SSLError, TLSRequired)):
-        return True
-    return isinstance(exc, nats.errors.Error) and any(word in str(exc).lower() for word in _REFUSALS)
-
-
-def explain(exc: BaseException, timeout: float) -> str:
-    """Say why a server was not taken, in words for the one who wrote its URL."""
-    if isinstance(exc, asyncio.TimeoutError):
-        return f"no NATS server answered within {timeout:.3g} s"
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"the server's certificate was not accepted: {exc.verify_message}"
-    if isinstance(exc, ssl.SSLError):
-        return f"the TLS handshake failed: {exc.reason or exc}"
-    if isinstance(exc, socket.gaierror):
-        return f"the host name does not resolve ({exc.strerror})"
-    if isinstance(exc, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(exc, OSError) and exc.errno:
-        return os.strerror(exc.errno).lower()
-    if "INFO" in str(exc) or isinstance(exc, ValueError):
-        return "what answers there is not a NATS server"
-    return str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
 
 
 async def _connect(
@@ -111,7 +81,7 @@ async def _connect(
             finished.result()
         if not client.is_connected:
             # nats-py takes a connection closed right after CONNECT for an open one.
-            raise nats.errors.Error("the server closed the connection during the handshake")
+            raise ConnectionResetError("the server closed the connection during the handshake")
     finally:
         if first_error.done():
             first_error.exception()  # asyncio complains of one that nobody looked at
@@ -142,7 +112,6 @@ def _settings(options: ConnectOptions) -> dict[str, Any]:
         **identity_settings(options),
     }
     if options.wants_tls:
-        settings["tls"] = make_context(options.tls)
         settings["tls_hostname"] = options.tls.hostname if options.tls else None
     if options.inbox_prefix:
         settings["inbox_prefix"] = options.inbox_prefix

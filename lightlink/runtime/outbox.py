@@ -6,6 +6,7 @@ no wake-up.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from lightlink.errors import ClosedError, OutboxFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lightlink.errors import LightLinkError
 
 
 class Outbox:
@@ -32,6 +35,7 @@ class Outbox:
         self._bytes = 0
         self._asleep = True
         self._closed = False
+        self._failure: LightLinkError | None = None
         self._waiting = 0
         # Reentrant, because a signal handler may publish while its own thread is in here.
         self._lock = threading.RLock()
@@ -40,13 +44,13 @@ class Outbox:
     def put(self, item: Any, size: int, timeout: float) -> None:
         """Append an item of ``size`` bytes; when the outbox is full, wait for room.
 
-        Raises OutboxFull when there is none within ``timeout`` seconds, and ClosedError after `close`.
+        Raises OutboxFull when there is none within ``timeout`` seconds; after `close` its failure, else ClosedError.
         """
         asleep = False
         try:
             with self._lock:
                 if self._closed:
-                    raise ClosedError("the client")
+                    raise self._refusal()
                 if self._is_full(size):
                     self._wait_for_room(size, timeout)
                 self._bytes += size
@@ -74,10 +78,14 @@ class Outbox:
                 self._room.notify_all()
             return batch
 
-    def close(self) -> list[Any]:
-        """Refuse whatever comes, release those who wait for room, and return what was never taken."""
+    def close(self, failure: LightLinkError | None = None) -> list[Any]:
+        """Refuse whatever comes, release those who wait for room, and return what was never taken.
+
+        ``failure`` is what is raised from then on, if it is not enough to say that the client is closed.
+        """
         with self._lock:
             self._closed = True
+            self._failure = self._failure or failure
             left = [item for item, _ in self._items]
             self._items.clear()
             self._bytes = 0
@@ -105,6 +113,9 @@ class Outbox:
             self._wake()
             raise
 
+    def _refusal(self) -> LightLinkError:
+        return ClosedError("the client") if self._failure is None else copy.copy(self._failure)
+
     def _is_full(self, size: int) -> bool:
         if not self._items:
             return False
@@ -120,6 +131,6 @@ class Outbox:
                 if not in_time and self._is_full(size):
                     raise OutboxFull(len(self._items), self._bytes, timeout)
                 if self._closed:
-                    raise ClosedError("the client")
+                    raise self._refusal()
         finally:
             self._waiting -= 1

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import enum
 import logging
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,23 +17,25 @@ from lightlink.errors import (
     ClosedError,
     ConnectError,
     FlushTimeout,
+    InvalidOption,
     LightLinkError,
     LinkError,
     OutboxFull,
     PermissionDenied,
 )
 from lightlink.runtime.denials import Denials
-from lightlink.runtime.dial import Backoff, dial, explain, is_refusal
+from lightlink.runtime.dial import Backoff, dial
 from lightlink.runtime.loop import LoopThread
 from lightlink.runtime.notifier import Notifier
 from lightlink.runtime.pump import Flush, Pump
+from lightlink.runtime.refusal import explain, is_refusal, true_reason
 from lightlink.runtime.replies import ReplyMap
-from lightlink.runtime.tls import make_context
+from lightlink.runtime.tls import Contexts
 from lightlink.runtime.wire import WireClient
 from lightlink.runtime.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from nats.aio.subscription import Subscription as NatsSubscription
 
@@ -89,6 +90,8 @@ class Session:
         self._outage_since = 0.0
         self._denials = Denials()
         self._backoff = Backoff(options)
+        self._contexts = Contexts(options.tls, self.report)
+        self._asking = False
         self._closing: asyncio.Task[None] | None = None
 
     # Called from the users' threads --------------------------------------------------------------------------------
@@ -103,7 +106,9 @@ class Session:
             self._end(ClosedError("the client"), 0.5)
             if isinstance(exc, (TimeoutError, OSError, nats.errors.Error)) and not isinstance(exc, LightLinkError):
                 # The server was reached, and fell silent or away before all was said.
-                raise ConnectError([(server, explain(exc, limit)) for server in self.options.servers], limit) from exc
+                raise ConnectError(
+                    [(server, explain(exc, limit, self.options)) for server in self.options.servers], limit
+                ) from exc
             raise
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float) -> T:
@@ -130,9 +135,13 @@ class Session:
         """Subscribe; on return the server knows (or will, on reconnecting). Raises PermissionDenied."""
         return self.run(self._subscribe, subject, queue, sink, timeout, timeout=timeout + 1)
 
-    def stop_route(self, subscription: NatsSubscription, timeout: float) -> None:
-        """Have the server send no more on a subscription, and all it had sent delivered, if it can be told in time."""
-        self._tell(self.nc.stop_route, subscription, timeout)
+    def stop_routes(self, subscriptions: Sequence[NatsSubscription], timeout: float) -> None:
+        """Have the server send no more on subscriptions, and all it had sent delivered, if it can be told in time."""
+        self._tell(self.nc.stop_routes, subscriptions, timeout)
+
+    def cut_routes(self, subscriptions: Sequence[NatsSubscription]) -> None:
+        """Deliver nothing more on subscriptions that were stopped; returns at once."""
+        self.loop.call_soon(self.nc.cut_routes, subscriptions)
 
     def unroute(self, subscription: NatsSubscription, timeout: float) -> None:
         """End a subscription for good; without effect when it, or the session, has ended."""
@@ -157,15 +166,15 @@ class Session:
         self._set_status(Status.CLOSED)
         self._end(ClosedError("the client"), max(deadline - time.monotonic(), 0.5))
 
-    def _tell(self, function: Callable[..., Awaitable[None]], subscription: NatsSubscription, timeout: float) -> None:
+    def _tell(self, function: Callable[..., Awaitable[None]], what: Any, timeout: float) -> None:
         try:
-            self.run(function, subscription, timeout=timeout)
+            self.run(function, what, timeout=timeout)
         except (TimeoutError, LightLinkError, OSError, nats.errors.Error) as exc:
-            _log.debug("lightlink: unsubscribing from %s: %r", subscription.subject, exc)
+            _log.debug("lightlink: unsubscribing: %r", exc)
 
     def _refuse_more(self, error: LightLinkError) -> int:
         """Take no more, end every wait with an error, and return how many messages were never sent."""
-        left = self.outbox.close()
+        left = self.outbox.close(self.failure)
         for item in left:
             if isinstance(item, Flush):
                 item.fail(error)
@@ -195,6 +204,11 @@ class Session:
             "reconnect_to_server_handler": self._backoff,
             "closed_cb": self._on_closed,
         }
+        try:
+            self._contexts.check()
+        except InvalidOption as exc:
+            tried = [(server, str(exc)) for server in self.options.servers]
+            raise AuthenticationError(tried, self.options.connect_timeout) from exc
         self.nc = await dial(self.options, self._make_client, callbacks)
         await self.nc.route(self._inbox, "", self.replies.deliver)
         await self.nc.flush()
@@ -202,7 +216,7 @@ class Session:
         self._pump.start(self.nc)
 
     def _make_client(self) -> WireClient:
-        return WireClient(require_tls=self.options.wants_tls, on_denied=self._on_denied)
+        return WireClient(require_tls=self.options.wants_tls, on_denied=self._on_denied, make_tls=self._contexts.next)
 
     async def _subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
         with self._denials.asking(subject):
@@ -236,7 +250,6 @@ class Session:
             self._outage_since = time.monotonic()
             _log.warning("lightlink: connection to NATS lost; reconnecting")
             self._set_status(Status.RECONNECTING)
-        self._reload_tls()
 
     async def _on_reconnected(self) -> None:
         self._refusals = 0
@@ -258,13 +271,22 @@ class Session:
 
     async def _on_nats_error(self, exc: Exception) -> None:
         if self.status is Status.RECONNECTING:
-            _log.debug("lightlink: reconnecting: %r", exc)
-            # A handshake that breaks off is an outage, not a refusal.
-            self._refusals = self._refusals + 1 if is_refusal(exc) and not isinstance(exc, ssl.SSLEOFError) else 0
-            if self._refusals >= _REFUSALS_TO_GIVE_UP:
-                self._give_up(exc)
+            await self._on_attempt_failed(exc)
         elif not isinstance(exc, (OSError, nats.errors.StaleConnectionError)):
-            self.report(LinkError("the connection", explain(exc, self.options.connect_timeout)))
+            self.report(LinkError("the connection", explain(exc, self.options.connect_timeout, self.options)))
+
+    async def _on_attempt_failed(self, exc: Exception) -> None:
+        _log.debug("lightlink: reconnecting: %r", exc)
+        if self._asking:
+            return  # another sign of the same failed attempt
+        self._asking = True
+        try:
+            reason = await true_reason(self.nc, exc, self.options.connect_timeout)
+        finally:
+            self._asking = False
+        self._refusals = self._refusals + 1 if is_refusal(reason) else 0
+        if self._refusals >= _REFUSALS_TO_GIVE_UP:
+            self._give_up(reason)
 
     def _on_denied(self, operation: str, subject: str) -> None:
         error = PermissionDenied(operation, subject)
@@ -283,20 +305,11 @@ class Session:
         """Hand an error that no caller is there to get to the error hook."""
         self.notifier.post(self._on_error, error)
 
-    def _give_up(self, exc: Exception) -> None:
-        reason = explain(exc, self.options.connect_timeout)
-        self.failure = AuthenticationError([(self.options.servers[0], reason)], self.options.connect_timeout)
+    def _give_up(self, exc: BaseException) -> None:
+        limit = self.options.connect_timeout
+        self.failure = AuthenticationError([(self.nc.server, explain(exc, limit, self.options))], limit)
         # Not here: this is called by the very task that closing cancels.
         self._closing = asyncio.ensure_future(self.nc.close())
-
-    def _reload_tls(self) -> None:
-        """Read the certificate files again, so that renewed ones count from the next connection on."""
-        if not self.options.wants_tls:
-            return
-        try:
-            self.nc.options["tls"] = make_context(self.options.tls)
-        except (LightLinkError, OSError) as exc:
-            self.report(exc)
 
     def _set_status(self, status: Status) -> None:
         if self.status is not status:

@@ -1,21 +1,26 @@
 """nats-py's client with two seams: messages are delivered without a queue or task, and batches are written at once.
 
 What is kept from nats-py: connecting, TLS, authentication, the protocol parser, reconnecting, replaying subscriptions
-and JetStream management. The only module that touches its private parts; tests/test_wire.py watches over each of them.
+and JetStream management. Only this module and `transport` touch its private parts; tests/test_wire.py watches over them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
+from lightlink.runtime.transport import Transport
+
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
     from nats.aio.subscription import Subscription
@@ -27,6 +32,7 @@ _log = logging.getLogger("lightlink")
 
 # Above this many bytes not yet taken by the kernel, writing pauses until the socket has caught up.
 _CONGESTED_BYTES = 256 * 1024
+_READ_BYTES = 32 * 1024
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r'\\(["\\])')
@@ -51,12 +57,20 @@ class WireClient(NatsClient):
     """A nats-py client whose subscriptions made with `route` deliver straight from the parser.
 
     ``require_tls`` refuses a server that does not offer TLS before any credential is sent.
-    ``on_denied`` is called with the operation and the subject when the server's permissions refuse one.
+    ``on_denied`` is called with the operation and the subject when the server's permissions refuse one. ``make_tls``
+    makes the TLS context for each handshake.
     """
 
-    def __init__(self, *, require_tls: bool, on_denied: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        require_tls: bool,
+        on_denied: Callable[[str, str], None],
+        make_tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         super().__init__()
         self._require_tls = require_tls
+        self._make_tls = make_tls
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
 
@@ -77,20 +91,27 @@ class WireClient(NatsClient):
 
     async def stop_route(self, subscription: Subscription) -> None:
         """Tell the server to send no more, and return once all it had sent has been delivered."""
-        if not await self._unsubscribe(subscription):
-            return
+        await self.stop_routes([subscription])
+
+    async def stop_routes(self, subscriptions: Sequence[Subscription]) -> None:
+        """Do what `stop_route` does for several at once."""
+        for subscription in subscriptions:
+            await self._unsubscribe(subscription)
         try:
             await self.flush()
         except (nats.errors.Error, OSError) as exc:
             # The connection is lost, and with it what was under way.
-            _log.debug("lightlink: unsubscribing from %s: %r", subscription.subject, exc)
+            _log.debug("lightlink: unsubscribing: %r", exc)
 
-    async def _unsubscribe(self, subscription: Subscription) -> bool:
-        """Unsubscribe; False when it was not subscribed any more. The sink stays."""
-        if subscription._id not in self._subs or self.is_closed:
-            return False
-        await subscription.unsubscribe()
-        return True
+    def cut_routes(self, subscriptions: Sequence[Subscription]) -> None:
+        """Deliver nothing more on subscriptions that were stopped."""
+        for subscription in subscriptions:
+            self._sinks.pop(subscription._id, None)
+
+    async def _unsubscribe(self, subscription: Subscription) -> None:
+        """Unsubscribe, if it is subscribed still; the sink stays."""
+        if subscription._id in self._subs and not self.is_closed:
+            await subscription.unsubscribe()
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Write protocol bytes to the socket. Only to be called while connected."""
@@ -118,6 +139,42 @@ class WireClient(NatsClient):
         self.options["allow_reconnect"] = True
         self.options["max_reconnect_attempts"] = -1
         self.options["connect_timeout"] = connect_timeout
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The context for a handshake that is about to begin."""
+        return super().ssl_context if self._make_tls is None else self._make_tls()
+
+    @property
+    def server(self) -> str:
+        """The address of the server that is connected, or was tried last."""
+        return "" if self._current_server is None else self._current_server.uri.geturl()
+
+    async def ask_again(self, pause: float) -> None:
+        """Connect once more to the server tried last, and listen for ``pause`` seconds before each word of ours.
+
+        Raises what the server says, if that is an error, and the errors of connecting. The connection is given up.
+        """
+        if self._current_server is None:
+            return
+        limit = self.options["connect_timeout"]
+        uri, name = self._current_server.uri, self._current_server.tls_name
+        transport = Transport()
+        try:
+            await transport.connect(uri, _READ_BYTES, limit)
+            info = json.loads((await transport.readline()).removeprefix(b"INFO "))
+            await transport.listen(pause)
+            if info.get("tls_required"):
+                hostname = self.options.get("tls_hostname") or name or str(uri.hostname)
+                await transport.connect_tls(hostname, self.ssl_context, _READ_BYTES, limit)
+                await transport.listen(pause)
+            elif self._require_tls:
+                raise TLSRequired
+            self._server_info = info  # its nonce is what CONNECT signs
+            transport.write(self._connect_command())
+            await transport.listen(pause)
+        finally:
+            transport.abort()
 
     async def discard(self) -> None:
         """Give up a connection that never was one: nobody is called back, and nothing is waited for."""
@@ -179,6 +236,12 @@ class WireClient(NatsClient):
         # nats-py's loop ends at an error it does not expect and leaves the connection open, but deaf.
         if self.is_connected and self._reading_task is asyncio.current_task():
             await self._process_op_err(nats.errors.Error("nats: reading from the server failed"))
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py would take a transport of its own.
+        s.last_attempt = time.monotonic()
+        self._transport = self._transport or Transport()
+        await self._transport.connect(s.uri, _READ_BYTES, self.options["connect_timeout"])
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._require_tls and not info.get("tls_required"):
