@@ -37,6 +37,11 @@ SAID = {
         "watch: delete pump.right None",
         "now: {'pump.left': Settings(rate=2.0, enabled=True)}",
     ],
+    "mutual_tls": [
+        "1 + 2 = 3",
+        "refused: permission denied: this identity may not subscribe to 'events.>'",
+        "kept out: could not authenticate with NATS (tls://127.0.0.1:",
+    ],
     "typed_rpc": [
         "Quote 2.75 EUR ['apple', 'pear']",
         "'GBP'",

@@ -70,9 +70,9 @@ _LINK_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] 
     click.option("--token", metavar="TEXT", help="Token."),
     click.option("--creds", type=_FILE, help="Credentials file (JWT and nkey)."),
     click.option("--nkey", type=_FILE, help="File with an nkey seed."),
-    click.option("--tls-ca", type=_FILE, help="Authorities that vouch for the server (PEM)."),
-    click.option("--tls-cert", type=_FILE, help="Our certificate (PEM)."),
-    click.option("--tls-key", type=_FILE, help="The key of our certificate (PEM)."),
+    click.option("--tls-ca", type=_FILE, envvar="LIGHTLINK_TLS_CA", help="Authorities that sign servers (PEM)."),
+    click.option("--tls-cert", type=_FILE, envvar="LIGHTLINK_TLS_CERT", help="Our certificate (PEM)."),
+    click.option("--tls-key", type=_FILE, envvar="LIGHTLINK_TLS_KEY", help="The key of our certificate (PEM)."),
     click.option("--tls-hostname", metavar="NAME", help="Name in the server's certificate, if the URL has another."),
 )
 

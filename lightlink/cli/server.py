@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lightlink.cli.options import json_option, to_json
 from lightlink.errors import ServerError
 from lightlink.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -37,7 +41,8 @@ def server(
 ) -> None:
     """Run a nats-server until Ctrl-C or SIGTERM.
 
-    It prints the server's address once it takes clients.
+    It prints the server's address once it takes clients. With --tls it knows the identities that are in the folder as
+    it starts: start it again after issuing more.
     """
     if certificates and config:
         raise click.UsageError("--tls and --config do not go together")
@@ -45,14 +50,14 @@ def server(
         port=port,
         host=host,
         store_dir=store_dir,
-        config=_tls_config(certificates) if certificates else config,
+        config=config,
+        tls=certificates,
         log_file=log_file,
         jetstream=jetstream,
     )
     try:
         with embedded:
-            url = embedded.url.replace("nats://", "tls://") if certificates else embedded.url
-            _announce(embedded, url, as_json=as_json)
+            _announce(embedded, as_json=as_json)
             while embedded.running:
                 time.sleep(0.2)
             raise ServerError(f"the nats-server at {embedded.url} ended by itself")
@@ -61,15 +66,31 @@ def server(
         return
 
 
-def _tls_config(certificates: Path) -> str:
-    from lightlink.certs import server_config  # noqa: PLC0415 - cryptography takes long to import
-
-    return server_config(certificates, store_dir=None)
-
-
-def _announce(embedded: EmbeddedServer, url: str, *, as_json: bool) -> None:
+def _announce(embedded: EmbeddedServer, *, as_json: bool) -> None:
+    identities = {} if embedded.tls is None else _identities(embedded.tls)
     if as_json:
-        click.echo(to_json({"url": url, "pid": embedded.pid, "jetstream": embedded.jetstream}))
+        facts = {"url": embedded.url, "pid": embedded.pid, "jetstream": embedded.jetstream}
+        click.echo(to_json(facts | ({"identities": identities} if embedded.tls else {})))
         return
     kept = f", data in {embedded.store_dir}" if embedded.jetstream else ""
-    click.echo(f"nats-server at {url} (process {embedded.pid}{kept}); Ctrl-C stops it")
+    click.echo(f"nats-server at {embedded.url} (process {embedded.pid}{kept}); Ctrl-C stops it")
+    if embedded.tls is not None:
+        _tell_how_to_connect(embedded.url, embedded.tls, identities)
+
+
+def _identities(certificates: Path) -> dict[str, str]:
+    from lightlink.certs import CertificateAuthority  # noqa: PLC0415 - cryptography takes long to import
+
+    return {info.name: info.role for info in CertificateAuthority.load(certificates).list() if info.role is not None}
+
+
+def _tell_how_to_connect(url: str, certificates: Path, identities: Mapping[str, str]) -> None:
+    if not identities:
+        click.echo(f"nobody may connect yet: lightlink certs issue {certificates} NAME, then start it again")
+        return
+    click.echo("known to it: " + ", ".join(f"{name} ({role})" for name, role in identities.items()))
+    name = next(iter(identities))
+    click.echo(
+        f"connect with: --url {url} --tls-ca {certificates}/ca.pem "
+        f"--tls-cert {certificates}/{name}.pem --tls-key {certificates}/{name}.key"
+    )

@@ -55,7 +55,8 @@ class EmbeddedServer:
 
     Arguments: ``port``, 0 for a free one; ``host`` to listen on; ``store_dir``, JetStream's folder, kept (default: a
     temporary one, removed by ``stop``); ``config``, nats-server configuration, a str with its text or a Path of its
-    file, over which the other arguments win; ``name``, the server's name; ``log_file``, appended to (default: a
+    file, over which the other arguments win; ``tls``, a certificate directory (`lightlink.certs`), for mutual TLS and
+    the identities that are in it at the start; ``name``, the server's name; ``log_file``, appended to (default: a
     temporary one); ``extra_args`` for the command; ``ready_timeout`` in seconds. The server must send its INFO first:
     TLS ``handshake_first`` is not supported.
     """
@@ -64,6 +65,7 @@ class EmbeddedServer:
     host: str = "127.0.0.1"
     _store_dir: Path | None = attrs.field(default=None, converter=_optional_path)
     config: str | os.PathLike[str] | None = None
+    tls: Path | None = attrs.field(default=None, converter=_optional_path)
     jetstream: bool = True
     name: str | None = None
     _log_file: Path | None = attrs.field(default=None, converter=_optional_path)
@@ -72,6 +74,14 @@ class EmbeddedServer:
     _temporary: Path | None = attrs.field(default=None, init=False)
     _process: WatchedProcess | None = attrs.field(default=None, init=False)
     _finalizer: Any = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.tls is None:
+            return
+        if self.config is not None:
+            raise InvalidOption("tls", "does not go with config: it makes a configuration itself", str(self.tls))
+        if not self.jetstream:
+            raise InvalidOption("jetstream", "cannot be turned off with tls", self.jetstream)
 
     @property
     def port(self) -> int:
@@ -82,8 +92,8 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect, such as ``nats://127.0.0.1:4222``; NotReady like ``port``."""
-        return f"nats://{_join(self._address, self.port)}"
+        """Where clients connect, such as ``nats://127.0.0.1:4222``, with ``tls`` tls://; NotReady like ``port``."""
+        return f"{'nats' if self.tls is None else 'tls'}://{_join(self._address, self.port)}"
 
     @property
     def running(self) -> bool:
@@ -112,7 +122,8 @@ class EmbeddedServer:
     def start(self) -> Self:
         """Start the server and wait until it takes clients. Does nothing if it runs.
 
-        Raises ServerError, with the end of the server's log, if it is not ready within ``ready_timeout`` seconds.
+        Raises ServerError, with the end of the server's log, if it is not ready within ``ready_timeout`` seconds, and
+        InvalidOption for a certificate directory that is not fit.
         """
         self._check_owner()
         if self.running:
@@ -209,12 +220,13 @@ class EmbeddedServer:
             command += ["-js", "-sd", self.store_dir]
         if self.name is not None:
             command += ["--name", self.name]
-        if isinstance(self.config, str):
+        config = self.config if self.tls is None else _tls_config(self.tls)
+        if isinstance(config, str):
             file = folder / "server.conf"
-            file.write_text(self.config)
+            file.write_text(config)
             command += ["-c", file]
-        elif self.config is not None:
-            command += ["-c", Path(self.config)]
+        elif config is not None:
+            command += ["-c", Path(config)]
         return [*command, *self.extra_args]
 
     def _await_info(self, port: int, deadline: float) -> None:
@@ -231,6 +243,12 @@ class EmbeddedServer:
     def _failure(self, reason: str) -> ServerError:
         lines = self.log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:] or ["its log is empty"]
         return ServerError("\n".join([f"nats-server {reason}: {lines[-1]}", "The end of its log:", *lines]))
+
+
+def _tls_config(certificates: Path) -> str:
+    from lightlink.certs import server_config  # noqa: PLC0415 - cryptography takes long to import
+
+    return server_config(certificates, store_dir=None)
 
 
 def _published_port(folder: Path, pid: int) -> int | None:

@@ -6,11 +6,14 @@ import ast
 import contextlib
 import inspect
 import io
+import os
 import subprocess
 import tempfile
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 from rich.console import Console
 from rich.padding import Padding
@@ -21,39 +24,73 @@ import lightlink
 from lightlink.cli import children
 from lightlink.cli.demo import service as demo_service
 from lightlink.cli.demo.chapters import CHAPTERS
+from lightlink.cli.options import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    Chapter = Callable[[lightlink.Client], None]
 
 _SERVICE = f"{demo_service.__name__}:service"
 _STOP_TIMEOUT = 5.0
 
 
 @click.command()
-def demo() -> None:
+@click.option("--tls", "secure", is_flag=True, help="All of it over mutual TLS, and what that is good for.")
+def demo(secure: bool) -> None:
     """Show what LightLink does, in ten seconds.
 
     It starts a nats-server and a service of its own, and stops them at the end.
     """
+    for variable in ("LIGHTLINK_TLS_CA", "LIGHTLINK_TLS_CERT", "LIGHTLINK_TLS_KEY"):
+        os.environ.pop(variable, None)  # they are for another server
     console = Console(highlight=False)
     console.print(Text("LightLink: other processes as plain blocking Python, over NATS.", style="bold"))
-    with lightlink.EmbeddedServer() as server:
-        _heading(console, 0, "A server and a service")
-        _text(console, f"A real nats-server with JetStream listens at {server.url} (process {server.pid}).")
-        with _service(server.url) as child, lightlink.connect(server.url, name="demo") as client:
-            _text(console, f"This service runs in a process of its own ({child.pid}), started by `lightlink run`:")
-            _code(console, _after_opening(inspect.getsource(demo_service)))
-            for number, chapter in enumerate(CHAPTERS, start=1):
-                _play(console, number, chapter, client)
+    if not secure:
+        _show(console, lightlink.EmbeddedServer(), Link(), Link(), CHAPTERS)
+    else:
+        from lightlink.cli.demo.secure import identities, make_certificates  # noqa: PLC0415 - takes cryptography along
+
+        with tempfile.TemporaryDirectory(prefix="lightlink-demo-") as folder:
+            certificates = Path(folder) / "certs"
+            make_certificates(certificates)
+            server = lightlink.EmbeddedServer(tls=certificates)
+            shop, demo = (_link(certificates, name) for name in ("shop", "demo"))
+            _show(console, server, shop, demo, [*CHAPTERS, identities])
     console.print()
     _text(console, "The service and the server are stopped. Next: README.md, samples/, `lightlink --help`.")
 
 
+def _link(certificates: Path, name: str) -> Link:
+    cert = certificates / f"{name}.pem"
+    return Link(tls_ca=certificates / "ca.pem", tls_cert=cert, tls_key=cert.with_suffix(".key"))
+
+
+def _show(
+    console: Console, server: lightlink.EmbeddedServer, theirs: Link, ours: Link, chapters: Sequence[Chapter]
+) -> None:
+    """Run the server, the service with the connection ``theirs``, and the chapters with ``ours``."""
+    with server:
+        _heading(console, 0, "A server and a service")
+        _text(console, f"A real nats-server with JetStream listens at {server.url} (process {server.pid}).")
+        if server.tls is not None:
+            _text(console, "It speaks mutual TLS, and knows the identities made by `lightlink certs` for this demo.")
+        url = server.url
+        with (
+            _service(attrs.evolve(theirs, url=url)) as child,
+            lightlink.connect(url, **ours.settings(), name="demo") as client,
+        ):
+            _text(console, f"This service runs in a process of its own ({child.pid}), started by `lightlink run`:")
+            _code(console, _after_opening(inspect.getsource(demo_service)))
+            for number, chapter in enumerate(chapters, start=1):
+                _play(console, number, chapter, client)
+
+
 @contextlib.contextmanager
-def _service(url: str) -> Iterator[subprocess.Popen[str]]:
+def _service(link: Link) -> Iterator[subprocess.Popen[str]]:
     """Run the demo's service in a process of its own."""
     with tempfile.TemporaryFile("w+") as log:
-        child = children.start([_SERVICE, f"--url={url}"], stdout=subprocess.PIPE, stderr=log)
+        child = children.start([_SERVICE, *link.arguments()], stdout=subprocess.PIPE, stderr=log)
         try:
             # Its first line says that it serves; if it cannot, it ends, and the line is empty.
             if child.stdout is None or not child.stdout.readline():
@@ -64,7 +101,7 @@ def _service(url: str) -> Iterator[subprocess.Popen[str]]:
             children.stop(child, _STOP_TIMEOUT)
 
 
-def _play(console: Console, number: int, chapter: Callable[[lightlink.Client], None], client: lightlink.Client) -> None:
+def _play(console: Console, number: int, chapter: Chapter, client: lightlink.Client) -> None:
     """Show a chapter's text and code, run it, and show what it printed."""
     title, _, text = (inspect.getdoc(chapter) or "").partition("\n")
     _heading(console, number, title.rstrip("."))

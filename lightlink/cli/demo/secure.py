@@ -1,0 +1,57 @@
+"""What the demo over mutual TLS adds: certificates, and a chapter on what they are for."""
+
+# ruff: noqa: T201 - a chapter prints, as a reader's own program would.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lightlink
+from lightlink.certs import CertificateAuthority
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def make_certificates(folder: Path) -> None:
+    """Make an authority in a folder, a server's certificate and the identities of the demo."""
+    authority = CertificateAuthority.create(folder)
+    authority.issue_server(["localhost", "127.0.0.1"])
+    authority.issue("shop", "service", publish=["orders.shipped"], subscribe=["orders.new"])
+    # The part of the user, who shows everything.
+    orders = ["orders.>"]
+    authority.issue("demo", "manager", calls=["*"], publish=orders, subscribe=orders, state=True, files=True)
+    authority.issue("guest", "client", publish=[], calls=["shop"])
+
+
+def identity(folder: Path, name: str) -> lightlink.TLS:
+    """Return the files of an identity."""
+    return lightlink.TLS(ca=folder / "ca.pem", cert=folder / f"{name}.pem", key=folder / f"{name}.key")
+
+
+def folder_of(client: lightlink.Client) -> Path:
+    """Return the folder with a client's certificates."""
+    tls = client.options.tls
+    assert tls is not None
+    assert tls.ca is not None
+    return tls.ca.parent
+
+
+def identities(client: lightlink.Client) -> None:
+    """Nobody gets in who does not belong.
+
+    Each side has proved with a certificate who it is. What an identity may do is decided by the server, from the role
+    it was given with `lightlink certs issue`: the guest may call the shop, and nothing else. Without a certificate
+    nobody gets in at all.
+    """
+    server, folder = client.options.servers, folder_of(client)
+    with lightlink.connect(server, tls=identity(folder, "guest")) as guest:
+        print("the guest asks for a price:", guest.call("shop", "total", {"item": "apple"}))
+        try:
+            guest.subscribe("orders.*")
+        except lightlink.PermissionDenied as error:
+            print(f"{type(error).__name__}: {error}")
+    try:
+        lightlink.connect(server, tls=lightlink.TLS(ca=folder / "ca.pem"))
+    except lightlink.AuthenticationError as error:
+        print(f"{type(error).__name__}: {error}")
