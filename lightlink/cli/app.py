@@ -18,6 +18,7 @@ COMMANDS = {
     "pub": "lightlink.cli.link:pub",
     "sub": "lightlink.cli.link:sub",
     "state": "lightlink.cli.state:state",
+    "file": "lightlink.cli.file:file",
     "certs": "lightlink.cli.certs:certs",
 }
 

@@ -92,6 +92,8 @@ def open_source(source: FileSource) -> Iterator[Source]:
         raise InvalidOption("source", "must be a path or a binary file object", type(source).__name__)
     name = getattr(source, "name", None)  # a number, where the file was opened by one
     title = _text(Path(os.fsdecode(name)).name) if isinstance(name, (str, bytes)) else ""
+    if title.startswith("<"):  # <stdin>
+        title = ""
     yield Source(source, title, _size(source))
 
 
