@@ -42,6 +42,15 @@ SAID = {
         "refused: permission denied: this identity may not subscribe to 'events.>'",
         "kept out: could not authenticate with NATS (tls://127.0.0.1:",
     ],
+    "files": [
+        "stored: measurements.csv, 3542641 bytes in 28 chunks, text/csv",
+        "fetched: True from (0, 3542641) to (3542641, 3542641)",
+        "listed: [('measurements.csv', {'site': 'berlin'})]",
+        "deleted: no file '...' in file store 'light_link_files'",
+        "memory: straight from memory",
+        "cancelled, left behind: []",
+        "report-service got report.txt from sample, 450000 bytes, SHA-256 34ef545a...",
+    ],
     "typed_rpc": [
         "Quote 2.75 EUR ['apple', 'pear']",
         "'GBP'",

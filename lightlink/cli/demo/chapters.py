@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import lightlink
@@ -74,7 +75,7 @@ def state(client: lightlink.Client) -> None:
     with client.watch_state("stock.*") as stock:
         client.update_state("stock.apple", 36, revision=revision)
         client.set_state("stock.pear", 12)
-        seen = {}
+        seen: dict[str, int] = {}
         while seen != {"stock.apple": 36, "stock.pear": 12}:
             change = stock.get(timeout=5)
             seen[change.key] = change.value
@@ -85,6 +86,19 @@ def state(client: lightlink.Client) -> None:
         print(f"{type(error).__name__}: {error}")
 
 
+def files(client: lightlink.Client) -> None:
+    """Send a file of any size.
+
+    It is stored in chunks, many in flight, and checked by its SHA-256 when it is fetched. The shop is told that it is
+    there, fetches it when it has the time, and says so.
+    """
+    with client.subscribe("invoices.read") as read:
+        info = client.send_file(io.BytesIO(b"apple;4\npear;12\n" * 300_000), to="shop", name="invoice.csv")
+        print(f"sent {info.name}: {info.size:,} bytes in {info.chunks} chunks")
+        print("the shop read", read.get(timeout=10).data)
+    client.delete_file(info.id)
+
+
 # In the order of the demo. A new part of the library gets its chapter here.
 CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     calls,
@@ -92,4 +106,5 @@ CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     many,
     events,
     state,
+    files,
 )

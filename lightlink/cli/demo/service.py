@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TypedDict
 
 import lightlink
@@ -27,3 +28,13 @@ def total(item: str, count: int = 1) -> float:
 def ship(order: Order) -> None:
     """Ship an order, and say so."""
     service.client.publish("orders.shipped", {**order, "total": total(**order)})
+
+
+@service.on_file
+def read(info: lightlink.FileInfo) -> None:
+    """Read an invoice, and say so."""
+    with tempfile.TemporaryFile() as content:
+        service.client.download(info.id, content)
+        content.seek(0)
+        lines = sum(1 for _ in content)
+    service.client.publish("invoices.read", {"name": info.name, "from": info.sender, "lines": lines})
