@@ -1,13 +1,14 @@
 """Settings as frozen values, checked at birth: from arguments, the environment or a NATS context file.
 
-A setting given as an argument wins over the environment, and that over the selected NATS context (ADR-21). Secrets are
-kept out of every repr.
+A setting given as an argument, or by a NATS context that is named (ADR-21), wins over the environment, and that over
+the context that is selected. Secrets are kept out of every repr and message.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_PORT = 4222
 
+_IDENTITY = frozenset({"user", "password", "token", "creds", "nkey"})
+_PREFIX = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+)*")
+
 
 def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
@@ -34,8 +38,26 @@ def _text_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise InvalidOption(attribute.name, "must be a string", type(value).__name__)
 
 
+def _whole(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidOption(attribute.name, "must be a whole number above 0", value)
+
+
+def _subject_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not _PREFIX.fullmatch(value) or len(value) > 256):
+        raise InvalidOption(attribute.name, "must be a subject without wildcards, of 256 characters at most", value)
+
+
+def _callable_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(value):
+        raise InvalidOption(attribute.name, "is not callable", type(value).__name__)
+
+
 def _optional_path(value: str | os.PathLike[str] | None) -> Path | None:
-    return Path(value).expanduser() if value is not None else None
+    try:
+        return None if value is None else Path(value).expanduser()
+    except (TypeError, RuntimeError) as exc:  # not a path, or one in the home of nobody
+        raise InvalidOption("file", f"is not a path: {exc}", value) from exc
 
 
 def seconds(option: str, value: Any) -> float:
@@ -66,10 +88,15 @@ class TLS:
 
 def _servers(value: str | Sequence[str]) -> tuple[str, ...]:
     """Return server URLs from one, several separated by commas, or a sequence."""
-    parts = value.split(",") if isinstance(value, str) else list(value)
-    servers = tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())
-    if not servers or len(servers) < len([part for part in parts if part != ""]):
-        raise InvalidOption("url", "name at least one server, as text", value)
+    # What was given is not in these messages: it may hold a password.
+    if not isinstance(value, (str, list, tuple)):
+        raise InvalidOption("url", "must be a URL or a list of URLs", type(value).__name__)
+    parts = value.split(",") if isinstance(value, str) else value
+    if not all(isinstance(part, str) for part in parts):
+        raise InvalidOption("url", "each URL must be a string")
+    servers = tuple(part.strip() for part in parts if part.strip())
+    if not servers:
+        raise InvalidOption("url", "name at least one server")
     return servers
 
 
@@ -91,22 +118,23 @@ class ConnectOptions:
     creds: Path | None = attrs.field(default=None, converter=_optional_path)
     nkey: Path | None = attrs.field(default=None, converter=_optional_path)
     tls: TLS | None = attrs.field(default=None)
-    inbox_prefix: str | None = attrs.field(default=None, validator=_text_or_none)
+    inbox_prefix: str | None = attrs.field(default=None, validator=_subject_or_none)
     timeout: float = attrs.field(default=5.0, validator=_positive)
     connect_timeout: float = attrs.field(default=5.0, validator=_positive)
     reconnect_wait: float = attrs.field(default=0.1, validator=_positive)
     reconnect_wait_max: float = attrs.field(default=4.0, validator=_positive)
     ping_interval: float = attrs.field(default=10.0, validator=_positive)
-    outbox_messages: int = attrs.field(default=65_536, validator=_positive)
-    outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
+    outbox_messages: int = attrs.field(default=65_536, validator=_whole)
+    outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_whole)
     outbox_timeout: float = attrs.field(default=5.0, validator=_positive)
-    workers: int = attrs.field(default=8, validator=_positive)
-    on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False)
+    workers: int = attrs.field(default=8, validator=_whole)
+    on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
 
     def __attrs_post_init__(self) -> None:
         self._take_credentials_out_of_urls()
-        if self.password is not None and self.user is None:
-            raise InvalidOption("password", "is given without user")
+        if (self.password is None) != (self.user is None):
+            present, missing = ("password", "user") if self.user is None else ("user", "password")
+            raise InvalidOption(present, f"is given without {missing}")
         ways = [name for name in ("user", "token", "creds", "nkey") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise InvalidOption(" and ".join(ways), "choose one way to prove who you are")
@@ -128,22 +156,19 @@ class ConnectOptions:
     ) -> ConnectOptions:
         """Return options from arguments, else the environment, else the selected NATS context, else the defaults.
 
-        ``context`` names a NATS context to use; a setting that is None counts as not given. Raises InvalidOption.
+        ``context`` names a NATS context to use, before the environment; a setting that is None counts as not given.
+        Raises InvalidOption.
         """
-        given = {name: value for name, value in settings.items() if value is not None}
+        given = {name: value for name, value in {"servers": url, **settings}.items() if value is not None}
         unknown = given.keys() - {field.name for field in attrs.fields(cls)}
         if unknown:
             raise InvalidOption(", ".join(sorted(unknown)), "no such setting")
-        servers = url or os.environ.get("LIGHTLINK_URL") or os.environ.get("NATS_URL")
-        from_file = read_context(context) if context or not servers else {}
-        if servers:
-            from_file.pop("servers", None)
-            given["servers"] = servers
-        if "tls" not in given and (tls := _tls_from_environment()):
-            given["tls"] = tls
-        if {"user", "token", "creds", "nkey"} & given.keys():
-            from_file = {k: v for k, v in from_file.items() if k not in ("user", "password", "token", "creds", "nkey")}
-        return cls(**{**from_file, **given})
+        if context is not None:
+            given = _over(given, read_context(context))
+        given = _over(given, _read_environment())
+        if "servers" not in given:
+            given = _over(given, read_context())
+        return cls(**given)
 
     def _take_credentials_out_of_urls(self) -> None:
         """Move user and password, or a token, from the URLs to where no message shows them."""
@@ -167,10 +192,13 @@ class ConnectOptions:
 def read_context(name: str | None = None) -> dict[str, Any]:
     """Return settings from a NATS context file (ADR-21): the named one, else the selected one, else none.
 
-    Contexts live in ``$XDG_CONFIG_HOME/nats/context/<name>.json``; ``NATS_CONTEXT`` or ``nats/context.txt`` selects one.
-    Raises InvalidOption when a context that was asked for cannot be read.
+    Contexts live in ``$XDG_CONFIG_HOME/nats/context/<name>.json``; ``NATS_CONTEXT`` or ``nats/context.txt`` selects
+    one. Raises InvalidOption when a context that was asked for cannot be read.
     """
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "nats"
+    try:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "nats"
+    except RuntimeError:  # a user without a home, as in many containers
+        folder = Path("/nonexistent")
     selected = name or os.environ.get("NATS_CONTEXT")
     if not selected:
         try:
@@ -193,7 +221,17 @@ def read_context(name: str | None = None) -> dict[str, Any]:
     return _from_context(content)
 
 
+def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings from two places; an identity in the upper one, in a URL too, replaces that of the lower one."""
+    if {"user", "token", "creds", "nkey"} & upper.keys() or "@" in str(upper.get("servers", "")):
+        lower = {name: value for name, value in lower.items() if name not in _IDENTITY}
+    return {**lower, **upper}
+
+
 def _from_context(content: Mapping[str, Any]) -> dict[str, Any]:
+    for unsupported in ("nsc", "user_jwt"):
+        if content.get(unsupported):
+            raise InvalidOption("context", f"{unsupported} is not supported; use creds instead")
     names = {"url": "servers", "user": "user", "password": "password", "token": "token", "creds": "creds"}
     names |= {"nkey": "nkey", "inbox_prefix": "inbox_prefix"}
     settings = {ours: content[theirs] for theirs, ours in names.items() if content.get(theirs)}
@@ -205,10 +243,16 @@ def _from_context(content: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _tls_from_environment() -> TLS | None:
+def _read_environment() -> dict[str, Any]:
+    """Return settings from ``LIGHTLINK_URL``, else ``NATS_URL``, and ``LIGHTLINK_TLS_CA``, ``_CERT`` and ``_KEY``."""
+    settings: dict[str, Any] = {}
+    if url := os.environ.get("LIGHTLINK_URL") or os.environ.get("NATS_URL"):
+        settings["servers"] = url
     files = {name: os.environ.get(f"LIGHTLINK_TLS_{name.upper()}") for name in ("ca", "cert", "key")}
     given = {name: value for name, value in files.items() if value}
-    return TLS(**given) if given else None
+    if given:
+        settings["tls"] = TLS(**given)
+    return settings
 
 
 def _split_url(server: str) -> tuple[str, tuple[str, str | None] | None]:
@@ -222,7 +266,8 @@ def _split_url(server: str) -> tuple[str, tuple[str, str | None] | None]:
         raise InvalidOption("url", "is not a URL such as nats://host:4222", shown) from exc
     if parts.scheme not in ("nats", "tls"):
         raise InvalidOption("url", "must start with nats:// or tls://", shown)
-    if not parts.hostname or parts.path not in ("", "/") or parts.query:
+    odd = parts.path not in ("", "/") or parts.query or parts.fragment or re.search(r"\s", server)
+    if not parts.hostname or odd:
         raise InvalidOption("url", "must be of the form nats://host:port", shown)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     plain = f"{parts.scheme}://{host}:{port or DEFAULT_PORT}"

@@ -248,7 +248,7 @@ class Calculator:
         (lambda a: a, 5),
         (Point, Point(5)),
     ],
-    ids=lambda value: getattr(value, "__qualname__", str(value)),
+    ids=["method", "class", "static", "object", "partial", "placed", "nested", "cached", "lambda", "type"],
 )
 def test_methods_partials_callable_objects_and_classes_are_handlers_too(handler: Any, result: Any) -> None:
     name = "x" if handler is Point else "b" if result is None else "a"
@@ -256,7 +256,9 @@ def test_methods_partials_callable_objects_and_classes_are_handlers_too(handler:
 
 
 @pytest.mark.parametrize(
-    "handler", [Calculator().scale, Calculator.scale_all, Calculator(), functools.partial(add, b=1)], ids=repr
+    "handler",
+    [Calculator().scale, Calculator.scale_all, Calculator(), functools.partial(add, b=1)],
+    ids=["method", "class", "object", "partial"],
 )
 def test_their_annotations_count_as_well(handler: Any) -> None:
     assert problem(handler, b'{"a": "5"}') == "argument 'a': expected `int`, got `str`"
