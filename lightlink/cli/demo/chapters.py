@@ -75,7 +75,7 @@ def state(client: lightlink.Client) -> None:
     with client.watch_state("stock.*") as stock:
         client.update_state("stock.apple", 36, revision=revision)
         client.set_state("stock.pear", 12)
-        seen: dict[str, int] = {}
+        seen: dict[str, object] = {}
         while seen != {"stock.apple": 36, "stock.pear": 12}:
             change = stock.get(timeout=5)
             seen[change.key] = change.value
