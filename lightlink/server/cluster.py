@@ -1,0 +1,151 @@
+"""Several nats-servers of one's own that are one cluster, with JetStream replicated among them."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import attrs
+
+from lightlink.errors import InvalidOption, NotReady, ServerError
+from lightlink.server.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_HOST = "127.0.0.1"
+_POLL_INTERVAL = 0.05
+# Another program may take a port between our finding it free and the server's listening on it.
+_ATTEMPTS = 3
+
+
+def _check_size(_cluster: object, _attribute: attrs.Attribute[int], value: int) -> None:
+    if value < 2:
+        raise InvalidOption("size", "a cluster has at least two servers", value)
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class EmbeddedCluster:
+    """Run ``size`` nats-servers on this machine as one cluster; they end with this Python process, however that ends.
+
+    ``with EmbeddedCluster() as cluster: lightlink.connect(cluster.urls)``. Each of ``nodes`` is an `EmbeddedServer`
+    that keeps its ports and data, so one that was killed finds the others again after ``start()``; `wait_ready` tells
+    when it is one of them again. ``config`` is nats-server configuration that all have in common. ``ready_timeout`` is
+    in seconds and for all of them.
+    """
+
+    size: int = attrs.field(default=3, validator=_check_size)
+    config: str = ""
+    ready_timeout: float = 30.0
+    _nodes: tuple[EmbeddedServer, ...] = attrs.field(default=(), init=False)
+    _monitors: dict[EmbeddedServer, int] = attrs.field(factory=dict, init=False)
+
+    @property
+    def nodes(self) -> tuple[EmbeddedServer, ...]:
+        """The servers; NotReady before the start and after the end."""
+        if not self._nodes:
+            raise NotReady("the embedded cluster", "does not run")
+        return self._nodes
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients connect; NotReady like ``nodes``."""
+        return [node.url for node in self.nodes]
+
+    def start(self) -> Self:
+        """Start the servers and wait until they are a cluster. Does nothing if they run.
+
+        Raises ServerError if they are not ready within ``ready_timeout`` seconds.
+        """
+        if self._nodes:
+            return self
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._launch()
+                break
+            except ServerError as exc:
+                if attempt == _ATTEMPTS or "address already in use" not in str(exc):
+                    raise
+        try:
+            self.wait_ready(self.ready_timeout)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the servers and remove their temporary files. Idempotent."""
+        nodes, self._nodes = self._nodes, ()
+        self._monitors.clear()
+        for node in nodes:
+            node.kill()  # one after the other, they would first hand over their parts to each other
+        for node in nodes:
+            node.stop()
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until every server that runs is a member with all its data; ServerError after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        for node in self.nodes:
+            while node.running and (problem := _problem_of(self._monitors[node])) is not None:
+                if time.monotonic() > deadline:
+                    raise ServerError(f"nats-server {node.name} was not ready within {timeout:g} s: {problem}")
+                time.sleep(_POLL_INTERVAL)
+
+    def node(self, name: str) -> EmbeddedServer:
+        """Return the server of a name, as JetStream names leaders and replicas."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        running = sum(node.running for node in self._nodes)
+        return f"<EmbeddedCluster {running} of {self.size} servers running>"
+
+    def _launch(self) -> None:
+        ports = _free_ports(2 * self.size)
+        routes, monitors = ports[: self.size], ports[self.size :]
+        with ExitStack() as undo:
+            nodes = []
+            for number, (route, monitor) in enumerate(zip(routes, monitors, strict=True), start=1):
+                node = EmbeddedServer(name=f"node-{number}", config=self._config_of(route, monitor, routes))
+                undo.callback(node.stop)
+                node.start()
+                nodes.append(node)
+            undo.pop_all()
+        self._nodes = tuple(nodes)
+        self._monitors = dict(zip(nodes, monitors, strict=True))
+
+    def _config_of(self, route: int, monitor: int, routes: list[int]) -> str:
+        others = ", ".join(f'"nats-route://{_HOST}:{each}"' for each in routes if each != route)
+        cluster = f'cluster {{ name: lightlink, listen: "{_HOST}:{route}", routes: [{others}] }}'
+        return f'{self.config}\nhttp: "{_HOST}:{monitor}"\n{cluster}\n'
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _problem_of(monitor: int) -> str | None:
+    """Ask a server's monitoring port what keeps it from being ready; None when it is."""
+    connection = http.client.HTTPConnection(_HOST, monitor, timeout=1.0)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        return None if answer.status == http.client.OK else answer.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as exc:
+        return str(exc) or type(exc).__name__
+    finally:
+        connection.close()
