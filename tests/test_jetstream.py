@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.waiting import eventually
 
 import lightlink
 from lightlink.errors import PayloadTooLarge
@@ -126,6 +127,26 @@ def test_purging_removes_the_messages_of_a_subject(connection: Connection, strea
     assert jetstream.purge(connection, stream, f"{stream}.a.*", 5) == 3
     assert jetstream.purge(connection, stream, f"{stream}.a.*", 5) == 0
     assert jetstream.get_last(connection, stream, f"{stream}.b", 5) is not None
+
+
+def test_the_subjects_of_a_pattern_are_told(connection: Connection, stream: str) -> None:
+    for name in ("a.1", "a.2", "a.1", "b.1"):
+        store(connection, f"{stream}.{name}")
+    assert jetstream.subjects_of(connection, stream, f"{stream}.a.*", 5) == {f"{stream}.a.1", f"{stream}.a.2"}
+    assert jetstream.subjects_of(connection, stream, f"{stream}.none", 5) == set()
+
+
+@pytest.mark.slow
+def test_more_subjects_than_fit_a_page_are_told(connection: Connection, prefix: str) -> None:
+    jetstream.create_stream(connection, settings(prefix, storage="memory"), 5)
+    for n in range(120_000):
+        connection.publish(f"{prefix}.{n}".encode(), b"")
+    connection.flush(20)
+    eventually(lambda: (jetstream.stream_info(connection, prefix, 5) or {})["state"]["messages"] == 120_000, 20)
+    assert len(jetstream.subjects_of(connection, prefix, f"{prefix}.*", 20)) == 120_000
+    last = reader.read_current(connection, prefix, f"{prefix}.*", 30, policy=reader.LAST_OF_EACH, headers_only=True)
+    assert len(last) == 120_000
+    jetstream.api(connection, f"STREAM.DELETE.{prefix}", None, 5)
 
 
 def test_without_jetstream_the_error_says_so(fresh_server: StartServer) -> None:

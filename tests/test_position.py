@@ -15,8 +15,8 @@ def position(policy: str = LAST_OF_EACH, first: int = 0) -> Position:
     return made
 
 
-def delivery(seq: int, pending: int) -> Delivery:
-    return Delivery(b"s.a", seq, b"", None, 0, pending, b"c", 1)
+def delivery(seq: int, pending: int, subject: bytes = b"s.a") -> Delivery:
+    return Delivery(subject, seq, b"", None, 0, pending, b"c", 1)
 
 
 @pytest.mark.parametrize("between", [b"", b"hub.ACCOUNTHASH."])
@@ -61,7 +61,14 @@ def test_a_writer_that_never_rests_does_not_put_off_the_end_of_the_current_value
     reading.begin({"num_pending": 2})
     reading.passed(delivery(10, pending=50))
     reading.passed(delivery(20, pending=60))
+    assert not reading.is_current  # it may have been the same subject, as here
+    reading.passed(delivery(30, pending=70, subject=b"s.b"))
     assert reading.is_current
+    everything = position(EVERYTHING)
+    everything.begin({"num_pending": 2})
+    everything.passed(delivery(10, pending=50))
+    everything.passed(delivery(20, pending=60))
+    assert everything.is_current
 
 
 def test_an_empty_stream_is_current_at_once() -> None:

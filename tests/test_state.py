@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -245,6 +247,26 @@ def test_keys_of_a_large_bucket_all_come(bucket: lightlink.StateBucket[Any]) -> 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: bucket.set(key, key), expected))
     assert bucket.keys() == expected
+
+
+def test_keys_that_are_written_while_they_are_listed_come_once(bucket: lightlink.StateBucket[Any]) -> None:
+    expected = sorted(f"key.{n}" for n in range(300))
+    for key in expected:
+        bucket.set(key, 0)
+    stop = threading.Event()
+
+    def write() -> None:
+        for key in itertools.cycle(expected):
+            bucket.set(key, 1)
+            if stop.is_set():
+                return
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write) for _ in range(2)]
+        lists = [bucket.keys() for _ in range(30)]
+        stop.set()
+    assert all(listed == expected for listed in lists)
+    assert [writer.result() for writer in writers] == [None, None]
 
 
 def test_history_tells_every_change_that_is_kept(client: lightlink.Client, prefix: str) -> None:

@@ -442,13 +442,15 @@ def test_closing_the_client_ends_its_watches(url: str, prefix: str) -> None:
     assert watch.closed
 
 
-def test_a_stopped_watch_leaves_nothing_on_the_server(
-    bucket: lightlink.StateBucket[Any], prefix: str, peer: RawPeer
+def test_a_stopped_watch_leaves_nothing_behind(
+    client: lightlink.Client, bucket: lightlink.StateBucket[Any], prefix: str, peer: RawPeer
 ) -> None:
     bucket.set("key", 1)
+    listeners = list(client._connection._listeners)
     watches = [bucket.watch() for _ in range(5)]
     assert [watch.get(5).value for watch in watches] == [1] * 5
     for watch in watches:
         watch.stop()
     assert bucket.keys() == ["key"]
+    assert client._connection._listeners == listeners
     eventually(lambda: not peer.run(peer.nc.jetstream().consumers_info(f"KV_{prefix}")))

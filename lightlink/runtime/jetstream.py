@@ -7,6 +7,7 @@ request has left), PermissionDenied, PayloadTooLarge and ClosedError. `lightlink
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -199,7 +200,8 @@ def parse_stored(waiter: Waiter) -> StoredMessage | None:
 def get_last_written(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
     """Return the last message of a subject, None if there is none, from the stream's leader.
 
-    So what was acknowledged is seen. Needs no direct gets. Raises JetStreamError whose err_code is STREAM_NOT_FOUND when there is no such stream.
+    So what was acknowledged is seen. Needs no direct gets. Raises JetStreamError (STREAM_NOT_FOUND) when
+    there is no such stream.
     """
     return _get_from_leader(connection, stream, {"last_by_subj": subject}, timeout)
 
@@ -261,6 +263,24 @@ def stream_info(connection: Connection, stream: str, timeout: float) -> dict[str
         if exc.err_code == STREAM_NOT_FOUND:
             return None
         raise
+
+
+def subjects_of(connection: Connection, stream: str, pattern: str, timeout: float) -> set[str]:
+    """Return the subjects that match a pattern and of which a stream holds a message, all as of one instant.
+
+    Of more than 100,000 the server tells them in pages, which are of an instant each.
+    """
+    deadline = time.monotonic() + timeout
+    found: set[str] = set()
+    offset, total = 0, 1
+    while offset < total:
+        request = {"subjects_filter": pattern, "offset": offset}
+        answer = api(connection, f"STREAM.INFO.{stream}", request, max(deadline - time.monotonic(), 0.001))
+        page = answer["state"].get("subjects") or {}
+        found.update(page)
+        total = answer.get("total", 0) if page else 0
+        offset += len(page)
+    return found
 
 
 def purge(connection: Connection, stream: str, subject: str, timeout: float) -> int:

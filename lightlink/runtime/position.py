@@ -11,6 +11,8 @@ from lightlink.runtime.jetstream import nanoseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lightlink.runtime.jetstream import StoredMessage
+
 # Deliver policies: what a reader begins with.
 EVERYTHING = "all"
 LAST_OF_EACH = "last_per_subject"
@@ -60,6 +62,13 @@ def read_delivery(subject: bytes, reply: bytes, data: bytes, headers: bytes | No
     return Delivery(subject, int(seq), data, headers, int(timestamp), int(pending), consumer, int(number))
 
 
+def from_stored(message: StoredMessage) -> Delivery:
+    """Return a message that was got by itself as if it had been delivered."""
+    timestamp = (message.created - _EPOCH) // timedelta(microseconds=1) * 1000
+    headers = codec.encode_headers(message.headers)
+    return Delivery(message.subject.encode(), message.seq, message.data, headers, timestamp, 0, b"", 0)
+
+
 class Position:
     """Where the reading of a stream has got to.
 
@@ -74,7 +83,9 @@ class Position:
         self._first = first
         self._headers_only = headers_only
         self._last = 0
-        self._left = 0
+        self._pending = 0  # how much there was at the start
+        self._count = 0
+        self._subjects: set[bytes] = set()
         self._stream_created = ""
 
     @property
@@ -123,16 +134,28 @@ class Position:
     def begin(self, consumer_info: Mapping[str, Any]) -> None:
         """Read from a new consumer; ``consumer_info`` is the server's answer to the request."""
         if not self.is_current:
-            self._left = consumer_info.get("num_pending", 0)
-            self.is_current = self._left <= 0
+            self._pending = consumer_info.get("num_pending", 0)
+            self._count = 0
+            self._subjects.clear()
+            self.is_current = self._pending <= 0
 
     def passed(self, delivery: Delivery) -> bool:
         """Note a delivery; False says that it has been read before."""
         if not self.is_current:
-            # What is overwritten meanwhile is not delivered: then nothing is pending before all have come.
-            self._left = min(self._left - 1, delivery.pending)
-            self.is_current = self._left <= 0
+            self.is_current = not delivery.pending or self._has_come(delivery)
         if delivery.seq <= self._last:
             return False
         self._last = delivery.seq
+        return True
+
+    def _has_come(self, delivery: Delivery) -> bool:
+        """Tell whether as much has come as there was at the start, though writers never rest."""
+        if self._policy != LAST_OF_EACH or self._first:
+            self._count += 1
+            return self._count >= self._pending
+        # A value overwritten before it was read comes later, behind new ones of other subjects: so subjects count.
+        self._subjects.add(delivery.subject)
+        if len(self._subjects) < self._pending:
+            return False
+        self._subjects.clear()
         return True

@@ -6,9 +6,10 @@ import concurrent.futures
 import time
 from typing import TYPE_CHECKING, Any
 
+from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply
 from lightlink.runtime.ordered import OrderedReader
-from lightlink.runtime.position import EVERYTHING, LAST_OF_EACH, Delivery
+from lightlink.runtime.position import EVERYTHING, LAST_OF_EACH, Delivery, from_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,12 @@ def read_current(
     policy: str = EVERYTHING,
     headers_only: bool = False,
 ) -> list[Delivery]:
-    """Return the messages that a stream has now on the subjects of a pattern; raises the errors of `start`."""
+    """Return the messages that a stream has now on the subjects of a pattern, in order.
+
+    With the policy LAST_OF_EACH one message a subject, and one of every subject, however busy its writers are. Raises
+    the errors of `OrderedReader.start`.
+    """
+    deadline = time.monotonic() + timeout
     found: list[Delivery] = []
 
     def take(delivery: Delivery) -> bool:
@@ -36,7 +42,27 @@ def read_current(
 
     settings = {"policy": policy, "headers_only": headers_only}
     _read_until(connection, stream, [pattern], timeout, take, settings)
-    return found
+    if policy != LAST_OF_EACH:
+        return found
+    last = {delivery.subject: delivery for delivery in found}
+    return _with_the_missing(connection, stream, pattern, deadline, last)
+
+
+def _with_the_missing(
+    connection: Connection, stream: str, pattern: str, deadline: float, last: dict[bytes, Delivery]
+) -> list[Delivery]:
+    """Return the last messages in order, those of the subjects included that were being written as they were read.
+
+    The last message of a subject that is written all the time keeps moving to the end of the stream, and the server may
+    say that nothing is pending between removing the old one and counting the new (tried with nats-server 2.15.1).
+    """
+    present = jetstream.subjects_of(connection, stream, pattern, max(deadline - time.monotonic(), 0.001))
+    for subject in sorted(present - {each.decode() for each in last}):
+        remaining = max(deadline - time.monotonic(), 0.001)
+        message = jetstream.get_last_written(connection, stream, subject, remaining)
+        if message is not None:
+            last[subject.encode()] = from_stored(message)
+    return sorted(last.values(), key=lambda delivery: delivery.seq)
 
 
 def read_range(
@@ -44,7 +70,7 @@ def read_range(
 ) -> list[Delivery]:
     """Return the messages with sequences from ``first`` to below ``before`` on the subjects of some patterns.
 
-    Raises the errors of `start`.
+    Raises the errors of `OrderedReader.start`.
     """
     found: list[Delivery] = []
 

@@ -147,7 +147,7 @@ class StateBucket(Generic[T]):
         pattern = subjects.key_pattern(pattern)
         with Failures(self.name, "keys"):
             try:
-                last = read_current(
+                found = read_current(
                     self._connection,
                     self._stream,
                     self._prefix + pattern,
@@ -160,7 +160,7 @@ class StateBucket(Generic[T]):
                     return []
                 raise
         skip = len(self._prefix)
-        return sorted(each.subject[skip:].decode() for each in last if operation_in(each.headers) == "put")
+        return sorted(each.subject[skip:].decode() for each in found if operation_in(each.headers) == "put")
 
     def history(self, key: str, *, timeout: float | None = None) -> list[StateChange[T]]:
         """Return what the bucket keeps of a key's changes, deletes included, oldest first; raises DecodeError."""
