@@ -19,6 +19,7 @@ COMMANDS = {
     "sub": "lightlink.cli.link:sub",
     "state": "lightlink.cli.state:state",
     "file": "lightlink.cli.file:file",
+    "http": "lightlink.cli.http:http",
     "certs": "lightlink.cli.certs:certs",
 }
 

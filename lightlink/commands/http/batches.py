@@ -1,0 +1,98 @@
+"""Views of commands for many agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+from werkzeug.exceptions import BadRequest, Forbidden, NotFound
+
+from lightlink.commands import model
+from lightlink.commands.history import MAX_LIMIT
+from lightlink.commands.http.limits import MAX_WAIT
+from lightlink.commands.http.schemas import BatchResult, BatchStarted, BatchView
+from lightlink.commands.http.views import batch_view, sent_to
+from lightlink.errors import LightLinkError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from lightlink.commands.batch import Batch
+    from lightlink.commands.http.call import Call
+    from lightlink.commands.model import Command
+    from lightlink.commands.promise import CommandPromise
+
+_STORE_SECONDS = 30.0
+
+
+def send_commands(call: Call) -> BatchView | BatchStarted:
+    """Send a command to many agents, and wait for all of them or not at all."""
+    body = call.body
+    targets = _targets(call)
+    for client_id in targets:
+        call.check(client_id, body.command_type)
+    manager = call.manager
+    batch = manager.send_many(targets, body.command_type, body.payload, timeout=body.timeout, issued_by=call.issued_by)
+    if not batch.wait_stored(_STORE_SECONDS):
+        raise StoreUnavailable("sending commands", f"not all were stored within {_STORE_SECONDS:g} s", unknown=True)
+    unsent = _unsent(batch)
+    for promise in batch.promises:
+        if promise.command_id not in unsent:
+            call.app.metrics.follow(promise)
+    if not body.wait:
+        count = len(batch) - len(unsent)
+        lost = f"; {len(unsent)} could not be stored" if unsent else ""
+        return BatchStarted(batch_id=batch.batch_id, total=count, message=sent_to(count) + lost)
+    call.wait(MAX_WAIT, lambda seconds: batch.wait(seconds) or None)
+    commands = [promise.command() for promise in batch.promises if promise.command_id not in unsent]
+    return batch_view(batch.batch_id, commands, list(unsent.values()))
+
+
+def get_batch(call: Call) -> BatchView:
+    """Look at a batch; any process can, as its commands say that they belong to it."""
+    batch_id = call.path["batch_id"]
+    manager = call.manager
+    commands: list[Command] = []
+    after: str | None = None
+    while True:
+        page = manager.list(batch_id=batch_id, limit=MAX_LIMIT, after=after)
+        commands += page
+        after = page.next
+        if after is None:
+            break
+    if not commands:
+        raise NotFound(f"Batch not found: {batch_id}")
+    visible = [command for command in commands if call.may_see(command)]
+    if not visible:
+        raise Forbidden(f"token {call.issued_by!r} is not good for batch {batch_id}")
+    return batch_view(batch_id, sorted(visible, key=lambda command: command.client_id))
+
+
+def _targets(call: Call) -> list[str]:
+    body = call.body
+    if (body.client_ids is UNSET) == (body.labels is UNSET):
+        raise BadRequest("client_ids: give either client_ids or labels")
+    if body.client_ids is not UNSET:
+        return list(dict.fromkeys(body.client_ids))
+    return [presence.client_id for presence in call.manager.clients(body.labels)]
+
+
+def _unsent(batch: Batch) -> dict[str, BatchResult]:
+    """Return the commands that could not be stored; raises StoreUnavailable when that is all of them."""
+    errors = {promise: _failure(promise) for promise in batch.promises}
+    failed = {promise: error for promise, error in errors.items() if error is not None}
+    if failed and len(failed) == len(batch):
+        raise next(iter(failed.values()))
+    return {
+        promise.command_id: BatchResult(
+            client_id=promise.client_id, command_id=promise.command_id, status=model.FAILED, error=str(error)
+        )
+        for promise, error in failed.items()
+    }
+
+
+def _failure(promise: CommandPromise) -> LightLinkError | None:
+    try:
+        if promise.done():
+            promise.wait(0)
+    except LightLinkError as exc:
+        return exc
+    return None
