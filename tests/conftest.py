@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
-from helpers.pki import connect_to, issue_all
+from helpers.pki import connect_to, issue_all, tls_of
 from helpers.process import PythonProcess
 from helpers.proxy import TcpProxy
 from helpers.raw import RawPeer
 
-from lightlink.certs import CertificateAuthority, server_config
+import lightlink
+from lightlink.certs import CertificateAuthority
 from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from helpers.pki import ConnectAs, SetClock
+    from helpers.pki import ConnectAs, LinkAs, SetClock
 
 
 class StartServer(Protocol):
@@ -111,7 +112,7 @@ def identities(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def secured(identities: Path) -> Iterator[EmbeddedServer]:
     """A server with mutual TLS for those identities. It keeps its streams between tests."""
-    with EmbeddedServer(config=server_config(identities, store_dir=None)) as running:
+    with EmbeddedServer(tls=identities) as running:
         yield running
 
 
@@ -120,6 +121,18 @@ def connect_as(secured: EmbeddedServer, identities: Path) -> Iterator[ConnectAs]
     """Connect plain nats-py clients as one of the identities: ``connect_as("web")``."""
     with contextlib.ExitStack() as stack:
         yield lambda name, **options: stack.enter_context(connect_to(secured, identities, name, **options))
+
+
+@pytest.fixture
+def link_as(secured: EmbeddedServer, identities: Path) -> Iterator[LinkAs]:
+    """Connect LightLink clients as one of the identities: ``link_as("web")``."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(name: str, **options: Any) -> lightlink.Client:
+            options = {"name": name, "tls": tls_of(identities, name)} | options
+            return stack.enter_context(lightlink.connect(secured.url, **options))
+
+        yield connect
 
 
 @pytest.fixture

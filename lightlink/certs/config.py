@@ -108,7 +108,9 @@ def _check_number(option: str, value: Any, least: int, most: int) -> None:
 def _accounts(identities: Mapping[str, Grant]) -> list[str]:
     shared = {name: grant for name, grant in identities.items() if grant.role != "agent"}
     agents = {name: permissions(name, grant, ()) for name, grant in identities.items() if grant.role == "agent"}
-    users = [_user(name, grant.role, permissions(name, grant, shared)) for name, grant in shared.items()]
+    # A server without any user lets every certificate of the CA in, with all rights. Nobody can be issued this name.
+    users = [] if identities else [_user("NOBODY", "nobody has been issued a certificate", Permissions((), ()))]
+    users += [_user(name, grant.role, permissions(name, grant, shared)) for name, grant in shared.items()]
     exports = [_export(account, *each) for account, each in _crossings(agents)]
     lines = _block(ACCOUNT, ["jetstream: enabled", *_list("users", users), *_list("exports", exports)])
     for name, allowed in agents.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+import lightlink
 from helpers.raw import RawPeer
 from lightlink.roles import inbox_prefix
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 class ConnectAs(Protocol):
     def __call__(self, name: str, **options: Any) -> RawPeer: ...
+
+
+class LinkAs(Protocol):
+    def __call__(self, name: str, **options: Any) -> lightlink.Client: ...
 
 
 class SetClock(Protocol):
@@ -59,6 +64,13 @@ def client_context(directory: Path, name: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=directory / "ca.pem")
     context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
     return context
+
+
+def tls_of(directory: Path, name: str | None) -> lightlink.TLS:
+    """Return the files of an identity as LightLink takes them; without a name the authority alone."""
+    if name is None:
+        return lightlink.TLS(ca=directory / "ca.pem")
+    return lightlink.TLS(ca=directory / "ca.pem", cert=directory / f"{name}.pem", key=directory / f"{name}.key")
 
 
 def connect_to(server: EmbeddedServer, directory: Path, name: str, **options: Any) -> RawPeer:
