@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from lightlink.binding import handler_name
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.options import seconds
 from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
@@ -52,7 +53,7 @@ class StateWatch(Generic[T]):
         self.pattern = pattern
         self._connection = connection
         self._pid = os.getpid()
-        self._handler = None if handler is None else _checked(handler)
+        self._handler = handler
         self._values = values
         self._prefix = f"$KV.{bucket}."
         self._closed = False
@@ -64,6 +65,7 @@ class StateWatch(Generic[T]):
         if handler is None:
             self._box = MessageQueue(sys.maxsize, sys.maxsize)
         else:
+            _check(handler)
             self._box = Mailbox(connection.session.workers, self._handle, sys.maxsize, sys.maxsize)
         self._reader = OrderedReader(
             connection,
@@ -224,10 +226,18 @@ class StateWatch(Generic[T]):
             raise ClosedError(f"the watch on {self.pattern!r}", "belongs to the parent process")
 
 
-def _checked(handler: Callable[[StateChange[T]], object]) -> Callable[[StateChange[T]], object]:
-    name = getattr(handler, "__qualname__", repr(handler))
+def _check(handler: Callable[..., object]) -> None:
+    """Raise InvalidOption for a handler that cannot be called with a change."""
+    name = handler_name(handler)
     if not callable(handler):
         raise InvalidOption("handler", "is not callable", name)
     if inspect.iscoroutinefunction(handler):
         raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", name)
-    return handler
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # a built-in such as print does not tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise InvalidOption("handler", f"must take one argument, the change; it takes {signature}", name) from None
