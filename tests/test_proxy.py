@@ -203,3 +203,32 @@ def test_a_real_client_comes_back_after_a_cut(proxy: StartProxy) -> None:
         middle.cut()
         eventually(lambda: peer.nc.stats["reconnects"] == 1 and peer.nc.is_connected)
         peer.run(peer.nc.flush())
+
+
+def test_a_half_open_proxy_closes_at_the_servers_end_only(proxy: StartProxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        target.settimeout(10)
+        link = proxy(f"nats://127.0.0.1:{target.getsockname()[1]}")
+        with socket.create_connection(("127.0.0.1", link.port), 10) as client, target.accept()[0] as served:
+            served.settimeout(10)
+            client.sendall(b"heard")
+            assert served.recv(10) == b"heard"
+            link.half_open()
+            with contextlib.suppress(ConnectionResetError):
+                assert served.recv(10) == b""
+            client.sendall(b"not heard")
+            client.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            with socket.create_connection(("127.0.0.1", link.port), 10), target.accept()[0]:
+                assert link.connections == 2
+        assert eventually(lambda: link.connections == 0)
+
+
+def test_a_proxy_says_what_the_test_wants_in_the_servers_name(proxy: StartProxy) -> None:
+    link = proxy()
+    with greeted(link) as connection:
+        link.inject(b"-ERR 'not from the server'\r\n")
+        assert connection.line() == b"-ERR 'not from the server'\r\n"
+        connection.ping()
+        assert connection.line() == b"PONG\r\n"

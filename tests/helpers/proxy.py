@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers.loop import LoopThread
 
@@ -16,6 +16,15 @@ _CHUNK = 65536
 _HELD_CHUNKS = 64
 
 
+class _Ends:
+    """The two ends of a connection through the proxy."""
+
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.severed = asyncio.Event()  # the server's end is to be closed
+        self.deaf = asyncio.Event()  # it is; what the client says goes nowhere
+
+
 class TcpProxy:
     """Forward connections from a free port of 127.0.0.1 to the target, as long as the test lets it.
 
@@ -25,7 +34,7 @@ class TcpProxy:
     def __init__(self, target_host: str, target_port: int) -> None:
         self._target = (target_host, target_port)
         self._delay = 0.0
-        self._links: set[asyncio.Task[None]] = set()
+        self._links: dict[asyncio.Task[None], _Ends] = {}
         self._server: asyncio.Server | None = None
         self._thread = LoopThread("tcp-proxy")
         self.port = 0
@@ -44,6 +53,14 @@ class TcpProxy:
     def cut(self) -> None:
         """Close every connection at both ends. New ones are taken."""
         self._thread.run(self._cut())
+
+    def half_open(self) -> None:
+        """Close every connection at the server's end only; the client's stays open, and deaf. New ones are taken."""
+        self._thread.run(self._half_open())
+
+    def inject(self, data: bytes) -> None:
+        """Say something to every client in the server's name."""
+        self._thread.run(self._inject(data))
 
     def refuse(self) -> None:
         """Stop listening, so that new connections are refused. Open ones go on."""
@@ -108,14 +125,26 @@ class TcpProxy:
             link.cancel()
         await asyncio.gather(*links, return_exceptions=True)
 
-    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = self._thread.loop.create_task(self._link(reader, writer))
-        self._links.add(link)
-        link.add_done_callback(self._links.discard)
+    async def _half_open(self) -> None:
+        severed = list(self._links.values())
+        for ends in severed:
+            ends.severed.set()
+        await asyncio.gather(*(ends.deaf.wait() for ends in severed))
 
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _inject(self, data: bytes) -> None:
+        for ends in self._links.values():
+            ends.client.write(data)
+            await ends.client.drain()
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = _Ends(writer)
+        link = self._thread.loop.create_task(self._link(reader, writer, ends))
+        self._links[link] = ends
+        link.add_done_callback(self._links.pop)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: _Ends) -> None:
         writers = [writer]
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[Any]] = []
         try:
             target_reader, target_writer = await asyncio.open_connection(*self._target)
             writers.append(target_writer)
@@ -123,16 +152,37 @@ class TcpProxy:
                 held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_HELD_CHUNKS)
                 tasks.append(asyncio.create_task(self._receive(source, held)))
                 tasks.append(asyncio.create_task(self._send(held, sink)))
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            forwarding = asyncio.create_task(asyncio.wait(tuple(tasks), return_when=asyncio.FIRST_EXCEPTION))
+            severed = asyncio.create_task(ends.severed.wait())
+            tasks += [forwarding, severed]
+            await asyncio.wait([forwarding, severed], return_when=asyncio.FIRST_COMPLETED)
+            if severed.done():
+                await self._go_deaf(reader, target_writer, ends, tasks)
         except OSError:
             pass  # nobody listens at the target: the client sees its connection closed
         finally:
+            ends.deaf.set()
             for task in tasks:
                 task.cancel()
             for each in writers:
                 each.transport.abort()
             # A broken connection is what a proxy is for: its errors are the two ends' to see.
             await asyncio.gather(*tasks, *(each.wait_closed() for each in writers), return_exceptions=True)
+
+    async def _go_deaf(
+        self,
+        reader: asyncio.StreamReader,
+        target_writer: asyncio.StreamWriter,
+        ends: _Ends,
+        tasks: list[asyncio.Task[Any]],
+    ) -> None:
+        target_writer.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        ends.deaf.set()
+        while await reader.read(_CHUNK):
+            pass
 
     async def _receive(self, source: asyncio.StreamReader, held: asyncio.Queue[tuple[float, bytes]]) -> None:
         data = b"not the end"
