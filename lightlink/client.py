@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, overload
 
 from lightlink import codec, subjects
@@ -13,8 +12,9 @@ from lightlink.options import ConnectOptions, seconds
 from lightlink.retry import Retry
 from lightlink.rpc import Caller, ServiceProxy
 from lightlink.runtime.connection import Connection, Status
+from lightlink.runtime.registry import Registry
 from lightlink.state import DEFAULT_BUCKET, MISSING, BucketOptions, StateBucket, StateChange, StateWatch
-from lightlink.subscription import DEFAULT_MAX_PENDING, Subscription
+from lightlink.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Client:
         self._connection = Connection(options)
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
-        self._subscriptions: weakref.WeakSet[Subscription | StateWatch[Any]] = weakref.WeakSet()
+        self._subscriptions: Registry[Subscription | StateWatch[Any]] = Registry()
         self._state: StateBucket[Any] = self.state()
         self._files = self.file_store()
         self._connection.on_status(self._end_subscriptions)
@@ -79,8 +79,11 @@ class Client:
         Idempotent. Calls that still wait in other threads end with ClosedError.
         """
         deadline = time.monotonic() + timeout
-        for subscription in list(self._subscriptions):
-            subscription.stop(max(deadline - time.monotonic(), 0.1))
+        received = list(self._subscriptions)
+        stop_all([each for each in received if isinstance(each, Subscription)], timeout)
+        for watch in received:
+            if not isinstance(watch, Subscription):
+                watch.stop(0.0)
         self._connection.close(max(deadline - time.monotonic(), 0.1))
 
     def __enter__(self) -> Client:

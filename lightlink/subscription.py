@@ -13,7 +13,7 @@ from lightlink.message import Message, adapt_handler, read_arrival
 from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from lightlink.message import Arrival
     from lightlink.runtime.connection import Connection
@@ -55,8 +55,9 @@ class Subscription:
         self._pid = os.getpid()
         self._closed = False
         self._box: Mailbox | MessageQueue
-        for name, value in (("max_pending", max_pending), ("concurrency", concurrency)):
-            if not isinstance(value, int) or value < 1:
+        limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
+        for name, value in limits.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidOption(name, "must be a whole number above 0", value)
         if handler is None:
             self._box = MessageQueue(max_pending, max_pending_bytes)
@@ -106,23 +107,11 @@ class Subscription:
                 return
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Stop receiving and let the handler finish what is held, within ``timeout`` seconds; idempotent."""
-        if self._closed or self._pid != os.getpid():
-            return
-        self._closed = True
-        deadline = time.monotonic() + timeout
-        session = self._connection.session
-        try:
-            session.run(session.nc.stop_route, self._nats, timeout=timeout)
-        except (TimeoutError, ClosedError) as exc:
-            _log.debug("lightlink: unsubscribing from %s: %r", self.subject, exc)
-        if not self._box.drain(deadline - time.monotonic()):
-            _log.warning("lightlink: the handler of %r did not finish; %d messages are lost", self.subject, self.pending)
-        self._box.close()
-        try:
-            session.run(session.nc.unroute, self._nats, timeout=max(deadline - time.monotonic(), 0.5))
-        except (TimeoutError, ClosedError) as exc:
-            _log.debug("lightlink: unsubscribing from %s: %r", self.subject, exc)
+        """Stop receiving and let the handler finish what is held, within ``timeout`` seconds; idempotent.
+
+        Called by the handler itself, it finishes no more than the message at hand.
+        """
+        stop_all([self], timeout)
 
     close = stop
 
@@ -138,12 +127,29 @@ class Subscription:
 
     def connection_closed(self) -> None:
         """End the wait of whoever iterates: the connection is gone for good."""
+        if self._pid != os.getpid():
+            return  # its locks may be held by a thread of the parent's
         self._closed = True
+        self._box.close()
+
+    def _begin_stop(self) -> bool:
+        """Take the stop upon oneself; False when another has."""
+        was, self._closed = self._closed, True
+        return not was
+
+    def _finish_stop(self, deadline: float) -> None:
+        if not self._box.drain(deadline - time.monotonic()):
+            problem = "lightlink: the handler of %r did not finish; %d messages are lost"
+            _log.warning(problem, self.subject, self.pending)
         self._box.close()
 
     def _arrive(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
         if self._box.put((subject, reply, payload, headers), len(payload)):
-            self._bursting = False
+            # A burst is over when there is room again, and not whenever the handler has taken one.
+            if self._bursting and self._box.half_empty:
+                self._bursting = False
+            return
+        if self._closed:
             return
         self.dropped += 1
         if not self._bursting:
@@ -161,9 +167,25 @@ class Subscription:
             self._connection.report(exc)
         except Exception as exc:
             _log.exception("lightlink: the handler of %r failed", self.subject)
-            if self._connection.options.on_error is not None:
-                self._connection.report(exc)
+            self._connection.tell_hook(exc)
 
     def _refuse_other_process(self) -> None:
         if self._pid != os.getpid():
             raise ClosedError(f"the subscription to {self.subject!r}", "belongs to the parent process")
+
+
+def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
+    """Stop several subscriptions of one connection at once, all within ``timeout`` seconds; see `Subscription.stop`."""
+    deadline = time.monotonic() + timeout
+    own = [subscription for subscription in subscriptions if subscription._pid == os.getpid()]
+    if not own:
+        return
+    session = own[0]._connection.session
+    session.loop.refuse_own_thread()
+    stopping = [subscription for subscription in own if subscription._begin_stop()]
+    routes = [subscription._nats for subscription in stopping]
+    # First the door, then what has come in: the server sends no more from here on.
+    session.stop_routes(routes, timeout)
+    for subscription in stopping:
+        subscription._finish_stop(deadline)
+    session.cut_routes(routes)

@@ -132,8 +132,16 @@ class Session:
             raise denied
 
     def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
-        """Subscribe; on return the server knows (or will, on reconnecting). Raises PermissionDenied."""
-        return self.run(self._subscribe, subject, queue, sink, timeout, timeout=timeout + 1)
+        """Subscribe; on return the server knows (or will, on reconnecting).
+
+        Raises PermissionDenied, ClosedError, LinkError.
+        """
+        try:
+            return self.run(self._subscribe, subject, queue, sink, timeout, timeout=timeout + 1)
+        except nats.errors.ConnectionClosedError as exc:
+            raise ClosedError("the client") from exc
+        except (TimeoutError, nats.errors.Error, OSError) as exc:
+            raise LinkError(f"subscribing to {subject!r}", explain(exc, timeout, self.options)) from exc
 
     def stop_routes(self, subscriptions: Sequence[NatsSubscription], timeout: float) -> None:
         """Have the server send no more on subscriptions, and all it had sent delivered, if it can be told in time."""
