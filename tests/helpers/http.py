@@ -160,7 +160,7 @@ class HttpProcess:
     def __init__(
         self, nats_url: str, *arguments: str, token: str | None = None, env: dict[str, str] | None = None
     ) -> None:
-        arguments = (*arguments, "--listen=127.0.0.1:0", "--json", f"--url={nats_url}")
+        arguments = ("--listen=127.0.0.1:0", "--json", f"--url={nats_url}", *arguments)
         self.process = PythonProcess(CLI, *arguments, env=env)
         try:
             # The line begins with what comes first in it.

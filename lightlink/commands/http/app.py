@@ -61,7 +61,7 @@ class HttpApp:
         self.limits = limits
         self.open_to_all = open_to_all
         self.room = WaitingRoom(limits.max_waiting)
-        self.metrics = Metrics(managers.get)
+        self.metrics = Metrics(managers.get, self.room)
         self.stopping = Event()
         self._rates = RateLimiter(limits.burst)
         rules = [Rule(route.path, methods=[route.method], endpoint=route) for route in ROUTES]

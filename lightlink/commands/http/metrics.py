@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from lightlink.commands.http.limits import WaitingRoom
     from lightlink.commands.manager import CommandManager
     from lightlink.commands.promise import CommandPromise
 
@@ -38,7 +39,7 @@ class Metrics:
     PROMETHEUS_MULTIPROC_DIR is set, as prometheus-client's documentation says.
     """
 
-    def __init__(self, manager: Callable[[], CommandManager]) -> None:
+    def __init__(self, manager: Callable[[], CommandManager], room: WaitingRoom) -> None:
         self.registry = CollectorRegistry()
         label = ["command_type"]
         registry = self.registry
@@ -55,8 +56,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=registry,
         )
-        self._agents = _Agents(manager)
-        registry.register(self._agents)
+        self._gauges = _Gauges(manager, room)
+        registry.register(self._gauges)
         self._types: set[str] = set()
         self._followed: set[str] = set()
         self._lock = Condition()
@@ -77,7 +78,7 @@ class Metrics:
             return encode(self.registry), content_type
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        registry.register(self._agents)
+        registry.register(self._gauges)
         return encode(registry), content_type
 
     def _ended(self, promise: CommandPromise) -> None:
@@ -100,14 +101,17 @@ class Metrics:
             return command_type
 
 
-class _Agents(Collector):
-    """What the agents said with their last heartbeats; read when somebody asks for it."""
+class _Gauges(Collector):
+    """How things stand when somebody asks: of the agents, what they said with their last heartbeats."""
 
-    def __init__(self, manager: Callable[[], CommandManager]) -> None:
+    def __init__(self, manager: Callable[[], CommandManager], room: WaitingRoom) -> None:
         self._manager = manager
+        self._room = room
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauges; while NATS is unreachable only that it is."""
+        """Yield the gauges; while NATS is unreachable those of the agents are missing."""
+        text = "HTTP requests that wait for a command's end, or stream."
+        yield GaugeMetricFamily("command_waiting_requests", text, value=self._room.taken)
         reachable = GaugeMetricFamily("command_store_reachable", "Whether NATS and its JetStream can be reached.")
         try:
             manager = self._manager()

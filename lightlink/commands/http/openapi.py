@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +31,7 @@ _TEXTS = {
 }
 
 
+@lru_cache(maxsize=16)
 def document(base: str, needs_token: bool) -> dict[str, Any]:
     """Return the document for an app mounted at ``base``."""
     from lightlink.commands.http.routes import ROUTES  # noqa: PLC0415 - one of the routes brings here
