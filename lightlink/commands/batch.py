@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lightlink.commands import model
 from lightlink.commands.store import Conflict
-from lightlink.errors import CommandEnded, LightLinkError
+from lightlink.errors import LightLinkError, StoreUnavailable
 from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lightlink.commands.follower import Follower
     from lightlink.commands.model import Command, RequestRecord
-    from lightlink.commands.promise import CommandPromise, Follower
+    from lightlink.commands.promise import CommandPromise
     from lightlink.commands.store import CommandStore
     from lightlink.runtime.workers import WorkerPool
 
 _log = logging.getLogger("lightlink")
 
 # How many requests are on their way to the store at a time.
-_PIPELINE = 512
+_PIPELINE = 1024
 
 
 class Batch:
     """A command sent to many agents. Made by `CommandManager.send_many`.
 
-    ``promises`` holds one per command sent so far; those that ``max_failures`` held back are in ``not_sent``.
+    ``promises`` holds one for each command sent so far. ``not_sent`` names the clients of those that ``max_failures``
+    or `cancel` held back, or that could not be stored (their promises have the error).
     """
 
-    def __init__(self, batch_id: str, records: list[RequestRecord], cancel: Callable[[str, str], Command]) -> None:
+    def __init__(
+        self, batch_id: str, records: list[RequestRecord], cancel: Callable[[list[CommandPromise], str], int]
+    ) -> None:
         self.batch_id = batch_id
         self.promises: list[CommandPromise] = []
         self.not_sent: list[str] = []
         self._records = records
-        self._cancel_command = cancel
+        self._cancel_commands = cancel
         self._cancelled = False
         self._ended: list[Command] = []
+        self._over = 0
         self._stored = 0
         self._changed = Condition()
 
@@ -47,22 +55,21 @@ class Batch:
 
     def __iter__(self) -> Iterator[Command]:
         """Yield each command as it ends; those never sent are not among them."""
-        given = 0
-        while True:
+        for given in itertools.count():
             with self._changed:
-                while len(self._ended) == given:
-                    if self._is_over():
-                        return
+                while len(self._ended) == given and not self._is_over():
                     self._changed.wait()
+                if len(self._ended) == given:
+                    return
                 command = self._ended[given]
-            given += 1
             yield command
 
     def counts(self) -> dict[str, int]:
-        """Return how many commands are in each status; ``not_sent`` are those never sent."""
-        counted: Counter[str] = Counter(promise.command().status for promise in list(self.promises))
-        counts = {status: counted.get(status, 0) for status in model.STATUSES}
-        counts["not_sent"] = len(self._records) - len(self.promises)
+        """Return how many commands are in each status; ``not_sent`` are those that are not sent, or not yet."""
+        promises = list(self.promises)
+        counted = Counter(promise.status for promise in promises if promise.error is None)
+        counts = {status: counted[status] for status in model.STATUSES}
+        counts["not_sent"] = len(self._records) - sum(counts.values())
         return counts
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -71,9 +78,12 @@ class Batch:
             return self._changed.wait_for(self._is_over, timeout)
 
     def results(self, timeout: float | None = None) -> dict[str, Command]:
-        """Wait, and return the command of each client id, ended or not; those never sent are not among them."""
+        """Wait, and return the command of each client id, ended or not; those never sent are not among them.
+
+        Of a client that was given more than once, the last; `promises` holds all.
+        """
         self.wait(timeout)
-        return {promise.client_id: promise.command() for promise in list(self.promises)}
+        return {promise.client_id: promise.command() for promise in list(self.promises) if promise.error is None}
 
     def wait_stored(self, timeout: float) -> bool:
         """Wait until all commands sent so far are stored, so that every manager sees them; tell whether they are.
@@ -84,18 +94,9 @@ class Batch:
             return self._changed.wait_for(lambda: self._stored >= len(self.promises), timeout)
 
     def cancel(self, reason: str = "") -> int:
-        """Send no more, and cancel what has not ended; return how many were cancelled."""
+        """Send no more, and cancel what has not ended; return how many were cancelled. Raises StoreUnavailable."""
         self._cancelled = True
-        cancelled = 0
-        for promise in list(self.promises):
-            if promise.done():
-                continue
-            try:
-                self._cancel_command(promise.command_id, reason)
-                cancelled += 1
-            except CommandEnded:
-                pass  # it was quicker
-        return cancelled
+        return self._cancel_commands([promise for promise in list(self.promises) if not promise.done()], reason)
 
     @property
     def is_cancelled(self) -> bool:
@@ -117,24 +118,28 @@ class Batch:
             self._stored += 1
             self._changed.notify_all()
 
-    def ended(self, command: Command) -> None:
-        """Take note of a command's end."""
+    def ended(self, promise: CommandPromise) -> None:
+        """Take note of a command's end, or that nothing more can be learnt of it."""
+        command = promise.command() if promise.error is None else None
         with self._changed:
-            self._ended.append(command)
+            self._over += 1
+            if command is not None:
+                self._ended.append(command)
             self._changed.notify_all()
 
     def hold_back(self, records: list[RequestRecord]) -> None:
         """Take note of what is never sent."""
         with self._changed:
             self.not_sent += [record.client_id for record in records]
+            self._over += len(records)
             self._changed.notify_all()
 
     def _is_over(self) -> bool:
-        return len(self._ended) + len(self.not_sent) >= len(self._records)
+        return self._over >= len(self._records)
 
 
 class Rollout:
-    """Sends a batch's commands, no more at a time than asked for, and stops when too many have failed."""
+    """Sends the commands of a batch, as many at a time as it may."""
 
     def __init__(
         self,
@@ -163,27 +168,35 @@ class Rollout:
 
     def _advance(self) -> None:
         """Send the next commands, as many as there is room for; runs on the caller's thread or the pool's."""
-        while True:
+        try:
+            while records := self._next_records():
+                for record in records:
+                    promise = self._follower.open(record)
+                    self._batch.sent(promise)
+                    promise.on_end(self._on_end)
+                self._store.put_requests(records, self._on_stored)
+        except LightLinkError as exc:
+            # The manager is closed.
+            _log.warning("lightlink: batch %s is not sent to its end: %s", self._batch.batch_id, exc)
             with self._changed:
-                records = self._next_records()
-                if not records:
-                    return
-                self._running += len(records)
-                self._on_way += len(records)
-            for record in records:
-                promise = self._follower.open(record)
-                self._batch.sent(promise)
-                promise.add_done_callback(self._on_end)
-            self._store.put_requests(records, self._on_stored)
-            with self._changed:
-                self._changed.wait_for(lambda: self._on_way < _PIPELINE, self._store.timeout)
+                held_back, self._todo = self._todo, []
+            self._batch.hold_back(held_back)
 
     def _next_records(self) -> list[RequestRecord]:
-        if self._todo and (self._batch.is_cancelled or self._has_failed_too_often()):
-            self._batch.hold_back(self._todo)
-            self._todo = []
-        room = _PIPELINE if self._most is None else min(_PIPELINE, self._most - self._running)
-        return [self._todo.pop() for _ in range(min(room, len(self._todo)))]
+        """Return what may be sent now, waiting for the store to take what is on its way."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._on_way <= _PIPELINE // 2, self._store.timeout)
+            if self._todo and (self._batch.is_cancelled or self._has_failed_too_often()):
+                held_back, self._todo = self._todo, []
+                self._batch.hold_back(held_back)
+            room = _PIPELINE // 2 if self._most is None else min(_PIPELINE // 2, self._most - self._running)
+            # Its time counts from here: those that wait for others to end must not be overdue before they are sent.
+            at = model.now()
+            todo = [self._todo.pop() for _ in range(min(room, len(self._todo)))]
+            records = [msgspec.structs.replace(record, created_at=at) for record in todo]
+            self._running += len(records)
+            self._on_way += len(records)
+            return records
 
     def _has_failed_too_often(self) -> bool:
         return self._max_failures is not None and self._failures > self._max_failures
@@ -192,29 +205,32 @@ class Rollout:
         with self._changed:
             self._on_way -= 1
             self._changed.notify_all()
-        if error is not None and not isinstance(error, Conflict):
-            _log.warning("lightlink: command %s to %s was not stored: %s", record.command_id, record.client_id, error)
-            self._pool.put(self._store_again, record, error)
-        else:
+        if error is None or isinstance(error, Conflict):
             self._batch.stored()
+        else:
+            self._pool.put(self._store_again, record, error)
 
     def _store_again(self, record: RequestRecord, error: Exception) -> None:
         """Under the same id a request is stored once, however often it is asked for."""
         try:
             self._store.put_request(record)
         except LightLinkError as exc:
-            promise = self._follower.open(record)
-            self._follower.discard(promise, exc)
             _log.error("lightlink: command %s was not sent: %s (at first: %s)", record.command_id, exc, error)
+            unknown = any(isinstance(each, StoreUnavailable) and each.unknown for each in (exc, error))
+            if not unknown:
+                with self._batch._changed:
+                    self._batch.not_sent.append(record.client_id)
+                self._follower.open(record).fail(exc)
+            # Otherwise it may be stored, and is followed until its deadline.
         finally:
             self._batch.stored()
 
     def _on_end(self, promise: CommandPromise) -> None:
-        command = promise.command()
         with self._changed:
             self._running -= 1
-            if command.status != model.COMPLETED:
+            if promise.error is not None or promise.status != model.COMPLETED:
                 self._failures += 1
-        self._batch.ended(command)
-        if self._todo:
+            more = bool(self._todo)
+        self._batch.ended(promise)
+        if more:
             self._pool.put(self._advance)

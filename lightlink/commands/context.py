@@ -22,14 +22,15 @@ class Cancelled(Exception):
 class CommandContext:
     """The command a handler runs; a parameter annotated with this class gets it.
 
-    ``cancelled`` is an event, set when the command is cancelled or overdue. ``attempt`` counts from 1.
+    ``cancelled`` is an event, set when the command is cancelled or overdue, or its agent has to leave. ``attempt``
+    counts from 1; ``deadline`` is an instant of `time.monotonic`.
     """
 
-    def __init__(self, request: RequestRecord, attempt: int, connection: Connection) -> None:
+    def __init__(self, request: RequestRecord, connection: Connection) -> None:
         self.command_id = request.command_id
         self.client_id = request.client_id
         self.command_type = request.command_type
-        self.attempt = attempt
+        self.attempt = 1
         self.cancelled = Event()
         left = (request.deadline - now()).total_seconds()
         self.deadline = time.monotonic() + left

@@ -10,21 +10,26 @@ import attrs
 
 from lightlink import codec
 from lightlink.commands import schema
-from lightlink.commands.model import RequestRecord
-from lightlink.errors import ClosedError, DecodeError, LightLinkError
+from lightlink.commands.store import read_request
+from lightlink.errors import DecodeError, LightLinkError
 from lightlink.runtime import jetstream
+from lightlink.runtime.position import read_delivery
 from lightlink.runtime.session import Status
+from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.commands.model import RequestRecord
     from lightlink.runtime.connection import Connection
 
 _log = logging.getLogger("lightlink")
 
 _PULL_SECONDS = 30.0
+# Until the server has answered once, a pull is short: an agent whose consumer is not there yet may hear nothing at all.
+_FIRST_PULL_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
-_ACK, _NAK, _IN_PROGRESS = b"+ACK", b"-NAK", b"+WPI"
+_ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
 
 @attrs.define(eq=False)
@@ -37,10 +42,11 @@ class Delivery:
 
 
 class Deliveries:
-    """Pulls up to ``prefetch`` commands ahead and calls ``on_delivery`` for each, on the notifier's thread.
+    """Fetches up to ``prefetch`` commands ahead and calls ``on_deliveries`` with those that came together.
 
-    What is held is kept from being delivered again, until `ack` or `hand_back`. `tick` is to be called about every
-    second: it renews what has run out.
+    So the most urgent of them can go first. The calls come on threads of the library. What is held is kept from being
+    delivered again until `ack`, `hand_back` or `forget`. `tick` is to be called about every second: it renews what has
+    run out. ``on_missing`` is called when there is no consumer.
     """
 
     def __init__(
@@ -49,128 +55,188 @@ class Deliveries:
         client_id: str,
         prefetch: int,
         ack_wait: float,
-        on_delivery: Callable[[Delivery], object],
+        on_deliveries: Callable[[list[Delivery]], object],
+        on_missing: Callable[[], object],
     ) -> None:
         self._connection = connection
-        self._subject = (
-            f"{jetstream.API}.CONSUMER.MSG.NEXT.{schema.REQUESTS}.{schema.consumer_name(client_id)}".encode()
-        )
+        consumer = f"{schema.REQUESTS}.{schema.consumer_name(client_id)}"
+        self._subject = f"{jetstream.API}.CONSUMER.MSG.NEXT.{consumer}".encode()
         self._prefetch = prefetch
         self._renew_every = ack_wait / 3
-        self._on_delivery = on_delivery
+        self._on_deliveries = on_deliveries
+        self._on_missing = on_missing
+        self._lock = Condition()
         self._held: dict[str, Delivery] = {}
+        self._burst: list[Delivery] = []
         self._renewed = time.monotonic()
-        self._outstanding = 0  # how many messages the pull under way may still bring
-        self._pull_expires = 0.0
+        # The pull under way: its number, how many messages it may still bring, and until when.
+        self._number = 0
+        self._owed = 0
+        self._expires = 0.0
+        self._answered = False
         self._stopped = False
-        prefix = connection.options.inbox_prefix or "_INBOX"
-        self._inbox = f"{prefix}.{codec.new_id().replace('-', '')}"
+        self._forget_status: Callable[[], None] = lambda: None
+        self._inbox = f"{connection.options.inbox_prefix or '_INBOX'}.{codec.new_id().replace('-', '')}."
 
     def start(self) -> None:
-        """Subscribe and begin to pull."""
-        self._route = self._connection.subscribe(self._inbox, "", self._arrive)
-        self._connection.on_status(self._on_status)
+        """Subscribe and begin to fetch."""
+        self._route = self._connection.subscribe(f"{self._inbox}*", "", self._arrive)
+        self._forget_status = self._connection.on_status(self._on_status)
         self._pull()
 
     def stop(self, timeout: float) -> None:
-        """Pull no more."""
-        self._stopped = True
+        """Fetch no more; what arrives from here on goes back to the stream. Idempotent."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._forget_status()
         session = self._connection.session
-        try:
-            session.run(session.nc.unroute, self._route, timeout=timeout)
-        except (TimeoutError, ClosedError) as exc:
-            _log.debug("lightlink: unsubscribing from %s: %r", self._inbox, exc)
+        session.stop_routes([self._route], timeout)
+        for delivery in self._take_burst():
+            self.hand_back(delivery)
+        session.cut_routes([self._route])
 
     def __len__(self) -> int:
         return len(self._held)
 
     def ack(self, delivery: Delivery) -> None:
-        """Tell the server that a command has ended."""
+        """Tell the server that a command has ended; without effect when it was told already."""
         self._let_go(delivery, _ACK)
 
     def hand_back(self, delivery: Delivery) -> None:
-        """Give a command that was not begun back to the stream."""
+        """Give a command back to the stream, for whoever asks next."""
         self._let_go(delivery, _NAK)
 
     def forget(self, delivery: Delivery) -> None:
         """Let a command go without a word: the server delivers it again later."""
-        self._held.pop(delivery.request.command_id, None)
+        with self._lock:
+            self._held.pop(delivery.request.command_id, None)
 
     def tick(self) -> None:
-        """Keep what is held alive, and pull again if the last pull brought nothing in its time."""
+        """Keep what is held alive, and fetch again if the last pull brought nothing in its time."""
+        if self._connection.status is not Status.CONNECTED:
+            return
         instant = time.monotonic()
-        if instant - self._renewed >= self._renew_every:
-            self._renewed = instant
-            for delivery in list(self._held.values()):
-                self._connection.publish(delivery.reply, _IN_PROGRESS)
-        if instant > self._pull_expires:
-            self._outstanding = 0
+        with self._lock:
+            held = list(self._held.values()) if instant - self._renewed >= self._renew_every else []
+            if held:
+                self._renewed = instant
+            expired = self._owed > 0 and instant > self._expires
+            if expired:
+                self._owed = 0
+        for delivery in held:
+            self._say(delivery, _IN_PROGRESS)
+        if expired and not self._answered:
+            self._on_missing()
+        # A burst that broke off goes ahead as it is.
+        self._hand_over()
         self._pull()
 
+    # ----------------------------------------------------------------------------------------------------------------
+
     def _let_go(self, delivery: Delivery, word: bytes) -> None:
-        self._held.pop(delivery.request.command_id, None)
+        with self._lock:
+            if self._held.pop(delivery.request.command_id, None) is None:
+                return
+        self._say(delivery, word)
+        self._pull()
+
+    def _say(self, delivery: Delivery, word: bytes) -> None:
         try:
             self._connection.publish(delivery.reply, word)
         except LightLinkError as exc:
-            # The command is delivered again, and its status says that there is nothing left to do.
-            _log.warning("lightlink: command %s was not acknowledged: %s", delivery.request.command_id, exc)
-        self._pull()
+            # The command is delivered again, and its status says what there is left to do.
+            _log.warning("lightlink: command %s: %s was not said: %s", delivery.request.command_id, word.decode(), exc)
 
     def _pull(self) -> None:
-        room = self._prefetch - len(self._held)
-        if self._stopped or self._outstanding > 0 or room <= 0 or self._connection.status is not Status.CONNECTED:
-            return
-        self._outstanding = room
-        self._pull_expires = time.monotonic() + _PULL_SECONDS + 1
-        body = {"batch": room, "expires": jetstream.nanoseconds(_PULL_SECONDS)}
+        with self._lock:
+            room = self._prefetch - len(self._held)
+            # Not for each that ends: half of what may be held is fetched at a time.
+            if self._stopped or self._owed > 0 or room < max(1, self._prefetch // 2):
+                return
+            if self._connection.status is not Status.CONNECTED:
+                return
+            seconds = _PULL_SECONDS if self._answered else _FIRST_PULL_SECONDS
+            self._number += 1
+            self._owed = room
+            self._expires = time.monotonic() + seconds + 1
+            reply = f"{self._inbox}{self._number}".encode()
+        body = {"batch": room, "expires": jetstream.nanoseconds(seconds)}
         try:
-            self._connection.publish(self._subject, codec.encode_json(body), self._inbox.encode())
+            self._connection.publish(self._subject, codec.encode_json(body), reply, timeout=0.0)
         except LightLinkError as exc:
-            self._outstanding = 0
+            self._retry_later()
             _log.warning("lightlink: commands could not be fetched: %s", exc)
 
-    def _arrive(self, _subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self._connection.session.notifier.post(self._take, reply, data, headers)
+    def _retry_later(self) -> None:
+        with self._lock:
+            self._owed = 1
+            self._expires = time.monotonic() + _RETRY_SECONDS
 
-    def _take(self, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        if headers is not None and headers.startswith(b"NATS/1.0 "):
-            self._end_of_pull(codec.decode_headers(headers))
+    def _arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._connection.session.notifier.post(self._take, subject, reply, data, headers)
+
+    def _take(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        message = read_delivery(subject, reply, data, headers)
+        if message is None:
+            self._end_of_pull(int(subject[len(self._inbox) :]), codec.decode_headers(headers))
             return
-        self._outstanding -= 1
         try:
-            delivery = self._read(reply, data)
-        except (DecodeError, ValueError) as exc:
+            delivery = Delivery(read_request(data, subject.decode()), reply, message.seq)
+        except DecodeError as exc:
             # Only a stranger to the wire format writes such a request; nobody could ever run it.
             self._connection.report(exc)
-            self._connection.publish(reply, b"+TERM")
+            self._connection.publish(reply, _TERM)
             return
-        known = self._held.get(delivery.request.command_id)
-        if known is not None:
-            known.reply = delivery.reply  # delivered again while held: only the newest acknowledgement counts
-            return
-        self._held[delivery.request.command_id] = delivery
-        self._on_delivery(delivery)
-        self._pull()
+        with self._lock:
+            self._answered = True
+            self._owed -= 1
+            last = message.pending == 0 or self._owed <= 0
+            known = self._held.get(delivery.request.command_id)
+            if known is not None:
+                known.reply = reply  # delivered again while held: only the newest acknowledgement counts
+            elif not self._stopped:
+                self._held[delivery.request.command_id] = delivery
+                self._burst.append(delivery)
+            stopped = self._stopped
+        if stopped:
+            self._say(delivery, _NAK)
+        elif last:
+            self._hand_over()
+            self._pull()
 
-    def _read(self, reply: bytes, data: bytes) -> Delivery:
-        request = codec.decode(data, reply.decode(), RequestRecord)
-        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>..., or with domain and account before the stream.
-        tokens = reply.split(b".")
-        return Delivery(request, reply, int(tokens[5] if len(tokens) == 9 else tokens[7]))
+    def _take_burst(self) -> list[Delivery]:
+        with self._lock:
+            burst, self._burst = self._burst, []
+        return burst
 
-    def _end_of_pull(self, status: dict[str, str]) -> None:
+    def _hand_over(self) -> None:
+        burst = self._take_burst()
+        if burst:
+            self._on_deliveries(burst)
+
+    def _end_of_pull(self, number: int, status: dict[str, str]) -> None:
         code = status.get("Status")
-        if code == "100":  # an idle heartbeat
-            return
-        self._outstanding = 0
+        with self._lock:
+            if number != self._number or code == "100":  # of an earlier pull, or an idle heartbeat
+                return
+            self._owed = 0
+            self._answered = self._answered or code != "503"
+        self._hand_over()
         if code in ("404", "408"):
             self._pull()
             return
-        # No consumer yet, or the server is choosing a new leader for it: the next tick but one asks again.
-        self._outstanding = 1
-        self._pull_expires = time.monotonic() + _RETRY_SECONDS
+        _log.debug("lightlink: fetching commands: %s %s", code, status.get("Description", ""))
+        self._retry_later()
+        if code == "503" or "deleted" in status.get("Description", "").lower():
+            self._on_missing()
 
     def _on_status(self, status: Status) -> None:
         if status is Status.CONNECTED:
-            self._outstanding = 0  # the server has forgotten the pull
+            with self._lock:
+                # The server has forgotten the pull.
+                self._owed = 0
+                self._answered = False
+            self._hand_over()
             self._pull()

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
 
-from lightlink import codec
-from lightlink.binding import Binder, BindError
 from lightlink.commands import model
-from lightlink.commands.context import Cancelled, CommandContext
+from lightlink.commands.context import CommandContext
 from lightlink.commands.store import Conflict
-from lightlink.errors import EncodeError, LightLinkError, PayloadTooLarge, StoreUnavailable
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.threads import Event
+from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lightlink.commands.delivery import Deliveries, Delivery
+    from lightlink.commands.handlers import Handlers, Outcome
     from lightlink.commands.model import StatusRecord
     from lightlink.commands.store import CommandStore
+    from lightlink.runtime.threads import Event
     from lightlink.runtime.workers import WorkerPool
 
 _log = logging.getLogger("lightlink")
@@ -31,34 +31,18 @@ _log = logging.getLogger("lightlink")
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 
 
-@runtime_checkable
-class CommandExecutor(Protocol):
-    """Runs commands of any type; raise UnknownCommand for one it does not know."""
-
-    def execute(self, command_type: str, payload: Any) -> Any:
-        """Run a command and return its result."""
-
-
-class UnknownCommand(LightLinkError):
-    """Raised by an executor for a command type it does not know: the command ends as rejected."""
-
-
-@attrs.frozen
-class Handler:
-    """A registered function; ``idempotent`` says that running it twice does no harm."""
-
-    binder: Binder
-    idempotent: bool
-
-
 @attrs.define(eq=False)
 class Running:
-    """A command whose handler runs here."""
+    """A command that is claimed or run here. ``last`` is our last status of it with its revision, in one value.
+
+    Two threads write: the worker that runs it and the one that reports that it has overrun.
+    """
 
     delivery: Delivery
     context: CommandContext
-    status: StatusRecord
-    revision: int
+    last: tuple[StatusRecord, int] | None = None
+    unwanted: bool = False  # it was cancelled
+    overrun: bool = False  # it is past its deadline, and that is being reported
 
 
 class Execution:
@@ -69,80 +53,115 @@ class Execution:
         store: CommandStore,
         deliveries: Deliveries,
         instance: str,
-        handlers: dict[str, Handler],
-        executor: CommandExecutor | None,
+        handlers: Handlers,
         reporter: WorkerPool,
         stopped: Event,
     ) -> None:
-        self.handlers = handlers
         self.running: dict[str, Running] = {}
         self._store = store
         self._deliveries = deliveries
         self._instance = instance
-        self._executor = executor
+        self._handlers = handlers
         self._reporter = reporter
         self._stopped = stopped
+        self._interrupted = False
+        # Commands that were run here and whose end could not be stored: they must not run again as if they never had.
+        self._begun: set[str] = set()
+        self._next_look = math.inf  # at the deadlines, an instant of `time.monotonic`
 
     def process(self, delivery: Delivery) -> None:
         """Do with a delivered command what its status says; runs on a worker."""
+        request = delivery.request
+        running = Running(delivery, CommandContext(request, self._store.connection))
+        # Known from before the claim on: a wish to cancel may come as soon as others can see the claim.
+        self.running[request.command_id] = running
         try:
-            claimed = self._claim(delivery)
-            if claimed is not None:
-                self._run_claimed(delivery, *claimed)
-        except LightLinkError as exc:
+            if self._claim(running):
+                self._run(running)
+        except Exception as exc:
             # What is not acknowledged is delivered again, and then the status decides anew.
-            _log.error("lightlink: command %s is left for later: %s", delivery.request.command_id, exc)
+            unexpected = None if isinstance(exc, LightLinkError) else exc
+            _log.error("lightlink: command %s is left for later: %s", request.command_id, exc, exc_info=unexpected)
             self._deliveries.forget(delivery)
+        finally:
+            del self.running[request.command_id]
+
+    # What others want of commands that run --------------------------------------------------------------------------
 
     def cancel(self, command_id: str) -> None:
         """Tell a handler that its command is no longer wanted."""
         running = self.running.get(command_id)
         if running is not None:
+            running.unwanted = True
             running.context.cancelled.set()
 
-    def overrun(self, command_id: str) -> None:
-        """Tell a handler, and write down, that its command has overrun; without effect if it has ended."""
-        running = self.running.get(command_id)
-        if running is None:
-            return
-        running.context.cancelled.set()
+    def look_for_cancels(self) -> None:
+        """Read whether any command that runs was cancelled while nothing could be heard; raises StoreUnavailable."""
+        running = [each for each in list(self.running.values()) if each.last is not None]
+        ids = [(each.delivery.request.client_id, each.delivery.request.command_id) for each in running]
+        for each, (status, _) in zip(running, self._store.read_statuses(ids), strict=True):
+            if status is not None and (status.cancel_requested or status.ended or status.instance != self._instance):
+                self.cancel(each.delivery.request.command_id)
+
+    def interrupt(self) -> None:
+        """Tell every handler to end, as the agent leaves: those that heed it end as interrupted, or run again."""
+        self._interrupted = True
+        for running in list(self.running.values()):
+            running.context.cancelled.set()
+
+    def _look_by(self, deadline: float) -> None:
+        """Have the deadlines looked at by an instant; on the notifier's thread, as is what follows."""
+        if deadline < self._next_look:
+            self._next_look = deadline
+            self._store.connection.session.notifier.post_at(deadline, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        instant = time.monotonic()
+        self._next_look = math.inf
+        for running in list(self.running.values()):
+            if running.overrun:
+                continue
+            if running.context.deadline > instant:
+                self._look_by(running.context.deadline)
+            elif running.last is not None:
+                running.overrun = True
+                running.context.cancelled.set()
+                self._reporter.put(self._report_overrun, running)
+
+    def _report_overrun(self, running: Running) -> None:
+        """Write down that a command has overrun; without effect if it has ended."""
         request = running.delivery.request
 
         def following(current: StatusRecord) -> StatusRecord | None:
             return None if current.ended else model.expired(request, current, model.now(), by=self._instance)
 
         try:
-            self._write_over(running, following)
-        except (Conflict, LightLinkError) as exc:
-            _log.warning("lightlink: command %s has overrun: %s", command_id, exc)
-        else:
-            _log.warning("lightlink: command %s (%s) has overrun", command_id, request.command_type)
-
-    def _run_claimed(self, delivery: Delivery, status: StatusRecord, revision: int) -> None:
-        command_id = delivery.request.command_id
-        context = CommandContext(delivery.request, status.attempt, self._store.connection)
-        running = self.running[command_id] = Running(delivery, context, status, revision)
-        notifier = self._store.connection.session.notifier
-        notifier.post_at(context.deadline, self._reporter.put, self.overrun, command_id)
-        try:
-            facts = self._run(running)
-            self._finish(running, facts)
-        finally:
-            del self.running[command_id]
-        self._deliveries.ack(delivery)
+            self._write_over(running, following, persistent=False)
+        except LightLinkError as exc:
+            # Nobody depends on it: the handler's end, or a manager's sweep, does the same.
+            _log.warning("lightlink: command %s has overrun: %s", request.command_id, exc)
+            return
+        _log.warning("lightlink: command %s (%s) has overrun", request.command_id, request.command_type)
+        # It has ended for everybody but its handler.
+        self._deliveries.ack(running.delivery)
 
     # Claiming -------------------------------------------------------------------------------------------------------
 
-    def _claim(self, delivery: Delivery) -> tuple[StatusRecord, int] | None:
-        """Return the stored claim and its revision, or None when there is nothing to run."""
-        request = delivery.request
+    def _claim(self, running: Running) -> bool:
+        """Store our claim, or whatever end the command has; tell whether it is to be run."""
+        request = running.delivery.request
         # Most commands are new, so the first attempt does without reading the status.
         current: StatusRecord | None = None
         revision = 0
         for pause in pauses():
-            decision = self._decide(request, current)
+            decision = self._decide(running, current)
             if isinstance(decision, model.Ignore):
-                return self._ignore(delivery, current, revision, decision)
+                self._deliveries.ack(running.delivery)
+                return False
+            if isinstance(decision, model.Resume):
+                assert current is not None
+                running.last = current, revision
+                return True
             record = decision.claim if isinstance(decision, model.Run) else decision.status
             try:
                 try:
@@ -150,123 +169,114 @@ class Execution:
                 except Conflict:
                     current, revision = self._store.read_status(request.client_id, request.command_id)
                     continue
-            except (NoReply, StoreUnavailable) as exc:
+            except StoreUnavailable as exc:
                 # It may have been stored; the next attempt then meets our own claim.
                 _log.warning("lightlink: command %s is not claimed yet: %s", request.command_id, exc)
                 if self._stopped.wait(pause):
                     raise
                 continue
+            running.last = record, stored
             if isinstance(decision, model.Run):
-                return record, stored
-            self._deliveries.ack(delivery)
-            return None
-        return None
+                return True
+            self._deliveries.ack(running.delivery)
+            return False
+        return False
 
     def _decide(
-        self, request: model.RequestRecord, current: StatusRecord | None
-    ) -> model.Run | model.Settle | model.Ignore:
-        handler = self.handlers.get(request.command_type)
-        idempotent = handler is not None and handler.idempotent
-        decision = model.on_delivery(request, current, self._instance, idempotent, model.now())
-        if isinstance(decision, model.Run) and (reason := self._refusal(request)):
+        self, running: Running, current: StatusRecord | None
+    ) -> model.Run | model.Resume | model.Settle | model.Ignore:
+        request = running.delivery.request
+        idempotent = self._handlers.is_idempotent(request.command_type)
+        begun = request.command_id in self._begun
+        decision = model.on_delivery(request, current, self._instance, idempotent, begun, model.now())
+        if isinstance(decision, model.Run) and (reason := self._handlers.refusal(request)):
             return model.Settle(model.rejected(current, model.now(), self._instance, reason))
         return decision
 
-    def _ignore(
-        self, delivery: Delivery, current: StatusRecord | None, revision: int, decision: model.Ignore
-    ) -> tuple[StatusRecord, int] | None:
-        if decision.finished:
-            self._deliveries.ack(delivery)
-            return None
-        if delivery.request.command_id not in self.running and current is not None:
-            return current, revision  # our own claim, whose acknowledgement never reached us
-        return None
-
-    def _refusal(self, request: model.RequestRecord) -> str | None:
-        """Return why a command cannot be run at all, or None."""
-        handler = self.handlers.get(request.command_type)
-        if handler is None:
-            return None if self._executor is not None else f"unknown command type {request.command_type!r}"
-        try:
-            handler.binder.bind(_arguments(request))
-        except BindError as exc:
-            return f"{request.command_type}: {exc}"
-        return None
-
     # Running --------------------------------------------------------------------------------------------------------
 
-    def _run(self, running: Running) -> dict[str, Any]:
-        """Run the handler and return the facts of the command's end."""
-        request = running.delivery.request
-        try:
-            result = self._call(request, running.context)
-            codec.encode_json(result, "the result")
-        except Cancelled:
-            return {"status": model.FAILED, "status_detail": model.CANCELLED, "error": "cancelled"}
-        except UnknownCommand as exc:
-            return {"status": model.FAILED, "status_detail": model.REJECTED, "error": str(exc)}
-        except EncodeError as exc:
-            return {"status": model.FAILED, "error": str(exc)}
-        except BaseException as exc:  # noqa: BLE001 - a handler may even call sys.exit()
-            _log.exception("lightlink: command %s (%s) failed", request.command_id, request.command_type)
-            detail = model.CANCELLED if running.context.cancelled.is_set() else ""
-            return {"status": model.FAILED, "status_detail": detail, "error": f"{type(exc).__name__}: {exc}"[:4096]}
-        return {"status": model.COMPLETED, "result": result}
+    def _run(self, running: Running) -> None:
+        assert running.last is not None
+        request, context = running.delivery.request, running.context
+        context.attempt = running.last[0].attempt
+        self._begun.add(request.command_id)
+        self._store.connection.session.notifier.post(self._look_by, context.deadline)
+        outcome = self._handlers.run(request, context)
+        in_time = not model.is_overdue(request, model.now(), grace=timedelta(0))
+        if self._interrupted and not running.unwanted and outcome.status_detail == model.CANCELLED and in_time:
+            if self._handlers.is_idempotent(request.command_type):
+                self._deliveries.hand_back(running.delivery)
+                return
+            outcome = self._handlers.interrupted()
+        self._finish(running, outcome, in_time)
+        self._begun.discard(request.command_id)
+        self._deliveries.ack(running.delivery)
 
-    def _call(self, request: model.RequestRecord, context: CommandContext) -> Any:
-        handler = self.handlers.get(request.command_type)
-        if handler is not None:
-            return handler.binder.call(handler.binder.bind(_arguments(request)), {"context": context})
-        assert self._executor is not None
-        return self._executor.execute(request.command_type, codec.decode(bytes(request.payload), request.command_id))
-
-    # Ending ---------------------------------------------------------------------------------------------------------
-
-    def _finish(self, running: Running, facts: dict[str, Any]) -> None:
+    def _finish(self, running: Running, outcome: Outcome, in_time: bool) -> None:
         """Store how the command ended; raises what `_write_over` raises, but for another instance's Conflict."""
+        try:
+            self._write_over(running, self._following(running, outcome, in_time))
+        except PayloadTooLarge as exc:
+            smaller = self._handlers.failed(f"the result is too large: {exc}")
+            self._write_over(running, self._following(running, smaller, in_time))
+        except Conflict:
+            _log.warning("lightlink: command %s was taken over by another", running.delivery.request.command_id)
+
+    def _following(
+        self, running: Running, outcome: Outcome, in_time: bool
+    ) -> Callable[[StatusRecord], StatusRecord | None]:
+        """Return the function that makes the end of a command from its last status; None if there is nothing to add."""
         request = running.delivery.request
-        overdue = model.is_overdue(request, model.now(), grace=timedelta(0))
+        completed = outcome.status == model.COMPLETED
 
         def following(current: StatusRecord) -> StatusRecord | None:
+            at = model.now()
             if current.ended:
-                return model.with_late_result(current, facts["result"], model.now()) if "result" in facts else None
-            if overdue:
-                status = model.expired(request, current, model.now(), by=self._instance)
-                return msgspec.structs.replace(status, late_result=facts.get("result"))
-            return model.ended(current, at=model.now(), by=self._instance, **facts)
+                # Others need not have seen the result: what they have seen stays, and this is put beside it.
+                return model.with_late_result(current, outcome.result, at) if completed else None
+            # What could not be stored until everybody else had given the command up is late, too.
+            if not in_time or model.is_overdue(request, at):
+                status = model.expired(request, current, at, by=self._instance)
+                return msgspec.structs.replace(status, late_result=outcome.result) if completed else status
+            return model.ended(current, at=at, by=self._instance, **attrs.asdict(outcome, recurse=False))
 
-        try:
-            self._write_over(running, following)
-        except PayloadTooLarge as exc:
-            facts = {"status": model.FAILED, "error": f"the result is too large: {exc}"}
-            self._write_over(running, following)
-        except Conflict:
-            _log.warning("lightlink: command %s was taken over by another instance", request.command_id)
+        return following
 
-    def _write_over(self, running: Running, following: Callable[[StatusRecord], StatusRecord | None]) -> None:
+    # Storing --------------------------------------------------------------------------------------------------------
+
+    def _write_over(
+        self,
+        running: Running,
+        following: Callable[[StatusRecord], StatusRecord | None],
+        persistent: bool = True,
+    ) -> None:
         """Store what follows our claim, over whatever revision of it is the last; None stores nothing.
 
-        Raises Conflict when another instance has taken the command; when the store does not answer, tries again until
-        the agent stops, and then raises NoReply or StoreUnavailable.
+        Raises Conflict when another instance has taken the command, PayloadTooLarge, ClosedError. While the store does
+        not answer, and ``persistent``, it tries again until the agent stops, and then raises what the last attempt did.
         """
         request = running.delivery.request
         for pause in pauses():
-            record = following(running.status)
+            assert running.last is not None
+            current, revision = running.last
+            record = following(current)
             if record is None:
                 return
             try:
                 try:
-                    running.revision = self._store.write_status(
-                        request.client_id, request.command_id, record, running.revision
-                    )
-                    running.status = record
-                    return
+                    stored = self._store.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
                     self._catch_up(running)
-            except (NoReply, StoreUnavailable) as exc:
-                _log.warning("lightlink: command %s: %s; trying again", request.command_id, exc)
-                if self._stopped.wait(pause):
+                    continue
+            except (PayloadTooLarge, ClosedError, Conflict):
+                raise
+            except LightLinkError as exc:
+                if not persistent or self._stopped.wait(pause):
                     raise
+                _log.warning("lightlink: command %s: %s; trying again", request.command_id, exc)
+                continue
+            running.last = record, stored
+            return
 
     def _catch_up(self, running: Running) -> None:
         """Read the last revision of our claim; raises Conflict when it is ours no longer."""
@@ -274,12 +284,7 @@ class Execution:
         current, revision = self._store.read_status(request.client_id, request.command_id)
         if current is None or current.instance != self._instance:
             raise Conflict(request.command_id)
-        running.status, running.revision = current, revision
-
-
-def _arguments(request: model.RequestRecord) -> bytes:
-    payload = bytes(request.payload)
-    return b"{}" if payload == b"null" else payload
+        running.last = current, revision
 
 
 def pauses() -> Iterator[float]:

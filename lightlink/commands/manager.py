@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import builtins
 import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from lightlink import codec, subjects
-from lightlink.commands import history, model, schema
+from lightlink.commands import audit, history, model, schema
 from lightlink.commands.batch import Batch, Rollout
+from lightlink.commands.cancel import Canceller
+from lightlink.commands.expiry import Expiry
+from lightlink.commands.follower import Follower
 from lightlink.commands.messages import Messenger
 from lightlink.commands.model import Command, RequestRecord
-from lightlink.commands.promise import CommandPromise, Follower
+from lightlink.commands.presence import list_presences, read_presence
+from lightlink.commands.promise import CommandPromise
+from lightlink.commands.request import Template, refuse_too_large
 from lightlink.commands.schema import StoreOptions
-from lightlink.commands.store import CommandStore, Conflict, unavailable
+from lightlink.commands.store import CommandStore
 from lightlink.commands.sweep import Sweeper
-from lightlink.errors import AgentOffline, ClosedError, CommandEnded, CommandNotFound, InvalidOption
+from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, InvalidOption
 from lightlink.options import seconds
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.ticker import Ticker
+from lightlink.runtime.rounds import every
 from lightlink.runtime.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lightlink.client import Client
-    from lightlink.commands.history import AuditEntry, Page
+    from lightlink.commands.audit import AuditEntry
+    from lightlink.commands.history import Page
     from lightlink.commands.messages import Receipt
-    from lightlink.commands.store import Presence
+    from lightlink.commands.presence import Presence
+    from lightlink.runtime.rounds import Round
 
 DEFAULT_TIMEOUT = 30.0
-# With a caller's key, the command's id is a UUIDv5 in this namespace: sending twice brings the same command.
-_NAMESPACE = uuid.UUID("6f0c1f0e-6a2f-5c59-9d3b-8f1d6f8f5a11")
 
 
 class CommandManager:
@@ -56,23 +56,26 @@ class CommandManager:
     ) -> None:
         self.name = name or client.options.name
         self._client = client
-        self._sweep_interval = sweep_interval
+        self._connection = connection = client._connection
+        self._sweep_interval = None if sweep_interval is None else seconds("sweep_interval", sweep_interval)
         self._pid = os.getpid()
-        self._timeout = client.options.timeout
-        connection = client._connection
-        self._connection = connection
-        self._store = CommandStore(connection, store or StoreOptions(), self._timeout)
+        self._closed = False
+        self._store = CommandStore(connection, store or StoreOptions(), client.options.timeout)
         self._pool = WorkerPool(f"lightlink-manager-{self.name}", 2)
-        self._follower = Follower(self._store, self._pool, self.name)
+        self._callbacks = WorkerPool(f"lightlink-callbacks-{self.name}", 1)
+        expiry = Expiry(self._store, self.name)
+        self._follower = Follower(self._store, expiry, self._callbacks)
+        self._canceller = Canceller(self._store, self.name)
         self._messenger = Messenger(connection, self.name)
         self._store.ensure_streams()
-        self._follower.start()
-        self._closed = False
-        self._ticker: Ticker | None = None
-        if sweep_interval is not None:
-            sweeper = Sweeper(self._store, self._follower, self._timeout)
-            thread = f"lightlink-sweeper-{self.name}"
-            self._ticker = Ticker(thread, seconds("sweep_interval", sweep_interval), sweeper.sweep)
+        self._rounds: builtins.list[Round] = []
+        try:
+            self._follower.start()
+            if self._sweep_interval is not None:
+                self._rounds = [every(connection, self._sweep_interval, Sweeper(self._store, expiry).sweep)]
+        except BaseException:
+            self.close()
+            raise
 
     # Sending --------------------------------------------------------------------------------------------------------
 
@@ -98,20 +101,34 @@ class CommandManager:
         Raises InvalidName, InvalidOption, EncodeError, PayloadTooLarge, AgentOffline, StoreUnavailable,
         PermissionDenied, ClosedError.
         """
-        record = self._record(client_id, command_type, payload, timeout, priority, None, idempotency_key, issued_by)
         self._refuse_closed()
-        if not queue and self._store.read_presence(client_id)[0] is None:
+        template = self._template(command_type, payload, timeout, priority, issued_by)
+        record = template.to(client_id, idempotency_key)
+        if not queue and read_presence(self._store, client_id)[0] is None:
             raise AgentOffline(client_id)
-        self._store.ensure_consumer(client_id)
+        self._store.ensure_consumers([client_id])
+        if idempotency_key is not None:
+            return self._send_once(record)
+        # Followed before it is written, so that no revision is missed.
         promise = self._follower.open(record)
         try:
-            stored = self._store.put_request(record)
+            self._store.put_request(record)
         except BaseException as exc:
-            self._follower.discard(promise, exc if isinstance(exc, Exception) else ClosedError("the wait"))
+            promise.fail(
+                exc if isinstance(exc, Exception) else ClosedError("the wait for the store", "was interrupted")
+            )
             raise
-        if stored is not record:
-            promise.request = stored
-            self._follower.check(promise)
+        return promise
+
+    def _send_once(self, record: RequestRecord) -> CommandPromise:
+        """Send a command whose id comes from a caller's key, or follow the one that was sent with that key before."""
+        first = self._store.find_request(record.command_id) or self._store.put_request(record)
+        for name in ("client_id", "command_type"):
+            if getattr(first, name) != getattr(record, name):
+                used = f"was used for the command {first.command_type!r} to {first.client_id}"
+                raise InvalidOption("idempotency_key", used, record.idempotency_key)
+        promise = self._follower.open(first)
+        self._follower.check(promise)
         return promise
 
     def send_many(
@@ -130,7 +147,8 @@ class CommandManager:
         """Send a command to many agents: to ``client_ids``, or to those online that carry all ``labels``.
 
         At most ``max_concurrency`` run at a time (None: all at once); after more than ``max_failures`` failures no
-        further one is sent (None: all are). Raises the errors of `send`.
+        further one is sent (None: all are). The ``timeout`` of each counts from when it is sent. A client id given
+        twice gets two commands. Raises the errors of `send`; of what fails for some only, the batch tells.
         """
         self._refuse_closed()
         targets = self._targets(client_ids, labels)
@@ -138,13 +156,11 @@ class CommandManager:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InvalidOption(option, f"must be a whole number from {least}", value)
         batch_id = schema.new_batch_id()
-        encoded = _encoded(payload, command_type)
-        records = [
-            self._record(target, command_type, encoded, timeout, priority, batch_id, None, issued_by)
-            for target in targets
-        ]
+        template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
+        records = [template.to(target) for target in targets]
+        refuse_too_large(records, self._connection.max_payload)
         self._store.ensure_consumers(targets)
-        batch = Batch(batch_id, records, self.cancel)
+        batch = Batch(batch_id, records, self._canceller.cancel_all)
         Rollout(batch, self._store, self._follower, self._pool, max_concurrency, max_failures).start()
         return batch
 
@@ -179,7 +195,7 @@ class CommandManager:
         Raises InvalidName, InvalidOption, StoreUnavailable.
         """
         if client_id is not None:
-            subjects.client_id(client_id)
+            schema.client_id(client_id)
         wanted = history.Filter(
             client_id=client_id,
             status=status,
@@ -188,16 +204,25 @@ class CommandManager:
             since=since,
             until=until,
         )
-        return history.list_commands(self._store, wanted, limit, after, self._timeout)
+        self._refuse_closed()
+        return history.list_commands(self._store, wanted, limit, after)
 
     def audit(self, command_id: str | None = None, since: datetime | None = None) -> Iterator[AuditEntry]:
-        """Yield every request and transition kept, oldest first: when, of which command, by whom."""
-        return history.read_audit(self._store, command_id, since, self._timeout)
+        """Yield every request and transition kept, oldest first: when, of which command, by whom.
+
+        Of one command, or of all; ``since`` is an aware datetime. What has just happened may take a moment to appear.
+        Raises StoreUnavailable.
+        """
+        self._refuse_closed()
+        if command_id is not None:
+            schema.command_id(command_id)
+        return audit.read_audit(self._store, command_id, since)
 
     def clients(self, labels: Mapping[str, str] | None = None) -> builtins.list[Presence]:
         """Return who is online, by client id: of all agents, or of those that carry all ``labels``."""
-        wanted = dict(labels or {}).items()
-        return [presence for presence in self._store.list_presences() if wanted <= presence.labels.items()]
+        self._refuse_closed()
+        wanted = schema.labels(labels).items()
+        return [presence for presence in list_presences(self._store) if wanted <= presence.labels.items()]
 
     # Cancelling -----------------------------------------------------------------------------------------------------
 
@@ -207,21 +232,7 @@ class CommandManager:
         ``issued_by`` is who asked for it, by default this manager. Returns the command as it stands then. Raises
         CommandNotFound, CommandEnded.
         """
-        request = self._find(command_id)
-        while True:
-            status, revision = self._store.read_status(request.client_id, request.command_id)
-            at = model.now()
-            command = model.fold(request, status, at)
-            if command.ended:
-                raise CommandEnded(command)
-            record = model.cancelled(status, at, issued_by or self.name, reason)
-            try:
-                self._store.write_status(request.client_id, request.command_id, record, revision)
-            except Conflict:
-                continue  # it has just moved; look again
-            except NoReply as exc:
-                raise unavailable("cancelling a command", exc) from exc
-            return model.fold(request, record, at)
+        return self._canceller.cancel(self._find(command_id), reason, issued_by)
 
     # Messages -------------------------------------------------------------------------------------------------------
 
@@ -268,15 +279,19 @@ class CommandManager:
         )
 
     def close(self) -> None:
-        """Stop following; commands go on, and other managers see them. Idempotent."""
-        if self._closed:
+        """Stop following; commands go on, and other managers see them. Idempotent.
+
+        Promises of commands that have not ended raise ClosedError.
+        """
+        if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        if self._ticker is not None:
-            self._ticker.stop(1.0)
+        for each in self._rounds:
+            each.stop(1.0)
         self._messenger.stop()
         self._follower.stop()
         self._pool.stop(2.0)
+        self._callbacks.stop(2.0)
 
     def __enter__(self) -> CommandManager:
         return self
@@ -289,34 +304,24 @@ class CommandManager:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _record(
+    def _template(
         self,
-        client_id: str,
         command_type: str,
         payload: Any,
         timeout: float,
         priority: int,
-        batch_id: str | None,
-        key: str | None,
         issued_by: str | None,
-    ) -> RequestRecord:
-        subjects.client_id(client_id)
-        if not isinstance(command_type, str) or not command_type:
-            raise InvalidOption("command type", "must be text", command_type)
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise InvalidOption("priority", "must be a whole number", priority)
-        caller = issued_by or self.name
-        return RequestRecord(
-            command_id=codec.new_id() if key is None else str(uuid.uuid5(_NAMESPACE, f"{caller}\0{key}")),
-            client_id=client_id,
+        batch_id: str | None = None,
+    ) -> Template:
+        if seconds("timeout", timeout) > self._store.options.retention:
+            raise InvalidOption("timeout", "is longer than commands are kept (StoreOptions.retention)", timeout)
+        return Template(
             command_type=command_type,
-            created_at=model.now(),
-            timeout=seconds("timeout", timeout),
-            payload=payload if isinstance(payload, msgspec.Raw) else _encoded(payload, command_type),
+            payload=payload,
+            timeout=timeout,
             priority=priority,
             batch_id=batch_id,
-            issued_by=caller,
-            idempotency_key=key,
+            issued_by=issued_by or self.name,
         )
 
     def _targets(self, client_ids: Iterable[str] | None, labels: Mapping[str, str] | None) -> builtins.list[str]:
@@ -327,7 +332,7 @@ class CommandManager:
         assert client_ids is not None
         if isinstance(client_ids, str):
             raise InvalidOption("client_ids", "must be several ids, not one text", client_ids)
-        return [subjects.client_id(client_id) for client_id in dict.fromkeys(client_ids)]
+        return [schema.client_id(client_id) for client_id in client_ids]
 
     def _find(self, command_id: str) -> RequestRecord:
         self._refuse_closed()
@@ -338,9 +343,7 @@ class CommandManager:
         return request
 
     def _refuse_closed(self) -> None:
+        if self._pid != os.getpid():
+            raise ClosedError("the command manager", "belongs to the parent process; see for_this_process()")
         if self._closed:
             raise ClosedError("the command manager")
-
-
-def _encoded(payload: Any, command_type: str) -> msgspec.Raw:
-    return msgspec.Raw(codec.encode_json(payload, f"the payload of {command_type!r}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -282,7 +282,7 @@ class Inbox:
         error = ""
         try:
             function(message)
-        except BaseException as exc:  # noqa: BLE001 - a handler may even call sys.exit()
+        except BaseException as exc:
             _log.exception("lightlink: agent %s failed on the message %r", self._client_id, message.type)
             error = f"{type(exc).__name__}: {exc}"[:_MAX_ERROR_TEXT]
         if message.wait_ack:

@@ -36,18 +36,21 @@ REJECTED = "rejected"  # the agent does not know the type, or the payload does n
 INTERRUPTED = "interrupted"  # the agent died while running it
 DELIVERY_TIMEOUT = "delivery_timeout"  # no agent took it in time
 EXECUTION_TIMEOUT = "execution_timeout"  # it ran longer than it may
+UNREADABLE = "unreadable"  # what its agent wrote is no status
 
 # Clocks of manager, agent and reader differ a little, and a terminal write takes a moment: others leave a command this
 # long past its deadline to its agent before they call it overdue.
 GRACE = timedelta(seconds=2)
+# How far the clocks of managers, agents and servers may be apart for looking something up by time.
+CLOCKS_APART = timedelta(minutes=10)
 
 _LEGAL: dict[str, frozenset[str]] = {
     PENDING: frozenset({EXECUTING, FAILED, TIMEOUT}),
     EXECUTING: frozenset({EXECUTING, COMPLETED, FAILED, TIMEOUT}),
-    # A terminal status stays; what may still change beside it is a result that came late.
-    COMPLETED: frozenset({COMPLETED}),
-    FAILED: frozenset({FAILED}),
-    TIMEOUT: frozenset({TIMEOUT}),
+    # The end is the end; only `with_late_result` may still add to it.
+    COMPLETED: frozenset(),
+    FAILED: frozenset(),
+    TIMEOUT: frozenset(),
 }
 
 
@@ -92,6 +95,7 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cancel_reason: str = ""
     outcome_unknown: bool = False
     late_result: Any = None
+    late: bool = False  # all that is new in this revision is the late result
 
     @property
     def ended(self) -> bool:
@@ -149,6 +153,18 @@ def is_overdue(request: RequestRecord, at: datetime, grace: timedelta = GRACE) -
     return at > request.deadline + grace
 
 
+def is_open(status: StatusRecord | None) -> bool:
+    """Tell whether a command with this last status has not ended."""
+    return status is None or not status.ended
+
+
+def status_at(request: RequestRecord, status: StatusRecord | None, at: datetime) -> StatusName:
+    """Return the status alone that `fold` would give."""
+    if is_open(status) and is_overdue(request, at):
+        return TIMEOUT
+    return PENDING if status is None else status.status
+
+
 def fold(
     request: RequestRecord, status: StatusRecord | None, at: datetime, progress: Progress | None = None
 ) -> Command:
@@ -156,7 +172,7 @@ def fold(
 
     An overdue one is shown as timeout, even when nobody has written that down.
     """
-    if (status is None or not status.ended) and is_overdue(request, at):
+    if is_open(status) and is_overdue(request, at):
         status = expired(request, status, at)
     common: dict[str, Any] = {
         "command_id": request.command_id,
@@ -233,7 +249,7 @@ def interrupted(current: StatusRecord, at: datetime, by: str) -> StatusRecord:
 
 
 def cancelled(current: StatusRecord | None, at: datetime, by: str, reason: str) -> StatusRecord:
-    """Return what cancelling makes: a pending command ends; for one that runs the wish is noted, and its agent hears of it."""
+    """Return what cancelling makes of a command: a pending one ends, one that runs is noted as no longer wanted."""
     if current is None:
         error = f"cancelled: {reason}" if reason else "cancelled"
         return StatusRecord(
@@ -245,25 +261,29 @@ def cancelled(current: StatusRecord | None, at: datetime, by: str, reason: str) 
 
 
 def expired(request: RequestRecord, current: StatusRecord | None, at: datetime, by: str = "") -> StatusRecord:
-    """Return the end at the deadline: before an agent took the command, or while it ran."""
+    """Return the end at the deadline: before an agent took the command, or while it ran.
+
+    Whoever writes it down, and whenever, it was over at the deadline.
+    """
+    facts: dict[str, Any] = {"at": at, "by": by, "completed_at": request.deadline}
     if current is None:
         error = f"no agent took it within {request.timeout:g} s"
-        return StatusRecord(status=TIMEOUT, status_detail=DELIVERY_TIMEOUT, at=at, by=by, error=error, completed_at=at)
+        return StatusRecord(status=TIMEOUT, status_detail=DELIVERY_TIMEOUT, error=error, **facts)
     error = f"it ran longer than its {request.timeout:g} s"
-    return ended(
-        current,
-        TIMEOUT,
-        at,
-        by=by,
-        status_detail=EXECUTION_TIMEOUT,
-        error=error,
-        outcome_unknown=by != current.instance,
-    )
+    facts |= {"status_detail": EXECUTION_TIMEOUT, "error": error, "outcome_unknown": by != current.instance}
+    return check_move(current, msgspec.structs.replace(current, status=TIMEOUT, **facts))
 
 
 def with_late_result(current: StatusRecord, result: Any, at: datetime) -> StatusRecord:
-    """Note what the handler of a command that had timed out brought after all; the status stays."""
-    return check_move(current, msgspec.structs.replace(current, at=at, late_result=result))
+    """Note what the handler brought after its command had ended without it; the status stays."""
+    if not current.ended or current.status == COMPLETED:
+        raise IllegalMove(f"a command that is {current.status} has no late result")
+    return msgspec.structs.replace(current, at=at, late_result=result, late=True)
+
+
+def unreadable(at: datetime, reason: str) -> StatusRecord:
+    """Return what a status that cannot be read counts as: only the command's own agent can have written it."""
+    return StatusRecord(status=FAILED, status_detail=UNREADABLE, at=at, error=reason, outcome_unknown=True)
 
 
 # What an agent does with a command that is delivered to it. -----------------------------------------------------------
@@ -284,27 +304,36 @@ class Settle:
 
 
 @attrs.frozen
-class Ignore:
-    """Nothing is to be written; ``finished`` says that the command has ended and its delivery can be acknowledged."""
+class Resume:
+    """Run the handler: the claim is stored already, only its acknowledgement has never come."""
 
-    finished: bool
+
+@attrs.frozen
+class Ignore:
+    """The command has ended; nothing is to be written."""
 
 
 def on_delivery(
-    request: RequestRecord, current: StatusRecord | None, instance: str, idempotent: bool, at: datetime
-) -> Run | Settle | Ignore:
-    """Decide by the status, and never by the delivery count, what to do with a delivered command."""
+    request: RequestRecord, current: StatusRecord | None, instance: str, idempotent: bool, begun: bool, at: datetime
+) -> Run | Resume | Settle | Ignore:
+    """Decide by the status, and never by the delivery count, what to do with a delivered command.
+
+    ``begun`` says that this instance has begun to run it before, and knows nothing of its end.
+    """
     if current is not None and current.ended:
-        return Ignore(finished=True)
-    if current is not None and current.instance == instance:
-        return Ignore(finished=False)  # it runs here already
+        return Ignore()
     if is_overdue(request, at, grace=timedelta(0)):
-        return Settle(expired(request, current, at, by=instance))
+        status = expired(request, current, at, by=instance)
+        return Settle(msgspec.structs.replace(status, outcome_unknown=begun or status.outcome_unknown))
     if current is None:
         return Run(claimed(None, at, instance))
+    untouched = current.instance == instance and not begun
     if current.cancel_requested:
-        facts = {"status_detail": CANCELLED, "error": "cancelled while its agent was gone", "outcome_unknown": True}
-        return Settle(ended(current, FAILED, at, by=instance, **facts))
+        error = "cancelled before it ran" if untouched else "cancelled while its agent was gone"
+        facts = {"by": instance, "status_detail": CANCELLED, "error": error, "outcome_unknown": not untouched}
+        return Settle(ended(current, FAILED, at, **facts))
+    if untouched:
+        return Resume()
     if idempotent:
         return Run(claimed(current, at, instance))
     return Settle(interrupted(current, at, by=instance))

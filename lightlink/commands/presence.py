@@ -1,4 +1,4 @@
-"""An agent's claim to its client id: held by one live instance at a time, and renewed with each heartbeat."""
+"""Who is online: an agent's claim to its client id is held by one live instance, and renewed with each heartbeat."""
 
 from __future__ import annotations
 
@@ -8,22 +8,85 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lightlink import codec
+from lightlink.commands import schema
 from lightlink.commands.model import now
-from lightlink.commands.store import Conflict, Presence
-from lightlink.errors import AgentInUse, LightLinkError, PermissionDenied, StoreUnavailable
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.threads import Event
+from lightlink.commands.store import FAILURES, Conflict, unavailable
+from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
+from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_FOUND, JetStreamError
+from lightlink.runtime.reader import LAST_OF_EACH, read_current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lightlink.commands.store import CommandStore
+    from lightlink.runtime.threads import Event
 
 _log = logging.getLogger("lightlink")
 
+_DELETED = "KV-Operation"
+# How long past the end of a claim its key may still be there: the server removes what has aged now and then.
+_AGING_SECONDS = 2.0
+_TRIES = 20
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent says of itself with each heartbeat; times RFC 3339.
+
+    ``remote_addr`` is the address from which its server sees it, ``in_flight`` how many commands run, ``queued`` how
+    many wait there.
+    """
+
+    client_id: str
+    instance: str
+    connected_at: str
+    last_heartbeat: str
+    labels: dict[str, str] = {}
+    state: str = "online"
+    remote_addr: str = ""
+    in_flight: int = 0
+    queued: int = 0
+
+
+def read_presence(store: CommandStore, client_id: str) -> tuple[Presence | None, int]:
+    """Return an agent's presence and its revision; None when it is not online. Raises StoreUnavailable, DecodeError."""
+    message = store.read(schema.AGENTS, schema.presence_subject(client_id))
+    if message is None:
+        return None, 0
+    if _DELETED in message.headers:
+        return None, message.seq
+    return _decoded(message.data, message.subject), message.seq
+
+
+def list_presences(store: CommandStore) -> list[Presence]:
+    """Return every agent that is online, by client id; raises StoreUnavailable."""
+    pattern = schema.presence_subject(">")
+    try:
+        found = read_current(store.connection, schema.AGENTS, pattern, store.timeout, policy=LAST_OF_EACH)
+    except FAILURES as exc:
+        if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
+            return []
+        raise unavailable("reading who is online", exc) from exc
+    presences = []
+    for delivery in found:
+        if _DELETED in codec.decode_headers(delivery.headers):
+            continue
+        try:
+            presences.append(_decoded(delivery.data, delivery.subject.decode()))
+        except DecodeError as exc:
+            store.connection.report(exc)  # any agent may write what it likes about itself
+    return sorted(presences, key=lambda presence: presence.client_id)
+
+
+def _decoded(data: bytes, subject: str) -> Presence:
+    presence = codec.decode(data, subject, Presence)
+    if schema.presence_subject(presence.client_id) != subject:
+        raise DecodeError(subject, f"an agent that says it is {presence.client_id!r}", data[:64])
+    return presence
+
 
 class Claim:
-    """The presence of one instance. ``load`` returns (commands running, commands queued) for each heartbeat."""
+    """The presence of one instance. ``load`` returns (commands running, commands waiting) for each heartbeat."""
 
     def __init__(
         self,
@@ -38,81 +101,89 @@ class Claim:
         self._revision = 0
         started = now().isoformat()
         self._presence = Presence(
-            client_id=client_id, instance=instance, labels=dict(labels), connected_at=started, last_heartbeat=started
+            client_id=client_id,
+            instance=instance,
+            labels=dict(labels),
+            connected_at=started,
+            last_heartbeat=started,
         )
 
-    def acquire(self, stopped: Event) -> None:
-        """Claim the client id; a dead agent's claim is waited out.
+    def acquire(self, stopped: Event) -> bool:
+        """Claim the client id, waiting out a dead agent's claim; False says that ``stopped`` was set meanwhile.
 
-        Raises AgentInUse as soon as the holder gives a sign of life, or when it has not gone in the time a claim lasts.
+        Raises AgentInUse as soon as the holder gives a sign of life, or when it has not gone in the time a claim lasts,
+        StoreUnavailable, PermissionDenied.
         """
-        deadline = time.monotonic() + self._store.options.presence_age + 1
+        deadline = time.monotonic() + self._store.options.presence_age + _AGING_SECONDS
+        pause = min(0.25, self._store.options.heartbeat / 4)
         seen: int | None = None
-        basis = 0
-        while True:
+        while not stopped.is_set():
             try:
-                self._revision = self._write(basis)
-                return
-            except Conflict:
-                holder, revision = self._read()
+                holder, revision = self._hold()
+            except StoreUnavailable as exc:
+                if not exc.unknown or time.monotonic() > deadline:
+                    raise
+                continue
             if holder is None:
-                basis = revision  # it has left: its farewell is what we write over
-                seen = None
-            elif (seen is not None and revision != seen) or time.monotonic() > deadline:
+                return True
+            if (seen is not None and revision != seen) or time.monotonic() > deadline:
                 raise AgentInUse(holder.client_id, holder.instance)
-            else:
-                seen, basis = revision, 0
-            stopped.wait(min(0.25, self._store.options.heartbeat / 4) if holder is not None else 0)
-            if stopped.is_set():
-                return
+            seen = revision
+            stopped.wait(pause)
+        return False
 
     def renew(self) -> None:
-        """Give a sign of life; raises AgentInUse when another instance has taken the id meanwhile."""
+        """Give a sign of life; raises AgentInUse when another instance has taken the id, PermissionDenied."""
         try:
-            self._revision = self._write(self._revision)
-        except Conflict:
-            self._reclaim()
-        except (NoReply, StoreUnavailable) as exc:
+            try:
+                self._revision = self._write(self._revision)
+            except Conflict:
+                # Our claim has run out, or was renewed by a write whose answer never came.
+                holder, _ = self._hold()
+                if holder is not None:
+                    raise AgentInUse(holder.client_id, holder.instance) from None
+        except StoreUnavailable as exc:
             _log.warning("lightlink: agent %s could not say that it lives: %s", self._presence.client_id, exc)
 
     def release(self) -> None:
         """Say that the agent has left."""
         if not self._revision:
             return
+        headers = {_DELETED: "DEL", EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._revision)}
+        subject = schema.presence_subject(self._presence.client_id)
+        self._revision = 0
         try:
-            self._store.remove_presence(self._presence.client_id, self._revision)
+            self._store.put(subject, b"", headers, "leaving")
         except LightLinkError as exc:
             _log.warning("lightlink: agent %s left without saying so: %s", self._presence.client_id, exc)
-        self._revision = 0
 
-    def _reclaim(self) -> None:
-        """Claim again after our own claim has run out, or was renewed by a write we heard nothing of."""
-        holder, revision = self._read()
-        if holder is not None and holder.instance != self._presence.instance:
-            raise AgentInUse(holder.client_id, holder.instance)
-        try:
-            self._revision = self._write(revision)
-        except Conflict:
-            holder, _ = self._read()
-            raise AgentInUse(self._presence.client_id, holder.instance if holder else "unknown") from None
+    def _hold(self) -> tuple[Presence | None, int]:
+        """Claim the id if it is free or ours; return who else holds it, and by which revision."""
+        holder, basis = None, 0
+        for _ in range(_TRIES):
+            if holder is None or holder.instance == self._presence.instance:
+                try:
+                    self._revision = self._write(basis)
+                except Conflict:
+                    pass  # it is not, or somebody was quicker
+                else:
+                    return None, self._revision
+            holder, revision = read_presence(self._store, self._presence.client_id)
+            if holder is not None and holder.instance != self._presence.instance:
+                return holder, revision
+            # Free: what is written over is the farewell of the one before, if there is one.
+            basis = revision
+        raise StoreUnavailable("claiming a client id", "it changes faster than it can be read")
 
     def _write(self, basis: int) -> int:
         in_flight, queued = self._load()
         self._presence = msgspec.structs.replace(
             self._presence,
             last_heartbeat=now().isoformat(),
-            # The server tells each client from where it sees it come.
-            remote_addr=self._store.connection.session.nc._server_info.get("client_ip", ""),
+            remote_addr=self._store.connection.session.nc.client_ip or "",
             in_flight=in_flight,
             queued=queued,
         )
-        return self._store.write_presence(self._presence, basis)
-
-    def _read(self) -> tuple[Presence | None, int]:
-        try:
-            return self._store.read_presence(self._presence.client_id)
-        except PermissionDenied:
-            # An identity that may not even read its own presence learns of a rival by waiting only.
-            return Presence(
-                client_id=self._presence.client_id, instance="unknown", connected_at="", last_heartbeat=""
-            ), 0
+        subject = schema.presence_subject(self._presence.client_id)
+        payload = codec.encode_json(self._presence)
+        return self._store.put(subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(basis)}, "claiming a client id")

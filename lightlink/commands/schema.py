@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import validators
 
 from lightlink import codec, subjects
-from lightlink.errors import InvalidName
+from lightlink.errors import InvalidName, InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 REQUESTS = "LIGHTLINK_COMMANDS"
 STATUS_BUCKET = "lightlink_command_status"
@@ -24,8 +27,13 @@ STATUS_EVENTS = "ll.status.>"  # every stored status revision, republished by th
 PROGRESS_EVENTS = "ll.progress.>"
 
 _SECOND = 1_000_000_000
+_HEARTBEATS = 3  # so many may be missed
+_MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
 _DAY = 86_400.0
+REQUEST_PREFIX = "ll.commands."
 _STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
+# Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
+SWEPT = f"{_STATUS_PREFIX}swept"
 
 
 def _above_zero(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -52,12 +60,12 @@ class StoreOptions:
     @property
     def presence_age(self) -> float:
         """How long an agent counts as online after its last heartbeat."""
-        return 3 * self.heartbeat
+        return _HEARTBEATS * self.heartbeat
 
 
 def request_subject(client_id: str, command_id: str) -> str:
     """Return the subject of a command's request."""
-    return f"ll.commands.{client_id}.{command_id}"
+    return f"{REQUEST_PREFIX}{client_id}.{command_id}"
 
 
 def status_subject(client_id: str, command_id: str) -> str:
@@ -84,6 +92,22 @@ def ids_of(subject: str) -> tuple[str, str]:
     """Return (client id, command id) from a subject of a request, a status or progress."""
     client_id, command_id = subject.split(".")[-2:]
     return client_id, command_id
+
+
+def client_id(text: str) -> str:
+    """Return the id of an agent: letters, digits, ``-`` and ``_``; raises InvalidName."""
+    if len(subjects.client_id(text)) > _MAX_CLIENT_ID:
+        raise InvalidName("client id", text, f"longer than {_MAX_CLIENT_ID} characters")
+    return text
+
+
+def labels(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return labels, by name; raises InvalidOption unless they are text."""
+    found = dict(given or {})
+    for name, value in found.items():
+        if not isinstance(name, str) or not name or not isinstance(value, str):
+            raise InvalidOption("labels", "names and values must be text", found)
+    return found
 
 
 def command_id(text: str) -> str:
@@ -140,10 +164,19 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
     ]
 
 
-def consumer(client_id: str, options: StoreOptions) -> dict[str, Any]:
-    """Return the configuration of an agent's consumer; it never gives up on a command (max_deliver -1)."""
+def as_made(options: StoreOptions, agents: dict[str, Any]) -> StoreOptions:
+    """Return the options with the heartbeat that the agents' bucket, with this configuration, was made for."""
+    age = agents.get("max_age") or options.presence_age * _SECOND
+    return attrs.evolve(options, heartbeat=age / _SECOND / _HEARTBEATS)
+
+
+def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[str, Any]]:
+    """Return the API subject and the request that make an agent's consumer; one that exists stays as it is.
+
+    It never gives up on a command (max_deliver -1).
+    """
     name = consumer_name(client_id)
-    return {
+    config = {
         "name": name,
         "durable_name": name,
         "filter_subject": f"ll.commands.{client_id}.*",
@@ -154,3 +187,5 @@ def consumer(client_id: str, options: StoreOptions) -> dict[str, Any]:
         "max_ack_pending": 4096,
         "replay_policy": "instant",
     }
+    subject = f"$JS.API.CONSUMER.CREATE.{REQUESTS}.{name}.{config['filter_subject']}"
+    return subject, {"stream_name": REQUESTS, "config": config, "action": "create"}

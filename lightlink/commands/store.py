@@ -1,56 +1,57 @@
 """Commands in JetStream: the only part of the commands that knows it.
 
-Requests are written once; statuses by compare-and-set, so of two writers exactly one succeeds.
+Requests are written once; statuses by compare-and-set, so of two writers exactly one succeeds. Every method raises
+StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, PayloadTooLarge and ClosedError.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from typing import TYPE_CHECKING
 
-import msgspec
+import attrs
 
 from lightlink import codec
-from lightlink.commands import schema
+from lightlink.commands import model, schema
 from lightlink.commands.model import RequestRecord, StatusRecord
-from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.errors import DecodeError, LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
-from lightlink.runtime.reader import LAST_OF_EACH, read_current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from lightlink.commands.schema import StoreOptions
     from lightlink.runtime.connection import Connection
     from lightlink.runtime.jetstream import StoredMessage
     from lightlink.runtime.replies import Waiter
 
-T = TypeVar("T")
+    MakeHeaders = Callable[[float], bytes]
 
-_DELETED = "KV-Operation"
+# What a request to JetStream may end with that says nothing about who asked.
+FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
+# How many consumers are made at a time; each is some work for the server.
+_CONSUMERS_AT_ONCE = 200
+_CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 
 
 class Conflict(LightLinkError):
     """Another writer came first. For use inside the library."""
 
 
-class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an agent says of itself with each heartbeat; times RFC 3339."""
+@attrs.frozen
+class StatusWrite:
+    """A status to store over the revision it is based on (0: none)."""
 
     client_id: str
-    instance: str
-    connected_at: str
-    last_heartbeat: str
-    labels: dict[str, str] = {}
-    state: str = "online"
-    remote_addr: str = ""
-    in_flight: int = 0
-    queued: int = 0
+    command_id: str
+    record: StatusRecord
+    expected: int
 
 
 class CommandStore:
-    """Requests, statuses and presence over one connection; ``timeout`` seconds for each operation."""
+    """Requests and statuses over one connection; ``timeout`` seconds for each operation."""
 
     def __init__(self, connection: Connection, options: StoreOptions, timeout: float) -> None:
         self.connection = connection
@@ -58,204 +59,196 @@ class CommandStore:
         self.timeout = timeout
         self._consumers: set[str] = set()
 
+    # Streams and consumers ------------------------------------------------------------------------------------------
+
     def ensure_streams(self) -> None:
-        """Make the streams that do not exist yet."""
+        """Make the streams that do not exist yet, and go by the heartbeat of those that do."""
         for config in schema.streams(self.options):
+            name = config["name"]
             try:
-                jetstream.create_stream(self.connection, config, self.timeout)
-            except (JetStreamError, NoReply) as exc:
-                raise unavailable(f"making stream {config['name']}", exc) from exc
+                if not jetstream.create_stream(self.connection, config, self.timeout) and name == schema.AGENTS:
+                    info = jetstream.stream_info(self.connection, name, self.timeout)
+                    self.options = schema.as_made(self.options, info["config"] if info else config)
+            except FAILURES as exc:
+                raise unavailable(f"making stream {name}", exc) from exc
 
     def ensure_consumer(self, client_id: str) -> None:
         """Make an agent's consumer unless it exists."""
-        if client_id in self._consumers:
-            return
-        subject, body = self._consumer_request(client_id)
-        try:
-            jetstream.api(self.connection, subject, body, self.timeout)
-        except (JetStreamError, NoReply) as exc:
-            raise unavailable(f"making the consumer of {client_id}", exc) from exc
-        self._consumers.add(client_id)
+        self.ensure_consumers([client_id])
 
-    def ensure_consumers(self, client_ids: list[str]) -> None:
-        """Make many agents' consumers, all at once."""
+    def ensure_consumers(self, client_ids: Iterable[str]) -> None:
+        """Make the consumers that do not exist yet, many at once."""
         missing = [client_id for client_id in dict.fromkeys(client_ids) if client_id not in self._consumers]
-        requests = []
-        for client_id in missing:
-            subject, body = self._consumer_request(client_id)
-            requests.append((f"{jetstream.API}.{subject}".encode(), codec.encode_json(body), None))
-        for client_id, waiter in zip(missing, self._request_all(requests), strict=True):
-            try:
-                _check(waiter)
-                jetstream.raise_problem(waiter)
-            except (JetStreamError, NoReply) as exc:
-                raise unavailable(f"making the consumer of {client_id}", exc) from exc
-        self._consumers.update(missing)
+        for start in range(0, len(missing), _CONSUMERS_AT_ONCE):
+            block = missing[start : start + _CONSUMERS_AT_ONCE]
+            requests = [schema.consumer_request(client_id, self.options) for client_id in block]
+            bodies = [(subject.encode(), codec.encode_json(body), None) for subject, body in requests]
+            for client_id, waiter in zip(block, self._request_all(bodies), strict=True):
+                try:
+                    _check(waiter)
+                    jetstream.raise_problem(waiter)
+                except FAILURES as exc:
+                    if not isinstance(exc, JetStreamError) or exc.err_code not in _CONSUMER_EXISTS:
+                        raise unavailable(f"making the consumer of {client_id}", exc) from exc
+            self._consumers.update(block)
+
+    def forget_consumers(self) -> None:
+        """Believe of no consumer any more that it exists."""
+        self._consumers.clear()
+
+    def consumer_ack_wait(self, client_id: str) -> float:
+        """Return for how many seconds an agent's consumer waits for a sign of life."""
+        subject = f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(client_id)}"
+        try:
+            info = jetstream.api(self.connection, subject, None, self.timeout)
+        except FAILURES as exc:
+            raise unavailable(f"reading the consumer of {client_id}", exc) from exc
+        return float(info["config"]["ack_wait"]) / 1e9
 
     # Requests -------------------------------------------------------------------------------------------------------
 
     def put_request(self, record: RequestRecord) -> RequestRecord:
         """Store a request and return what is stored under its id: this one, or the one that came first."""
-        subject = schema.request_subject(record.client_id, record.command_id)
-        payload = codec.encode_json(record, f"the command {record.command_type!r}")
-        try:
-            self._put(subject, payload, expected=0)
-        except Conflict:
-            return self.get_request(record.client_id, record.command_id) or record
-        except NoReply as exc:
-            # Whatever became of it, asking again under the same id stores it once.
-            if not exc.sent:
-                raise unavailable("sending a command", exc) from exc
-            return self._put_again(record, subject, payload)
-        return record
+        deadline = time.monotonic() + self.timeout
+        subject, payload = encoded_request(record)
+        while True:
+            try:
+                self._put(subject, payload, 0, "sending a command")
+            except Conflict:
+                return self.get_request(record.client_id, record.command_id) or record
+            except StoreUnavailable as exc:
+                # Whatever became of it, asking again under the same id stores it once.
+                if not exc.unknown or time.monotonic() >= deadline + self.timeout:
+                    raise
+                continue
+            return record
 
     def put_requests(
-        self, records: list[RequestRecord], on_stored: Callable[[RequestRecord, Exception | None], None]
+        self, records: Sequence[RequestRecord], on_stored: Callable[[RequestRecord, Exception | None], None]
     ) -> None:
-        """Store many requests, pipelined; ``on_stored`` is told of each, on a thread of the library."""
+        """Store many requests, pipelined; ``on_stored`` is told of each, on a thread of the library.
+
+        Its error is a Conflict or what the methods of this class raise. Nothing is raised.
+        """
         for record in records:
-            subject = schema.request_subject(record.client_id, record.command_id).encode()
-            payload = codec.encode_json(record, f"the command {record.command_type!r}")
+            subject, payload = encoded_request(record)
 
             def settle(waiter: Waiter, record: RequestRecord = record) -> None:
-                on_stored(record, self._outcome(waiter))
+                on_stored(record, _outcome(waiter))
 
-            self.connection.request_async(subject, payload, self.timeout, settle, _expecting(0))
+            try:
+                self.connection.request_async(subject.encode(), payload, self.timeout, settle, _expecting(0))
+            except OutboxFull as exc:
+                on_stored(record, unavailable("sending a command", exc))
+            except LightLinkError as exc:
+                on_stored(record, exc)
 
     def get_request(self, client_id: str, command_id: str) -> RequestRecord | None:
-        """Return a request by both ids."""
-        return _request(self._read(schema.REQUESTS, schema.request_subject(client_id, command_id)))
+        """Return a request by both ids; raises DecodeError."""
+        return _request(self.read(schema.REQUESTS, schema.request_subject(client_id, command_id)))
 
     def find_request(self, command_id: str) -> RequestRecord | None:
-        """Return a request by its command's id alone."""
+        """Return a request by its command's id alone; raises DecodeError."""
         pattern = schema.request_subject("*", schema.command_id(command_id))
         try:
             return _request(jetstream.find_last(self.connection, schema.REQUESTS, pattern, self.timeout))
-        except JetStreamError as exc:
-            if exc.no_responders:
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.no_responders:
                 return None  # no streams yet, so no commands
-            raise unavailable("reading a command", exc) from exc
-        except NoReply as exc:
             raise unavailable("reading a command", exc) from exc
 
     # Statuses -------------------------------------------------------------------------------------------------------
 
     def read_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
         """Return the last status and its revision; (None, 0) when there is none yet."""
-        message = self._read(schema.STATUS, schema.status_subject(client_id, command_id))
-        if message is None:
-            return None, 0
-        return read_status(message.data, message.subject), message.seq
+        return _status(self.read(schema.STATUS, schema.status_subject(client_id, command_id)))
 
-    def read_statuses(self, ids: list[tuple[str, str]]) -> list[StatusRecord | None]:
-        """Return the last status of each (client id, command id), all asked for at once."""
-        requests = []
-        for client_id, command_id in ids:
-            subject = schema.status_subject(client_id, command_id)
-            requests.append((f"{jetstream.API}.DIRECT.GET.{schema.STATUS}.{subject}".encode(), b"", None))
+    def read_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
+        """Return the last status and its revision for each (client id, command id), all asked for at once."""
+        subjects = [schema.status_subject(client_id, command_id) for client_id, command_id in ids]
+        requests = [
+            (f"{jetstream.API}.DIRECT.GET.{schema.STATUS}.{subject}".encode(), b"", None) for subject in subjects
+        ]
         statuses = []
         for waiter in self._request_all(requests):
             try:
                 _check(waiter)
-                message = jetstream.parse_stored(waiter)
-            except (JetStreamError, NoReply) as exc:
+                statuses.append(_status(jetstream.parse_stored(waiter)))
+            except FAILURES as exc:
                 raise unavailable("reading statuses", exc) from exc
-            statuses.append(None if message is None else read_status(message.data, message.subject))
         return statuses
 
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
         """Store a status over the revision it is based on (0: none) and return the new revision.
 
-        Raises Conflict when that is not the last, NoReply when the outcome is unknown or it never left.
+        Raises Conflict when that is not the last.
         """
         payload = codec.encode_json(record, "the command's result")
-        return self._put(schema.status_subject(client_id, command_id), payload, expected)
+        return self._put(schema.status_subject(client_id, command_id), payload, expected, "writing a status")
 
-    # Presence -------------------------------------------------------------------------------------------------------
-
-    def write_presence(self, presence: Presence, expected: int) -> int:
-        """Store an agent's presence over the revision it is based on; raises Conflict, NoReply."""
-        return self._put(schema.presence_subject(presence.client_id), codec.encode_json(presence), expected)
-
-    def read_presence(self, client_id: str) -> tuple[Presence | None, int]:
-        """Return an agent's presence and its revision; None when it is not online."""
-        message = self._read(schema.AGENTS, schema.presence_subject(client_id))
-        if message is None:
-            return None, 0
-        if _DELETED in message.headers:
-            return None, message.seq
-        return codec.decode(message.data, message.subject, Presence), message.seq
-
-    def list_presences(self) -> list[Presence]:
-        """Return every agent that is online, by client id."""
-        try:
-            found = read_current(
-                self.connection, schema.AGENTS, schema.presence_subject(">"), self.timeout, policy=LAST_OF_EACH
+    def write_statuses(self, writes: Sequence[StatusWrite]) -> list[int | None]:
+        """Store many statuses at once; return the new revision of each, None where another writer came first."""
+        requests = [
+            (
+                schema.status_subject(write.client_id, write.command_id).encode(),
+                codec.encode_json(write.record, "the command's result"),
+                _expecting(write.expected),
             )
-        except (JetStreamError, NoReply) as exc:
-            if isinstance(exc, JetStreamError) and exc.err_code == jetstream.STREAM_NOT_FOUND:
-                return []
-            raise unavailable("reading who is online", exc) from exc
-        presences = [
-            codec.decode(delivery.data, delivery.subject.decode(), Presence)
-            for delivery in found
-            if _DELETED not in codec.decode_headers(delivery.headers)
+            for write in writes
         ]
-        return sorted(presences, key=lambda presence: presence.client_id)
+        revisions: list[int | None] = []
+        for waiter in self._request_all(requests):
+            try:
+                _check(waiter)
+                revisions.append(jetstream.parse_ack(waiter).seq)
+            except FAILURES as exc:
+                if not isinstance(exc, JetStreamError) or exc.err_code not in WRONG_LAST_SEQUENCE:
+                    raise unavailable("writing statuses", exc) from exc
+                revisions.append(None)
+        return revisions
 
-    def remove_presence(self, client_id: str, expected: int) -> None:
-        """Say that an agent has left."""
-        headers = {_DELETED: "DEL", EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
-        subject = schema.presence_subject(client_id).encode()
-        jetstream.publish(self.connection, subject, b"", self.timeout, headers)
+    # For the other parts of the store -------------------------------------------------------------------------------
 
-    # ----------------------------------------------------------------------------------------------------------------
-
-    def _put(self, subject: str, payload: bytes, expected: int) -> int:
-        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
-        try:
-            return jetstream.publish(self.connection, subject.encode(), payload, self.timeout, headers).seq
-        except JetStreamError as exc:
-            if exc.err_code in WRONG_LAST_SEQUENCE:
-                raise Conflict(subject) from exc
-            raise unavailable(f"writing {subject}", exc) from exc
-
-    def _put_again(self, record: RequestRecord, subject: str, payload: bytes) -> RequestRecord:
-        try:
-            self._put(subject, payload, expected=0)
-        except Conflict:
-            return self.get_request(record.client_id, record.command_id) or record
-        except NoReply as exc:
-            raise unavailable("sending a command", exc) from exc
-        return record
-
-    def _read(self, stream: str, subject: str) -> StoredMessage | None:
+    def read(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the last message of a subject, None when there is none, or no stream."""
         try:
             return jetstream.get_last(self.connection, stream, subject, self.timeout)
-        except JetStreamError as exc:
-            if exc.no_responders:
-                return None  # no streams yet, so nothing in them
-            raise unavailable(f"reading {subject}", exc) from exc
-        except NoReply as exc:
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.no_responders:
+                return None
             raise unavailable(f"reading {subject}", exc) from exc
 
-    def _consumer_request(self, client_id: str) -> tuple[str, dict[str, Any]]:
-        config = schema.consumer(client_id, self.options)
-        subject = f"CONSUMER.CREATE.{schema.REQUESTS}.{config['name']}.{config['filter_subject']}"
-        return subject, {"stream_name": schema.REQUESTS, "config": config, "action": ""}
-
-    def _outcome(self, waiter: Waiter) -> Exception | None:
+    def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
+        """Store a message with headers that say over which revision; return the new one; raises Conflict."""
         try:
-            _check(waiter)
-            jetstream.parse_ack(waiter)
-        except JetStreamError as exc:
-            return Conflict(waiter.subject.decode()) if exc.err_code in WRONG_LAST_SEQUENCE else exc
-        except LightLinkError as exc:
-            return exc
-        return None
+            return jetstream.publish(self.connection, subject.encode(), payload, self.timeout, headers).seq
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+                raise Conflict(subject) from exc
+            raise unavailable(operation, exc) from exc
 
-    def _request_all(self, requests: list[tuple[bytes, bytes, Any]]) -> list[Waiter]:
-        return self.connection.request_all(requests, self.timeout)
+    def _put(self, subject: str, payload: bytes, expected: int, operation: str) -> int:
+        return self.put(subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}, operation)
+
+    def _request_all(self, requests: Sequence[tuple[bytes, bytes, MakeHeaders | None]]) -> list[Waiter]:
+        try:
+            return self.connection.request_all(requests, self.timeout)
+        except OutboxFull as exc:
+            raise unavailable("asking JetStream", exc) from exc
+
+
+def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
+    """Return the subject and body of a request."""
+    subject = schema.request_subject(record.client_id, record.command_id)
+    return subject, codec.encode_json(record, f"the command {record.command_type!r}")
+
+
+def read_request(data: bytes, subject: str) -> RequestRecord:
+    """Return the request in a message on its subject; raises DecodeError, also when the two do not agree."""
+    request = codec.decode(data, subject, RequestRecord)
+    if schema.request_subject(request.client_id, request.command_id) != subject:
+        raise DecodeError(subject, "the command in it has other ids than its subject", data[:64])
+    return request
 
 
 def read_status(data: bytes, subject: str) -> StatusRecord:
@@ -264,10 +257,20 @@ def read_status(data: bytes, subject: str) -> StatusRecord:
 
 
 def _request(message: StoredMessage | None) -> RequestRecord | None:
-    return None if message is None else codec.decode(message.data, message.subject, RequestRecord)
+    return None if message is None else read_request(message.data, message.subject)
 
 
-def _expecting(sequence: int) -> Callable[[float], bytes]:
+def _status(message: StoredMessage | None) -> tuple[StatusRecord | None, int]:
+    if message is None:
+        return None, 0
+    try:
+        return read_status(message.data, message.subject), message.seq
+    except DecodeError as exc:
+        # Any agent may write what it likes about its own commands; nobody else is to stumble over it.
+        return model.unreadable(message.created, str(exc)), message.seq
+
+
+def _expecting(sequence: int) -> MakeHeaders:
     block = codec.encode_headers({EXPECTED_LAST_SUBJECT_SEQUENCE: str(sequence)})
     return lambda _: block
 
@@ -275,6 +278,19 @@ def _expecting(sequence: int) -> Callable[[float], bytes]:
 def _check(waiter: Waiter) -> None:
     if waiter.error is not None:
         raise waiter.error
+
+
+def _outcome(waiter: Waiter) -> Exception | None:
+    try:
+        _check(waiter)
+        jetstream.parse_ack(waiter)
+    except FAILURES as exc:
+        if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+            return Conflict(waiter.subject.decode())
+        return unavailable("sending a command", exc)
+    except LightLinkError as exc:
+        return exc
+    return None
 
 
 def unavailable(operation: str, exc: Exception) -> StoreUnavailable:

@@ -1,98 +1,140 @@
-"""Write down which commands are overdue, so that what nobody takes or finishes has an end."""
+"""Look through the stored commands for overdue ones, so that what nobody takes or finishes has an end."""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
+import time
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from lightlink import codec
 from lightlink.commands import history, model, schema
 from lightlink.commands.model import RequestRecord
-from lightlink.commands.store import unavailable
-from lightlink.errors import StoreUnavailable
+from lightlink.commands.store import FAILURES, Conflict, read_request, unavailable
+from lightlink.errors import DecodeError, StoreUnavailable
 from lightlink.runtime import jetstream
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.jetstream import JetStreamError
+from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE
+from lightlink.runtime.session import Status
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lightlink.commands.promise import Follower
+    from lightlink.commands.expiry import Expiry
     from lightlink.commands.store import CommandStore
 
 _log = logging.getLogger("lightlink")
 
 _BLOCK = 2000
+_MARK_SECONDS = 60.0
+_NOTHING = msgspec.Raw(b"null")
 
 
 class Sweeper:
     """Looks at each stored request once, and again when its deadline has passed.
 
-    It remembers ids and deadlines only, and what it knows can be read again: any number of sweepers need no leader, as
-    of two that write the same end one succeeds.
+    It remembers ids and deadlines only of what was not yet overdue, and what it knows can be read again: any number of
+    sweepers need no leader. A mark in the status bucket says up to where all have ended, so that the next manager need
+    not begin at the first.
     """
 
-    def __init__(self, store: CommandStore, follower: Follower, timeout: float) -> None:
+    def __init__(self, store: CommandStore, expiry: Expiry) -> None:
         self._store = store
-        self._follower = follower
-        self._timeout = timeout
-        self._next = 1
-        self._open: list[tuple[datetime, str, str]] = []  # a heap of (deadline, client id, command id)
+        self._expiry = expiry
+        self._next = 0
+        # A heap of (deadline, number, sequence, request without its payload).
+        self._open: list[tuple[datetime, int, int, RequestRecord]] = []
+        self._numbers = itertools.count()
+        self._marked_at = time.monotonic()
+        self._mark = 0
 
     def sweep(self) -> int:
-        """Write down what has become overdue and return how many commands that were."""
+        """Write down what has become overdue and return at how many commands it looked for that."""
+        if self._store.connection.status is not Status.CONNECTED:
+            return 0
         try:
-            self._read_new_requests()
-            return sum(self._settle(block) for block in self._due())
-        except (StoreUnavailable, NoReply) as exc:
+            looked_at = self._settle_due()
+            while self._read_block():
+                looked_at += self._settle_due()
+            self._leave_mark()
+        except StoreUnavailable as exc:
             _log.debug("lightlink: sweeping is put off: %s", exc)
             return 0
+        return looked_at
 
-    def _read_new_requests(self) -> None:
+    def _read_block(self) -> bool:
+        """Read the next stretch of requests; False says that there are no more."""
         try:
-            info = jetstream.stream_info(self._store.connection, schema.REQUESTS, self._timeout)
-        except JetStreamError as exc:
+            info = jetstream.stream_info(self._store.connection, schema.REQUESTS, self._store.timeout)
+        except FAILURES as exc:
             raise unavailable("sweeping", exc) from exc
         if info is None:
-            return
-        end = info["state"]["last_seq"] + 1
-        self._next = max(self._next, info["state"]["first_seq"])
+            return False
+        first, end = info["state"]["first_seq"], info["state"]["last_seq"] + 1
+        if not self._next:
+            self._mark, _ = self._read_mark()
+            self._next = max(self._mark, 1)
+        if self._next > end:
+            self._next = 1  # the stream is another
+        self._next = max(self._next, first)
+        if self._next >= end:
+            return False
+        before = min(self._next + _BLOCK, end)
         pattern = schema.request_subject("*", "*")
-        while self._next < end:
-            before = min(self._next + _BLOCK, end)
-            for delivery in history.read_block(
-                self._store, schema.REQUESTS, [pattern], self._next, before, self._timeout
-            ):
-                request = codec.decode(delivery.data, delivery.subject.decode(), RequestRecord)
-                heapq.heappush(self._open, (request.deadline, request.client_id, request.command_id))
-            self._next = before
+        for delivery in history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before):
+            try:
+                request = read_request(delivery.data, delivery.subject.decode())
+            except DecodeError as exc:
+                self._store.connection.report(exc)
+                continue
+            slim = msgspec.structs.replace(request, payload=_NOTHING)
+            heapq.heappush(self._open, (request.deadline, next(self._numbers), delivery.seq, slim))
+        self._next = before
+        return True
 
-    def _due(self) -> list[list[tuple[datetime, str, str]]]:
-        """Take out what is past its deadline and everybody's patience, in blocks."""
+    def _settle_due(self) -> int:
+        """Take out what is past its deadline and everybody's patience, and see to it that it has ended."""
         latest = model.now() - model.GRACE
-        due = []
+        looked_at = 0
         while self._open and self._open[0][0] < latest:
-            due.append(heapq.heappop(self._open))
-        return [due[start : start + _BLOCK] for start in range(0, len(due), _BLOCK)]
+            due: list[tuple[datetime, int, int, RequestRecord]] = []
+            while self._open and self._open[0][0] < latest and len(due) < _BLOCK:
+                due.append(heapq.heappop(self._open))
+            try:
+                self._expiry.settle([entry[-1] for entry in due])
+            except StoreUnavailable:
+                for entry in due:
+                    heapq.heappush(self._open, entry)  # the next sweep looks at them again
+                raise
+            looked_at += len(due)
+        return looked_at
 
-    def _settle(self, block: list[tuple[datetime, str, str]]) -> int:
-        written = 0
+    # The mark -------------------------------------------------------------------------------------------------------
+
+    def _read_mark(self) -> tuple[int, int]:
+        """Return up to which sequence all commands have ended, and the revision that says so."""
+        message = self._store.read(schema.STATUS, schema.SWEPT)
+        if message is None:
+            return 0, 0
         try:
-            statuses = self._store.read_statuses([(client_id, command_id) for _, client_id, command_id in block])
-            for entry, status in zip(block, statuses, strict=True):
-                if status is None or not status.ended:
-                    written += self._expire(*entry[1:])
-        except (StoreUnavailable, NoReply):
-            for entry in block:
-                heapq.heappush(self._open, entry)  # the next sweep looks at them again
-            raise
-        return written
+            return codec.decode(message.data, message.subject, int), message.seq
+        except DecodeError as exc:
+            self._store.connection.report(exc)
+            return 0, message.seq
 
-    def _expire(self, client_id: str, command_id: str) -> int:
-        request = self._store.get_request(client_id, command_id)
-        status, revision = self._store.read_status(client_id, command_id)
-        if request is None or (status is not None and status.ended):
-            return 0
-        self._follower.expire(request, status, revision)
-        return 1
+    def _leave_mark(self) -> None:
+        if time.monotonic() - self._marked_at < _MARK_SECONDS:
+            return
+        self._marked_at = time.monotonic()
+        reached = min((entry[2] for entry in self._open), default=self._next)
+        self._mark, revision = self._read_mark()
+        if reached <= self._mark:
+            return
+        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(revision)}
+        try:
+            self._store.put(schema.SWEPT, codec.encode_json(reached), headers, "marking what is swept")
+        except Conflict:
+            return  # another manager has just done so
+        self._mark = reached

@@ -59,6 +59,16 @@ class WorkerPool:
                 _log.warning("lightlink: %s is still running its handler", thread.name)
         return not stragglers
 
+    def join(self, timeout: float) -> bool:
+        """Wait, after `stop`, for threads that had not ended; tell whether they have within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        return all(join_thread(thread, deadline - time.monotonic()) for thread in self._threads)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on one of the pool's threads."""
+        return threading.current_thread() in self._threads
+
     def _start(self) -> None:
         with self._lock:
             if self._threads or self._stopped:

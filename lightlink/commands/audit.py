@@ -1,0 +1,122 @@
+"""Everything that happened to the commands, as the audit stream keeps it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.commands import model, schema
+from lightlink.commands.history import read_block, stream_state
+from lightlink.commands.store import FAILURES, read_request, read_status, unavailable
+from lightlink.errors import DecodeError
+from lightlink.runtime import jetstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from lightlink.commands.model import StatusRecord
+    from lightlink.commands.store import CommandStore
+    from lightlink.runtime.reader import Delivery
+
+_BLOCK = 1000
+
+REQUEST = "request"
+STATUS = "status"
+CANCEL = "cancel"
+LATE_RESULT = "late_result"
+
+
+@attrs.frozen(kw_only=True)
+class AuditEntry:
+    """Something that happened to a command.
+
+    ``kind`` is ``request``, ``status`` (it has become ``status``), ``cancel`` (it runs, and is no longer wanted) or
+    ``late_result`` (its handler brought one after its end). ``at`` is when, ``by`` who did it: whoever issued the
+    request or the cancel, the manager that found it overdue, or the agent's instance. ``instance`` is the agent's
+    instance that had taken it by then.
+    """
+
+    at: datetime
+    command_id: str
+    client_id: str
+    kind: str
+    by: str
+    status: str = model.PENDING
+    status_detail: str = ""
+    attempt: int = 0
+    instance: str = ""
+    error: str = ""
+    command_type: str = ""
+
+
+def read_audit(store: CommandStore, command_id: str | None, since: datetime | None) -> Iterator[AuditEntry]:
+    """Yield every request and transition, in order of time; raises StoreUnavailable.
+
+    The stream takes turns between its two sources, so two entries of it are in order only if one source had both.
+    What is read is held back by one block, and so the order is right unless a source was that far behind the other.
+    """
+    token = "*" if command_id is None else schema.command_id(command_id)
+    patterns = [schema.request_subject("*", token), schema.status_subject("*", token)]
+    state = stream_state(store, schema.AUDIT)
+    if state is None:
+        return
+    first, end = state["first_seq"], state["last_seq"] + 1
+    if since is not None:
+        first = _first_since(store, since, first, end)
+    held: list[AuditEntry] = []
+    while first < end:
+        # One command has a handful of entries; all commands are read block by block, so that memory stays flat.
+        before = end if command_id is not None else min(first + _BLOCK, end)
+        entries = [_entry(delivery) for delivery in read_block(store, schema.AUDIT, patterns, first, before)]
+        waiting = len(held)
+        held = sorted(held + [entry for entry in entries if since is None or entry.at >= since], key=_place)
+        ready, held = held[:waiting], held[waiting:]
+        yield from ready
+        first = before
+    yield from held
+
+
+def _place(entry: AuditEntry) -> tuple[datetime, bool]:
+    return entry.at, entry.kind != REQUEST
+
+
+def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> int:
+    """Return a sequence from which on everything since an instant is found, by halving."""
+    earliest = since - model.CLOCKS_APART
+    while first < end:
+        middle = (first + end) // 2
+        try:
+            message = jetstream.get_message(store.connection, schema.AUDIT, middle, store.timeout)
+        except FAILURES as exc:
+            raise unavailable("reading the audit", exc) from exc
+        if message is None or message.created < earliest:
+            first = middle + 1  # too early, or too old to be there any more
+        else:
+            end = middle
+    return first
+
+
+def _entry(delivery: Delivery) -> AuditEntry:
+    subject = delivery.subject.decode()
+    client_id, command_id = schema.ids_of(subject)
+    common: dict[str, Any] = {"command_id": command_id, "client_id": client_id}
+    try:
+        if subject.startswith(schema.REQUEST_PREFIX):
+            request = read_request(delivery.data, subject)
+            return AuditEntry(
+                at=request.created_at, kind=REQUEST, by=request.issued_by, command_type=request.command_type, **common
+            )
+        status = read_status(delivery.data, subject)
+    except DecodeError as exc:
+        common |= {"by": "", "status_detail": model.UNREADABLE, "error": str(exc)}
+        return AuditEntry(at=delivery.created, kind=STATUS, **common)
+    names = ("at", "by", "status", "status_detail", "attempt", "instance", "error")
+    return AuditEntry(kind=_kind(status), **{name: getattr(status, name) for name in names}, **common)
+
+
+def _kind(status: StatusRecord) -> str:
+    if not status.ended:
+        return CANCEL if status.cancel_requested else STATUS
+    return LATE_RESULT if status.late else STATUS

@@ -1,0 +1,176 @@
+"""Follow commands to their end: the one subscription of a manager that wakes all its promises."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink import codec
+from lightlink.commands import schema
+from lightlink.commands.model import Progress
+from lightlink.commands.promise import CommandPromise
+from lightlink.commands.store import read_status
+from lightlink.errors import ClosedError, DecodeError, StoreUnavailable
+from lightlink.runtime.rounds import every
+from lightlink.runtime.session import Status
+from lightlink.runtime.threads import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.commands.expiry import Expiry
+    from lightlink.commands.model import RequestRecord
+    from lightlink.commands.store import CommandStore
+    from lightlink.runtime.rounds import Round
+    from lightlink.runtime.workers import WorkerPool
+
+_log = logging.getLogger("lightlink")
+
+_TICK_SECONDS = 0.5
+# How many statuses are asked for at a time.
+_BLOCK = 1000
+# How long past a command's deadline its promise goes on asking a store that does not answer.
+_GIVE_UP_SECONDS = 30.0
+
+
+class Follower:
+    """Wakes the promises of one manager, from stored revisions only; what an outage swallowed is read again.
+
+    A promise whose command is overdue has that written down. ``callbacks`` runs what users want done at an end.
+    """
+
+    def __init__(self, store: CommandStore, expiry: Expiry, callbacks: WorkerPool) -> None:
+        self._store = store
+        self._expiry = expiry
+        self._callbacks = callbacks
+        self._lock = Condition()
+        self._open: dict[str, CommandPromise] = {}
+        self._to_check = False
+        self._closed = False
+        self._routes: list[Any] = []
+        self._round: Round | None = None
+        self._forget_status: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Subscribe; on return no revision is missed any more."""
+        connection = self._store.connection
+        self._forget_status = connection.on_status(self._on_connection)
+        self._routes = [
+            connection.subscribe(schema.STATUS_EVENTS, "", self._on_status),
+            connection.subscribe(schema.PROGRESS_EVENTS, "", self._on_progress),
+        ]
+        self._round = every(connection, _TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        """Unsubscribe and end every wait."""
+        with self._lock:
+            self._closed = True
+        self._forget_status()
+        if self._round is not None:
+            self._round.stop(1.0)
+        for route in self._routes:
+            self._store.connection.session.unroute(route, 1.0)
+        self._fail_all(ClosedError("the command manager"))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def request(self, command_id: str) -> RequestRecord | None:
+        """Return the request of a command that is followed."""
+        promise = self._open.get(command_id)
+        return None if promise is None else promise.request
+
+    def open(self, request: RequestRecord) -> CommandPromise:
+        """Return a promise for a command; it hears of revisions from now on. Raises ClosedError."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the command manager")
+            promise = self._open.get(request.command_id)
+            if promise is None:
+                promise = self._open[request.command_id] = CommandPromise(request, self._lock, self._callbacks)
+                promise.on_end(self._forget)
+        return promise
+
+    def check(self, promise: CommandPromise) -> None:
+        """Read a promise's status from the store; raises StoreUnavailable."""
+        request = promise.request
+        promise.hear(*self._store.read_status(request.client_id, request.command_id))
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _forget(self, promise: CommandPromise) -> None:
+        with self._lock:
+            if self._open.get(promise.command_id) is promise:
+                del self._open[promise.command_id]
+
+    def _promises(self) -> list[CommandPromise]:
+        with self._lock:
+            return list(self._open.values())
+
+    def _tick(self) -> None:
+        if self._store.connection.status is not Status.CONNECTED:
+            return
+        instant = time.time()
+        try:
+            if self._to_check:
+                self._to_check = False
+                self._check_all()
+            overdue = [promise for promise in self._promises() if promise.overdue_at < instant]
+            for start in range(0, len(overdue), _BLOCK):
+                block = overdue[start : start + _BLOCK]
+                for promise, last in zip(block, self._expiry.settle([each.request for each in block]), strict=True):
+                    promise.hear(*last)
+        except StoreUnavailable as exc:
+            _log.debug("lightlink: following commands: %s", exc)
+            self._to_check = True
+            for promise in self._promises():
+                if promise.overdue_at + _GIVE_UP_SECONDS < instant:
+                    promise.fail(exc)
+
+    def _check_all(self) -> None:
+        promises = self._promises()
+        for start in range(0, len(promises), _BLOCK):
+            block = promises[start : start + _BLOCK]
+            statuses = self._store.read_statuses([(promise.client_id, promise.command_id) for promise in block])
+            for promise, last in zip(block, statuses, strict=True):
+                promise.hear(*last)
+
+    def _on_status(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        promise = self._open.get(subject.rpartition(b".")[2].decode())
+        if promise is not None:
+            self._store.connection.session.notifier.post(self._wake, promise, subject.decode(), data, headers)
+
+    def _wake(self, promise: CommandPromise, subject: str, data: bytes, headers: bytes | None) -> None:
+        if schema.ids_of(subject) != (promise.client_id, promise.command_id):
+            return  # an agent may write under its own client id only, but there any command id it likes
+        # The server says which stored message it republishes.
+        revision = int(codec.decode_headers(headers).get("Nats-Sequence", "0"))
+        try:
+            promise.hear(read_status(data, subject), revision)
+        except DecodeError as exc:
+            self._store.connection.report(exc)
+            self._to_check = True
+
+    def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        promise = self._open.get(subject.rpartition(b".")[2].decode())
+        if promise is not None:
+            self._store.connection.session.notifier.post(self._note_progress, promise, subject.decode(), data)
+
+    def _note_progress(self, promise: CommandPromise, subject: str, data: bytes) -> None:
+        if schema.ids_of(subject) != (promise.client_id, promise.command_id):
+            return
+        try:
+            promise.hear_progress(codec.decode(data, subject, Progress))
+        except DecodeError as exc:
+            self._store.connection.report(exc)
+
+    def _on_connection(self, status: Status) -> None:
+        if status is Status.CONNECTED:
+            self._to_check = True
+        elif status is Status.CLOSED:
+            self._fail_all(StoreUnavailable("following a command", "the connection is closed"))
+
+    def _fail_all(self, error: Exception) -> None:
+        for promise in self._promises():
+            promise.fail(error)
