@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import enum
 import logging
 import time
@@ -139,7 +140,7 @@ class Session:
         try:
             return self.run(self._subscribe, subject, queue, sink, timeout, timeout=timeout + 1)
         except nats.errors.ConnectionClosedError as exc:
-            raise ClosedError("the client") from exc
+            raise copy.copy(self.failure) or ClosedError("the client") from exc
         except (TimeoutError, nats.errors.Error, OSError) as exc:
             raise LinkError(f"subscribing to {subject!r}", explain(exc, timeout, self.options)) from exc
 

@@ -17,12 +17,28 @@ class Transport(TcpTransport):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._in_handshake = False
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
+        """Connect, without TLS."""
+        # nats-py leaves the connection of an attempt that failed open.
+        self.abort()
+        self._in_handshake = False
+        await super().connect(uri, buffer_size, connect_timeout)
 
     async def connect_tls(self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int) -> None:
         """Speak TLS from now on."""
+        self._in_handshake = True
         await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        self._in_handshake = False
         # As asyncio's own streams have it; without this each end of a connection is a warning in the log.
         self._io_writer._protocol._over_ssl = True  # type: ignore[union-attr]
+
+    async def wait_closed(self) -> None:
+        """Return when the connection has ended."""
+        # After a handshake that failed, asyncio's stream does not hear of its end.
+        if not self._in_handshake:
+            await super().wait_closed()  # type: ignore[no-untyped-call]
 
     async def readline(self) -> bytes:
         """Return the next line; empty at the end."""
