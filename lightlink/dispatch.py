@@ -117,7 +117,7 @@ class Dispatcher:
             try:
                 envelope = self._read(subject, data)
                 request_id = envelope.id
-                body = self._answer(envelope, subject, headers, arrived)
+                body = self._answer(envelope, headers, arrived)
             except Rejection as rejection:
                 self._reject(subject, reply, request_id or codec.peek_request_id(data), rejection)
             else:
@@ -138,7 +138,7 @@ class Dispatcher:
             raise Rejection(codec.INVALID_REQUEST, problem)
         return envelope
 
-    def _answer(self, envelope: codec.Request, subject: bytes, headers: bytes | None, arrived: float) -> bytes:
+    def _answer(self, envelope: codec.Request, headers: bytes | None, arrived: float) -> bytes:
         """Return the body of a success reply, or raise the Rejection that says why there is none."""
         method = self.methods.get(envelope.method)
         if method is None:

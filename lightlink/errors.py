@@ -405,7 +405,8 @@ class CommandFailed(CommandError):
     def __str__(self) -> str:
         command = self.command
         detail = f" ({command.status_detail})" if command.status_detail else ""
-        return f"command {command.command_id} ({command.command_type} on {command.client_id}) failed{detail}: {command.error}"
+        name = f"command {command.command_id} ({command.command_type} on {command.client_id})"
+        return f"{name} failed{detail}: {command.error}"
 
 
 class CommandCancelled(CommandFailed):

@@ -1,7 +1,8 @@
 """nats-py's client with two seams: messages are delivered without a queue or task, and batches are written at once.
 
 What is kept from nats-py: connecting, TLS, authentication, the protocol parser, reconnecting, replaying subscriptions
-and JetStream management. Only this module and `transport` touch its private parts; tests/test_wire.py watches over them.
+and JetStream management. Only this module and `transport` touch its private parts; tests/test_wire.py watches
+over them.
 """
 
 from __future__ import annotations
