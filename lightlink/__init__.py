@@ -1,5 +1,7 @@
 """LightLink: plain blocking Python talks to other services over NATS."""
 
+from typing import TYPE_CHECKING, Any
+
 from lightlink.client import Client, connect
 from lightlink.errors import (
     AgentInUse,
@@ -57,21 +59,52 @@ from lightlink.service import Service
 from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
 from lightlink.subscription import Subscription
 
+if TYPE_CHECKING:
+    from lightlink.commands import (
+        Agent,
+        AgentMessage,
+        AuditEntry,
+        Batch,
+        Cancelled,
+        Command,
+        CommandContext,
+        CommandExecutor,
+        CommandManager,
+        CommandPromise,
+        Page,
+        Presence,
+        Progress,
+        Receipt,
+        Rejected,
+        StoreOptions,
+        UnknownCommand,
+    )
+
 __all__ = [
     "TLS",
+    "Agent",
     "AgentInUse",
+    "AgentMessage",
     "AgentOffline",
+    "AuditEntry",
     "AuthenticationError",
+    "Batch",
     "BucketOptions",
     "CallError",
     "CallTimeout",
+    "Cancelled",
     "Client",
     "ClosedError",
+    "Command",
     "CommandCancelled",
+    "CommandContext",
     "CommandEnded",
     "CommandError",
+    "CommandExecutor",
     "CommandFailed",
+    "CommandManager",
     "CommandNotFound",
+    "CommandPromise",
     "CommandTimeout",
     "ConnectError",
     "ConnectOptions",
@@ -96,8 +129,13 @@ __all__ = [
     "NoMessage",
     "NotReady",
     "OutboxFull",
+    "Page",
     "PayloadTooLarge",
     "PermissionDenied",
+    "Presence",
+    "Progress",
+    "Receipt",
+    "Rejected",
     "RemoteError",
     "Request",
     "Retry",
@@ -114,9 +152,47 @@ __all__ = [
     "StateNotFound",
     "StateWatch",
     "Status",
+    "StoreOptions",
     "StoreUnavailable",
     "StoredFileNotFound",
     "Subscription",
     "TransferStalled",
+    "UnknownCommand",
     "connect",
 ]
+
+# Commands are a half of their own: a program that only uses the link does not wait for them to be imported.
+_COMMANDS = frozenset(
+    {
+        "Agent",
+        "AgentMessage",
+        "AuditEntry",
+        "Batch",
+        "Cancelled",
+        "Command",
+        "CommandContext",
+        "CommandExecutor",
+        "CommandManager",
+        "CommandPromise",
+        "Page",
+        "Presence",
+        "Progress",
+        "Receipt",
+        "Rejected",
+        "StoreOptions",
+        "UnknownCommand",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _COMMANDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lightlink import commands  # noqa: PLC0415
+
+    globals().update({each: getattr(commands, each) for each in _COMMANDS})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
