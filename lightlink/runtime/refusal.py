@@ -87,7 +87,7 @@ def explain(exc: BaseException, timeout: float, options: ConnectOptions) -> str:
         return "connection refused"
     if isinstance(exc, OSError) and exc.errno:
         return os.strerror(exc.errno).lower()
-    if "INFO" in str(exc) or isinstance(exc, ValueError):
+    if "info message" in str(exc).lower() or isinstance(exc, ValueError):
         return "what answers there is not a NATS server"
     text = str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
     return _explain_violation(text, options) if "authorization violation" in text.lower() else text
