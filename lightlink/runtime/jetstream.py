@@ -170,6 +170,11 @@ def get_last(connection: Connection, stream: str, subject: str, timeout: float) 
     return parse_stored(waiter)
 
 
+def answers_every_direct_get(connection: Connection) -> bool:
+    """Tell whether the server answers a direct get from a stream that is not there; before 2.11 nobody does."""
+    return connection.session.nc.server_version >= (2, 11)
+
+
 def get_message(connection: Connection, stream: str, seq: int, timeout: float) -> StoredMessage | None:
     """Return the message with a sequence, None if there is none. The stream must allow direct gets (ADR-31)."""
     body = codec.encode_json({"seq": seq})

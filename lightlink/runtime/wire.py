@@ -127,6 +127,12 @@ class WireClient(NatsClient):
         return not self._transport.at_eof() and not self._socket.is_closing()
 
     @property
+    def server_version(self) -> tuple[int, int]:
+        """The version of the server connected to last: major and minor."""
+        major, minor, *_ = self._server_info["version"].split(".")
+        return int(major), int(minor)
+
+    @property
     def is_congested(self) -> bool:
         """Whether the socket takes less than is written to it."""
         return bool(self._socket.get_write_buffer_size() > _CONGESTED_BYTES)

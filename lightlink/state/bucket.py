@@ -60,6 +60,7 @@ class StateBucket(Generic[T]):
         self._prefix = f"$KV.{name}."
         self._on_watch = on_watch
         self._takes_ttl = False
+        self._direct: bool | None = None
 
     def __repr__(self) -> str:
         return f"<StateBucket {self.name!r}>"
@@ -263,7 +264,12 @@ class StateBucket(Generic[T]):
         deadline = self._deadline(timeout)
         with Failures(self.name, "get"):
             try:
-                message = jetstream.get_last(self._connection, self._stream, subject, _remaining(deadline))
+                if self._direct is None:
+                    self._direct = jetstream.answers_every_direct_get(self._connection)
+                if self._direct:
+                    message = jetstream.get_last(self._connection, self._stream, subject, _remaining(deadline))
+                else:
+                    message = self._last_otherwise(subject, deadline)
             except JetStreamError as exc:
                 if not exc.no_responders:
                     raise
