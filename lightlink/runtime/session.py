@@ -170,7 +170,8 @@ class Session:
             _log.warning("lightlink: closed with %d messages never sent", left)
         try:
             self.run(self.nc.close, timeout=max(deadline - time.monotonic(), 0.5))
-        except (TimeoutError, LightLinkError, OSError, nats.errors.Error) as exc:
+        except (TimeoutError, LightLinkError, OSError, RuntimeError, nats.errors.Error) as exc:
+            # A RuntimeError is uvloop's, when the connection is lost just now.
             _log.debug("lightlink: closing the socket: %r", exc)
         self._set_status(Status.CLOSED)
         self._end(ClosedError("the client"), max(deadline - time.monotonic(), 0.5))

@@ -183,6 +183,13 @@ class WireClient(NatsClient):
         finally:
             transport.abort()
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # What cannot be written any more must not be: uvloop takes that for a mistake, and closing would end half-way.
+        if not self.is_writable:
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
     async def discard(self) -> None:
         """Give up a connection that never was one: nobody is called back, and nothing is waited for."""
         self._abort_transport()
