@@ -83,6 +83,18 @@ def test_a_download_goes_on_after_the_server_was_killed(fresh_server: StartServe
     assert told == sorted(set(told))
 
 
+def test_an_upload_in_the_largest_chunks_goes_on_too(
+    proxy: StartProxy, peer: RawPeer, store: lightlink.FileStore, prefix: str
+) -> None:
+    link = proxy()
+    with lightlink.connect(link.url) as client:
+        chunk_size = client._connection.max_payload - 256
+        progress = at([0.3, 0.6], link.cut)
+        info = client.file_store(prefix).upload(io.BytesIO(CONTENT), progress=progress, chunk_size=chunk_size)
+    assert list(chunks_in(peer, prefix).values()) == [info.chunks] == [38]
+    assert fetched(store, info.id) == CONTENT
+
+
 def test_an_upload_goes_on_when_its_connection_is_cut(
     proxy: StartProxy, peer: RawPeer, store: lightlink.FileStore, prefix: str
 ) -> None:
@@ -247,14 +259,23 @@ def test_a_file_that_is_deleted_on_the_way_is_gone(store: lightlink.FileStore, t
     assert list(tmp_path.iterdir()) == []
 
 
+def store_instead(peer: RawPeer, bucket: str, chunks: list[bytes]) -> None:
+    """Put other chunks in the place of a file's."""
+    [subject] = chunks_in(peer, bucket)
+    jetstream = peer.nc.jetstream()
+    peer.run(jetstream.purge_stream(f"OBJ_{bucket}", subject=subject))
+    for chunk in chunks:
+        peer.run(jetstream.publish(subject, chunk))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_chunk_that_was_altered_is_noticed(
-    store: lightlink.FileStore, peer: RawPeer, prefix: str, tmp_path: Path
+    store: lightlink.FileStore, peer: RawPeer, prefix: str, tmp_path: Path, which: int
 ) -> None:
-    content = CONTENT[: 3 * CHUNK]
-    info = store.upload(io.BytesIO(content))
-    [subject] = chunks_in(peer, prefix)
-    remove(peer, prefix, sequences(peer, prefix, subject)[-1])
-    peer.run(peer.nc.jetstream().publish(subject, b"x" * CHUNK))
+    chunks = [CONTENT[:CHUNK]] * 3
+    info = store.upload(io.BytesIO(b"".join(chunks)))
+    chunks[which] = b"x" * CHUNK
+    store_instead(peer, prefix, chunks)
     target = tmp_path / "target"
     target.write_bytes(b"old")
     with pytest.raises(FileCorrupt, match="SHA-256"):
@@ -263,11 +284,9 @@ def test_a_chunk_that_was_altered_is_noticed(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_chunk_too_many_is_noticed(store: lightlink.FileStore, peer: RawPeer, prefix: str) -> None:
-    info = store.upload(io.BytesIO(CONTENT[: 2 * CHUNK]))
-    [subject] = chunks_in(peer, prefix)
-    remove(peer, prefix, sequences(peer, prefix, subject)[-1])
-    peer.run(peer.nc.jetstream().publish(subject, b"x" * (CHUNK + 1)))
+def test_a_byte_too_many_is_noticed(store: lightlink.FileStore, peer: RawPeer, prefix: str) -> None:
+    info = store.upload(io.BytesIO(bytes(2 * CHUNK)))
+    store_instead(peer, prefix, [bytes(CHUNK), bytes(CHUNK + 1)])
     with pytest.raises(FileCorrupt, match=f"{2 * CHUNK + 1} bytes"):
         store.download(info.id, io.BytesIO())
 

@@ -1,9 +1,10 @@
 """Store chunks: many at once in flight, each once and in order, across outages (ADR-20).
 
 Chunks are published without waiting for each other's acknowledgements. On one connection they are stored in the order
-of sending. When an acknowledgement is missing, whatever was stored behind the last one acknowledged is removed from the
-stream and sent again: the first chunk alone, on the condition that nothing came in between (the expected last sequence
-of its subject). So nothing is stored twice or out of order; at the end of such an upload the chunks are counted.
+of sending. When an acknowledgement is missing, the stream is looked at: what it holds behind the last chunk that was
+acknowledged is compared with what was sent, and removed where it does not fit. The first chunk that is missing is sent
+alone, on the condition that nothing came in between (the expected last sequence of its subject), and then the others.
+So nothing is stored twice or out of order; at the end of such an upload the chunks are counted.
 """
 
 from __future__ import annotations
@@ -137,19 +138,33 @@ class ChunkWriter:
         _log.debug("lightlink: the upload to %s goes on from chunk %d: %r", self._subject, self.chunks, reason)
         self._recovered = True
         self._pipeline.close()
-        seq = persist(self._connection, deadline, self._send_first)
+        stored = persist(self._connection, deadline, self._catch_up)
         self._pipeline = Pipeline(self._connection)
-        for chunk in list(self._held)[1:]:
+        for chunk in list(self._held)[len(stored) :]:
             self._send(chunk)
-        self._advance(seq)
+        for seq in stored:
+            self._advance(seq)
 
-    def _send_first(self, timeout: float) -> int:
-        """Store the first chunk not acknowledged right behind the last that was, and return its sequence."""
-        connection, stream = self._connection, self._stream
-        while found := jetstream.get_next(connection, stream, self._subject, self._last_seq + 1, timeout):
-            jetstream.delete_message(connection, stream, found.seq, timeout)
-        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_seq)}
-        return jetstream.publish(connection, self._subject.encode(), self._held[0], timeout, headers).seq
+    def _catch_up(self, timeout: float) -> list[int]:
+        """Return the sequences of the chunks that are stored, of those in flight; there is at least one."""
+        held = list(self._held)
+        stored = self._find_stored(held, timeout)
+        if len(stored) < len(held):
+            headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(stored[-1] if stored else self._last_seq)}
+            chunk, subject = held[len(stored)], self._subject.encode()
+            stored.append(jetstream.publish(self._connection, subject, chunk, timeout, headers).seq)
+        return stored
+
+    def _find_stored(self, held: list[bytes], timeout: float) -> list[int]:
+        stored: list[int] = []
+        seq = self._last_seq
+        while found := jetstream.get_next(self._connection, self._stream, self._subject, seq + 1, timeout):
+            seq = found.seq
+            if len(stored) < len(held) and found.data == held[len(stored)]:
+                stored.append(seq)
+            else:
+                jetstream.delete_message(self._connection, self._stream, seq, timeout)
+        return stored
 
 
 def discard(connection: Connection, stream: str, subject: str) -> None:
