@@ -150,3 +150,15 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
             monkeypatch.setattr(f"lightlink.certs.{module}.utc_now", lambda: now)
 
     return set_time
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the books that scenarios (tests/chaos) have kept."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    kept = [r for r in reports if isinstance(r, pytest.TestReport) and r.when == "teardown" and r.user_properties]
+    if kept:
+        terminalreporter.section("ledgers")
+    for report in kept:
+        terminalreporter.write_line(report.nodeid)
+        for _, text in report.user_properties:
+            terminalreporter.write_line("    " + str(text).replace("\n", "\n    "))
