@@ -298,6 +298,8 @@ class Connection:
                 session = Session(self.options, self._tell_status, self.report)
                 session.start()
                 self._session = session
+                with self._status_changed:
+                    self._status_changed.notify_all()
             return self._session
 
     def _tell_status(self, status: Status) -> None:

@@ -21,7 +21,10 @@ _log = logging.getLogger("lightlink")
 
 
 class Notifier:
-    """Runs short functions, in order, on a thread named ``lightlink-notifier-<name>`` that starts at the first."""
+    """Runs short functions, in order, on a thread named ``lightlink-notifier-<name>``.
+
+    It starts with the first function, or with `start`: at the interpreter's exit it could not any more.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = f"lightlink-notifier-{name}"
@@ -31,6 +34,12 @@ class Notifier:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = start_thread(self._work, self._name)
+
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run a function soon."""
         self.post_at(0.0, function, *args)
@@ -38,7 +47,7 @@ class Notifier:
     def post_at(self, instant: float, function: Callable[..., object], *args: Any) -> None:
         """Run a function at an instant of `time.monotonic`."""
         if self._thread is None:
-            self._start()
+            self.start()
         self._jobs.put((instant, (function, args)))
 
     def stop(self, timeout: float) -> None:
@@ -46,11 +55,6 @@ class Notifier:
         self._jobs.put(None)
         if self._thread is not None:
             join_thread(self._thread, timeout)
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = start_thread(self._work, self._name)
 
     def _work(self) -> None:
         while True:

@@ -222,7 +222,9 @@ class Session:
         self.nc = await dial(self.options, self._make_client, callbacks)
         await self.nc.route(self._inbox, "", self.replies.deliver)
         await self.nc.flush()
-        self._set_status(Status.CONNECTED)
+        # No change that anybody is told of: whoever listens from now on would hear of it or not, as it happens.
+        self.status = Status.CONNECTED
+        self.notifier.start()
         self._pump.start(self.nc)
 
     def _make_client(self) -> WireClient:
