@@ -52,8 +52,7 @@ async def dial(
             await _discard(client)
             raise
         else:
-            client.set_server_pool(list(options.servers))
-            client.stay_connected(options.connect_timeout)
+            client.stay_connected(options.servers, options.connect_timeout)
             return client
     raise (AuthenticationError if refused else ConnectError)(tried, options.connect_timeout)
 
