@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
+from nats.aio.client import Srv
 
 from lightlink.runtime.transport import Transport
 
@@ -141,8 +142,14 @@ class WireClient(NatsClient):
         """Return when the socket has caught up; raises OSError when the connection is lost."""
         await self._transport.drain()  # type: ignore[union-attr]
 
-    def stay_connected(self, connect_timeout: float) -> None:
-        """From now on reconnect whenever the connection is lost, for ever; ``connect_timeout`` seconds for each try."""
+    def stay_connected(self, servers: Sequence[str], connect_timeout: float) -> None:
+        """From now on reconnect whenever the connection is lost, for ever; ``connect_timeout`` seconds for each try.
+
+        ``servers`` are tried as well as those of which the server has told, the others of its cluster.
+        """
+        known = {server.uri.netloc for server in self._server_pool}
+        uris = [self._parse_server_uri(server) for server in servers]
+        self._server_pool += [Srv(uri) for uri in uris if uri.netloc not in known]
         self.options["allow_reconnect"] = True
         self.options["max_reconnect_attempts"] = -1
         self.options["connect_timeout"] = connect_timeout
