@@ -178,11 +178,20 @@ def test_a_command_that_is_not_to_be_queued_is_sent_to_a_client_that_is_online(h
 
 
 def test_sending_again_with_the_same_key_brings_the_first_command(http: Http, prefix: str) -> None:
-    first = send(http, prefix, "add", {"a": 1}, idempotency_key="k1")
+    first = send(http, prefix, "add", {"a": 1}, idempotency_key=f"{prefix}-1")
 
-    assert send(http, prefix, "add", {"a": 2}, idempotency_key="k1") == first
-    assert send(http, prefix, "add", {"a": 2}, idempotency_key="k2") != first
+    assert send(http, prefix, "add", {"a": 2}, idempotency_key=f"{prefix}-1") == first
+    assert send(http, prefix, "add", {"a": 2}, idempotency_key=f"{prefix}-2") != first
     assert http.get(f"/api/command/{first}").json["command"]["payload"] == {"a": 1}
+
+
+def test_a_key_that_was_used_for_another_command_is_a_conflict(http: Http, prefix: str) -> None:
+    send(http, prefix, "add", idempotency_key=f"{prefix}-1")
+
+    answer = http.post("/api/command", {"client_id": prefix, "command_type": "other", "idempotency_key": f"{prefix}-1"})
+
+    assert answer.status == 409
+    assert "was used for the command 'add'" in answer.error
 
 
 @pytest.mark.parametrize("command_id", ["11111111-2222-4333-8444-555555555555", "no.such.id", "%20"])

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from lightlink import codec
 from lightlink.commands import model, schema
-from lightlink.commands.model import Command, RequestRecord, StatusRecord
-from lightlink.commands.store import unavailable
+from lightlink.commands.store import read_request, read_status, unavailable
 from lightlink.errors import ClosedError, DecodeError
 from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply
@@ -25,6 +23,7 @@ from lightlink.runtime.session import Status
 
 if TYPE_CHECKING:
     from lightlink.commands.manager import CommandManager
+    from lightlink.commands.model import Command, RequestRecord
 
 # What is read ahead of a watcher. The reader's window counts headers and bodies, the queue only bounds a mistake.
 _AHEAD = 256
@@ -110,12 +109,12 @@ class Changes:
         subject = delivery.subject.decode()
         client_id, command_id = schema.ids_of(subject)
         if subject.startswith("ll.commands."):
-            request = codec.decode(delivery.data, subject, RequestRecord)
+            request = read_request(delivery.data, subject)
             self._keep(request)
             if command_id in self._ahead:
                 return None  # its status has been told already: the audit takes turns between its two sources
             return Change(delivery.seq, model.fold(request, None, request.created_at))
-        status = codec.decode(delivery.data, subject, StatusRecord)
+        status = read_status(delivery.data, subject)
         known = self._requests.get(command_id) or self._store.get_request(client_id, command_id)
         if known is None:
             return None  # its request has expired

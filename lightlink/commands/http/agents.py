@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import NotFound
 
-from lightlink import subjects
-from lightlink.commands import model
+from lightlink.commands import model, schema
 from lightlink.commands.http.schemas import ClientList, ClientView, MessageSent
 from lightlink.commands.http.views import client_view, message_view
+from lightlink.commands.presence import read_presence
 from lightlink.errors import InvalidName
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def get_client(call: Call) -> ClientView:
     """Look at one agent that is online."""
     client_id = call.path["client_id"]
     try:
-        subjects.client_id(client_id)
+        schema.client_id(client_id)
     except InvalidName:
         raise NotFound(f"Client not found: {client_id}") from None
     call.check(client_id)
-    for presence in call.manager.clients():
-        if presence.client_id == client_id:
-            return client_view(presence, model.now())
-    raise NotFound(f"Client not found: {client_id}")
+    presence, _ = read_presence(call.manager._store, client_id)
+    if presence is None:
+        raise NotFound(f"Client not found: {client_id}")
+    return client_view(presence, model.now())
 
 
 def send_message(call: Call) -> MessageSent:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests, Unauthorized
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import Map, Rule, UnicodeConverter
 from werkzeug.wrappers import Request, Response
 
 from lightlink.commands.http import inputs
@@ -52,6 +52,14 @@ def create_app(
     return HttpApp(Managers(manager), source, limits or Limits(), open_to_all)
 
 
+class _CommandId(UnicodeConverter):
+    """The id of a command in a path, where /api/command/multi has none."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map)
+        self.regex = "(?!multi$)[^/]+"
+
+
 class HttpApp:
     """A WSGI app over the commands. Made by `create_app`; safe to share between threads."""
 
@@ -66,7 +74,7 @@ class HttpApp:
         self._rates = RateLimiter(limits.burst)
         rules = [Rule(route.path, methods=[route.method], endpoint=route) for route in ROUTES]
         # A redirect would have a body of HTML.
-        self._map = Map(rules, strict_slashes=True, merge_slashes=False, redirect_defaults=False)
+        self._map = Map(rules, converters={"command": _CommandId}, merge_slashes=False, redirect_defaults=False)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""

@@ -12,13 +12,12 @@ from lightlink.commands.history import MAX_LIMIT
 from lightlink.commands.http.limits import MAX_WAIT
 from lightlink.commands.http.schemas import BatchResult, BatchStarted, BatchView
 from lightlink.commands.http.views import batch_view, sent_to
-from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from lightlink.commands.batch import Batch
     from lightlink.commands.http.call import Call
     from lightlink.commands.model import Command
-    from lightlink.commands.promise import CommandPromise
 
 _STORE_SECONDS = 30.0
 
@@ -77,8 +76,7 @@ def _targets(call: Call) -> list[str]:
 
 def _unsent(batch: Batch) -> dict[str, BatchResult]:
     """Return the commands that could not be stored; raises StoreUnavailable when that is all of them."""
-    errors = {promise: _failure(promise) for promise in batch.promises}
-    failed = {promise: error for promise, error in errors.items() if error is not None}
+    failed = {promise: promise.error for promise in batch.promises if promise.error is not None}
     if failed and len(failed) == len(batch):
         raise next(iter(failed.values()))
     return {
@@ -87,12 +85,3 @@ def _unsent(batch: Batch) -> dict[str, BatchResult]:
         )
         for promise, error in failed.items()
     }
-
-
-def _failure(promise: CommandPromise) -> LightLinkError | None:
-    try:
-        if promise.done():
-            promise.wait(0)
-    except LightLinkError as exc:
-        return exc
-    return None

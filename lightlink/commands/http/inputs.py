@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import msgspec
+import msgspec.inspect
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from lightlink import codec
 from lightlink.errors import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from werkzeug.wrappers import Request
 
@@ -72,6 +74,10 @@ def convert(value: Any, as_type: type[T], *, strict: bool) -> T:
     """Return decoded JSON as an attrs class; raises the HTTP error 400. Unless ``strict``, texts may be numbers."""
     if isinstance(value, dict):
         _refuse_unknown(value, [field.name for field in attrs.fields(as_type)])  # type: ignore[arg-type]
+        for name in _integers(as_type):  # type: ignore[arg-type]
+            # JSON has one kind of number only: 5.0 is a whole one.
+            if isinstance(value.get(name), float) and value[name].is_integer():
+                value[name] = int(value[name])
     try:
         return msgspec.convert(value, as_type, strict=strict)
     except msgspec.ValidationError as exc:
@@ -103,6 +109,15 @@ def explain(problem: str) -> str:
         return f"the body: {_plain(problem)}"
     what, _, where = found.groups()
     return f"{where}: {_plain(what)}"
+
+
+@lru_cache
+def _integers(as_type: Hashable) -> list[str]:
+    """Return the names of a type's fields that are whole numbers."""
+    fields = msgspec.inspect.type_info(as_type).fields  # type: ignore[attr-defined]
+    # What has a description is wrapped once more.
+    kinds = {field.name: getattr(field.type, "type", field.type) for field in fields}
+    return [name for name, kind in kinds.items() if isinstance(kind, msgspec.inspect.IntType)]
 
 
 def _plain(text: str) -> str:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from lightlink.commands.http.routes import Route
 
 _REFERENCE = "#/components/schemas/{name}"
-_PARAMETER = re.compile(r"<(\w+)>")
+_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _TEXTS = {
     400: "A field or parameter is missing, unknown or wrong; the text names it.",
     401: "There is no good bearer token.",
     403: "The token is not good for this.",
     404: "There is no such thing.",
-    409: "The command has ended already.",
+    409: "The command has ended already, or the key was used for another.",
     413: "The body or the message is too large.",
     415: "The body is not application/json.",
     429: "Too many requests; Retry-After says when to try again.",

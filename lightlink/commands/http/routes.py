@@ -50,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
         scope=SEND,
         body=schemas.SendCommand,
         replies={200: schemas.CommandSent},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -70,7 +71,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
-        path="/api/command/<command_id>",
+        path="/api/command/<command:command_id>",
         view=single.get_command,
         summary="Look at a command, or wait for its end.",
         query=schemas.CommandQuery,
@@ -79,7 +80,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="POST",
-        path="/api/command/<command_id>/cancel",
+        path="/api/command/<command:command_id>/cancel",
         view=single.cancel_command,
         summary="Cancel a command that has not ended.",
         scope=SEND,

@@ -17,11 +17,15 @@ from lightlink.commands.model import StatusName
 
 _WEEK = 7 * 86_400
 
-ClientId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$", max_length=255, description="The id of an agent.")]
+ClientId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$", max_length=200, description="The id of an agent.")]
 CommandType = Annotated[str, Meta(min_length=1, max_length=256, description="What kind of command it is.")]
 MessageType = Annotated[str, Meta(min_length=1, max_length=256, description="What kind of message it is.")]
 Payload = Annotated[Any, Meta(description="Any JSON; the arguments by name for an agent's function.")]
 Timeout = Annotated[float, Meta(gt=0, le=_WEEK, description="Seconds until the command is over at the latest.")]
+LabelName = Annotated[str, Meta(min_length=1)]
+IdempotencyKey = Annotated[
+    str, Meta(min_length=1, max_length=256, description="Sending again with the same key brings the first command.")
+]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -36,10 +40,10 @@ class SendCommand:
     command_type: CommandType
     payload: Payload = None
     timeout: Timeout = 30.0
-    priority: Annotated[int, Meta(ge=-(2**31), lt=2**31, description="Of those waiting, higher ones go first.")] = 0
-    idempotency_key: Annotated[
-        str | None, Meta(description="Sending again with the same key brings the first command.")
-    ] = None
+    priority: Annotated[
+        int, Meta(ge=-1_000_000, le=1_000_000, description="Of those waiting, higher ones go first.")
+    ] = 0
+    idempotency_key: IdempotencyKey | None = None
     queue: Annotated[bool, Meta(description="Whether the command may wait for an agent that is offline.")] = True
 
 
@@ -48,7 +52,7 @@ class SendCommands:
     """A command for many agents: for those named, or for those online that carry all the labels."""
 
     client_ids: Annotated[list[ClientId], Meta(min_length=1, max_length=10_000)] | UnsetType = UNSET
-    labels: Annotated[dict[str, str], Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    labels: Annotated[dict[LabelName, str], Meta(min_length=1, max_length=64)] | UnsetType = UNSET
     command_type: CommandType
     payload: Payload = None
     timeout: Timeout = 30.0

@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
+from werkzeug.exceptions import Conflict
 
 from lightlink.commands.http.schemas import CommandPage, CommandSent, OneCommand
 from lightlink.commands.http.views import command_view
-from lightlink.errors import CommandNotFound, InvalidName
+from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
 
 if TYPE_CHECKING:
     from lightlink.commands.http.call import Call
@@ -24,16 +25,21 @@ def send_command(call: Call) -> CommandSent:
     """Send a command to one agent."""
     body = call.body
     call.check(body.client_id, body.command_type)
-    promise = call.manager.send(
-        body.client_id,
-        body.command_type,
-        body.payload,
-        timeout=body.timeout,
-        priority=body.priority,
-        idempotency_key=body.idempotency_key,
-        queue=body.queue,
-        issued_by=call.issued_by,
-    )
+    try:
+        promise = call.manager.send(
+            body.client_id,
+            body.command_type,
+            body.payload,
+            timeout=body.timeout,
+            priority=body.priority,
+            idempotency_key=body.idempotency_key,
+            queue=body.queue,
+            issued_by=call.issued_by,
+        )
+    except InvalidOption as exc:
+        if exc.option == "idempotency_key":
+            raise Conflict(str(exc)) from None  # it was used for another command
+        raise
     call.app.metrics.follow(promise)
     return CommandSent(command_id=promise.command_id)
 
