@@ -150,7 +150,10 @@ class ChunkWriter:
         held = list(self._held)
         stored = self._find_stored(held, timeout)
         if len(stored) < len(held):
-            headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(stored[-1] if stored else self._last_seq)}
+            last = stored[-1] if stored else self._last_seq
+            if jetstream.get_last_written(self._connection, self._stream, self._subject, timeout) is None:
+                last = 0  # some servers (seen: 2.10 to 2.12) know no last one any more once that was removed
+            headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(last)}
             chunk, subject = held[len(stored)], self._subject.encode()
             stored.append(jetstream.publish(self._connection, subject, chunk, timeout, headers).seq)
         return stored
