@@ -335,6 +335,54 @@ def test_server_with_tls_lets_in_whom_it_knows(python: StartPython, cli: Cli, tm
     assert cli("pub", "events.new", "1", f"--url={url}", authority).code == Exit.NOT_CONNECTED
 
 
+def test_server_with_tls_says_who_may_connect_and_how(
+    python: StartPython, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "certs"
+    assert cli("certs", "init", str(folder)).code == Exit.DONE
+    assert cli("certs", "issue", str(folder), "ops", "--role=admin").code == Exit.DONE
+    assert cli("certs", "issue", str(folder), "web").code == Exit.DONE
+    process = python(CLI, "server", "--port=0", f"--tls={folder}")
+    url = process.wait_line("nats-server at ").split()[0]
+    assert process.wait_line("known to it: ") == "ops (admin), web (client)"
+    options = process.wait_line("connect with: ").split()
+    assert options[:2] == ["--url", url]
+    assert cli("pub", "anything", "1", *options).code == Exit.DONE
+    # The environment may name the files, and options what is missing there.
+    monkeypatch.setenv("LIGHTLINK_TLS_CA", str(folder / "ca.pem"))
+    assert cli("pub", "anything", "1", *options[:2], *options[4:]).code == Exit.DONE
+    monkeypatch.setenv("LIGHTLINK_TLS_CERT", str(folder / "web.pem"))
+    monkeypatch.setenv("LIGHTLINK_TLS_KEY", str(folder / "web.key"))
+    assert cli("pub", "events.a", "1", f"--url={url}").code == Exit.DONE
+    refused = cli("pub", "anything", "1", f"--url={url}")
+    assert refused.code == Exit.FAILED
+    assert "may not publish to 'anything'" in refused.err
+
+
+def test_server_with_tls_and_nobody_to_connect_says_so(python: StartPython, cli: Cli, tmp_path: Path) -> None:
+    assert cli("certs", "init", str(tmp_path)).code == Exit.DONE
+    process = python(CLI, "server", "--port=0", f"--tls={tmp_path}")
+    assert f"lightlink certs issue {tmp_path} NAME" in process.wait_line("nobody may connect yet")
+
+
+def test_server_with_tls_and_no_certificates_is_one_line_that_names_the_folder(cli: Cli, tmp_path: Path) -> None:
+    result = cli("server", f"--tls={tmp_path}")
+    assert result.code == Exit.USAGE
+    assert str(tmp_path) in one_line(result.err)
+
+
+@pytest.mark.parametrize("command", [("call", "math", "add"), ("pub", "a", "1"), ("sub", "a")])
+def test_a_key_that_is_not_fit_is_one_line_that_names_it(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    assert cli("certs", "init", str(tmp_path)).code == Exit.DONE
+    assert cli("certs", "issue", str(tmp_path), "web").code == Exit.DONE
+    key = tmp_path / "web.key"
+    key.chmod(0o644)
+    files = (f"--tls-ca={tmp_path / 'ca.pem'}", f"--tls-cert={tmp_path / 'web.pem'}", f"--tls-key={key}")
+    result = cli(*command, NOBODY, *files)
+    assert result.code == Exit.NOT_CONNECTED
+    assert str(key) in one_line(result.err)
+
+
 def test_a_configuration_and_tls_do_not_go_together(cli: Cli, tmp_path: Path) -> None:
     config = tmp_path / "nats.conf"
     config.write_text("")
@@ -470,3 +518,18 @@ def test_the_demo_shows_each_chapter_and_ends_well(python: StartPython) -> None:
         assert f"> {words}" in result.stdout
     # It shows the code that it ran.
     assert 'client.call("shop", "total", {"item": "apple", "count": 3}, timeout=5)' in result.stdout
+
+
+def test_the_demo_over_tls_shows_the_same_and_who_is_kept_out(python: StartPython) -> None:
+    result = python(CLI, "demo", "--tls", env={"LIGHTLINK_TLS_CA": "/nowhere"}).wait()
+    assert result.returncode == Exit.DONE
+    assert result.stderr == ""
+    assert "tls://127.0.0.1:" in result.stdout
+    for words in (
+        "three apples: 1.5",
+        "orders.shipped",
+        "the guest asks for a price: 0.5",
+        "PermissionDenied: permission denied: this identity may not subscribe to 'orders.*'",
+        "AuthenticationError: could not authenticate with NATS",
+    ):
+        assert f"> {words}" in result.stdout

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from helpers.pki import connect_to
 from helpers.process import alive, run_python, script
 from helpers.raw import RawPeer, read_info
 from helpers.waiting import eventually
@@ -24,6 +25,8 @@ from lightlink.server import SERVER_VARIABLE, EmbeddedServer
 if TYPE_CHECKING:
     from conftest import StartServer
     from nats.aio.client import Client
+
+    from lightlink.certs import CertificateAuthority
 
 
 @pytest.fixture
@@ -311,3 +314,40 @@ def test_a_server_with_tls_gets_ready(fresh_server: StartServer, tmp_path: Path)
     )
     server = fresh_server(config=f'tls {{ cert_file: "{tmp_path}/cert", key_file: "{tmp_path}/key", verify: true }}')
     assert read_info(server.port)["tls_required"] is True
+
+
+def test_a_certificate_directory_makes_a_server_with_mutual_tls_for_who_is_in_it(
+    fresh_server: StartServer, authority: CertificateAuthority
+) -> None:
+    authority.issue_server(["127.0.0.1"])
+    authority.issue("web")
+    server = fresh_server(tls=authority.directory)
+    assert server.url == f"tls://127.0.0.1:{server.port}"
+    assert read_info(server.port)["tls_verify"] is True
+    with connect_to(server, authority.directory, "web") as peer:
+        peer.run(peer.nc.flush())
+    authority.issue("late", "admin")
+    with pytest.raises(nats.errors.Error):
+        connect_to(server, authority.directory, "late", allow_reconnect=False)
+    server.restart()
+    with connect_to(server, authority.directory, "late") as peer:
+        # JetStream is there, in the server's own folder.
+        peer.run(peer.nc.jetstream().add_stream(name="KEPT", subjects=["kept"]))
+    assert [path.name for path in server.store_dir.rglob("KEPT")] == ["KEPT"]
+
+
+def test_a_certificate_directory_that_is_not_fit_is_named_and_leaves_nothing_behind(
+    temporary: Path, authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidOption, match=str(tmp_path / "nowhere")):
+        EmbeddedServer(tls=tmp_path / "nowhere").start()
+    with pytest.raises(InvalidOption, match=r"server\.pem"):
+        EmbeddedServer(tls=authority.directory).start()
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_does_not_go_with_a_certificate_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="config"):
+        EmbeddedServer(tls=tmp_path, config="")
+    with pytest.raises(InvalidOption, match="jetstream"):
+        EmbeddedServer(tls=tmp_path, jetstream=False)

@@ -17,10 +17,10 @@ def make_certificates(folder: Path) -> None:
     """Make an authority in a folder, a server's certificate and the identities of the demo."""
     authority = CertificateAuthority.create(folder)
     authority.issue_server(["localhost", "127.0.0.1"])
-    authority.issue("shop", "service", publish=["orders.shipped"], subscribe=["orders.new"])
+    events = ["orders.shipped", "invoices.read"]
+    authority.issue("shop", "service", publish=events, subscribe=["orders.new"], state=True, files=True)
     # The part of the user, who shows everything.
-    orders = ["orders.>"]
-    authority.issue("demo", "manager", calls=["*"], publish=orders, subscribe=orders, state=True, files=True)
+    authority.issue("demo", "admin")
     authority.issue("guest", "client", publish=[], calls=["shop"])
 
 
