@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.pki import tls_of
 from helpers.raw import RawPeer
 from helpers.stored import CHUNK, chunks_in, fetched
 from helpers.waiting import eventually
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import StartProxy, StartServer
+    from helpers.pki import LinkAs
 
     from lightlink.server import EmbeddedServer
 
@@ -132,6 +134,28 @@ def test_chunks_that_come_late_are_not_stored_twice(
         info = client.file_store(prefix).upload(io.BytesIO(CONTENT), progress=at([0.3, 0.6], interfere))
     assert list(chunks_in(peer, prefix).values()) == [301]
     assert fetched(store, info.id) == CONTENT
+
+
+@pytest.mark.parametrize("name", ["keeper", "store"])
+def test_an_identity_with_files_may_do_all_that_takes(
+    secured: EmbeddedServer, identities: Path, link_as: LinkAs, proxy: StartProxy, name: str
+) -> None:
+    denied: list[Exception] = []
+    link = proxy(secured.url)
+    options: dict[str, Any] = {"name": name, "tls": tls_of(identities, name), "on_error": denied.append}
+    with lightlink.connect(link.url, **options) as client, link_as("ops") as admin:
+
+        def interfere() -> None:
+            link.cut()
+            admin.publish(chunks.get(timeout=5).subject, b"stray")
+            admin.flush()
+
+        with admin.subscribe("$O.light_link_files.C.>", raw=True) as chunks:
+            info = client.upload(io.BytesIO(CONTENT), progress=at([0.5], interfere))
+        assert fetched(client, info.id) == CONTENT
+        assert info.id in [known.id for known in client.files()]
+        client.delete_file(info.id)
+    assert denied == []
 
 
 def test_an_upload_that_somebody_else_adds_to_is_refused_in_the_end(
