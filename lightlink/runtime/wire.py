@@ -1,8 +1,7 @@
 """nats-py's client with two seams: messages are delivered without a queue or task, and batches are written at once.
 
-What is kept from nats-py: connecting, TLS, authentication, the protocol parser, reconnecting, replaying subscriptions
-and JetStream management. Only this module and `transport` touch its private parts; tests/test_wire.py watches
-over them.
+What is kept from nats-py: connecting, TLS, authentication, reconnecting, replaying subscriptions and JetStream
+management. Only this module, `parser` and `transport` touch its private parts; tests/test_wire.py watches over them.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.client import Srv
 
+from lightlink.runtime.parser import WireParser
 from lightlink.runtime.transport import Transport
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class WireClient(NatsClient):
         self._make_tls = make_tls
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
+        self._ps = WireParser(self, self._deliver)
 
     async def route(self, subject: str, queue: str, sink: Sink) -> Subscription:
         """Subscribe, with each message given to ``sink`` on the loop's thread as it is parsed."""
@@ -226,16 +227,17 @@ class WireClient(NatsClient):
             os.dup2(null, inherited)
             os.close(null)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+    def _deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Give a message to its sink; False when its subscription has none."""
         sink = self._sinks.get(sid)
         if sink is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
+            return False
         try:
             sink(subject, reply, data, headers)
         except Exception:
             # An exception here would end nats-py's read loop, and with it the connection.
             _log.exception("lightlink: a message on %r could not be delivered", subject)
+        return True
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         # nats-py writes the PING at once, and commands given before it, a SUB say, later: what would the PONG confirm?
