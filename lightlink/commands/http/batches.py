@@ -28,14 +28,16 @@ def send_commands(call: Call) -> BatchView | BatchStarted:
     targets = _targets(call)
     for client_id in targets:
         call.check(client_id, body.command_type)
-    manager = call.manager
-    batch = manager.send_many(targets, body.command_type, body.payload, timeout=body.timeout, issued_by=call.issued_by)
+    asked_at = model.now()
+    batch = call.manager.send_many(
+        targets, body.command_type, body.payload, timeout=body.timeout, issued_by=call.issued_by
+    )
     if not batch.wait_stored(_STORE_SECONDS):
         raise StoreUnavailable("sending commands", f"not all were stored within {_STORE_SECONDS:g} s", unknown=True)
     unsent = _unsent(batch)
     for promise in batch.promises:
         if promise.command_id not in unsent:
-            call.app.metrics.follow(promise)
+            call.app.metrics.follow(promise, asked_at)
     if not body.wait:
         count = len(batch) - len(unsent)
         lost = f"; {len(unsent)} could not be stored" if unsent else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +15,7 @@ from lightlink.errors import StoreUnavailable
 from lightlink.runtime.session import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from werkzeug.wrappers import Request
 
@@ -111,6 +113,21 @@ class Call:
         return None
 
     def is_pointless(self) -> bool:
-        """Tell whether the client is gone, as far as the WSGI server tells, or the server stops."""
-        gone = self.request.environ.get("waitress.client_disconnected")
-        return self.app.stopping.is_set() or (gone is not None and bool(gone()))
+        """Tell whether the client is gone, as far as the WSGI server lets one know, or the server stops."""
+        return self.app.stopping.is_set() or _has_hung_up(self.request.environ)
+
+
+def _has_hung_up(environ: Mapping[str, Any]) -> bool:
+    told = environ.get("waitress.client_disconnected")
+    if told is not None:
+        return bool(told())
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    # Under TLS one cannot look without reading.
+    if not isinstance(connection, socket.socket) or isinstance(connection, ssl.SSLSocket):
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True

@@ -18,6 +18,7 @@ from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from prometheus_client.metrics_core import Metric
 
@@ -59,15 +60,15 @@ class Metrics:
         self._gauges = _Gauges(manager, room)
         registry.register(self._gauges)
         self._types: set[str] = set()
-        self._followed: set[str] = set()
         self._lock = Condition()
 
-    def follow(self, promise: CommandPromise) -> None:
-        """Count a command that was sent, and its end when it comes; what is followed already is counted once."""
-        with self._lock:
-            if promise.command_id in self._followed or promise.done():
-                return
-            self._followed.add(promise.command_id)
+    def follow(self, promise: CommandPromise, asked_at: datetime) -> None:
+        """Count a command that was sent, and its end when it comes.
+
+        One older than the moment it was ``asked_at`` was sent before, with the same key, and is counted already.
+        """
+        if promise.request.created_at < asked_at:
+            return
         self._sent.labels(self._type(promise.request.command_type)).inc()
         promise.add_done_callback(self._ended)
 
@@ -82,13 +83,11 @@ class Metrics:
         return encode(registry), content_type
 
     def _ended(self, promise: CommandPromise) -> None:
-        self._followed.discard(promise.command_id)
         command = promise.command()
-        counter = self._ends.get(command.status)
-        if counter is None or command.completed_at is None:
+        if promise.error is not None or command.completed_at is None:
             return  # the store was lost, and with it the command's end
         label = self._type(command.command_type)
-        counter.labels(label).inc()
+        self._ends[command.status].labels(label).inc()
         self._duration.labels(label).observe((command.completed_at - command.created_at).total_seconds())
 
     def _type(self, command_type: str) -> str:

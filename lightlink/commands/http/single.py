@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from werkzeug.exceptions import Conflict
 
+from lightlink.commands import model
 from lightlink.commands.http.schemas import CommandPage, CommandSent, OneCommand
 from lightlink.commands.http.views import command_view
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
@@ -25,6 +26,7 @@ def send_command(call: Call) -> CommandSent:
     """Send a command to one agent."""
     body = call.body
     call.check(body.client_id, body.command_type)
+    asked_at = model.now()
     try:
         promise = call.manager.send(
             body.client_id,
@@ -40,7 +42,7 @@ def send_command(call: Call) -> CommandSent:
         if exc.option == "idempotency_key":
             raise Conflict(str(exc)) from None  # it was used for another command
         raise
-    call.app.metrics.follow(promise)
+    call.app.metrics.follow(promise, asked_at)
     return CommandSent(command_id=promise.command_id)
 
 
