@@ -124,6 +124,11 @@ class Backoff:
         self._first = options.reconnect_wait
         self._most = options.reconnect_wait_max
         self._attempt = 0
+        self._avoided = ""
+
+    def avoid(self, server: str) -> None:
+        """Begin with another server than this, and without a wait: the connection is about to be given up."""
+        self._avoided = server
 
     def reset(self) -> None:
         """Begin again with the shortest wait: the connection is back."""
@@ -131,6 +136,11 @@ class Backoff:
 
     def __call__(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         """Return the server to try next and the seconds to wait before."""
+        avoided, self._avoided = self._avoided, ""
+        if avoided:
+            for server in servers:
+                if server.uri.geturl() != avoided:
+                    return server, 0.0
         server = servers[self._attempt % len(servers)]
         rounds = min(self._attempt // len(servers), 16)
         self._attempt += 1

@@ -53,6 +53,7 @@ class Pump:
         self._loop = loop
         self._inbox = inbox
         self._nc: WireClient | None = None
+        self._held = False
         self._congested = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,18 +65,27 @@ class Pump:
     def start(self, nc: WireClient) -> None:
         """Write from now on; on the loop's thread."""
         self._nc = nc
-        self._pump()
+        self.release()
 
     def stop(self) -> None:
-        """Let what is put into the outbox wait there."""
+        """Let what is put into the outbox wait there: there is no connection."""
         self._nc = None
+
+    def hold(self) -> None:
+        """Let what is put into the outbox wait there until `release`, or until the connection has been made again."""
+        self._held = True
+
+    def release(self) -> None:
+        """Write again."""
+        self._held = False
+        self._pump()
 
     def _wake(self) -> None:
         self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         for _ in range(_BATCHES_IN_A_ROW):
-            if self._nc is None or self._congested or not self._nc.is_writable:
+            if self._nc is None or self._held or self._congested or not self._nc.is_writable:
                 return  # reconnecting, or the socket catching up, pumps again
             batch = self.outbox.take(_BATCH_BYTES)
             if not batch:

@@ -144,6 +144,11 @@ class ReplyMap:
         waiter.headers = headers
         waiter.settle()
 
+    @property
+    def outstanding(self) -> int:
+        """How many of the requests have left and wait for a reply."""
+        return sum(waiter.sent for waiter in list(self._waiters.values()))
+
     def fail(self, error: Exception, subject: bytes | None = None) -> int:
         """End every wait, or every one for a subject, with an error; return how many."""
         failed = 0

@@ -27,6 +27,7 @@ from lightlink.errors import (
 from lightlink.runtime.denials import Denials
 from lightlink.runtime.dial import Backoff, dial
 from lightlink.runtime.loop import LoopThread
+from lightlink.runtime.move import Mover
 from lightlink.runtime.notifier import Notifier
 from lightlink.runtime.pump import Flush, Pump
 from lightlink.runtime.refusal import explain, is_refusal, true_reason
@@ -92,6 +93,7 @@ class Session:
         self._denials = Denials()
         self._backoff = Backoff(options)
         self._contexts = Contexts(options.tls, self.report)
+        self._mover = Mover(self._pump, self.replies, self._backoff, lambda: self.losses)
         self._asking = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -213,6 +215,7 @@ class Session:
             "reconnected_cb": self._on_reconnected,
             "reconnect_to_server_handler": self._backoff,
             "closed_cb": self._on_closed,
+            "lame_duck_mode_cb": self._on_lame_duck,
         }
         try:
             self._contexts.check()
@@ -271,6 +274,9 @@ class Session:
             _log.warning("lightlink: connected to NATS again after %.1f s", lasted)
             self._set_status(Status.CONNECTED)
         self._pump.start(self.nc)
+
+    async def _on_lame_duck(self) -> None:
+        self._mover.begin(self.nc)
 
     async def _on_closed(self) -> None:
         self._pump.stop()

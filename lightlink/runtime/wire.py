@@ -198,6 +198,18 @@ class WireClient(NatsClient):
             self._pending_data_size = 0
         await super()._close(status, do_cbs)
 
+    async def leave(self, keep: str) -> None:
+        """Have the server send no more, except on subjects that begin with ``keep``; take what it had sent; reconnect.
+
+        Each subscription is made anew on reconnecting.
+        """
+        try:
+            self.write([b"UNSUB %d\r\n" % sid for sid, sub in self._subs.items() if not sub.subject.startswith(keep)])
+            await self.flush()
+        except (nats.errors.Error, OSError) as exc:
+            _log.debug("lightlink: leaving the server: %r", exc)
+        await self._process_op_err(nats.errors.Error("nats: the server is about to shut down"))
+
     async def discard(self) -> None:
         """Give up a connection that never was one: nobody is called back, and nothing is waited for."""
         self._abort_transport()

@@ -46,6 +46,22 @@ class Repeat:
             self._error = exc
 
 
+@contextlib.contextmanager
+def calling(
+    client: lightlink.Client, calls: Calls, service: str, *, timeout: float = 5.0, pause: float = 0.001
+) -> Iterator[None]:
+    """Call ``service.work(number)`` in a loop on a thread of its own."""
+
+    def call(number: int) -> Any:
+        return client.call(service, "work", {"number": number}, timeout=timeout)
+
+    repeat = Repeat(lambda: calls.make(call, timeout), pause)
+    try:
+        yield
+    finally:
+        repeat.stop()
+
+
 class MixedLoad:
     """A service and a client of it with two callers, a publisher and a subscriber, a writer and a watch, and transfers.
 

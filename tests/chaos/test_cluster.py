@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING
 
+import pytest
+from helpers.waiting import eventually
+
 import lightlink
+from chaos.ledger import Calls
+from chaos.load import calling
+from lightlink.server import EmbeddedCluster
 
 if TYPE_CHECKING:
-    from lightlink.server import EmbeddedCluster
+    from collections.abc import Iterator
+
+    from conftest import StartServer
+
+    from chaos.ledger import Ledger
 
 
 def test_a_client_that_was_told_of_one_server_finds_the_others_when_that_is_killed(cluster: EmbeddedCluster) -> None:
@@ -15,3 +31,107 @@ def test_a_client_that_was_told_of_one_server_finds_the_others_when_that_is_kill
         cluster.nodes[0].kill()
         client.publish("any", 1)
         client.flush(timeout=10)
+
+
+@pytest.fixture
+def lame_cluster() -> Iterator[EmbeddedCluster]:
+    """Servers that begin to cut their clients off one second after they were told to end."""
+    with EmbeddedCluster(config='lame_duck_grace_period: "1s", lame_duck_duration: "30s"') as running:
+        yield running
+
+
+def work(calls: Calls, number: int) -> int:
+    """Take a while, so that at every instant some calls are under way."""
+    time.sleep(0.05)
+    return calls.run(number)
+
+
+def test_no_call_fails_when_a_server_is_taken_out_of_service(ledger: Ledger, lame_cluster: EmbeddedCluster) -> None:
+    leaving, staying, _ = lame_cluster.nodes
+    calls: Calls = ledger.open(Calls())
+    with contextlib.ExitStack() as stack:
+        for node in (leaving, staying):
+            service = lightlink.Service("slow", node.url)
+            service.register("work", functools.partial(work, calls))
+            stack.enter_context(service)
+        clients = [stack.enter_context(lightlink.connect(node.url)) for node in (leaving, staying)]
+        for client in clients * 3:
+            stack.enter_context(calling(client, calls, "slow"))
+        calls.wait_for(lambda: calls.progress > 50)
+        os.kill(leaving.pid, signal.SIGUSR2)
+        assert eventually(lambda: not leaving.running, timeout=30)
+        progress = calls.progress
+        calls.wait_for(lambda: calls.progress > progress + 50)
+    assert calls.count("answered") == len(calls.outcomes)
+    ledger.balance()
+
+
+def test_a_client_leaves_a_server_that_is_taken_out_of_service_at_once(
+    cluster: EmbeddedCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightlink")
+    leaving = cluster.nodes[0]
+    statuses: list[lightlink.Status] = []
+    with lightlink.connect(leaving.url) as client:
+        client.on_status_change(statuses.append)
+        received = client.subscribe("news")
+        os.kill(leaving.pid, signal.SIGUSR2)
+        assert eventually(lambda: statuses == [lightlink.Status.RECONNECTING, lightlink.Status.CONNECTED])
+        client.publish("news", "heard")
+        assert received.get(timeout=5).data == "heard"
+        assert leaving.running  # it waits ten seconds before it cuts anybody off
+    assert f"the server {leaving.url} is about to shut down; moving to another" in caplog.text
+
+
+def test_a_client_waits_for_the_answer_to_a_call_that_takes_long_before_it_leaves(cluster: EmbeddedCluster) -> None:
+    leaving, staying, _ = cluster.nodes
+    begun, go_on = threading.Event(), threading.Event()
+    service = lightlink.Service("slow", staying.url)
+
+    @service.rpc
+    def wait() -> str:
+        begun.set()
+        return "waited" if go_on.wait(20) else "forgotten"
+
+    with service, lightlink.connect(leaving.url, timeout=30) as client:
+        answer = client.submit("slow", "wait")
+        assert begun.wait(10)
+        os.kill(leaving.pid, signal.SIGUSR2)
+        go_on.set()
+        assert answer.result(10) == "waited"
+        assert eventually(lambda: client._connection.session.nc.server != leaving.url)
+
+
+def test_a_client_that_knows_no_other_server_stays_until_it_is_cut_off(fresh_server: StartServer) -> None:
+    server = fresh_server(config='lame_duck_grace_period: "1s", lame_duck_duration: "30s"')
+    with lightlink.connect(server.url) as client:
+        os.kill(server.pid, signal.SIGUSR2)
+        assert eventually(lambda: not server.running, timeout=20)
+        assert client.status is lightlink.Status.RECONNECTING
+        server.start()
+        assert client.wait_connected(10)
+
+
+def test_what_is_published_while_a_client_leaves_is_delivered_even_if_it_is_closed_meanwhile(
+    cluster: EmbeddedCluster,
+) -> None:
+    leaving, staying, _ = cluster.nodes
+    begun, go_on = threading.Event(), threading.Event()
+    service = lightlink.Service("slow", staying.url)
+
+    @service.rpc
+    def wait() -> bool:
+        begun.set()
+        return go_on.wait(20)
+
+    with service, lightlink.connect(staying.url) as other:
+        received = other.subscribe("last.words")
+        client = lightlink.connect(leaving.url)
+        client.submit("slow", "wait")
+        assert begun.wait(10)
+        os.kill(leaving.pid, signal.SIGUSR2)
+        assert eventually(lambda: client._connection.session._pump._held)
+        client.publish("last.words", "heard")
+        client.close()
+        go_on.set()
+        assert received.get(timeout=5).data == "heard"
