@@ -208,19 +208,23 @@ class Execution:
                 self._deliveries.hand_back(running.delivery)
                 return
             outcome = self._handlers.interrupted()
-        self._finish(running, outcome, in_time)
+        try:
+            self._finish(running, outcome, in_time)
+        except Conflict:
+            # Its end, and the acknowledgement, are the other's business now.
+            _log.warning("lightlink: command %s was taken over by another instance", request.command_id)
+            self._deliveries.forget(running.delivery)
+        else:
+            self._deliveries.ack(running.delivery)
         self._begun.discard(request.command_id)
-        self._deliveries.ack(running.delivery)
 
     def _finish(self, running: Running, outcome: Outcome, in_time: bool) -> None:
-        """Store how the command ended; raises what `_write_over` raises, but for another instance's Conflict."""
+        """Store how the command ended; raises what `_write_over` raises."""
         try:
             self._write_over(running, self._following(running, outcome, in_time))
         except PayloadTooLarge as exc:
             smaller = self._handlers.failed(f"the result is too large: {exc}")
             self._write_over(running, self._following(running, smaller, in_time))
-        except Conflict:
-            _log.warning("lightlink: command %s was taken over by another", running.delivery.request.command_id)
 
     def _following(
         self, running: Running, outcome: Outcome, in_time: bool
