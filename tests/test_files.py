@@ -161,6 +161,31 @@ def test_a_bucket_that_cannot_be_is_refused(client: lightlink.Client, option: st
         client.file_store("bucket", **{option: value})
 
 
+def test_a_bucket_that_somebody_removed_is_made_again(
+    store: lightlink.FileStore, peer: RawPeer, prefix: str, content: bytes
+) -> None:
+    for body in (content, b"", content):
+        assert fetched(store, store.upload(io.BytesIO(body)).id) == body
+        peer.run(peer.nc.jetstream().delete_stream(f"OBJ_{prefix}"))
+
+
+def test_a_file_can_be_deleted_although_the_bucket_is_full(
+    client: lightlink.Client, peer: RawPeer, prefix: str
+) -> None:
+    store = client.file_store(prefix, max_bytes=4 * CHUNK)
+    size = 3 * CHUNK
+    described = store.upload(io.BytesIO(bytes(size)), metadata={"novel": "x" * 4000})
+    while size:
+        try:
+            store.upload(io.BytesIO(bytes(size)))
+        except LinkError:
+            size //= 2
+    store.delete(described.id)
+    with pytest.raises(StoredFileNotFound):
+        store.info(described.id)
+    assert store.upload(io.BytesIO(bytes(2 * CHUNK))).size == 2 * CHUNK
+
+
 def test_a_full_bucket_refuses_and_keeps_what_it_has(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     store = client.file_store(prefix, max_bytes=10 * CHUNK)
     first = store.upload(io.BytesIO(b"a" * CHUNK))

@@ -162,6 +162,8 @@ def test_a_file_is_sent_to_a_service_and_nothing_else(client: lightlink.Client, 
         client.send_file(io.BytesIO(b"content"), to="not.a.service")
     with pytest.raises(FileNotFoundError):
         client.send_file(tmp_path / "absent")
+    with pytest.raises(InvalidOption, match="light_link_files"):
+        client.file_store("other").send(io.BytesIO(b"content"))
 
 
 def test_what_cannot_handle_files_is_refused(url: str, prefix: str) -> None:

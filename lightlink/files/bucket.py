@@ -49,6 +49,11 @@ class Bucket:
             jetstream.create_stream(self._connection, self._config, timeout)
         self._made = True
 
+    def make_again(self, timeout: float) -> None:
+        """Make the bucket, which may be gone since."""
+        self.forget()
+        self.make(timeout)
+
     def forget(self) -> None:
         """Make the bucket anew at the next upload: it may be gone."""
         self._made = False
@@ -100,6 +105,12 @@ class Bucket:
         subject = subjects.object_meta(self.name, meta.name)
         headers = {jetstream.ROLLUP: "sub"}
         jetstream.publish(self._connection, subject.encode(), meta.encode(), timeout, headers)
+
+    def put_new(self, meta: ObjectMeta, timeout: float) -> None:
+        """Store the description of a new object, whose chunks are there."""
+        if not meta.chunks:  # then nothing has shown yet that the bucket is there
+            self.make_again(timeout)
+        self.put(meta, timeout)
 
     def check_size(self, meta: ObjectMeta) -> None:
         """Raise PayloadTooLarge for a description that would not be taken in the end."""

@@ -18,6 +18,9 @@ from lightlink.files.source import open_source
 from lightlink.files.target import open_target
 from lightlink.files.transfer import Transfer, operation
 from lightlink.files.writer import ChunkWriter, discard
+from lightlink.runtime import jetstream
+from lightlink.runtime.connection import NoReply
+from lightlink.runtime.jetstream import JetStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -124,8 +127,9 @@ class FileStore:
                 try:
                     self._fetch(bucket.stream, meta, write, transfer)
                 except FileCorrupt:
-                    # Removed meanwhile, it is not corrupt but gone.
-                    bucket.find(meta.name, self._connection.options.timeout)
+                    # Removed meanwhile, it is not corrupt but gone: this raises StoredFileNotFound then.
+                    with contextlib.suppress(JetStreamError, NoReply):
+                        bucket.find(meta.name, self._connection.options.timeout)
                     raise
         return meta.to_info(created)
 
@@ -145,15 +149,25 @@ class FileStore:
         timeout = self._connection.options.timeout
         with operation(f"deleting file {file_id!r}"):
             meta, _ = self._bucket.find(file_id, timeout)
-            self._bucket.put(meta.as_deleted(), timeout)
-        if meta.nuid:
-            discard(self._connection, self._bucket.stream, subjects.object_chunks(self.bucket, meta.nuid))
+            chunks = subjects.object_chunks(self.bucket, meta.nuid)
+            try:
+                self._bucket.put(meta.as_deleted(), timeout)
+            except JetStreamError as exc:
+                if exc.err_code != jetstream.STORE_FAILED:
+                    raise
+                # The bucket is full: not even this fits, unless something goes first.
+                discard(self._connection, self._bucket.stream, chunks)
+                self._bucket.put(meta.as_deleted(), timeout)
+        discard(self._connection, self._bucket.stream, chunks)
 
     def send(self, source: FileSource, to: str = "", **options: Any) -> FileInfo:
         """Upload a file as `upload` does, then announce it to a service, or with an empty name to every service.
 
-        Raises what `upload` does, InvalidName, FlushTimeout when the server does not confirm the announcement.
+        Raises what `upload` does, InvalidName, InvalidOption for a store other than the default one, which an
+        announcement cannot name, FlushTimeout when the server does not confirm the announcement.
         """
+        if self.bucket != subjects.FILES_BUCKET:
+            raise InvalidOption("bucket", f"files are sent by way of {subjects.FILES_BUCKET!r}", self.bucket)
         if to:
             subjects.service_name(to)
         info = self.upload(source, **options)
@@ -161,10 +175,9 @@ class FileStore:
         return info
 
     def _store(self, source: Source, meta: ObjectMeta, transfer: Transfer) -> None:
-        connection, stream = self._connection, self._bucket.stream
         digest = hashlib.sha256()
         with self._window() as window:
-            writer = ChunkWriter(connection, stream, subjects.object_chunks(self.bucket, meta.nuid), window, transfer)
+            writer = ChunkWriter(self._connection, self._bucket, meta.nuid, window, transfer)
             try:
                 transfer.tell()
                 for chunk in source.chunks(meta.chunk_size):
@@ -174,11 +187,11 @@ class FileStore:
                 transfer.total = transfer.done
                 transfer.tell()
                 meta.size, meta.chunks, meta.digest = transfer.done, writer.chunks, encode_digest(digest.digest())
-                persist(connection, transfer.deadline(), lambda timeout: self._bucket.put(meta, timeout))
+                persist(self._connection, transfer.deadline(), lambda timeout: self._bucket.put_new(meta, timeout))
             except BaseException:
                 self._bucket.forget()
                 if meta.digest:
-                    discard(connection, stream, subjects.object_meta(self.bucket, meta.name))
+                    discard(self._connection, self._bucket.stream, subjects.object_meta(self.bucket, meta.name))
                 writer.discard()
                 raise
             finally:
@@ -202,7 +215,7 @@ class FileStore:
                     transfer.tell()
             finally:
                 reader.close()
-        if transfer.done != size or (meta.chunks and meta.chunks != chunks):
+        if transfer.done != size or (size and meta.chunks and meta.chunks != chunks):
             found = f"{transfer.done} bytes in {chunks} chunks"
             raise FileCorrupt(meta.name, f"the server holds {found} of {size} bytes in {meta.chunks or chunks} chunks")
         meta.check_digest(digest.digest())

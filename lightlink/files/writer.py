@@ -14,17 +14,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lightlink import codec
+from lightlink import codec, subjects
 from lightlink.errors import ClosedError, FileCorrupt, LightLinkError, OutboxFull
 from lightlink.files.patience import is_passing, persist
 from lightlink.runtime import jetstream
-from lightlink.runtime.jetstream import API, EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.runtime.jetstream import API, EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
 from lightlink.runtime.pipeline import Broken, Pipeline
 from lightlink.runtime.session import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.files.bucket import Bucket
     from lightlink.files.transfer import Transfer
     from lightlink.runtime.connection import Connection
 
@@ -45,12 +46,13 @@ class ChunkWriter:
     """
 
     def __init__(
-        self, connection: Connection, stream: str, subject: str, window: Callable[[], int], transfer: Transfer
+        self, connection: Connection, bucket: Bucket, nuid: str, window: Callable[[], int], transfer: Transfer
     ) -> None:
         self.chunks = 0
         self._connection = connection
-        self._stream = stream
-        self._subject = subject
+        self._bucket = bucket
+        self._stream = bucket.stream
+        self._subject = subjects.object_chunks(bucket.name, nuid)
         self._window = window
         self._transfer = transfer
         self._held: deque[bytes] = deque()  # in flight, until acknowledged
@@ -90,21 +92,15 @@ class ChunkWriter:
     def discard(self) -> None:
         """Remove what was stored, as the function `discard` does, when all that has left has arrived."""
         self._pipeline.close()
+        started = time.monotonic()
         if self._connection.status is Status.CONNECTED:
             try:
-                self._await_stragglers()
+                # It is refused, but after all that has left before it was taken.
+                headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: _NEVER}
+                jetstream.publish(self._connection, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
             except (LightLinkError, OSError) as exc:
-                _log.debug("lightlink: chunks on %s may be under way: %r", self._subject, exc)
-        discard(self._connection, self._stream, self._subject)
-
-    def _await_stragglers(self) -> None:
-        """Return when the stream has taken all that has left: this message is refused, but after them."""
-        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: _NEVER}
-        try:
-            jetstream.publish(self._connection, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
-        except JetStreamError as exc:
-            if exc.err_code not in WRONG_LAST_SEQUENCE:
-                raise
+                _log.debug("lightlink: ending the upload to %s: %r", self._subject, exc)
+        discard(self._connection, self._stream, self._subject, _CLEAN_UP_SECONDS - (time.monotonic() - started))
 
     def _send(self, chunk: bytes) -> None:
         try:
@@ -147,6 +143,8 @@ class ChunkWriter:
 
     def _catch_up(self, timeout: float) -> list[int]:
         """Return the sequences of the chunks that are stored, of those in flight; there is at least one."""
+        if not self.chunks:
+            self._bucket.make_again(timeout)
         held = list(self._held)
         stored = self._find_stored(held, timeout)
         if len(stored) < len(held):
@@ -170,11 +168,14 @@ class ChunkWriter:
         return stored
 
 
-def discard(connection: Connection, stream: str, subject: str) -> None:
-    """Remove the messages of a subject. Raises nothing: what cannot be removed now is when the connection is back."""
+def discard(connection: Connection, stream: str, subject: str, timeout: float = _CLEAN_UP_SECONDS) -> None:
+    """Remove the messages of a subject, within ``timeout`` seconds.
+
+    Raises nothing: what cannot be removed now is removed when the connection is back.
+    """
     try:
-        if connection.status is Status.CONNECTED:
-            jetstream.purge(connection, stream, subject, _CLEAN_UP_SECONDS)
+        if timeout > 0 and connection.status is Status.CONNECTED:
+            jetstream.purge(connection, stream, subject, timeout)
             return
     except (LightLinkError, OSError) as exc:
         _log.debug("lightlink: removing %s: %r", subject, exc)

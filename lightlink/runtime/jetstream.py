@@ -42,6 +42,7 @@ MESSAGE_TOO_LARGE = 10054
 MESSAGE_DELETE_FAILED = 10057  # what the server also says of a sequence beyond the last
 STREAM_NAME_IN_USE = 10058
 STREAM_NOT_FOUND = 10059
+STORE_FAILED = 10077  # what the server also says of a stream that is full
 TTL_INVALID = 10165
 TTL_DISABLED = 10166
 
