@@ -6,11 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.waiting import eventually
 
+import lightlink
 from chaos.load import balanced
 
 if TYPE_CHECKING:
-    from conftest import StartProxy, StartServer
+    from conftest import StartProxy, StartPython, StartServer
 
     from chaos.ledger import Ledger
 
@@ -52,3 +54,46 @@ def test_everything_goes_on_while_the_connection_is_cut_again_and_again(
         for _ in range(5):
             link.cut()
             load.wait_progress()
+
+
+def test_a_name_that_gets_another_address_is_looked_up_again(
+    fresh_server: StartServer, python: StartPython, prefix: str
+) -> None:
+    """One server is killed, and its name then is that of another: same port, other address."""
+    old = fresh_server()
+    new = fresh_server(host="127.0.0.2", port=old.port)
+    # What a resolver answers is changed at the one place where Python asks it, in a process of its own.
+    process = python(
+        """
+        import socket, sys
+        sys.modules["uvloop"] = None  # it asks the resolver by itself
+        import lightlink
+
+        address, resolve = "127.0.0.1", socket.getaddrinfo
+
+        def answer(host, *args, **kwargs):
+            return resolve(address if host == "nats.example" else host, *args, **kwargs)
+
+        socket.getaddrinfo = answer
+        with lightlink.connect(f"nats://nats.example:{sys.argv[1]}") as client:
+            received = client.subscribe(sys.argv[2])
+            print("connected", flush=True)
+            input()
+            address = "127.0.0.2"
+            print("told", received.get(timeout=20).data, flush=True)
+        """,
+        old.port,
+        prefix,
+    )
+    process.wait_line("connected")
+    old.kill()
+    process.send_line()
+    with lightlink.connect(new.url) as client:
+
+        def tell() -> bool:
+            client.publish(prefix, "the news")
+            return "told" in process.stdout
+
+        assert eventually(tell, timeout=20)
+    assert process.wait_line("told") == "the news"
+    assert process.wait().returncode == 0
