@@ -16,6 +16,7 @@ from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotRead
 from lightlink.files import FileInfo, FileReceiver
 from lightlink.message import adapt_handler
 from lightlink.options import seconds
+from lightlink.runtime.connection import Status
 from lightlink.runtime.signals import StopSignal
 from lightlink.runtime.workers import WorkerPool
 from lightlink.subscription import Subscription
@@ -80,6 +81,8 @@ class Service:
         self._routes: list[Any] = []
         self._client: Client | None = target if isinstance(target, Client) else None
         self._stop_signal = StopSignal()
+        self._lost: LightLinkError | None = None
+        self._forget_status: Callable[[], None] = lambda: None
 
     # Registering ----------------------------------------------------------------------------------------------------
 
@@ -89,9 +92,7 @@ class Service:
     def rpc(
         self, name: str | None = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None
     ) -> Callable[[Handler], Handler]: ...
-    def rpc(
-        self, name: Any = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None
-    ) -> Any:
+    def rpc(self, name: Any = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None) -> Any:
         """Register the decorated function as a method: ``@service.rpc`` or ``@service.rpc("getUser")``.
 
         Without a name the function's own is used. Arguments are bound by name and checked against the annotations. The
@@ -201,6 +202,7 @@ class Service:
         if self._client is None:
             self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
         self._stage = Stage.RUNNING
+        self._forget_status = self._client._connection.on_status(self._on_connection)
         try:
             self._subscribe(self._client)
         except BaseException:
@@ -219,6 +221,7 @@ class Service:
         self._stop_signal.set()
         if was is not Stage.RUNNING or self._client is None:
             return
+        self._forget_status()
         deadline = time.monotonic() + timeout
         client, connection = self._client, self._client._connection
         # First the door: from here on the server gives new requests to the other instances.
@@ -240,13 +243,18 @@ class Service:
         _log.info("lightlink: service %s has stopped", self.name)
 
     def run(self, stop_timeout: float = 10.0) -> None:
-        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop."""
+        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop.
+
+        Raises AuthenticationError when the server refuses the identity for good, ClosedError when the client is closed.
+        """
         if self._stage is not Stage.RUNNING:
             self.start()
         try:
             self._stop_signal.wait()
         finally:
             self.stop(stop_timeout)
+        if self._lost is not None:
+            raise self._lost
 
     def __enter__(self) -> Service:
         return self if self._stage is Stage.RUNNING else self.start()
@@ -271,6 +279,11 @@ class Service:
             )
         self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
         self._routes += self._discovery.subscribe(connection, self._pool)
+
+    def _on_connection(self, status: Status) -> None:
+        if status is Status.CLOSED and self._stage is Stage.RUNNING:
+            self._lost = self.client._connection.failure or ClosedError("the client", "was closed under the service")
+            self._stop_signal.set()
 
     def _leave(self, connection: Any, how: str, route: Any, deadline: float) -> None:
         session = connection.session

@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +66,14 @@ def echo(url: str, tls: lightlink.TLS, name: str = "user-service") -> lightlink.
 # Getting in -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_calls_a_service_each_with_a_certificate(secured: EmbeddedServer, identities: Path) -> None:
+@pytest.mark.parametrize("scheme", ["tls", "nats"])
+def test_a_client_calls_a_service_each_with_a_certificate(
+    secured: EmbeddedServer, identities: Path, scheme: str
+) -> None:
     assert secured.url.startswith("tls://127.0.0.1:")
     with (
         echo(secured.url, tls_of(identities, "user-service")),
-        lightlink.connect(secured.url, tls=tls_of(identities, "web")) as client,
+        lightlink.connect(secured.url.replace("tls", scheme), tls=tls_of(identities, "web")) as client,
     ):
         assert client.call("user-service", "echo", {"a": 1}) == {"a": 1}
 
@@ -139,6 +144,24 @@ def test_a_program_without_tls_does_not_load_what_certificates_take(url: str) ->
         print([name for name in sys.modules if name.startswith(("cryptography", "lightlink.certs"))])
     """
     assert run_python(code, url).stdout == "[]\n"
+
+
+def test_a_forked_child_opens_a_connection_of_its_own(secured: EmbeddedServer, identities: Path) -> None:
+    code = """
+        import os, sys, lightlink
+        files = dict(zip(("ca", "cert", "key"), sys.argv[2:]))
+        client = lightlink.connect(sys.argv[1], tls=lightlink.TLS(**files))
+        child = os.fork()
+        client.publish("events.fork", {"child": child == 0})
+        client.flush()
+        if child == 0:
+            client.close()
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        client.close()
+    """
+    tls = tls_of(identities, "web")
+    assert run_python(code, secured.url, tls.ca, tls.cert, tls.key).stdout == "0\n"
 
 
 # The inbox ------------------------------------------------------------------------------------------------------------
@@ -212,6 +235,25 @@ def test_a_server_s_clock_that_has_a_certificate_expired_is_told_apart(
     reason = refused(secured.url, tls_of(authority.directory, "web"))
     assert str(authority.directory / "web.pem") in reason
     assert "expired, or is not valid yet, by the server's clock" in reason
+
+
+def test_a_short_time_to_connect_is_kept_and_the_reason_said_all_the_same(
+    secured: EmbeddedServer, identities: Path
+) -> None:
+    for _ in TRIES:
+        with pytest.raises(lightlink.AuthenticationError, match="the server wants a certificate of ours"):
+            lightlink.connect(secured.url, tls=tls_of(identities, None), connect_timeout=0.5)
+
+
+def test_a_server_that_is_silent_in_the_handshake_is_given_up_in_time(identities: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        url = f"tls://127.0.0.1:{listener.getsockname()[1]}"
+        failing = threads.submit(lightlink.connect, url, tls=tls_of(identities, "web"), connect_timeout=0.5)
+        with listener.accept()[0] as connection:
+            connection.sendall(b'INFO {"tls_required": true}\r\n')
+            error = failing.exception(30)
+    assert isinstance(error, lightlink.ConnectError)
+    assert "no NATS server answered within 0.5 s" in str(error)
 
 
 def test_a_full_server_says_so_and_is_no_refusal(identities: Path, fresh_server: StartServer) -> None:

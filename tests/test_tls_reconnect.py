@@ -6,6 +6,8 @@ import datetime
 import logging
 import queue
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,19 +16,21 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.certs import CertificateAuthority, server_config
+from lightlink.cli.exits import Exit
+from lightlink.commands import Agent, CommandManager
 from lightlink.runtime.connection import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from conftest import StartProxy, StartServer
+    from conftest import StartProxy, StartPython, StartServer
     from helpers.pki import SetClock
     from helpers.proxy import TcpProxy
 
     from lightlink.server import EmbeddedServer
 
 FAST = {"reconnect_wait": 0.05, "reconnect_wait_max": 0.1}
+FILES = ("ca.pem", "math.pem", "math.key")
 
 
 @pytest.fixture
@@ -225,6 +229,46 @@ def test_a_certificate_that_expired_while_connected_is_given_up_with_its_file(
         assert f"'{authority.directory / 'web.pem'}': expired on 20" in str(first)
         reason = given_up(client, errors)
     assert reason.startswith(f"the server refused our certificate {authority.directory / 'web.pem'}: it has expired")
+
+
+@pytest.mark.parametrize("kind", ["service", "agent"])
+def test_a_program_that_is_refused_for_good_ends_with_the_reason(
+    fresh_server: StartServer, authority: CertificateAuthority, tmp_path: Path, kind: str
+) -> None:
+    authority.issue_server(["127.0.0.1"])
+    authority.issue("manager", "manager")
+    without = shutil.copytree(authority.directory, tmp_path / "without")
+    authority.issue("one", kind)
+    server = fresh_server(tls=authority.directory)
+    tls = tls_of(authority.directory, "one")
+    with lightlink.connect(server.url, tls=tls_of(authority.directory, "manager")) as client, CommandManager(client):
+        program: Any = Agent("one", server.url, tls=tls, **FAST)
+        if kind == "service":
+            program = lightlink.Service("one", server.url, tls=tls, **FAST)
+        program.start()
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(program.run)
+        instead(server, fresh_server, tls=without)
+        error = running.exception(40)
+    assert isinstance(error, lightlink.AuthenticationError)
+    assert "is that of 'one', whom the server does not know" in str(error)
+
+
+def test_the_run_command_that_is_refused_for_good_ends_as_not_connected(
+    fresh_server: StartServer, folder: Path, authority: CertificateAuthority, tmp_path: Path, python: StartPython
+) -> None:
+    without = shutil.copytree(folder, tmp_path / "without")
+    authority.issue("math", "service")
+    server = fresh_server(tls=folder)
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lightlink.cli import main; sys.exit(main())"
+    files = [f"--tls-{part}={folder / name}" for part, name in zip(("ca", "cert", "key"), FILES, strict=True)]
+    root = Path(__file__).resolve().parents[1]
+    process = python(code, root, "run", "samples.mutual_tls:service", f"--url={server.url}", *files)
+    process.wait_line("serving math on ")
+    instead(server, fresh_server, tls=without)
+    done = process.wait()
+    assert done.returncode == Exit.NOT_CONNECTED
+    assert "error: could not authenticate with NATS" in done.stderr.splitlines()[-1]
 
 
 # What can -------------------------------------------------------------------------------------------------------------

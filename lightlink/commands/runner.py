@@ -194,7 +194,7 @@ class Runner:
         if status is Status.CONNECTED:
             self._missed_cancels = True
         elif status is Status.CLOSED:
-            self._on_lost(ClosedError("the client", "was closed under the agent"))
+            self._on_lost(self._connection.failure or ClosedError("the client", "was closed under the agent"))
 
     def _look_for_cancels(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import threading
 import time
@@ -78,6 +79,11 @@ class Connection:
             return Status.CLOSED
         session = self._session
         return session.status if session is not None else Status.CONNECTING
+
+    @property
+    def failure(self) -> LightLinkError | None:
+        """Why the connection was closed, if a refusal that does not heal closed it."""
+        return None if self._session is None else copy.copy(self._session.failure)
 
     @property
     def max_payload(self) -> int:

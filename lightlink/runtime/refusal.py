@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from lightlink.options import TLS, ConnectOptions
 
 _REFUSALS = ("authorization violation", "authentication", "nkey", "jwt")
-# How long a server is given to say something before we speak, and the most that asking again may take, in seconds.
+_HUNG_UP = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+# How long a server is given to say something before we speak, the most that asking again may take (both in seconds),
+# and how often it is done: a busy server may need longer than the pause.
 _PAUSE = 0.4
-_ASKING = 2.5
+_ASKING = 3.0
+_TIMES = 3
 
 # What X509_verify_cert says (verify_code) of a certificate that no authority of ours has signed.
 _UNKNOWN_AUTHORITY = frozenset({2, 7, 18, 19, 20, 21})
@@ -51,14 +55,21 @@ async def true_reason(client: WireClient, exc: BaseException, timeout: float) ->
     it is lost when the connection breaks under what the client has written meanwhile, and so is, sometimes, its word on
     CONNECT. Asking again, and listening before each word, brings it to light.
     """
-    if not _is_unclear(exc):
-        return exc
-    try:
-        await asyncio.wait_for(client.ask_again(_PAUSE), min(timeout, _ASKING))
-    except (ssl.SSLError, nats.errors.Error) as reason:
-        return exc if _is_unclear(reason) else reason
-    except (OSError, ValueError, asyncio.TimeoutError):
-        return exc
+    deadline = time.monotonic() + min(timeout, _ASKING)
+    pause = min(_PAUSE, timeout / 6)
+    for _ in range(_TIMES):
+        if not _is_unclear(exc):
+            break
+        try:
+            await asyncio.wait_for(client.ask_again(pause), max(deadline - time.monotonic(), 0))
+        except asyncio.TimeoutError:
+            break
+        except (ssl.SSLError, nats.errors.Error, *_HUNG_UP) as reason:
+            exc = reason
+        except (OSError, ValueError):
+            break  # it is gone
+        else:
+            break  # it would take us now
     return exc
 
 
@@ -96,8 +107,7 @@ def explain(exc: BaseException, timeout: float, options: ConnectOptions) -> str:
 def _is_unclear(exc: BaseException) -> bool:
     if isinstance(exc, ssl.SSLError):
         return not is_refusal(exc)
-    hung_up = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
-    return isinstance(exc, (*hung_up, nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError))
+    return isinstance(exc, (*_HUNG_UP, nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError))
 
 
 # TLS ----------------------------------------------------------------------------------------------------------------
