@@ -64,6 +64,7 @@ def test_an_upload_tells_what_the_store_knows(store: lightlink.FileStore, tmp_pa
     assert known.created.tzinfo is timezone.utc
     assert (known.content_type, known.metadata, known.sender) == ("text/csv", {"site": "berlin"}, "")
     assert attrs.evolve(info, created=known.created) == known
+    assert len({info, info, known}) == 2
 
 
 def test_a_digest_is_the_sha_256_of_the_content(store: lightlink.FileStore) -> None:

@@ -43,7 +43,7 @@ class FileInfo:
     chunks: int
     created: datetime
     content_type: str | None = None
-    metadata: dict[str, str] = attrs.field(factory=dict)
+    metadata: dict[str, str] = attrs.field(factory=dict, hash=False)
     sender: str = ""
 
 
