@@ -8,7 +8,7 @@ try:
     from lightlink.commands.http.access import FileTokens, Token
     from lightlink.commands.http.app import HttpApp, create_app
     from lightlink.commands.http.limits import Limits
-    from lightlink.commands.http.server import serve
+    from lightlink.commands.http.server import CannotListen, serve
 except ModuleNotFoundError as exc:
     if (exc.name or "").partition(".")[0] not in ("werkzeug", "waitress", "prometheus_client"):
         raise
@@ -16,4 +16,4 @@ except ModuleNotFoundError as exc:
         f"lightlink.commands.http needs {exc.name}: pip install 'lightlink[http]'", name=exc.name
     ) from exc
 
-__all__ = ["FileTokens", "HttpApp", "Limits", "Token", "create_app", "serve"]
+__all__ = ["CannotListen", "FileTokens", "HttpApp", "Limits", "Token", "create_app", "serve"]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from lightlink import codec
 from lightlink.commands.http.schemas import Problem
-from lightlink.errors import InvalidOption
+from lightlink.errors import InvalidOption, LightLinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +33,17 @@ DEFAULT_LISTEN = "127.0.0.1:8475"
 # Beside the threads of those who wait.
 _SPARE_THREADS = 16
 _SPARE_CONNECTIONS = 256
+
+
+@attrs.define(slots=False)
+class CannotListen(LightLinkError):
+    """The address is in use, or this process may not use it."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.reason}"
 
 
 class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
@@ -53,7 +67,7 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
     """Serve until SIGINT or SIGTERM; then end what waits, finish what runs, and return. For the main thread.
 
     ``listen`` is ``host:port``; port 0 takes any free one. ``on_listening(url)`` is called once clients are taken.
-    Raises InvalidOption: when it cannot listen there, or when an app without tokens is not on a loopback address.
+    Raises CannotListen; InvalidOption when the address cannot be, or is not a loopback one though there are no tokens.
     """
     family, address = _resolve(listen)
     if app.tokens is None and not app.open_to_all and not ipaddress.ip_address(address[0]).is_loopback:
@@ -61,16 +75,21 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
     try:
         door = socket.create_server(address, family=family, backlog=1024)
     except OSError as exc:
-        raise InvalidOption("listen", f"cannot listen there: {exc.strerror}", listen) from exc
+        raise CannotListen(listen, os.strerror(exc.errno) if exc.errno else str(exc)) from exc
+    sockets: dict[int, Any] = {}
     with door:
-        server = create_server(app, sockets=[door], **_settings(app))
+        server = create_server(app, map=sockets, sockets=[door], **_settings(app))
         server.channel_class = _Channel
-        with _stopping_on_signals(app):
-            if on_listening is not None:
-                on_listening(_url(door))
-            # Ends with the SystemExit of the signal handler, once the threads have ended.
-            server.run()
-        server.close()
+        try:
+            with _stopping_on_signals(app):
+                if on_listening is not None:
+                    on_listening(_url(door))
+                # Returns when the signal handler has raised _Stop in it, once the threads have ended.
+                server.run()
+        except _Stop:
+            server.task_dispatcher.shutdown()
+        finally:
+            wasyncore.close_all(sockets, ignore_all=True)
 
 
 def _settings(app: HttpApp) -> dict[str, Any]:
@@ -90,13 +109,19 @@ def _settings(app: HttpApp) -> dict[str, Any]:
     }
 
 
+class _Stop(SystemExit):
+    """SIGINT or SIGTERM came; waitress takes any SystemExit for its end."""
+
+
 @contextmanager
 def _stopping_on_signals(app: HttpApp) -> Iterator[None]:
     def on_signal(number: int, _: FrameType | None) -> NoReturn:
+        if app.stopping.is_set():
+            sys.exit(128 + number)  # asked twice: there is no time for the threads to end
         _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
-        # First of all: the server waits a few seconds for its threads, and these wait for commands.
+        # The server waits a few seconds for its threads, and these wait for commands.
         app.stop()
-        sys.exit(0)
+        raise _Stop
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
