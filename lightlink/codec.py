@@ -84,9 +84,14 @@ class _Failure(msgspec.Struct):
     success: bool = False
 
 
+class _Identified(msgspec.Struct):
+    id: Any = None
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _request_decoder = msgspec.json.Decoder(Request)
+_id_decoder = msgspec.json.Decoder(_Identified)
 _response_decoder = msgspec.json.Decoder(Response)
 
 
@@ -179,10 +184,9 @@ def decode_response(data: bytes, subject: str) -> Response:
 def peek_request_id(data: bytes) -> str | None:
     """Return the id in a body that may not be an envelope, to echo it in an error reply; None if there is none."""
     try:
-        body = _decoder.decode(data)
+        request_id = _id_decoder.decode(data).id
     except _DECODE_FAILURES:
         return None
-    request_id = body.get("id") if isinstance(body, dict) else None
     return request_id if isinstance(request_id, str) else None
 
 

@@ -11,8 +11,9 @@ import attrs
 
 from lightlink import codec
 from lightlink.binding import Binder, BindError
-from lightlink.errors import DecodeError, EncodeError, LightLinkError, OutboxFull, PayloadTooLarge
+from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge
 from lightlink.request import Request
+from lightlink.runtime.process import run_handler
 from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
@@ -61,13 +62,16 @@ class Rejection(Exception):
 class Dispatcher:
     """Takes requests off the loop, runs handlers on ``pool`` and puts the replies back into the outbox.
 
-    At most ``max_pending`` requests wait for a worker; what comes beyond is answered ``busy`` at once.
+    Besides one for each worker, at most ``max_pending`` requests are held; what comes beyond is answered ``busy`` at
+    once.
     """
 
     def __init__(self, service: str, pool: WorkerPool, max_pending: int) -> None:
         self._service = service
         self._pool = pool
         self._max_pending = max_pending
+        # Not the pool's own count of what waits: it would refuse what idle workers are just about to take.
+        self._most = pool.size + max_pending
         self.methods: dict[str, Method] = {}
         self.strays = 0  # requests for methods that do not exist
         self._connection: Connection
@@ -87,17 +91,18 @@ class Dispatcher:
     def arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """Queue a request; called on the loop's thread."""
         with self._idle:
-            self._held += 1
-        if self._pool.offer(self._max_pending, self._serve, subject, reply, data, headers, time.monotonic()):
+            taken = self._held < self._most
+            self._held += taken
+        if taken:
+            self._pool.put(self._serve, subject, reply, data, headers, time.monotonic())
             return
         busy = Rejection(codec.BUSY, f"{self._service} is busy: {self._max_pending} requests wait already")
+        self._note(subject)
         try:
             # The loop may not wait for room: a reply that finds none is dropped, and the caller times out.
             self._reject(subject, reply, codec.peek_request_id(data), busy, timeout=0.0)
-        except OutboxFull as exc:
+        except LightLinkError as exc:
             _log.warning("lightlink: %s could not refuse a request: %s", self._service, exc)
-        finally:
-            self._release()
 
     def drain(self, timeout: float) -> bool:
         """Wait until every request taken is answered; tell whether it was within ``timeout`` seconds."""
@@ -113,6 +118,7 @@ class Dispatcher:
     def _serve(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float) -> None:
         """Answer one request; runs on a worker."""
         request_id: str | None = None
+        self._note(subject)
         try:
             try:
                 envelope = self._read(subject, data)
@@ -148,8 +154,6 @@ class Dispatcher:
         if deadline is not None and started > deadline:
             waited = f"waited {started - arrived:.3f} s for a worker"
             raise Rejection(codec.DEADLINE_EXCEEDED, f"{envelope.method} was not run: the request {waited}")
-        stats = method.stats
-        stats.requests += 1
         try:
             kwargs = method.binder.bind(bytes(envelope.args))
             context = self._context(method, headers, deadline)
@@ -161,7 +165,7 @@ class Dispatcher:
             _log.error("lightlink: %s.%s returned what cannot be encoded: %s", self._service, method.name, exc.reason)
             raise Rejection(codec.HANDLER_ERROR, f"EncodeError: {exc}") from None
         finally:
-            stats.processing_time += time.monotonic() - started
+            method.stats.processing_time += time.monotonic() - started
 
     def _context(self, method: Method, headers: bytes | None, deadline: float | None) -> dict[str, Any]:
         if not method.binder.injects:
@@ -171,11 +175,20 @@ class Dispatcher:
 
     def _run(self, method: Method, kwargs: dict[str, Any], context: dict[str, Any]) -> Any:
         try:
-            return method.binder.call(kwargs, context)
+            return run_handler(method.binder.call, kwargs, context)
         except BaseException as exc:
             # The caller learns type and text; the traceback is for the service's own log.
             _log.exception("lightlink: %s.%s failed", self._service, method.name)
-            raise Rejection(codec.HANDLER_ERROR, f"{type(exc).__name__}: {exc}") from None
+            raise Rejection(codec.HANDLER_ERROR, f"{type(exc).__name__}: {_text_of(exc)}") from None
+
+    def _note(self, subject: bytes) -> None:
+        """Count a request, whatever will be answered."""
+        method = self._method_of(subject)
+        if method is not None:
+            method.stats.requests += 1
+
+    def _method_of(self, subject: bytes) -> Method | None:
+        return self.methods.get(subject.rpartition(b".")[2].decode("utf-8", "replace"))
 
     def _reply(self, subject: bytes, reply: bytes, request_id: str, body: bytes) -> None:
         if not reply:
@@ -194,17 +207,17 @@ class Dispatcher:
         rejection: Rejection,
         timeout: float | None = None,
     ) -> None:
-        method = self.methods.get(subject.rpartition(b".")[2].decode("utf-8", "replace"))
+        message = _shorten(rejection.message, _MAX_ERROR_TEXT)
+        method = self._method_of(subject)
         if method is not None:
             method.stats.errors += 1
-            method.stats.last_error = rejection.message
+            method.stats.last_error = message
         else:
             self.strays += 1
         if not reply:
             return
-        message = _shorten(rejection.message, _MAX_ERROR_TEXT)
         headers = {
-            codec.ERROR_HEADER: _shorten(" ".join(message.split()), _MAX_HEADER_TEXT),
+            codec.ERROR_HEADER: _one_line(_shorten(message, _MAX_HEADER_TEXT)),
             codec.ERROR_CODE_HEADER: str(codec.STATUS_OF_CODE[rejection.code]),
         }
         body = codec.encode_failure(request_id, rejection.code, message)
@@ -213,6 +226,18 @@ class Dispatcher:
 
 def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _text_of(error: BaseException) -> str:
+    """Return an exception's text, of a kind that can be sent; some exceptions cannot even be told."""
+    try:
+        return str(error).encode("utf-8", "replace").decode()
+    except Exception as exc:
+        return f"({type(exc).__name__} in its own text)"
 
 
 def _deadline(headers: bytes | None, arrived: float) -> float | None:

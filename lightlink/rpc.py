@@ -17,7 +17,9 @@ from lightlink.errors import (
     DecodeError,
     HandlerError,
     InvalidArguments,
+    InvalidOption,
     InvalidRequest,
+    LightLinkError,
     MethodNotFound,
     RemoteError,
     ServiceBusy,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
     from lightlink.runtime.connection import Connection
     from lightlink.runtime.replies import Waiter
+
+    # Reads a result, given its subject for the error.
+    Reader = Callable[[bytes, str], Any]
 
 _ERROR_OF_CODE: dict[str, type[RemoteError]] = {
     codec.METHOD_NOT_FOUND: MethodNotFound,
@@ -63,6 +68,7 @@ class Caller:
         self._connection = connection
         self._timeout = timeout
         self._idempotent: dict[tuple[str, str], bool] = {}
+        self._readers: dict[Any, Reader] = {}
 
     def call(
         self, service: str, method: str, args: Any, timeout: float | None, returns: Any, retry: Retry | None = None
@@ -85,25 +91,26 @@ class Caller:
         if isinstance(error, DID_NOT_RUN) or retry.idempotent:
             return True
         if (service, method) not in self._idempotent:
-            self._idempotent[service, method] = self._ask_whether_idempotent(service, method, timeout)
+            said = self._ask_whether_idempotent(service, method, timeout)
+            if said is None:
+                return False
+            self._idempotent[service, method] = said
         return self._idempotent[service, method]
 
-    def _ask_whether_idempotent(self, service: str, method: str, timeout: float) -> bool:
-        """Ask one instance of the service what it says of its method (service discovery, ADR-32)."""
+    def _ask_whether_idempotent(self, service: str, method: str, timeout: float) -> bool | None:
+        """Ask one instance of the service what it says of its method (service discovery, ADR-32); None: no answer."""
         subject = f"$SRV.INFO.{service}"
         try:
             waiter = self._connection.request(subject.encode(), b"", timeout)
-        except NoReply:
-            return False
-        if codec.is_no_responders(waiter.data, waiter.headers):
-            return False
-        try:
+            if codec.is_no_responders(waiter.data, waiter.headers):
+                return None
             info = codec.decode(waiter.data, subject, ServiceInfo)
-        except DecodeError:
-            return False  # it does not say so in words that we know
+        except LightLinkError:
+            return None  # there is an error to raise already: the call's own
         return any(e.name == method and e.metadata.get("idempotent") == "true" for e in info.endpoints)
 
     def _call_once(self, service: str, method: str, args: Any, limit: float, returns: Any) -> Any:
+        read = self._reader(returns)
         subject = subjects.call_subject(service, method)
         request_id = codec.new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
@@ -111,11 +118,21 @@ class Caller:
             waiter = self._connection.request(subject, payload, limit, _timeout_header, request_id.encode())
         except NoReply as exc:
             raise _no_reply(service, method, limit, exc) from None
-        return _result(service, method, request_id, waiter, returns)
+        return _result(service, method, request_id, waiter, read)
+
+    def _reader(self, returns: Any) -> Reader:
+        """Return what reads a result; raises InvalidOption, before anything is sent, for a type that cannot be."""
+        try:
+            if returns not in self._readers:
+                self._readers[returns] = codec.decoder(returns)
+            return self._readers[returns]
+        except TypeError as exc:
+            raise InvalidOption("returns", f"cannot be converted to: {exc}", returns) from exc
 
     def submit(self, service: str, method: str, args: Any, timeout: float | None, returns: Any) -> Future[Any]:
         """Call a method and return a future of its result; see `Client.submit`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        read = self._reader(returns)
         subject = subjects.call_subject(service, method)
         request_id = codec.new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
@@ -129,16 +146,20 @@ class Caller:
                     raise _no_reply(service, method, limit, waiter.error)
                 if waiter.error is not None:
                     raise waiter.error
-                result = _result(service, method, request_id, waiter, returns)
+                result = _result(service, method, request_id, waiter, read)
             except Exception as exc:
                 future.set_exception(exc)
             else:
                 future.set_result(result)
 
-        withdraw = self._connection.request_async(
-            subject, payload, limit, settle, _timeout_header, request_id.encode()
-        )
-        future.add_done_callback(lambda done: withdraw() if done.cancelled() else None)
+        withdraw = self._connection.request_async(subject, payload, limit, settle, _timeout_header, request_id.encode())
+
+        def note_cancel(done: Future[Any]) -> None:
+            # Whoever waits for several futures at once is told only by this; `settle` does it when the reply is here.
+            if done.cancelled() and withdraw():
+                done.set_running_or_notify_cancel()
+
+        future.add_done_callback(note_cancel)
         return future
 
 
@@ -177,7 +198,7 @@ def _no_reply(service: str, method: str, timeout: float, exc: NoReply) -> CallTi
     return ServiceUnavailable(service, method, f"not connected for {timeout:g} s; the call was not sent")
 
 
-def _result(service: str, method: str, request_id: str, waiter: Waiter, returns: Any) -> Any:
+def _result(service: str, method: str, request_id: str, waiter: Waiter, read: Reader) -> Any:
     """Return the result in a reply, or raise the error in it."""
     if codec.is_no_responders(waiter.data, waiter.headers):
         raise ServiceUnavailable(service, method)
@@ -192,7 +213,7 @@ def _result(service: str, method: str, request_id: str, waiter: Waiter, returns:
     if response.id != request_id and (response.success or response.id is not None):
         raise DecodeError(subject, f"the reply is to request {response.id!r}, not to {request_id!r}", waiter.data[:64])
     if response.success:
-        return codec.decode(bytes(response.result), subject, returns)
+        return read(bytes(response.result), subject)
     raise _remote_error(service, method, response.code, response.error)
 
 

@@ -20,8 +20,8 @@ class WorkerPool:
     """``size`` threads named ``<name>-worker-<n>`` that run what they are given. They start with the first job."""
 
     def __init__(self, name: str, size: int) -> None:
+        self.size = size
         self._name = name
-        self._size = size
         self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = False
@@ -73,7 +73,7 @@ class WorkerPool:
         with self._lock:
             if self._threads or self._stopped:
                 return
-            self._threads = [start_thread(self._work, f"{self._name}-worker-{n}") for n in range(1, self._size + 1)]
+            self._threads = [start_thread(self._work, f"{self._name}-worker-{n}") for n in range(1, self.size + 1)]
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
