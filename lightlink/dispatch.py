@@ -74,6 +74,7 @@ class Dispatcher:
         self._most = pool.size + max_pending
         self.methods: dict[str, Method] = {}
         self.strays = 0  # requests for methods that do not exist
+        self.busy = 0  # requests refused because too many were held
         self._connection: Connection
         self._client: Client
         self._held = 0
@@ -96,6 +97,7 @@ class Dispatcher:
         if taken:
             self._pool.put(self._serve, subject, reply, data, headers, time.monotonic())
             return
+        self.busy += 1
         busy = Rejection(codec.BUSY, f"{self._service} is busy: {self._max_pending} requests wait already")
         self._note(subject)
         try:

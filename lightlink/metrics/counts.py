@@ -1,0 +1,141 @@
+"""What is counted for the metrics, beside what clients and services count themselves."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.runtime.session import Status
+from lightlink.runtime.threads import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from lightlink.client import Client
+    from lightlink.rpc import Caller
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# A program may call methods whose names others give it; beyond so many they are counted as one.
+_MAX_METHODS = 1000
+_OTHERS = "(others)"
+
+
+@attrs.define
+class Calls:
+    """The calls of one method: how long they took, in each bucket, and how those failed that did."""
+
+    buckets: list[int] = attrs.field(factory=lambda: [0] * (len(_BUCKETS) + 1))
+    seconds: float = 0.0
+    errors: dict[str, int] = attrs.field(factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self.buckets)
+
+    def note(self, seconds: float, error: BaseException | None) -> None:
+        """Count a call."""
+        place = next((place for place, limit in enumerate(_BUCKETS) if seconds <= limit), len(_BUCKETS))
+        self.buckets[place] += 1
+        self.seconds += seconds
+        if error is not None:
+            name = type(error).__name__
+            self.errors[name] = self.errors.get(name, 0) + 1
+
+    def add(self, other: Calls) -> None:
+        """Count another's calls too."""
+        self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
+        self.seconds += other.seconds
+        for name, count in other.errors.items():
+            self.errors[name] = self.errors.get(name, 0) + count
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return the buckets as Prometheus counts them: each with all below it."""
+        limits = [*map(str, _BUCKETS), "+Inf"]
+        return [(limit, float(sum(self.buckets[: place + 1]))) for place, limit in enumerate(limits)]
+
+
+class ClientCounts:
+    """What is counted of one client from its registration on."""
+
+    def __init__(self, client: Client) -> None:
+        self.name = client.options.name
+        self.calls: dict[tuple[str, str], Calls] = {}
+        self.reconnects = 0
+        self._drops = Drops()
+        self._connected = client.status is Status.CONNECTED
+        self._lock = Condition()
+        client._caller = ObservedCaller(client._caller, self.note_call)  # type: ignore[assignment]
+        client.on_status_change(self._note_status)
+
+    def note_call(self, service: str, method: str, seconds: float, error: BaseException | None) -> None:
+        """Count a call."""
+        with self._lock:
+            key = (service, method)
+            if key not in self.calls and len(self.calls) >= _MAX_METHODS:
+                key = (_OTHERS, _OTHERS)
+            self.calls.setdefault(key, Calls()).note(seconds, error)
+
+    def dropped(self, client: Client) -> int:
+        """Return how many messages the client's subscriptions have dropped."""
+        return self._drops.total(client._subscriptions)
+
+    def _note_status(self, status: Status) -> None:
+        if status is Status.CONNECTED:
+            self.reconnects += self._connected
+            self._connected = True
+
+
+class ObservedCaller:
+    """Makes calls, and tells of each how long it took and how it failed."""
+
+    def __init__(self, caller: Caller, note: Callable[[str, str, float, BaseException | None], None]) -> None:
+        self._caller = caller
+        self._note = note
+
+    def call(self, service: str, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method; see `Caller.call`."""
+        started = time.monotonic()
+        try:
+            result = self._caller.call(service, method, *args, **options)
+        except BaseException as exc:
+            self._note(service, method, time.monotonic() - started, exc)
+            raise
+        self._note(service, method, time.monotonic() - started, None)
+        return result
+
+    def submit(self, service: str, method: str, *args: Any, **options: Any) -> Future[Any]:
+        """Call a method without waiting; see `Caller.submit`."""
+        started = time.monotonic()
+
+        def note(done: Future[Any]) -> None:
+            # A call that was given up has neither brought a result nor failed.
+            if not done.cancelled():
+                self._note(service, method, time.monotonic() - started, done.exception())
+
+        future = self._caller.submit(service, method, *args, **options)
+        future.add_done_callback(note)
+        return future
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._caller, name)
+
+
+class Drops:
+    """Adds up what subscriptions drop; what one has dropped still counts when it is gone."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def total(self, subscriptions: Iterable[Any]) -> int:
+        """Return how many messages were dropped by now."""
+        for subscription in list(subscriptions):
+            dropped = int(getattr(subscription, "dropped", 0))
+            self._total += dropped - self._seen.get(subscription, 0)
+            self._seen[subscription] = dropped
+        return self._total
