@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -81,6 +82,7 @@ class Service:
         self._routes: list[Any] = []
         self._client: Client | None = target if isinstance(target, Client) else None
         self._stop_signal = StopSignal()
+        self._pid = os.getpid()
         self._lost: LightLinkError | None = None
         self._forget_status: Callable[[], None] = lambda: None
 
@@ -217,6 +219,8 @@ class Service:
         Idempotent.
         """
         seconds("timeout", timeout)
+        if self._pid != os.getpid():
+            return  # it is the parent process's
         was, self._stage = self._stage, Stage.STOPPED
         self._stop_signal.set()
         if was is not Stage.RUNNING or self._client is None:

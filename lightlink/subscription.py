@@ -11,6 +11,7 @@ from lightlink import subjects
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.message import Message, adapt_handler, read_arrival
 from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.runtime.process import run_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -162,7 +163,7 @@ class Subscription:
 
     def _run_handler(self, arrival: Arrival) -> None:
         try:
-            self._handle(arrival)
+            run_handler(self._handle, arrival)
         except DecodeError as exc:
             self._connection.report(exc)
         except Exception as exc:

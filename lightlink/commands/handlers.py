@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from lightlink.binding import Binder, BindError
 from lightlink.commands import model
 from lightlink.commands.context import Cancelled, CommandContext
 from lightlink.errors import EncodeError, InvalidOption, LightLinkError
+from lightlink.runtime.process import run_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,12 +125,13 @@ class Handlers:
     def _call(self, request: RequestRecord, context: CommandContext) -> bytes:
         handler = self._functions.get(request.command_type)
         if handler is not None:
-            result = handler.binder.call(handler.binder.bind(_arguments(request)), {"context": context})
+            arguments = handler.binder.bind(_arguments(request))
+            result = run_handler(handler.binder.call, arguments, {"context": context})
         else:
             assert self._executor is not None
             payload = codec.decode(bytes(request.payload), request.command_id)
-            extra = {"context": context} if self._executor_takes_context else {}
-            result = self._executor.execute(request.command_type, payload, **extra)
+            execute = functools.partial(self._executor.execute, request.command_type, payload)
+            result = run_handler(execute, **({"context": context} if self._executor_takes_context else {}))
         return codec.encode_json(result, "the result")
 
 

@@ -304,6 +304,7 @@ class Connection:
                 session = Session(self.options, self._tell_status, self.report)
                 session.start()
                 self._session = session
+                process.flush_at_end_of_child()
                 with self._status_changed:
                     self._status_changed.notify_all()
             return self._session

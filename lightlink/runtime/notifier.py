@@ -10,6 +10,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from lightlink.runtime.process import run_handler
 from lightlink.runtime.threads import join_thread, start_thread
 
 if TYPE_CHECKING:
@@ -84,6 +85,6 @@ class Notifier:
     def _run(self, job: _Job) -> None:
         function, args = job
         try:
-            function(*args)
+            run_handler(function, *args)
         except BaseException:
             _log.exception("lightlink: %r failed", function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from typing import Any
@@ -15,6 +16,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._before: dict[int, Any] = {}
+        self._pid = 0
 
     def set(self) -> None:
         """End the wait."""
@@ -28,13 +31,22 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             self._event.wait()
             return
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._pid = os.getpid()
+        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._event.wait()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
+        if os.getpid() != self._pid:
+            # A child forked by a handler: nobody waits here for the signal, which means what it meant before.
+            self._restore()
+            os.kill(os.getpid(), number)
+            return
         _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
         self._event.set()

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Condition", "Event", "join_thread", "start_thread"]
+__all__ = ["Condition", "Event", "is_own_thread", "join_thread", "start_thread"]
+
+
+class _Thread(threading.Thread):
+    """A thread of the library's: told from the user's by its class."""
 
 
 def start_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:
     """Start a daemon thread: the interpreter's exit never waits for one."""
-    thread = threading.Thread(target=target, name=name, args=args, daemon=True)
+    thread = _Thread(target=target, name=name, args=args, daemon=True)
     thread.start()
     return thread
+
+
+def is_own_thread() -> bool:
+    """Tell whether the current thread is one of the library's."""
+    return isinstance(threading.current_thread(), _Thread)
 
 
 def join_thread(thread: threading.Thread, timeout: float) -> bool:

@@ -13,6 +13,7 @@ from lightlink.binding import handler_name
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.options import seconds
 from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.runtime.process import run_handler
 from lightlink.runtime.reader import LAST_OF_EACH, OrderedReader
 from lightlink.runtime.threads import Event
 
@@ -194,7 +195,7 @@ class StateWatch(Generic[T]):
         if change is None or self._handler is None:
             return
         try:
-            self._handler(change)
+            run_handler(self._handler, change)
         except Exception as exc:
             _log.exception("lightlink: the handler of the watch on %r failed", self.pattern)
             self._connection.tell_hook(exc)
