@@ -168,19 +168,19 @@ class Rollout:
 
     def _advance(self) -> None:
         """Send the next commands, as many as there is room for; runs on the caller's thread or the pool's."""
-        try:
-            while records := self._next_records():
-                for record in records:
-                    promise = self._follower.open(record)
-                    self._batch.sent(promise)
-                    promise.on_end(self._on_end)
-                self._store.put_requests(records, self._on_stored)
-        except LightLinkError as exc:
-            # The manager is closed.
-            _log.warning("lightlink: batch %s is not sent to its end: %s", self._batch.batch_id, exc)
-            with self._changed:
-                held_back, self._todo = self._todo, []
-            self._batch.hold_back(held_back)
+        while records := self._next_records():
+            try:
+                promises = [self._follower.open(record) for record in records]
+            except LightLinkError as exc:  # the manager is closed
+                _log.warning("lightlink: batch %s is not sent to its end: %s", self._batch.batch_id, exc)
+                with self._changed:
+                    records, self._todo = records + self._todo, []
+                self._batch.hold_back(records)
+                return
+            for promise in promises:
+                self._batch.sent(promise)
+                promise.on_end(self._on_end)
+            self._store.put_requests(records, self._on_stored)
 
     def _next_records(self) -> list[RequestRecord]:
         """Return what may be sent now, waiting for the store to take what is on its way."""
