@@ -41,6 +41,8 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
         raise click.ClickException(str(exc)) from exc
     # Does nothing when logging has been set up.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # It has a line for each client that hangs up, which is how a stream ends.
+    logging.getLogger("waitress").setLevel(logging.WARNING)
 
     def announce(url: str) -> None:
         if as_json:

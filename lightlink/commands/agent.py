@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink import codec
 from lightlink.client import Client, connect
@@ -109,6 +109,10 @@ class Agent:
         self._refuse_after_start(f"command {command_type!r}")
         self._handlers.add(command_type, function, idempotent)
 
+    @overload
+    def on_message(self, message_type: Function) -> Function: ...
+    @overload
+    def on_message(self, message_type: str | None = None) -> Callable[[Function], Function]: ...
     def on_message(self, message_type: Any = None) -> Any:
         """Register the decorated function for messages: ``@agent.on_message`` or ``@agent.on_message("notice")``.
 

@@ -46,7 +46,8 @@ _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
 
 def reply(body: Any, status: int = 200) -> Response:
     """Return a response with a JSON body."""
-    response = Response(codec.encode_json(body, "the reply"), status=status, mimetype=JSON)
+    # A line of its own in a terminal.
+    response = Response(codec.encode_json(body, "the reply") + b"\n", status=status, mimetype=JSON)
     # What a command is now, it may not be a moment later; and nothing here is for a browser to guess at.
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
