@@ -119,7 +119,7 @@ def _explain_tls(exc: ssl.SSLError, tls: TLS | None) -> str:
     alert = _alert(exc)
     cert = None if tls is None else tls.cert
     if alert is None:
-        return f"the TLS handshake failed: {exc.reason or exc}"
+        return f"the TLS handshake failed: {getattr(exc, 'reason', None) or exc}"
     if cert is None and alert in _NO_CERTIFICATE:
         return f"the server wants a certificate of ours, and there is none (tls.cert): {alert}"
     if cert is not None and alert in _OURS:
@@ -145,7 +145,7 @@ def _fault_of_server(exc: ssl.SSLCertVerificationError, tls: TLS | None) -> str:
 
 def _alert(exc: ssl.SSLError) -> str | None:
     """Return what the other side said as it ended the handshake, such as ``unknown ca``."""
-    _, found, alert = (exc.reason or "").partition("ALERT_")
+    _, found, alert = (getattr(exc, "reason", None) or "").partition("ALERT_")
     return alert.replace("_", " ").lower() if found else None
 
 
