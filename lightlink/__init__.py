@@ -1,65 +1,10 @@
 """LightLink: plain blocking Python talks to other services over NATS."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lightlink.client import Client, connect
-from lightlink.errors import (
-    AgentInUse,
-    AgentOffline,
-    AuthenticationError,
-    CallError,
-    CallTimeout,
-    ClosedError,
-    CommandCancelled,
-    CommandEnded,
-    CommandError,
-    CommandFailed,
-    CommandNotFound,
-    CommandTimeout,
-    ConnectError,
-    DeadlineExceeded,
-    DecodeError,
-    EncodeError,
-    FileCorrupt,
-    FlushTimeout,
-    HandlerError,
-    InvalidArguments,
-    InvalidName,
-    InvalidOption,
-    InvalidRequest,
-    LightLinkError,
-    LinkError,
-    MessageTimeout,
-    MethodNotFound,
-    NoMessage,
-    NotReady,
-    OutboxFull,
-    PayloadTooLarge,
-    PermissionDenied,
-    RemoteError,
-    RevisionConflict,
-    ServerError,
-    ServiceBusy,
-    ServiceUnavailable,
-    StateError,
-    StateNotFound,
-    StoredFileNotFound,
-    StoreUnavailable,
-    TransferStalled,
-)
-from lightlink.files import FileInfo, FileStore
-from lightlink.message import Message
-from lightlink.options import TLS, ConnectOptions
-from lightlink.request import Request
-from lightlink.retry import Retry
-from lightlink.rpc import ServiceProxy
-from lightlink.runtime.connection import Status
-from lightlink.server import EmbeddedServer
-from lightlink.service import Service
-from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
-from lightlink.subscription import Subscription
-
 if TYPE_CHECKING:
+    from lightlink.client import Client, connect
     from lightlink.commands import (
         Agent,
         AgentMessage,
@@ -79,6 +24,61 @@ if TYPE_CHECKING:
         StoreOptions,
         UnknownCommand,
     )
+    from lightlink.errors import (
+        AgentInUse,
+        AgentOffline,
+        AuthenticationError,
+        CallError,
+        CallTimeout,
+        ClosedError,
+        CommandCancelled,
+        CommandEnded,
+        CommandError,
+        CommandFailed,
+        CommandNotFound,
+        CommandTimeout,
+        ConnectError,
+        DeadlineExceeded,
+        DecodeError,
+        EncodeError,
+        FileCorrupt,
+        FlushTimeout,
+        HandlerError,
+        InvalidArguments,
+        InvalidName,
+        InvalidOption,
+        InvalidRequest,
+        LightLinkError,
+        LinkError,
+        MessageTimeout,
+        MethodNotFound,
+        NoMessage,
+        NotReady,
+        OutboxFull,
+        PayloadTooLarge,
+        PermissionDenied,
+        RemoteError,
+        RevisionConflict,
+        ServerError,
+        ServiceBusy,
+        ServiceUnavailable,
+        StateError,
+        StateNotFound,
+        StoredFileNotFound,
+        StoreUnavailable,
+        TransferStalled,
+    )
+    from lightlink.files import FileInfo, FileStore
+    from lightlink.message import Message
+    from lightlink.options import TLS, ConnectOptions
+    from lightlink.request import Request
+    from lightlink.retry import Retry
+    from lightlink.rpc import ServiceProxy
+    from lightlink.runtime.connection import Status
+    from lightlink.server import EmbeddedServer
+    from lightlink.service import Service
+    from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
+    from lightlink.subscription import Subscription
 
 __all__ = [
     "TLS",
@@ -161,9 +161,80 @@ __all__ = [
     "connect",
 ]
 
-# Commands are a half of their own: a program that only uses the link does not wait for them to be imported.
-_COMMANDS = frozenset(
-    {
+# Where each name lives. A name is imported when it is first used: a program waits for the parts that it needs.
+_HOME = {
+    "lightlink.client": (
+        "Client",
+        "connect",
+    ),
+    "lightlink.errors": (
+        "AgentInUse",
+        "AgentOffline",
+        "AuthenticationError",
+        "CallError",
+        "CallTimeout",
+        "ClosedError",
+        "CommandCancelled",
+        "CommandEnded",
+        "CommandError",
+        "CommandFailed",
+        "CommandNotFound",
+        "CommandTimeout",
+        "ConnectError",
+        "DeadlineExceeded",
+        "DecodeError",
+        "EncodeError",
+        "FileCorrupt",
+        "FlushTimeout",
+        "HandlerError",
+        "InvalidArguments",
+        "InvalidName",
+        "InvalidOption",
+        "InvalidRequest",
+        "LightLinkError",
+        "LinkError",
+        "MessageTimeout",
+        "MethodNotFound",
+        "NoMessage",
+        "NotReady",
+        "OutboxFull",
+        "PayloadTooLarge",
+        "PermissionDenied",
+        "RemoteError",
+        "RevisionConflict",
+        "ServerError",
+        "ServiceBusy",
+        "ServiceUnavailable",
+        "StateError",
+        "StateNotFound",
+        "StoredFileNotFound",
+        "StoreUnavailable",
+        "TransferStalled",
+    ),
+    "lightlink.files": (
+        "FileInfo",
+        "FileStore",
+    ),
+    "lightlink.message": ("Message",),
+    "lightlink.options": (
+        "TLS",
+        "ConnectOptions",
+    ),
+    "lightlink.request": ("Request",),
+    "lightlink.retry": ("Retry",),
+    "lightlink.rpc": ("ServiceProxy",),
+    "lightlink.runtime.connection": ("Status",),
+    "lightlink.server": ("EmbeddedServer",),
+    "lightlink.service": ("Service",),
+    "lightlink.state": (
+        "BucketOptions",
+        "StateBucket",
+        "StateChange",
+        "StateEntry",
+        "StateWatch",
+    ),
+    "lightlink.subscription": ("Subscription",),
+    "lightlink.commands": (
         "Agent",
         "AgentMessage",
         "AuditEntry",
@@ -181,17 +252,17 @@ _COMMANDS = frozenset(
         "Rejected",
         "StoreOptions",
         "UnknownCommand",
-    }
-)
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _COMMANDS:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lightlink import commands  # noqa: PLC0415
-
-    globals().update({each: getattr(commands, each) for each in _COMMANDS})
-    return globals()[name]
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,37 @@
+"""The names of the package: all there, imported when they are used, and no sooner."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.process import run_python
+
+import lightlink
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(lightlink, name) is not None for name in lightlink.__all__)
+    assert set(lightlink.__all__) <= set(dir(lightlink))
+
+
+def test_every_name_in_the_table_is_public_and_the_other_way_round() -> None:
+    assert sorted(lightlink._MODULE_OF) == sorted(lightlink.__all__)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'nonsense'"):
+        _ = lightlink.nonsense  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_imports_neither_nats_nor_threads() -> None:
+    done = run_python(
+        "import sys, lightlink; print(sorted({'nats', 'anyio', 'asyncio', 'cryptography'} & set(sys.modules)))"
+    )
+
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_link_does_not_import_the_commands_nor_cryptography() -> None:
+    code = "import sys, lightlink; lightlink.connect; print('lightlink.commands' in sys.modules, 'cryptography' in sys.modules)"
+    done = run_python(code)
+
+    assert done.stdout.strip() == "False False", done.stderr
