@@ -71,6 +71,8 @@ def seconds(option: str, value: Any) -> float:
 class TLS:
     """Files for TLS: ``ca`` (PEM) verifies the server, ``cert`` and ``key`` (PEM) prove who we are.
 
+    They are checked and read again for each connection, so that renewed ones count; a key that all users may access is
+    refused. With a certificate, replies go to the inboxes of its identity unless ``inbox_prefix`` is given.
     ``hostname`` is the name to verify in the server's certificate when it is not the one in the URL. Without ``ca`` the
     system's authorities count. Verification is never turned off.
     """

@@ -61,15 +61,20 @@ class Contexts:
         self._tls = tls
         self._report = report
         self._last: ssl.SSLContext | None = None
+        self._is_fresh = False
         self._reported = ""
 
     def check(self) -> None:
         """Raise InvalidOption, which names the file, when the files are not fit."""
         if self._tls is not None:
             self._last = make_context(self._tls)
+            self._is_fresh = True
 
     def next(self) -> ssl.SSLContext:
         """Return the context for the next handshake."""
+        if self._is_fresh and self._last is not None:
+            self._is_fresh = False  # once is enough for the first; each reading may warn of a certificate's end
+            return self._last
         try:
             self._last = make_context(self._tls)
         except InvalidOption as exc:
