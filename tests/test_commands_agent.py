@@ -93,7 +93,7 @@ def test_the_context_tells_about_the_command(world: World, manager: CommandManag
     assert result == {**named, "cancelled": False}
 
 
-@pytest.mark.parametrize("text", ["plain", "surrogate \ud800", "x" * 10_000])
+@pytest.mark.parametrize("text", ["plain", "surrogate \ud800", "x" * 10_000], ids=["plain", "surrogate", "long"])
 def test_what_a_handler_raises_becomes_the_error(world: World, manager: CommandManager, prefix: str, text: str) -> None:
     agent = world.agent(prefix)
 

@@ -44,9 +44,9 @@ class Delivery:
 class Deliveries:
     """Fetches up to ``prefetch`` commands ahead and calls ``on_deliveries`` with those that came together.
 
-    So the most urgent of them can go first. The calls come on threads of the library. What is held is kept from being
-    delivered again until `ack`, `hand_back` or `forget`. `tick` is to be called about every second: it renews what has
-    run out. ``on_missing`` is called when there is no consumer.
+    So the most urgent of them can go first. The calls come on threads of the library, mostly the loop's, and must not
+    block. What is held is kept from being delivered again until `ack`, `hand_back` or `forget`. `tick` is to be called
+    about every second: it renews what has run out. ``on_missing`` is called when there is no consumer.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Deliveries:
             if expired:
                 self._owed = 0
         for delivery in held:
-            self._say(delivery, _IN_PROGRESS)
+            self._say(delivery.reply, _IN_PROGRESS)
         if expired and not self._answered:
             self._on_missing()
         # A burst that broke off goes ahead as it is.
@@ -139,15 +139,16 @@ class Deliveries:
         with self._lock:
             if self._held.pop(delivery.request.command_id, None) is None:
                 return
-        self._say(delivery, word)
+        self._say(delivery.reply, word)
         self._pull()
 
-    def _say(self, delivery: Delivery, word: bytes) -> None:
+    def _say(self, reply: bytes, word: bytes) -> None:
         try:
-            self._connection.publish(delivery.reply, word)
+            # The loop's thread may not wait for room.
+            self._connection.publish(reply, word, timeout=0.0)
         except LightLinkError as exc:
             # The command is delivered again, and its status says what there is left to do.
-            _log.warning("lightlink: command %s: %s was not said: %s", delivery.request.command_id, word.decode(), exc)
+            _log.warning("lightlink: a command's %s was not said: %s", word.decode(), exc)
 
     def _pull(self) -> None:
         with self._lock:
@@ -175,9 +176,6 @@ class Deliveries:
             self._expires = time.monotonic() + _RETRY_SECONDS
 
     def _arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self._connection.session.notifier.post(self._take, subject, reply, data, headers)
-
-    def _take(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         message = read_delivery(subject, reply, data, headers)
         if message is None:
             self._end_of_pull(int(subject[len(self._inbox) :]), codec.decode_headers(headers))
@@ -186,8 +184,8 @@ class Deliveries:
             delivery = Delivery(read_request(data, subject.decode()), reply, message.seq)
         except DecodeError as exc:
             # Only a stranger to the wire format writes such a request; nobody could ever run it.
-            self._connection.report(exc)
-            self._connection.publish(reply, _TERM)
+            self._connection.session.report(exc)
+            self._say(reply, _TERM)
             return
         with self._lock:
             self._answered = True
@@ -201,7 +199,7 @@ class Deliveries:
                 self._burst.append(delivery)
             stopped = self._stopped
         if stopped:
-            self._say(delivery, _NAK)
+            self._say(reply, _NAK)
         elif last:
             self._hand_over()
             self._pull()

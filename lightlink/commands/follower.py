@@ -30,6 +30,7 @@ _log = logging.getLogger("lightlink")
 _TICK_SECONDS = 0.5
 # How many statuses are asked for at a time.
 _BLOCK = 1000
+_SMALL = 16 * 1024
 # How long past a command's deadline its promise goes on asking a store that does not answer.
 _GIVE_UP_SECONDS = 30.0
 
@@ -88,8 +89,8 @@ class Follower:
                 raise ClosedError("the command manager")
             promise = self._open.get(request.command_id)
             if promise is None:
-                promise = self._open[request.command_id] = CommandPromise(request, self._lock, self._callbacks)
-                promise.on_end(self._forget)
+                promise = CommandPromise(request, self._lock, self._callbacks, self._forget)
+                self._open[request.command_id] = promise
         return promise
 
     def check(self, promise: CommandPromise) -> None:
@@ -138,7 +139,12 @@ class Follower:
 
     def _on_status(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
         promise = self._open.get(subject.rpartition(b".")[2].decode())
-        if promise is not None:
+        if promise is None:
+            return
+        if len(data) < _SMALL:
+            self._wake(promise, subject.decode(), data, headers)
+        else:
+            # Decoding it would hold up everything else on the loop's thread.
             self._store.connection.session.notifier.post(self._wake, promise, subject.decode(), data, headers)
 
     def _wake(self, promise: CommandPromise, subject: str, data: bytes, headers: bytes | None) -> None:
@@ -149,7 +155,7 @@ class Follower:
         try:
             promise.hear(read_status(data, subject), revision)
         except DecodeError as exc:
-            self._store.connection.report(exc)
+            self._store.connection.session.report(exc)
             self._to_check = True
 
     def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:

@@ -157,7 +157,7 @@ class CommandManager:
                 raise InvalidOption(option, f"must be a whole number from {least}", value)
         batch_id = schema.new_batch_id()
         template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
-        records = [template.to(target) for target in targets]
+        records = template.to_each(targets)
         refuse_too_large(records, self._connection.max_payload)
         self._store.ensure_consumers(targets)
         batch = Batch(batch_id, records, self._canceller.cancel_all)

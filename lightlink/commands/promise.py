@@ -22,10 +22,16 @@ class CommandPromise:
     """The result a command will have. Made by `CommandManager.send`; safe to share between threads.
 
     It belongs to the process that made it. ``lock`` guards the promises of a manager, whose ``callbacks`` thread runs
-    what is to be told of ends.
+    what users want done at an end; ``on_end`` is for the manager itself.
     """
 
-    def __init__(self, request: RequestRecord, lock: Condition, callbacks: WorkerPool) -> None:
+    def __init__(
+        self,
+        request: RequestRecord,
+        lock: Condition,
+        callbacks: WorkerPool,
+        on_end: Callable[[CommandPromise], object],
+    ) -> None:
         self.command_id = request.command_id
         self.client_id = request.client_id
         self.request = request
@@ -36,6 +42,7 @@ class CommandPromise:
         self._last: tuple[StatusRecord | None, int] = (None, 0)
         self._progress: Progress | None = None
         self._settled = False
+        self._on_end = [on_end]
         self._ended: Future[Command] = Future()
         self._pid = os.getpid()
 
@@ -96,7 +103,12 @@ class CommandPromise:
 
     def on_end(self, function: Callable[[CommandPromise], object]) -> None:
         """Call ``function(promise)`` on whichever thread learns of the end; it must not block."""
-        self._ended.add_done_callback(lambda _: function(self))
+        with self._lock:
+            if not self._settled:
+                self._on_end.append(function)
+                return
+        self._ended.exception()  # whoever settles it is just about to say so
+        function(self)
 
     def hear(self, status: StatusRecord | None, revision: int) -> None:
         """Take note of a status revision; an older one than is known is passed over."""
@@ -108,6 +120,7 @@ class CommandPromise:
                 return
             self._settled = True
         self._ended.set_result(self.command())
+        self._tell()
 
     def hear_progress(self, progress: Progress) -> None:
         """Take note of how far the handler has come."""
@@ -120,6 +133,12 @@ class CommandPromise:
                 return
             self._settled = True
         self._ended.set_exception(error)
+        self._tell()
+
+    def _tell(self) -> None:
+        for function in self._on_end:
+            function(self)
+        self._on_end.clear()
 
     @property
     def error(self) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +58,22 @@ class Template:
 
     def to(self, client_id: str, idempotency_key: str | None = None) -> RequestRecord:
         """Return the request for one agent, made now; raises InvalidName, InvalidOption."""
-        if idempotency_key is not None and (not isinstance(idempotency_key, str) or not idempotency_key):
+        if idempotency_key is None:
+            return self._request(client_id, codec.new_id())
+        if not isinstance(idempotency_key, str) or not idempotency_key:
             raise InvalidOption("idempotency_key", "must be text", idempotency_key)
+        command_id = str(uuid.uuid5(_NAMESPACE, f"{self.issued_by}\0{idempotency_key}"))
+        return self._request(client_id, command_id, idempotency_key)
+
+    def to_each(self, client_ids: Sequence[str]) -> list[RequestRecord]:
+        """Return the requests for many agents; raises InvalidName."""
+        drawn = os.urandom(16 * len(client_ids))
+        ids = (str(uuid.UUID(bytes=drawn[at : at + 16], version=4)) for at in range(0, len(drawn), 16))
+        return [self._request(client_id, command_id) for client_id, command_id in zip(client_ids, ids, strict=True)]
+
+    def _request(self, client_id: str, command_id: str, idempotency_key: str | None = None) -> RequestRecord:
         return RequestRecord(
-            command_id=codec.new_id() if idempotency_key is None else self._id_for(idempotency_key),
+            command_id=command_id,
             client_id=schema.client_id(client_id),
             command_type=self.command_type,
             created_at=model.now(),
@@ -71,9 +84,6 @@ class Template:
             issued_by=self.issued_by,
             idempotency_key=idempotency_key,
         )
-
-    def _id_for(self, key: str) -> str:
-        return str(uuid.uuid5(_NAMESPACE, f"{self.issued_by}\0{key}"))
 
 
 def refuse_too_large(requests: Sequence[RequestRecord], limit: int) -> None:

@@ -130,14 +130,19 @@ class CommandStore:
 
         Its error is a Conflict or what the methods of this class raise. Nothing is raised.
         """
-        for record in records:
+        headers = _expecting(0)
+        # Nobody can guess where the answers go, and what is random is drawn once.
+        token = codec.new_id()
+        for number, record in enumerate(records):
             subject, payload = encoded_request(record)
 
             def settle(waiter: Waiter, record: RequestRecord = record) -> None:
                 on_stored(record, _outcome(waiter))
 
             try:
-                self.connection.request_async(subject.encode(), payload, self.timeout, settle, _expecting(0))
+                self.connection.request_async(
+                    subject.encode(), payload, self.timeout, settle, headers, f"{token}-{number}".encode()
+                )
             except OutboxFull as exc:
                 on_stored(record, unavailable("sending a command", exc))
             except LightLinkError as exc:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 # What is read ahead of a watcher. The reader's window counts headers and bodies, the queue only bounds a mistake.
 _AHEAD = 256
 _NO_LIMIT = 1 << 40
-# Requests are kept so that a change of status needs no look at the store.
-_REQUESTS_KEPT = 4096
+# Requests are kept, unless they are large, so that a change of status needs no look at the store.
+_REQUESTS_KEPT = 512
+_LARGE = 8 * 1024
+_TOLD_KEPT = 4096
 
 
 @attrs.frozen
@@ -52,7 +54,7 @@ class Changes:
         patterns = [schema.request_subject(token, "*"), schema.status_subject(token, "*")]
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)
         self._requests: OrderedDict[str, RequestRecord] = OrderedDict()
-        self._ahead: set[str] = set()
+        self._told: OrderedDict[str, None] = OrderedDict()  # commands of whose status something was told
         connection = self._store.connection
         try:
             first = self._first(after)
@@ -111,20 +113,23 @@ class Changes:
         if subject.startswith("ll.commands."):
             request = read_request(delivery.data, subject)
             self._keep(request)
-            if command_id in self._ahead:
-                return None  # its status has been told already: the audit takes turns between its two sources
+            if command_id in self._told:
+                return None  # the audit hears of requests and of statuses on two ways, and of this one too late
             return Change(delivery.seq, model.fold(request, None, request.created_at))
         status = read_status(delivery.data, subject)
         known = self._requests.get(command_id) or self._store.get_request(client_id, command_id)
         if known is None:
             return None  # its request has expired
-        self._ahead.add(command_id)
         self._keep(known)
+        self._told[command_id] = None
+        if len(self._told) > _TOLD_KEPT:
+            self._told.popitem(last=False)
         return Change(delivery.seq, model.fold(known, status, status.at))
 
     def _keep(self, request: RequestRecord) -> None:
+        if len(bytes(request.payload)) > _LARGE:
+            return
         self._requests[request.command_id] = request
         self._requests.move_to_end(request.command_id)
-        while len(self._requests) > _REQUESTS_KEPT:
-            forgotten, _ = self._requests.popitem(last=False)
-            self._ahead.discard(forgotten)
+        if len(self._requests) > _REQUESTS_KEPT:
+            self._requests.popitem(last=False)
