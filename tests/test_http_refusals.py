@@ -13,7 +13,7 @@ from helpers.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import StartServer
+    from conftest import StartProxy, StartServer
     from helpers.http import Answer, Http
 
     from lightlink.server import EmbeddedServer
@@ -312,6 +312,21 @@ def test_without_nats_every_call_says_so_and_none_hangs(fresh_server: StartServe
         assert scraped.status == 200
         assert b"command_store_reachable 0.0" in scraped.body
         assert b"command_agents_online" not in scraped.body
+
+
+@pytest.mark.slow
+def test_when_nats_falls_silent_every_call_says_so_and_none_hangs(proxy: StartProxy) -> None:
+    between = proxy()
+    with HttpProcess(between.url) as running:
+        between.pause()
+        with ThreadPoolExecutor(len(EVERYTHING) + 1) as pool:
+            health = pool.submit(running.http.get, "/health")
+            answers = list(pool.map(lambda call: ask(running.http, *call), EVERYTHING))
+        # Of a message that has left nobody knows whether its agent has got it.
+        expected = [504 if path == "/api/send" else 503 for _, path, _ in EVERYTHING]
+        assert [answer.status for answer in answers] == expected
+        assert all(answer.error for answer in answers)
+        assert health.result().status == 503
 
 
 def test_with_nats_back_everything_goes_on(fresh_server: StartServer, prefix: str) -> None:

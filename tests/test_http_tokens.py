@@ -50,6 +50,8 @@ def test_a_file_that_changes_counts_at_once(server: EmbeddedServer, tmp_path: Pa
         ({"tokens": [{"name": "a", "token": OPS, "scope": ["write"]}]}, "Invalid enum value 'write'"),
         ({"tokens": [{"name": "a", "token": OPS, **ALL, "client": ["x"]}]}, "unknown field `client`"),
         ({"tokens": [{"name": "a", "token": "short", **ALL}]}, "shorter than 16 characters"),
+        ({"tokens": [{"name": "a", "token": "not a token but words", **ALL}]}, "use ASCII without spaces"),
+        ({"tokens": [{"name": "a", "token": OPS, **ALL, "rate": 0}]}, "above 0"),
         ({"tokens": [{"name": "a", **ALL}]}, "a: give either token or sha256"),
         ({"tokens": [{"name": "a", "token": OPS, "sha256": "0" * 64, **ALL}]}, "a: give either token or sha256"),
         ({"tokens": [{"name": "a", "sha256": "abc", **ALL}]}, "sha256 has 64 hexadecimal digits"),

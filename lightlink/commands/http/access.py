@@ -20,6 +20,7 @@ _log = logging.getLogger("lightlink")
 
 READ, SEND = "read", "send"
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+_SECRET = re.compile(r"[!-~]+")  # what a header can carry
 _MIN_SECRET = 16
 
 
@@ -39,6 +40,11 @@ def _scope(_: Any, __: Any, value: Any) -> None:
         raise InvalidOption("token scope", "must be read, send or both", sorted(map(str, value)))
 
 
+def _rate(_: Any, __: Any, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise InvalidOption("token rate", "must be a number of requests a second above 0", value)
+
+
 @attrs.frozen(kw_only=True)
 class Token:
     """Whom a bearer token stands for, without the secret itself.
@@ -52,7 +58,7 @@ class Token:
     scope: frozenset[str] = attrs.field(converter=frozenset, validator=_scope)
     command_types: tuple[str, ...] = attrs.field(default=("*",), converter=_patterns)
     clients: tuple[str, ...] = attrs.field(default=("*",), converter=_patterns)
-    rate: float | None = None
+    rate: float | None = attrs.field(default=None, validator=_rate)
 
     def may_address(self, client_id: str) -> bool:
         """Tell whether the token is good for an agent."""
@@ -161,6 +167,8 @@ class FileTokens:
             if not re.fullmatch("[0-9a-fA-F]{64}", digest):
                 raise InvalidOption("tokens", f"{entry.name}: sha256 has 64 hexadecimal digits", str(self.path))
             return bytes.fromhex(digest)
+        if not _SECRET.fullmatch(entry.token):
+            raise InvalidOption("tokens", f"{entry.name}: use ASCII without spaces for the token", str(self.path))
         if len(entry.token) < _MIN_SECRET:
             reason = f"{entry.name}: the token is shorter than {_MIN_SECRET} characters, so that it could be guessed"
             raise InvalidOption("tokens", reason, str(self.path))
