@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from lightlink.dispatch import Dispatcher, Method
     from lightlink.runtime.connection import Connection
-    from lightlink.runtime.workers import WorkerPool
 
 _log = logging.getLogger("lightlink")
 
@@ -33,13 +32,13 @@ class Discovery:
         self._calls = calls
         self._started = datetime.now(timezone.utc)
 
-    def subscribe(self, connection: Connection, pool: WorkerPool) -> list[Any]:
+    def subscribe(self, connection: Connection) -> list[Any]:
         """Subscribe to the discovery subjects; returns the subscriptions."""
         name, instance = self._identity["name"], self._identity["id"]
         made = []
         for verb, answer in (("PING", self.ping), ("INFO", self.info), ("STATS", self.stats)):
             for target in ("", f".{name}", f".{name}.{instance}"):
-                sink = self._sink(connection, pool, answer)
+                sink = self._sink(connection, answer)
                 made.append(connection.subscribe(f"$SRV.{verb}{target}", "", sink))
         return made
 
@@ -84,15 +83,15 @@ class Discovery:
         }
 
     @staticmethod
-    def _sink(connection: Connection, pool: WorkerPool, answer: Callable[[], dict[str, Any]]) -> Any:
-        def reply_to(reply: bytes) -> None:
+    def _sink(connection: Connection, answer: Callable[[], dict[str, Any]]) -> Any:
+        def arrive(_subject: bytes, reply: bytes, _data: bytes, _headers: bytes | None) -> None:
+            if not reply:
+                return
             try:
-                connection.publish(reply, codec.encode_json(answer()))
+                # On the loop's thread, which may not wait: the answer is short, and one that waited for a worker would
+                # have a busy service look dead, and let a flood of questions fill the memory.
+                connection.publish(reply, codec.encode_json(answer()), timeout=0.0)
             except LightLinkError as exc:
                 _log.warning("lightlink: service discovery could not answer: %s", exc)
-
-        def arrive(_subject: bytes, reply: bytes, _data: bytes, _headers: bytes | None) -> None:
-            if reply:
-                pool.put(reply_to, reply)
 
         return arrive

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink import codec, subjects
+from lightlink.binding import handler_name
 from lightlink.client import Client, connect
 from lightlink.discovery import Discovery
 from lightlink.dispatch import Dispatcher
@@ -19,8 +20,9 @@ from lightlink.message import adapt_handler
 from lightlink.options import seconds
 from lightlink.runtime.connection import Status
 from lightlink.runtime.signals import StopSignal
+from lightlink.runtime.threads import Condition, Event, start_thread
 from lightlink.runtime.workers import WorkerPool
-from lightlink.subscription import Subscription
+from lightlink.subscription import Subscription, stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +84,8 @@ class Service:
         self._routes: list[Any] = []
         self._client: Client | None = target if isinstance(target, Client) else None
         self._stop_signal = StopSignal()
+        self._guard = Condition()
+        self._gone = Event()
         self._pid = os.getpid()
         self._lost: LightLinkError | None = None
         self._forget_status: Callable[[], None] = lambda: None
@@ -104,7 +108,10 @@ class Service:
             return self.rpc()(name)
 
         def decorate(handler: Handler) -> Handler:
-            self.register(name or handler.__name__, handler, idempotent=idempotent, metadata=metadata)
+            chosen = name or getattr(handler, "__name__", None)
+            if chosen is None:
+                raise InvalidOption("rpc", "give the method a name: this handler has none", repr(handler))
+            self.register(chosen, handler, idempotent=idempotent, metadata=metadata)
             return handler
 
         return decorate
@@ -124,8 +131,6 @@ class Service:
         """
         self._refuse_after_start(f"method {name!r}")
         subjects.method_name(name)
-        if not callable(handler):
-            raise InvalidOption("handler", "is not callable", repr(handler))
         if name in self._calls.methods:
             raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
         announced = {"idempotent": "true"} if idempotent else {}
@@ -148,8 +153,9 @@ class Service:
 
         def decorate(handler: Handler) -> Handler:
             self._refuse_after_start(f"the handler of {subject!r}")
+            adapt_handler(handler, raw)  # raises InvalidOption for what cannot take the data
             if any(taken == subject and fn is handler for taken, fn, *_ in self._events):
-                raise InvalidOption("handler", f"is registered already for {subject!r}", handler.__qualname__)
+                raise InvalidOption("handler", f"is registered already for {subject!r}", handler_name(handler))
             self._events.append((subject, handler, group, raw))
             return handler
 
@@ -197,53 +203,64 @@ class Service:
 
     def start(self) -> Service:
         """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`."""
-        if self._stage is Stage.RUNNING:
-            raise NotReady(f"service {self.name!r}", "is running already")
-        if self._stage is Stage.STOPPED:
-            raise ClosedError(f"service {self.name!r}")
-        if self._client is None:
-            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
-        self._stage = Stage.RUNNING
-        self._forget_status = self._client._connection.on_status(self._on_connection)
-        try:
-            self._subscribe(self._client)
-        except BaseException:
-            self.stop(1.0)
-            raise
+        client = self._connect()
+        # A stop from another thread, or from a handler that runs already, waits until all is subscribed.
+        with self._guard:
+            self._refuse_second_start()
+            self._pid = os.getpid()
+            self._stage = Stage.RUNNING
+            self._forget_status = client._connection.on_status(self._on_connection)
+            try:
+                self._subscribe(client)
+            except BaseException:
+                self.stop(1.0)
+                raise
         _log.info("lightlink: service %s is running (instance %s)", self.name, self.instance)
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
 
-        Idempotent.
+        Idempotent: whoever comes later waits for the end of it. Called by one of the service's own handlers, whose
+        reply is to go out too, it returns at once, and the service stops when the handler has returned.
         """
         seconds("timeout", timeout)
         if self._pid != os.getpid():
             return  # it is the parent process's
-        was, self._stage = self._stage, Stage.STOPPED
+        with self._guard:
+            was, self._stage = self._stage, Stage.STOPPED
         self._stop_signal.set()
-        if was is not Stage.RUNNING or self._client is None:
-            return
-        self._forget_status()
+        if was is Stage.NEW:
+            if self._client is not None and self._client is not self._target:
+                self._client.close(timeout)  # connected, and stopped before it was started
+            self._gone.set()
+        elif self._pool.is_own_thread:
+            if was is Stage.RUNNING:
+                start_thread(self._leave, f"lightlink-{self.name}-stop", timeout)
+        elif was is Stage.RUNNING:
+            self._leave(timeout)
+        else:
+            self._gone.wait(timeout)
+
+    def _leave(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        client, connection = self._client, self._client._connection
+        client = self.client
+        session = client._connection.session
+        self._forget_status()
         # First the door: from here on the server gives new requests to the other instances.
-        for route in self._routes:
-            self._leave(connection, "stop_route", route, deadline)
-        for subscription in self._subscriptions:
-            subscription.stop(max(deadline - time.monotonic(), 0.1))
+        session.stop_routes(self._routes, timeout)
+        stop_all(self._subscriptions, max(deadline - time.monotonic(), 0.1))
         # Then what was taken: each request held is answered.
         if not self._calls.drain(deadline - time.monotonic()):
             _log.warning("lightlink: service %s stops with requests unanswered", self.name)
-        for route in self._routes:
-            self._leave(connection, "unroute", route, deadline)
+        session.cut_routes(self._routes)
         # The replies are in the outbox; closing, or this flush, brings them to the server.
         if client is self._target:
             self._flush(deadline)
         else:
             client.close(max(deadline - time.monotonic(), 0.5))
         self._pool.stop(max(deadline - time.monotonic(), 0))
+        self._gone.set()
         _log.info("lightlink: service %s has stopped", self.name)
 
     def run(self, stop_timeout: float = 10.0) -> None:
@@ -252,9 +269,13 @@ class Service:
         Raises AuthenticationError when the server refuses the identity for good, ClosedError when the client is closed.
         """
         if self._stage is not Stage.RUNNING:
-            self.start()
+            self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
         try:
-            self._stop_signal.wait()
+            # From before the first request comes: a signal that came with it would end the program, and the request.
+            with self._stop_signal.caught():
+                if self._stage is not Stage.RUNNING:
+                    self.start()
+                self._stop_signal.wait()
         finally:
             self.stop(stop_timeout)
         if self._lost is not None:
@@ -269,6 +290,18 @@ class Service:
     def __repr__(self) -> str:
         return f"<Service {self.name!r} {self.version} {self._stage.value}, {len(self._calls.methods)} methods>"
 
+    def _refuse_second_start(self) -> None:
+        if self._stage is Stage.RUNNING:
+            raise NotReady(f"service {self.name!r}", "is running already")
+        if self._stage is Stage.STOPPED:
+            raise ClosedError(f"service {self.name!r}")
+
+    def _connect(self) -> Client:
+        self._refuse_second_start()
+        if self._client is None:
+            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+        return self._client
+
     def _subscribe(self, client: Client) -> None:
         connection = client._connection
         self._calls.attach(client, connection)
@@ -282,19 +315,12 @@ class Service:
                 Subscription(connection, self._pool, subjects.FILE_TRANSFER, receiver, **settings)
             )
         self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
-        self._routes += self._discovery.subscribe(connection, self._pool)
+        self._routes += self._discovery.subscribe(connection)
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CLOSED and self._stage is Stage.RUNNING:
             self._lost = self.client._connection.failure or ClosedError("the client", "was closed under the service")
             self._stop_signal.set()
-
-    def _leave(self, connection: Any, how: str, route: Any, deadline: float) -> None:
-        session = connection.session
-        try:
-            session.run(getattr(session.nc, how), route, timeout=max(deadline - time.monotonic(), 0.1))
-        except (TimeoutError, LightLinkError) as exc:
-            _log.debug("lightlink: service %s unsubscribing: %r", self.name, exc)
 
     def _flush(self, deadline: float) -> None:
         try:

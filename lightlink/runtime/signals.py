@@ -6,40 +6,56 @@ import logging
 import os
 import signal
 import threading
-from typing import Any
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _log = logging.getLogger("lightlink")
 
 
 class StopSignal:
-    """Set by SIGINT or SIGTERM, or by `set`, while its `wait` runs."""
+    """Set by SIGINT or SIGTERM while they are `caught`, which `wait` does, or by `set`."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        # A queue and not an event, because a signal handler may interrupt its own thread anywhere in here, and only
+        # the queue's `put` is made for that.
+        self._words: SimpleQueue[None] = SimpleQueue()
         self._before: dict[int, Any] = {}
         self._pid = 0
 
     def set(self) -> None:
-        """End the wait."""
-        self._event.set()
+        """End the wait, and every later one."""
+        self._words.put(None)
 
-    def wait(self) -> None:
-        """Wait for a signal, or for `set`; outside the main thread, where Python knows no signals, for `set` only.
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Have a signal end the wait, from now on, and not the program.
 
-        The handlers installed before are back in place afterwards, so a second signal ends the program as usual.
+        Outside the main thread, where Python knows no signals, without effect. The handlers installed before are back
+        in place afterwards, so a second signal ends the program as usual.
         """
-        if threading.current_thread() is not threading.main_thread():
-            self._event.wait()
+        if threading.current_thread() is not threading.main_thread() or self._before:
+            yield
             return
         self._pid = os.getpid()
         self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._event.wait()
+            yield
         finally:
             self._restore()
 
+    def wait(self) -> None:
+        """Wait for `set`, or for a signal that is `caught`."""
+        with self.caught():
+            self._words.get()
+            self._words.put(None)
+
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        before, self._before = self._before, {}
+        for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
@@ -48,5 +64,5 @@ class StopSignal:
             self._restore()
             os.kill(os.getpid(), number)
             return
+        self._words.put(None)
         _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
-        self._event.set()

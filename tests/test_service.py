@@ -1,0 +1,900 @@
+"""Services, seen from the other side of the wire: a raw nats-py peer that knows the wire format alone, and ours."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import queue
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.errors import (
+    CallTimeout,
+    ClosedError,
+    DeadlineExceeded,
+    HandlerError,
+    InvalidName,
+    InvalidOption,
+    NotReady,
+    ServiceBusy,
+    ServiceUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import StartPython, StartServer
+    from helpers.raw import RawPeer
+    from nats.aio.msg import Msg
+
+
+@attrs.define
+class Order:
+    item: str
+    amount: int = 1
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def ask(peer: RawPeer, subject: str, body: Any, headers: dict[str, str] | None = None, timeout: float = 5) -> Msg:
+    """Send a request as a peer does: an envelope, or the bytes given."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return peer.run(peer.nc.request(subject, data, timeout=timeout, headers=headers))
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[lightlink.Client]:
+    with lightlink.connect(url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def service(url: str, prefix: str) -> Iterator[lightlink.Service]:
+    """A service named like the test's prefix, with ``add``, that the test starts; it is stopped in the end."""
+    made = lightlink.Service(prefix, url, workers=4)
+    made.register("add", add)
+    yield made
+    made.stop(5)
+
+
+class Gate:
+    """A handler that waits: ``begun`` counts who has come in, ``open`` lets them out."""
+
+    def __init__(self) -> None:
+        self.begun: list[Any] = []
+        self._open = threading.Event()
+
+    def __call__(self, n: Any = None) -> Any:
+        self.begun.append(n)
+        assert self._open.wait(30)
+        return n
+
+    def wait(self, number: int) -> None:
+        eventually(lambda: len(self.begun) >= number)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+# The wire -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.interop
+def test_a_peer_that_knows_only_the_wire_format_calls_our_service(
+    service: lightlink.Service, peer: RawPeer, prefix: str
+) -> None:
+    with service:
+        reply = ask(peer, f"$SRV.{prefix}.add", {"id": "any text", "method": "add", "args": {"a": 1, "b": 2}})
+    assert json.loads(reply.data) == {"id": "any text", "success": True, "result": 3}
+    assert reply.headers is None
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    ("method", "body", "code", "status", "words"),
+    [
+        ("foo", {"id": "7", "method": "foo", "args": {}}, "method_not_found", "404", "method not found: foo"),
+        ("add", {"id": "7", "method": "add", "args": {"a": 1}}, "invalid_arguments", "400", "missing argument 'b'"),
+        ("add", {"id": "7", "method": "add", "args": [1, 2]}, "invalid_arguments", "400", "must be an object"),
+        ("add", {"id": "7", "method": "add"}, "invalid_arguments", "400", "missing argument 'a'"),
+        ("add", {"id": "7", "method": "add", "args": None}, "invalid_arguments", "400", "missing argument 'a'"),
+        ("fail", {"id": "7", "method": "fail", "args": {}}, "handler_error", "500", "ZeroDivisionError"),
+        ("add", {"id": "7", "method": "other", "args": {}}, "invalid_request", "400", "the subject says 'add'"),
+        ("add", {"id": "7"}, "invalid_request", "400", "invalid request"),
+        ("add", b'{"id":"7","method":5}', "invalid_request", "400", "invalid request"),
+    ],
+)
+def test_an_error_reply_echoes_the_id_and_carries_code_text_and_headers(
+    method: str, body: Any, code: str, status: str, words: str, service: lightlink.Service, peer: RawPeer, prefix: str
+) -> None:
+    service.register("fail", lambda: 1 // 0)
+    with service:
+        reply = ask(peer, f"$SRV.{prefix}.{method}", body)
+    answer = json.loads(reply.data)
+    assert set(answer) == {"id", "success", "error", "code"}
+    assert (answer["id"], answer["success"], answer["code"]) == ("7", False, code)
+    assert words in answer["error"]
+    assert reply.headers is not None
+    assert set(reply.headers) == {"Nats-Service-Error", "Nats-Service-Error-Code"}
+    assert reply.headers["Nats-Service-Error-Code"] == status
+    assert words in reply.headers["Nats-Service-Error"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"not JSON", b"[]", b"7", b"null", b"\xff\xfe", b'{"method":"add"}', b'{"id":5}']
+)
+def test_a_request_that_is_no_envelope_gets_an_error_reply_is_counted_and_the_service_goes_on(
+    body: bytes, service: lightlink.Service, peer: RawPeer, prefix: str
+) -> None:
+    with service:
+        reply = ask(peer, f"$SRV.{prefix}.add", body)
+        answer = json.loads(reply.data)
+        assert (answer["id"], answer["success"], answer["code"]) == (None, False, "invalid_request")
+        stats = service._calls.methods["add"].stats
+        assert (stats.requests, stats.errors) == (1, 1)
+        assert stats.last_error.startswith("invalid request")
+        request = {"id": "1", "method": "add", "args": {"a": 1, "b": 2}}
+        assert json.loads(ask(peer, f"$SRV.{prefix}.add", request).data)["result"] == 3
+
+
+def test_a_request_without_a_reply_subject_is_run_and_not_answered(
+    service: lightlink.Service, peer: RawPeer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran: queue.SimpleQueue[int] = queue.SimpleQueue()
+    service.register("note", ran.put)
+    with service:
+        for body in (b'{"id":"1","method":"note","args":{"item":5}}', b"not JSON"):
+            peer.run(peer.nc.publish(f"$SRV.{prefix}.note", body))
+        assert ran.get(timeout=5) == 5
+    assert "could not" not in caplog.text
+
+
+def test_instances_share_the_load_in_the_queue_group_q(url: str, client: lightlink.Client, prefix: str) -> None:
+    ran: dict[int, int] = {0: 0, 1: 0}
+
+    def make(instance: int) -> lightlink.Service:
+        made = lightlink.Service(prefix, url)
+
+        @made.rpc
+        def run(n: int) -> int:
+            ran[instance] += 1
+            return n
+
+        return made
+
+    with make(0), make(1):
+        assert [client.call(prefix, "run", {"n": n}) for n in range(100)] == list(range(100))
+    assert sum(ran.values()) == 100
+    assert all(ran.values()), "each got some"
+
+
+# Handlers -------------------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_registered_by_decorator_by_name_and_by_function(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    @service.rpc
+    def plain(a: int) -> int:
+        return a
+
+    @service.rpc("getUser")
+    def get_user(user_id: str) -> dict[str, str]:
+        return {"user_id": user_id}
+
+    service.register("order", lambda order: order)
+    assert (plain(1), get_user("U1")) == (1, {"user_id": "U1"}), "returned unchanged"
+    assert service.has_rpc("plain")
+    assert service.has_rpc("getUser")
+    assert not service.has_rpc("get_user")
+    with service:
+        assert client.call(prefix, "plain", {"a": 1}) == 1
+        assert client.call(prefix, "getUser", {"user_id": "U1"}) == {"user_id": "U1"}
+        assert client.call(prefix, "order", {"order": 7}) == 7
+
+
+def test_arguments_and_results_of_rich_types_come_and_go(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    @service.rpc
+    def double(orders: list[Order]) -> dict[str, Order]:
+        return {order.item: Order(order.item, 2 * order.amount) for order in orders}
+
+    with service:
+        given = {"orders": [Order("tea"), Order("cake", 3)]}
+        assert client.call(prefix, "double", given, returns=dict[str, Order]) == {
+            "tea": Order("tea", 2),
+            "cake": Order("cake", 6),
+        }
+
+
+def test_a_handler_can_ask_for_the_request(service: lightlink.Service, peer: RawPeer, prefix: str) -> None:
+    @service.rpc
+    def about(a: int, request: lightlink.Request) -> dict[str, Any]:
+        assert request.client is service.client
+        assert request.deadline is not None
+        return {
+            "service": request.service,
+            "method": request.method,
+            "trace": request.headers["Trace"],
+            "remaining": request.remaining(),
+        }
+
+    with service:
+        headers = {"Trace": "x-1", "LightLink-Timeout-Ms": "5000"}
+        body = {"id": "1", "method": "about", "args": {"a": 1}}
+        result = json.loads(ask(peer, f"$SRV.{prefix}.about", body, headers).data)["result"]
+    assert 0 < result.pop("remaining") <= 5
+    assert result == {"service": prefix, "method": "about", "trace": "x-1"}
+
+
+def test_a_request_without_a_deadline_has_for_ever(service: lightlink.Service, peer: RawPeer, prefix: str) -> None:
+    @service.rpc
+    def deadline(request: lightlink.Request) -> list[Any]:
+        return [request.deadline, request.remaining() == float("inf")]
+
+    with service:
+        reply = ask(peer, f"$SRV.{prefix}.deadline", {"id": "1", "method": "deadline", "args": {}})
+    assert json.loads(reply.data)["result"] == [None, True]
+
+
+def test_a_handler_may_call_another_service_and_its_own(
+    service: lightlink.Service, client: lightlink.Client, url: str, prefix: str
+) -> None:
+    @service.rpc
+    def outer(n: int, request: lightlink.Request) -> list[int]:
+        other = request.client.call(f"{prefix}_other", "square", {"n": n})
+        own = request.client.call(prefix, "add", {"a": n, "b": 1})
+        return [other, own]
+
+    other = lightlink.Service(f"{prefix}_other", url)
+    other.register("square", lambda n: n * n)
+    with service, other:
+        assert client.call(prefix, "outer", {"n": 5}) == [25, 6]
+
+
+def test_a_handler_that_raises_is_told_by_type_and_text_and_its_traceback_stays_in_the_log(
+    service: lightlink.Service, client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @service.rpc
+    def fail(secret: str) -> None:
+        raise LookupError(f"no such thing: {secret}")
+
+    with service, pytest.raises(HandlerError) as caught:
+        client.call(prefix, "fail", {"secret": "x"})
+    assert caught.value.message == "LookupError: no such thing: x"
+    assert "Traceback" not in str(caught.value)
+    assert f"{prefix}.fail failed" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot be told")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (ValueError("line one\r\nInjected: yes\x00\x07"), "ValueError: line one\r\nInjected: yes\x00\x07"),
+        (ValueError("half a pair: \ud800"), "ValueError: half a pair: ?"),
+        (ValueError("ünï\u2028cödé"), "ValueError: ünï\u2028cödé"),
+        (Untellable(), "Untellable: (RuntimeError in its own text)"),
+        (ValueError("x" * 100_000), "ValueError: " + "x" * 4084 + "..."),
+        (lightlink.CallTimeout("other", "m", 1.0), "CallTimeout: other.m did not answer within 1 s; it may have run"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_a_handler_raises_is_answered_and_the_worker_lives_on(
+    error: BaseException,
+    message: str,
+    url: str,
+    client: lightlink.Client,
+    peer: RawPeer,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL, "lightlink")  # xdist cannot carry half a pair in a captured log
+    service = lightlink.Service(prefix, url, workers=1)
+
+    @service.rpc
+    def fail() -> None:
+        raise error
+
+    service.register("add", add)
+    with service:
+        with pytest.raises(HandlerError) as caught:
+            client.call(prefix, "fail")
+        assert caught.value.message == message
+        headers = ask(peer, f"$SRV.{prefix}.fail", {"id": "1", "method": "fail", "args": {}}).headers
+        assert headers is not None
+        assert set(headers) == {"Nats-Service-Error", "Nats-Service-Error-Code"}, "nothing was injected"
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+
+
+@pytest.mark.parametrize(
+    "result",
+    [object(), {1, object()}, (n for n in [1]), {(1, 2): 3}, "\ud800"],
+    ids=["object", "set", "generator", "key", "text"],
+)
+def test_a_result_that_json_cannot_carry_is_the_handlers_error(
+    result: Any, service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    service.register("odd", lambda: result)
+    with service:
+        with pytest.raises(HandlerError, match="EncodeError: cannot encode the result as JSON"):
+            client.call(prefix, "odd")
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+
+
+def test_a_result_over_the_servers_limit_is_an_error_and_not_a_timeout(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    service.register("large", lambda: "x" * 2_000_000)
+    with service:
+        with pytest.raises(HandlerError, match=r"PayloadTooLarge: the result has 20000\d\d bytes"):
+            client.call(prefix, "large", timeout=20)
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+        assert service.client._connection.session.losses == 0
+
+
+# Overload -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_exceeds_workers_and_waiting_room_is_refused_as_busy_at_once(
+    url: str, client: lightlink.Client, prefix: str
+) -> None:
+    gate = Gate()
+    service = lightlink.Service(prefix, url, workers=2, max_pending=3)
+    service.register("wait", gate)
+    with service:
+        taken = [client.submit(prefix, "wait", {"n": n}, timeout=30) for n in range(5)]
+        gate.wait(2)
+        refused = [client.submit(prefix, "wait", {"n": "too many"}, timeout=30) for _ in range(10)]
+        for future in refused:
+            error = future.exception(5)
+            assert isinstance(error, ServiceBusy)
+            assert error.message == f"{prefix} is busy: 3 requests wait already"
+        gate.open()
+        assert [future.result(5) for future in taken] == list(range(5))
+        assert client.call(prefix, "wait") is None
+    assert "too many" not in gate.begun
+
+
+def test_a_burst_that_idle_workers_can_take_is_not_refused(
+    url: str, peer: RawPeer, client: lightlink.Client, prefix: str
+) -> None:
+    together = threading.Barrier(6)
+    service = lightlink.Service(prefix, url, workers=6, max_pending=1)
+    service.register("meet", lambda: together.wait(10))
+
+    async def burst() -> list[Msg]:
+        import asyncio
+
+        body = b'{"id":"1","method":"meet","args":{}}'
+        return list(await asyncio.gather(*(peer.nc.request(f"$SRV.{prefix}.meet", body, timeout=10) for _ in range(6))))
+
+    with service:
+        for _ in range(5):
+            answers = [json.loads(message.data) for message in peer.run(burst())]
+            assert [answer.get("code") for answer in answers] == [None] * 6
+
+
+def test_a_busy_reply_echoes_the_id_and_is_counted(
+    url: str, client: lightlink.Client, peer: RawPeer, prefix: str
+) -> None:
+    gate = Gate()
+    service = lightlink.Service(prefix, url, workers=1, max_pending=1)
+    service.register("wait", gate)
+    with service:
+        taken = [client.submit(prefix, "wait", timeout=30) for _ in range(2)]
+        gate.wait(1)
+        client.flush()
+        reply = ask(peer, f"$SRV.{prefix}.wait", {"id": "mine", "method": "wait", "args": {}})
+        answer = json.loads(reply.data)
+        assert (answer["id"], answer["code"]) == ("mine", "busy")
+        assert reply.headers is not None
+        assert reply.headers["Nats-Service-Error-Code"] == "429"
+        gate.open()
+        assert [future.result(5) for future in taken] == [None, None]
+        stats = service._calls.methods["wait"].stats
+        assert (stats.requests, stats.errors) == (3, 1)
+
+
+def test_a_request_whose_caller_has_given_up_meanwhile_is_not_run(
+    url: str, client: lightlink.Client, peer: RawPeer, prefix: str
+) -> None:
+    gate = Gate()
+    service = lightlink.Service(prefix, url, workers=1)
+    service.register("wait", gate)
+    with service:
+        first = client.submit(prefix, "wait", {"n": "first"}, timeout=30)
+        gate.wait(1)
+        answer: list[Any] = []
+
+        async def ask_briefly() -> None:
+            body = b'{"id":"7","method":"wait","args":{"n":"overdue"}}'
+            headers = {"LightLink-Timeout-Ms": "1"}
+            answer.append(await peer.nc.request(f"$SRV.{prefix}.wait", body, timeout=20, headers=headers))
+
+        thread = threading.Thread(target=lambda: peer.run(ask_briefly(), timeout=30))
+        thread.start()
+        eventually(lambda: service._calls._held == 2)
+        with pytest.raises(CallTimeout):
+            client.call(prefix, "wait", {"n": "overdue too"}, timeout=0.02)
+        gate.open()
+        assert first.result(5) == "first"
+        thread.join(20)
+        assert client.call(prefix, "wait", {"n": "last"}) == "last"
+    reply = json.loads(answer[0].data)
+    assert (reply["id"], reply["code"]) == ("7", "deadline_exceeded")
+    assert answer[0].headers["Nats-Service-Error-Code"] == "504"
+    assert "was not run" in reply["error"]
+    assert gate.begun == ["first", "last"]
+
+
+def test_a_deadline_answer_is_its_error(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    async def serve(message: Msg) -> None:
+        body = {"id": json.loads(message.data)["id"], "success": False, "error": "late", "code": "deadline_exceeded"}
+        await peer.nc.publish(message.reply, json.dumps(body).encode())
+
+    peer.run(peer.nc.subscribe(f"$SRV.{prefix}.*", cb=serve))
+    peer.run(peer.nc.flush())
+    with pytest.raises(DeadlineExceeded):
+        client.call(prefix, "m")
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+def test_each_event_goes_to_one_instance_of_the_service(url: str, client: lightlink.Client, prefix: str) -> None:
+    handled: list[tuple[int, Any]] = []
+
+    def make(instance: int) -> lightlink.Service:
+        made = lightlink.Service(prefix, url)
+
+        @made.on(f"{prefix}.event")
+        def on_event(data: Any) -> None:
+            handled.append((instance, data))
+
+        return made
+
+    with make(0), make(1):
+        for n in range(100):
+            client.publish(f"{prefix}.event", n)
+        eventually(lambda: len(handled) == 100)
+    assert sorted(n for _, n in handled) == list(range(100))
+    assert {instance for instance, _ in handled} == {0, 1}
+
+
+def test_an_empty_queue_group_gives_every_instance_every_event(url: str, client: lightlink.Client, prefix: str) -> None:
+    handled: list[Any] = []
+    instances = [lightlink.Service(prefix, url), lightlink.Service(prefix, url)]
+    for instance in instances:
+        instance.on(f"{prefix}.event", queue="")(handled.append)
+    with instances[0], instances[1]:
+        client.publish(f"{prefix}.event", 1)
+        eventually(lambda: handled == [1, 1])
+
+
+def test_event_handlers_of_a_service_take_the_same_forms_as_others(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    handled: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    @service.on(f"{prefix}.message")
+    def on_message(message: lightlink.Message) -> None:
+        handled.put((message.subject, message.data))
+
+    @service.on(f"{prefix}.order")
+    def on_order(order: Order) -> None:
+        handled.put(order)
+
+    @service.on(f"{prefix}.raw", raw=True)
+    def on_raw(data: bytes) -> None:
+        handled.put(data)
+
+    with service:
+        for subject, data, expected in (
+            ("message", 1, (f"{prefix}.message", 1)),
+            ("order", {"item": "tea"}, Order("tea")),
+            ("raw", b"\xff", b"\xff"),
+        ):
+            client.publish(f"{prefix}.{subject}", data)
+            assert handled.get(timeout=5) == expected
+
+
+# Registering ----------------------------------------------------------------------------------------------------------
+
+
+def two(a: Any, b: Any) -> None:
+    pass
+
+
+async def coroutine(data: Any) -> None:
+    pass
+
+
+def test_a_name_can_be_registered_but_once(service: lightlink.Service, prefix: str) -> None:
+    with pytest.raises(InvalidOption, match=f"registered already with service '{prefix}'"):
+        service.register("add", lambda: None)
+    with pytest.raises(InvalidOption, match="registered already"):
+        service.rpc(add)
+    handler = functools.partial(two, 1)
+    service.on("events.a")(handler)
+    service.on("events.b")(handler)
+    with pytest.raises(InvalidOption, match=r"registered already for 'events\.a'"):
+        service.on("events.a")(handler)
+
+
+def test_nothing_can_be_registered_after_the_start(service: lightlink.Service, prefix: str) -> None:
+    with service:
+        for register in (
+            lambda: service.register("late", add),
+            lambda: service.rpc("late")(add),
+            lambda: service.on("late")(print),
+        ):
+            with pytest.raises(NotReady, match=f"service '{prefix}' is running"):
+                register()
+    with pytest.raises(NotReady, match="stopped"):
+        service.register("late", add)
+
+
+@pytest.mark.parametrize(
+    ("register", "error"),
+    [
+        (lambda s: s.register("x", 42), "not callable"),
+        (lambda s: s.register("x", coroutine), "coroutine function"),
+        (lambda s: s.register("x", lambda *numbers: None), r"\*numbers cannot be bound"),
+        (lambda s: s.rpc(coroutine), "coroutine function"),
+        (lambda s: s.rpc()(functools.partial(two, 1)), "give the method a name"),
+        (lambda s: s.on("a")(coroutine), "coroutine function"),
+        (lambda s: s.on("a")(two), "must take one argument"),
+        (lambda s: s.on("a")(42), "not callable"),
+        (lambda s: s.on(two), "name the subject"),
+    ],
+    ids=["42", "coroutine", "star", "rpc-coroutine", "nameless", "on-coroutine", "on-two", "on-42", "on-bare"],
+)
+def test_a_handler_that_cannot_be_is_refused_when_it_is_registered(
+    register: Callable[[lightlink.Service], Any], error: str, service: lightlink.Service
+) -> None:
+    with pytest.raises(InvalidOption, match=error):
+        register(service)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "*", "<lambda>", 5])
+def test_a_method_or_service_with_a_name_that_nats_would_refuse_is_refused(
+    name: Any, service: lightlink.Service
+) -> None:
+    with pytest.raises(InvalidName):
+        service.register(name, add)
+    with pytest.raises(InvalidName):
+        lightlink.Service(name)
+
+
+def test_a_lambda_needs_a_name(service: lightlink.Service) -> None:
+    with pytest.raises(InvalidName, match="<lambda>"):
+        service.rpc(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"version": "1"}, {"version": 1}, {"workers": 0}, {"workers": 1.5}, {"max_pending": 0}, {"max_pending": True}],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(settings))):
+        lightlink.Service("math", **settings)
+
+
+@pytest.mark.parametrize("name", ["PING", "INFO", "STATS"])
+def test_the_names_of_service_discovery_are_refused(name: str) -> None:
+    with pytest.raises(InvalidName, match="service discovery"):
+        lightlink.Service(name)
+
+
+# Lifetime -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_service_starts_once_and_not_again(service: lightlink.Service, prefix: str) -> None:
+    with pytest.raises(NotReady, match="has no client"):
+        _ = service.client
+    assert service.start() is service
+    with pytest.raises(NotReady, match="is running already"):
+        service.start()
+    service.stop()
+    service.stop()
+    with pytest.raises(ClosedError, match=f"service '{prefix}' is closed"):
+        service.start()
+    assert repr(service) == f"<Service '{prefix}' 0.0.0 stopped, 1 methods>"
+
+
+def test_a_service_that_cannot_connect_says_so_and_may_try_again(url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, "nats://127.0.0.1:1", connect_timeout=0.5)
+    with pytest.raises(lightlink.ConnectError):
+        service.start()
+    service._target = url
+    with service:
+        assert service.client.status is lightlink.Status.CONNECTED
+
+
+def test_a_service_that_may_not_subscribe_says_so_and_leaves_nothing_behind(
+    fresh_server: StartServer, prefix: str
+) -> None:
+    config = 'authorization { users = [{user: a, password: a, permissions: {subscribe: {deny: "$SRV.>"}}}] }'
+    service = lightlink.Service(prefix, fresh_server(config=config).url, user="a", password="a")
+    service.register("add", add)
+    with pytest.raises(lightlink.PermissionDenied, match="subscribe"):
+        service.start()
+    eventually(lambda: not [thread for thread in threading.enumerate() if prefix in thread.name])
+
+
+def test_stopping_answers_what_was_taken_and_takes_no_more(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    gate = Gate()
+    service.register("wait", gate)
+    service.start()
+    taken = [client.submit(prefix, "wait", {"n": n}, timeout=30) for n in range(10)]
+    gate.wait(4)
+    eventually(lambda: service._calls._held == 10)
+    stopping = threading.Thread(target=service.stop, args=(20,))
+    stopping.start()
+    _until_it_takes_no_more(client, prefix)
+    gate.open()
+    assert sorted(future.result(10) for future in taken) == list(range(10))
+    stopping.join(20)
+    assert not stopping.is_alive()
+
+
+def test_stopping_is_bounded_by_its_timeout(
+    service: lightlink.Service, client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    service.register("wait", gate)
+    service.start()
+    future = client.submit(prefix, "wait", timeout=30)
+    gate.wait(1)
+    service.stop(timeout=0.1)
+    assert f"service {prefix} stops with requests unanswered" in caplog.text
+    assert f"lightlink-{prefix}-worker" in caplog.text
+    gate.open()
+    future.cancel()
+
+
+def test_one_that_comes_while_another_stops_the_service_waits_for_the_end_too(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    gate = Gate()
+    service.register("wait", gate)
+    service.start()
+    future = client.submit(prefix, "wait", timeout=30)
+    gate.wait(1)
+    stopping = [threading.Thread(target=service.stop, args=(20,)) for _ in range(3)]
+    for thread in stopping:
+        thread.start()
+    _until_it_takes_no_more(client, prefix)
+    assert all(thread.is_alive() for thread in stopping)
+    gate.open()
+    for thread in stopping:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert future.result(5) is None
+
+
+def test_a_handler_may_stop_its_own_service_and_is_answered(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    @service.rpc
+    def shutdown() -> str:
+        service.stop(30)
+        return "bye"
+
+    service.start()
+    assert client.call(prefix, "shutdown", timeout=20) == "bye"
+    service.stop(20)
+    assert service.client.status is lightlink.Status.CLOSED
+
+
+def test_an_event_handler_may_stop_its_own_service(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    service.on(f"{prefix}.stop")(lambda data: service.stop(30))
+    service.start()
+    client.publish(f"{prefix}.stop", 1)
+    eventually(lambda: service.client.status is lightlink.Status.CLOSED)
+
+
+def test_a_stopped_service_leaves_no_thread_behind(url: str, client: lightlink.Client, prefix: str) -> None:
+    service = lightlink.Service(prefix, url)
+    service.register("add", add)
+    service.on(f"{prefix}.event")(lambda data: None)
+    with service:
+        client.call(prefix, "add", {"a": 1, "b": 2})
+        assert [thread for thread in threading.enumerate() if prefix in thread.name]
+    eventually(lambda: not [thread for thread in threading.enumerate() if prefix in thread.name])
+
+
+def test_a_service_can_share_a_client_and_leaves_it_open(client: lightlink.Client, url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, client)
+    service.register("add", add)
+    with service, lightlink.connect(url) as other:
+        assert service.client is client
+        assert other.call(prefix, "add", {"a": 1, "b": 2}) == 3
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+    assert client.status is lightlink.Status.CONNECTED
+    with pytest.raises(ServiceUnavailable):
+        client.call(prefix, "add", {"a": 1, "b": 2})
+    with pytest.raises(InvalidOption, match="timeout"):
+        lightlink.Service(prefix, client, timeout=5.0)
+
+
+def test_a_service_goes_on_after_an_outage(proxy: Any, client: lightlink.Client, prefix: str) -> None:
+    line = proxy()
+    service = lightlink.Service(prefix, line.url, reconnect_wait=0.01)
+    service.register("add", add)
+    with service:
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+        line.cut()
+        eventually(lambda: service.client._connection.session.losses)
+        assert service.client.wait_connected(10)
+        service.client.flush()
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+
+
+def test_a_rolling_restart_of_two_instances_fails_no_call(url: str, client: lightlink.Client, prefix: str) -> None:
+    def make() -> lightlink.Service:
+        made = lightlink.Service(prefix, url)
+        made.register("add", add)
+        return made.start()
+
+    failed: list[Exception] = []
+    done = threading.Event()
+    calls = [0]
+
+    def work() -> None:
+        while not done.is_set():
+            try:
+                assert client.call(prefix, "add", {"a": 1, "b": 2}, timeout=10) == 3
+                calls[0] += 1
+            except Exception as exc:
+                failed.append(exc)
+
+    running = [make(), make()]
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        before = calls[0]
+        eventually(lambda before=before: calls[0] > before + 20)
+        running.append(make())
+        running.pop(0).stop()
+    done.set()
+    for thread in threads:
+        thread.join(20)
+    for service in running:
+        service.stop()
+    assert failed == []
+
+
+RUN = """
+import sys, logging
+import lightlink
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+service = lightlink.Service(sys.argv[2], sys.argv[1])
+held = []
+@service.rpc
+def wait():
+    import time
+    print("taken", flush=True)
+    while not held:
+        time.sleep(0.01)
+    return "answered"
+@service.rpc
+def release():
+    held.append(1)
+@service.rpc
+def add(a: int, b: int) -> int:
+    return a + b
+print("ready", flush=True)
+service.run(stop_timeout=20)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_run_serves_until_a_signal_and_answers_what_it_holds(
+    sign: signal.Signals, python: StartPython, client: lightlink.Client, url: str, prefix: str
+) -> None:
+    process = python(RUN, url, prefix)
+    process.wait_line("ready")
+    _until_it_serves(client, prefix)
+    held = client.submit(prefix, "wait", timeout=30)
+    process.wait_line("taken")
+    releasing = client.submit(prefix, "release", timeout=30)
+    releasing.result(10)
+    process.signal(sign)
+    assert held.result(20) == "answered"
+    result = process.wait()
+    assert result.returncode == 0
+    assert result.stdout.endswith("ended\n")
+    assert f"{sign.name} received; stopping" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_second_signal_ends_a_run_that_drains(
+    python: StartPython, client: lightlink.Client, url: str, prefix: str
+) -> None:
+    process = python(RUN, url, prefix)
+    process.wait_line("ready")
+    _until_it_serves(client, prefix)
+    client.submit(prefix, "wait", timeout=30)
+    process.wait_line("taken")
+    process.signal(signal.SIGTERM)
+    _until_it_takes_no_more(client, prefix)
+    process.signal(signal.SIGTERM)
+    assert process.wait().returncode == -signal.SIGTERM
+
+
+def test_run_ends_when_another_thread_or_a_handler_stops_the_service(
+    python: StartPython, client: lightlink.Client, url: str, prefix: str
+) -> None:
+    code = RUN.replace("held.append(1)", "service.stop(); return 'stopping'")
+    process = python(code, url, prefix)
+    process.wait_line("ready")
+    _until_it_serves(client, prefix)
+    assert client.call(prefix, "release", timeout=20) == "stopping"
+    result = process.wait()
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "ended")
+
+
+def test_run_works_in_a_thread_of_ones_own(service: lightlink.Service, client: lightlink.Client, prefix: str) -> None:
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    _until_it_serves(client, prefix)
+    service.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def _until_it_serves(client: lightlink.Client, name: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            client.call(name, "add", {"a": 1, "b": 2})
+        except ServiceUnavailable:
+            assert time.monotonic() < deadline
+        else:
+            return
+
+
+def _until_it_takes_no_more(client: lightlink.Client, name: str) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            client.call(name, "add", {"a": 1, "b": 2}, timeout=0.05)
+        except ServiceUnavailable:
+            return
+        except CallTimeout:
+            pass  # every worker has something else to do
+    raise AssertionError("it still takes calls")
+
+
+def test_starting_and_stopping_are_told_in_the_log(
+    service: lightlink.Service, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "lightlink"), service:
+        pass
+    assert f"service {prefix} is running (instance {service.instance})" in caplog.text
+    assert f"service {prefix} has stopped" in caplog.text
