@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import importlib
+import logging
 import os
 import sys
 import threading
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lightlink.runtime.connection import Connection
 
 T = TypeVar("T")
+_log = logging.getLogger("lightlink")
 
 # How long the interpreter's exit may take to deliver what was published: by all connections together, and by one.
 _EXIT_SECONDS = 0.5
@@ -35,6 +38,8 @@ _copied_thread = 0
 def watch(connection: Connection) -> None:
     """Have a connection told of forks and of the interpreter's exit."""
     _live.add(connection)
+    if "uwsgi" in sys.modules:
+        _listen_to_uwsgi()
 
 
 def unwatch(connection: Connection) -> None:
@@ -80,6 +85,19 @@ def _end_copy(error: BaseException | None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _listen_to_uwsgi() -> None:
+    """Have uWSGI say when it has forked: it does so without a word to Python, unless it is told otherwise."""
+    chain: list[Callable[[], object]]
+    try:
+        chain = importlib.import_module("uwsgidecorators").postfork_chain
+    except Exception as exc:
+        # Without uWSGI's master process, which that module insists on, there are no workers to fork.
+        _log.debug("lightlink: uWSGI will not tell of forks: %r", exc)
+        return
+    if _after_fork_in_child not in chain:
+        chain.append(_after_fork_in_child)
 
 
 def _after_fork_in_child() -> None:
