@@ -55,7 +55,8 @@ def _callable_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> No
 
 def _optional_path(value: str | os.PathLike[str] | None) -> Path | None:
     try:
-        return None if value is None else Path(value).expanduser()
+        # The files are read again later, when the program may have gone to another folder.
+        return None if value is None else Path(value).expanduser().absolute()
     except (TypeError, RuntimeError) as exc:  # not a path, or one in the home of nobody
         raise InvalidOption("file", f"is not a path: {exc}", value) from exc
 

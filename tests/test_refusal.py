@@ -53,19 +53,19 @@ def test_what_may_heal_by_itself_is_no_refusal(error: Exception) -> None:
     assert not is_refusal(error)
 
 
-CERT = lightlink.TLS(cert="web.pem", key="web.key")
+CERT = lightlink.TLS(cert="/web.pem", key="/web.key")
 
 
 @pytest.mark.parametrize(
     ("name", "tls", "words"),
     [
         ("SSLV3_ALERT_HANDSHAKE_FAILURE", None, "the server wants a certificate of ours, and there is none"),
-        ("SSLV3_ALERT_BAD_CERTIFICATE", CERT, "the server refused our certificate web.pem: bad certificate"),
-        ("SSLV3_ALERT_CERTIFICATE_REVOKED", CERT, "the server refused our certificate web.pem: certificate revoked"),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", CERT, "the server refused our certificate /web.pem: bad certificate"),
+        ("SSLV3_ALERT_CERTIFICATE_REVOKED", CERT, "the server refused our certificate /web.pem: certificate revoked"),
         (
             "SSL/TLS_ALERT_CERTIFICATE_EXPIRED",
             CERT,
-            "web.pem: it has expired, or is not valid yet, by the server's clock",
+            "/web.pem: it has expired, or is not valid yet, by the server's clock",
         ),
         ("TLSV1_ALERT_INTERNAL_ERROR", CERT, "the server ended the TLS handshake: internal error"),
         ("UNSUPPORTED_PROTOCOL", None, "the TLS handshake failed: UNSUPPORTED_PROTOCOL"),

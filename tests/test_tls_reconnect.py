@@ -301,6 +301,27 @@ def test_renewed_files_count_at_the_next_reconnect(
     assert errors.empty()
 
 
+def test_files_named_from_the_current_folder_are_found_again_from_another(
+    fresh_server: StartServer,
+    folder: Path,
+    tmp_path: Path,
+    authority: CertificateAuthority,
+    connect: Callable[..., lightlink.Client],
+    errors: queue.SimpleQueue[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = fresh_server(tls=folder)
+    monkeypatch.chdir(folder)
+    client = connect(server, tls=lightlink.TLS(ca="ca.pem", cert="web.pem", key="web.key"))
+    monkeypatch.chdir(tmp_path)
+    server.stop()
+    exchange(authority)
+    server.start()
+    assert client.wait_connected(20)
+    client.flush(20)
+    assert errors.empty()
+
+
 def test_files_that_are_renewed_while_the_server_refuses_the_old_ones_heal_it(
     fresh_server: StartServer,
     folder: Path,
