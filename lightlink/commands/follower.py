@@ -138,38 +138,37 @@ class Follower:
                 promise.hear(*last)
 
     def _on_status(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._hear(self._wake, subject, data, headers)
+
+    def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._hear(self._note_progress, subject, data, headers)
+
+    def _hear(self, take: Callable[..., None], subject: bytes, data: bytes, headers: bytes | None) -> None:
         promise = self._open.get(subject.rpartition(b".")[2].decode())
         if promise is None:
             return
+        if schema.ids_of(subject.decode()) != (promise.client_id, promise.command_id):
+            return  # an agent may write under its own client id only, but there any command id it likes
         if len(data) < _SMALL:
-            self._wake(promise, subject.decode(), data, headers)
+            take(promise, data, headers)
         else:
             # Decoding it would hold up everything else on the loop's thread.
-            self._store.connection.session.notifier.post(self._wake, promise, subject.decode(), data, headers)
+            self._store.connection.session.notifier.post(take, promise, data, headers)
 
-    def _wake(self, promise: CommandPromise, subject: str, data: bytes, headers: bytes | None) -> None:
-        if schema.ids_of(subject) != (promise.client_id, promise.command_id):
-            return  # an agent may write under its own client id only, but there any command id it likes
+    def _wake(self, promise: CommandPromise, data: bytes, headers: bytes | None) -> None:
         # The server says which stored message it republishes.
         revision = int(codec.decode_headers(headers).get("Nats-Sequence", "0"))
         try:
-            promise.hear(read_status(data, subject), revision)
+            promise.hear(read_status(data, promise.command_id), revision)
         except DecodeError as exc:
             self._store.connection.session.report(exc)
             self._to_check = True
 
-    def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
-        promise = self._open.get(subject.rpartition(b".")[2].decode())
-        if promise is not None:
-            self._store.connection.session.notifier.post(self._note_progress, promise, subject.decode(), data)
-
-    def _note_progress(self, promise: CommandPromise, subject: str, data: bytes) -> None:
-        if schema.ids_of(subject) != (promise.client_id, promise.command_id):
-            return
+    def _note_progress(self, promise: CommandPromise, data: bytes, _headers: bytes | None) -> None:
         try:
-            promise.hear_progress(codec.decode(data, subject, Progress))
+            promise.hear_progress(codec.decode(data, promise.command_id, Progress))
         except DecodeError as exc:
-            self._store.connection.report(exc)
+            self._store.connection.session.report(exc)
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CONNECTED:
