@@ -15,6 +15,7 @@ import attrs
 from lightlink import codec
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
 from lightlink.runtime import process
+from lightlink.runtime.patched import refuse_patched_threads
 from lightlink.runtime.replies import CallbackWaiter, Waiter
 from lightlink.runtime.session import Session, Status
 from lightlink.runtime.tls import with_inbox_prefix
@@ -301,6 +302,7 @@ class Connection:
             if self._closed:
                 raise ClosedError("the client")
             if self._session is None:
+                refuse_patched_threads()
                 session = Session(self.options, self._tell_status, self.report)
                 session.start()
                 self._session = session
