@@ -80,6 +80,7 @@ class Discovery:
             "last_error": stats.last_error,
             "processing_time": total,
             "average_processing_time": total // stats.requests if stats.requests else 0,
+            "data": None,  # optional, but nats-py cannot read an answer without it
         }
 
     @staticmethod
