@@ -21,6 +21,7 @@ class Client:
     def __init__(self) -> None:
         self.seen: Seen = []
         self.on_ping: Any = None
+        self.reads = False
 
     async def _process_msg(self, *message: Any) -> None:
         self.seen.append(message)
@@ -57,7 +58,7 @@ def wire_parser() -> tuple[WireParser, Client]:
             client.seen.append(message)
         return bool(message[0] % 2)
 
-    return WireParser(client, deliver), client
+    return WireParser(client, deliver, lambda: client.seen.append(("END",)) if client.reads else None), client
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
@@ -78,8 +79,9 @@ def messages(draw: Any) -> bytes:
     if block is None:
         line = [b"MSG", subject, sid, *reply, b"%d" % len(body)]
         return draw(spaces).join(line) + b"\r\n" + body + b"\r\n"
-    line = [b"HMSG", subject, sid, *reply, b"%d" % max(len(block), 1), b"%d" % (max(len(block), 1) + len(body))]
-    return draw(spaces).join(line) + b"\r\n" + (block or b"\n") + body + b"\r\n"
+    block = b"NATS/1.0" + block  # a block that began with a digit would be taken for a size by nats-py
+    line = [b"HMSG", subject, sid, *reply, b"%d" % len(block), b"%d" % (len(block) + len(body))]
+    return draw(spaces).join(line) + b"\r\n" + block + body + b"\r\n"
 
 
 others = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'no such thing'\r\n", b'INFO {"port":4222}\r\n'])
@@ -124,6 +126,14 @@ def test_what_follows_in_the_bytes_of_a_connection_that_has_ended_is_dropped() -
     client.on_ping = parser.reset
     feed(parser, b"PING\r\nMSG a 1 2\r\nno\r\n")
     assert client.seen == [("PING",)]
+
+
+def test_the_end_of_each_read_is_told_also_when_it_cannot_be_understood() -> None:
+    parser, client = wire_parser()
+    client.reads = True
+    with pytest.raises(ProtocolError):
+        feed(parser, b"MSG a 1 2\r\nok\r\nMSG b 1 2\r\nok\r\nMSG c", b" 1 2\r\nok\r\n", b"NONSENSE\r\n")
+    assert [what[-2] if len(what) > 1 else "end" for what in client.seen] == [b"ok", b"ok", "end", b"ok", "end", "end"]
 
 
 def test_a_large_message_in_many_pieces_arrives_whole() -> None:

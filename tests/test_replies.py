@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import threading
 import time
@@ -8,7 +9,7 @@ import weakref
 import pytest
 
 from lightlink.errors import ClosedError, PermissionDenied
-from lightlink.runtime.replies import CallbackWaiter, ReplyMap, Waiter
+from lightlink.runtime.replies import CallbackWaiter, ReplyMap, TurnWaiter, Waiter
 
 
 def make_waiter(token: bytes = b"token", timeout: float = 30.0, subject: bytes = b"subject") -> Waiter:
@@ -165,3 +166,85 @@ def test_a_callback_waiter_settles_once_and_lets_go_of_its_function() -> None:
         assert alive() is None, "a cycle would keep the payload of each answered request"
     finally:
         gc.enable()
+
+
+def answer_in_one_read(replies: ReplyMap, *waiters: Waiter) -> None:
+    for waiter in waiters:
+        replies.deliver(replies.prefix + waiter.token, b"", b"for " + waiter.token, None)
+    replies.end_read()
+
+
+def waiting_for(replies: ReplyMap, *waiters: Waiter) -> concurrent.futures.ThreadPoolExecutor:
+    for waiter in waiters:
+        replies.add(waiter)
+    return concurrent.futures.ThreadPoolExecutor(max(len(waiters), 1))
+
+
+def turn_waiter(token: bytes, timeout: float = 30.0) -> TurnWaiter:
+    return TurnWaiter(token, b"subject", b"{}", time.monotonic() + timeout, None)
+
+
+def test_of_the_callers_answered_in_one_read_each_wakes_the_next() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    waiters = [turn_waiter(b"%d" % n) for n in range(20)]
+    with waiting_for(replies, *waiters) as threads:
+        going_on = [threads.submit(replies.wait, waiter) for waiter in waiters]
+        answer_in_one_read(replies, *waiters)
+        assert all(future.result(5) for future in going_on)
+    assert [waiter.data for waiter in waiters] == [b"for %d" % n for n in range(20)]
+
+
+def test_callers_that_do_not_come_for_their_turn_hold_nobody_up_for_long() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    waiters = [turn_waiter(b"%d" % n) for n in range(9)]
+    held_up, others = waiters[:4], waiters[4:]
+    with waiting_for(replies, *waiters) as threads:
+        going_on = [threads.submit(replies.wait, waiter) for waiter in others]
+        answer_in_one_read(replies, *waiters)
+        assert all(future.result(5) for future in going_on)
+    assert all(replies.wait(waiter) for waiter in held_up)
+
+
+def test_each_read_lets_at_least_one_caller_go_on() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    waiters = [turn_waiter(b"%d" % n) for n in range(9)]
+    for waiter in waiters:
+        replies.add(waiter)
+    answer_in_one_read(replies, *waiters)
+    asleep = [waiter for waiter in waiters if not waiter.wait(0)]
+    assert asleep
+    for waiter in asleep:
+        replies.end_read()
+        assert waiter.wait(0)
+
+
+def test_a_caller_that_gave_up_before_its_turn_passes_it_on() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    waiters = [turn_waiter(b"%d" % n) for n in range(9)]
+    for waiter in waiters:
+        replies.add(waiter)
+    answer_in_one_read(replies, *waiters)
+    awake, *asleep = [waiter for waiter in waiters if waiter is waiters[0] or not waiter.wait(0)]
+    for gave_up in asleep[:-1]:
+        assert not replies.withdraw(gave_up)
+    assert replies.wait(awake)
+    assert asleep[-1].wait(0)
+
+
+def test_a_reply_that_is_put_down_at_the_deadline_counts() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    others, late = [turn_waiter(b"%d" % n) for n in range(9)], turn_waiter(b"late", timeout=0.01)
+    for waiter in (*others, late):
+        replies.add(waiter)
+        replies.deliver(replies.prefix + waiter.token, b"", b"just in time", None)
+    assert replies.wait(late)
+    assert late.data == b"just in time"
+
+
+def test_one_that_waits_for_several_replies_does_not_hold_a_turn() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    several, alone = [make_waiter(b"%d" % n) for n in range(9)], turn_waiter(b"alone")
+    for waiter in (*several, alone):
+        replies.add(waiter)
+        replies.deliver(replies.prefix + waiter.token, b"", b"", None)
+    assert alone.wait(0)

@@ -16,7 +16,7 @@ from lightlink import codec
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
 from lightlink.runtime import process
 from lightlink.runtime.patched import refuse_patched_threads
-from lightlink.runtime.replies import CallbackWaiter, Waiter
+from lightlink.runtime.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.runtime.session import Session, Status
 from lightlink.runtime.tls import with_inbox_prefix
 from lightlink.runtime.wire import publish_frame
@@ -123,16 +123,10 @@ class Connection:
         session = self._session or self._open_session()
         session.loop.refuse_own_thread()
         deadline = time.monotonic() + timeout
-        waiter = Waiter(token or codec.new_id().encode(), subject, payload, deadline, make_headers)
+        waiter = TurnWaiter(token or codec.new_id().encode(), subject, payload, deadline, make_headers)
         self._send(session, waiter, timeout)
-        try:
-            if not waiter.wait():
-                if session.replies.withdraw(waiter):
-                    raise NoReply(subject.decode(), timeout, waiter.sent)
-                waiter.wait_settled()
-        except BaseException:
-            session.replies.withdraw(waiter)
-            raise
+        if not session.replies.wait(waiter):
+            raise NoReply(subject.decode(), timeout, waiter.sent)
         if waiter.error is not None:
             raise waiter.error
         return waiter
@@ -191,11 +185,8 @@ class Connection:
                 self._send(session, waiter, timeout)
                 waiters.append(waiter)
             for waiter in waiters:
-                if not waiter.wait():
-                    if session.replies.withdraw(waiter):
-                        waiter.error = NoReply(waiter.subject.decode(), timeout, waiter.sent)
-                    else:
-                        waiter.wait_settled()
+                if not session.replies.wait(waiter):
+                    waiter.error = NoReply(waiter.subject.decode(), timeout, waiter.sent)
         except BaseException:
             for waiter in waiters:
                 session.replies.withdraw(waiter)

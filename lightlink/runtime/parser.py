@@ -20,11 +20,13 @@ _WITH_HEADERS = b"H"[0]  # HMSG <subject> <sid> [reply] <size of the headers> <s
 class WireParser(Parser):
     """nats-py's parser, except that a message costs neither regular expressions nor a copy of all that follows it.
 
-    ``deliver`` is given each message; one that it does not take goes to ``nc._process_msg``, as with nats-py.
+    ``deliver`` is given each message; one that it does not take goes to ``nc._process_msg``, as with nats-py. After
+    the messages of each read ``end_read`` is called.
     """
 
-    def __init__(self, nc: Any, deliver: Deliver) -> None:
+    def __init__(self, nc: Any, deliver: Deliver, end_read: Callable[[], object]) -> None:
         self._deliver = deliver
+        self._end_read = end_read
         # A message whose end has not come, in pieces; how much of it is there, and how much is worth another look.
         self._held: list[bytes] = []
         self._length = 0
@@ -42,6 +44,12 @@ class WireParser(Parser):
         """Act on what the server sent; raises ProtocolError."""
         if self._held:
             data = self._resume(data)
+        try:
+            await self._parse(data)
+        finally:
+            self._end_read()
+
+    async def _parse(self, data: bytes) -> None:
         resets = self._resets
         at, end = 0, len(data)
         while at < end:

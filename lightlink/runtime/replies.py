@@ -9,12 +9,20 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from lightlink.runtime.wire import publish_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# How many callers the loop wakes after a read; each of them wakes another.
+_TURNS_AT_ONCE = 2
+_LEAST_SECONDS = 0.001
+# When a caller that waits looks for the first time whether its turn was forgotten, and how much later each next time.
+_FIRST_LOOK_SECONDS = 0.05
+_LATER_LOOKS = 4
 
 
 class Waiter:
@@ -23,6 +31,9 @@ class Waiter:
     ``deadline`` is an instant of `time.monotonic`. After the wait exactly one of ``data`` and ``error`` is set;
     ``sent`` tells whether the request has left for the server.
     """
+
+    # Whether whoever waits for it waits for nothing else, and can be trusted to `ReplyMap.wait`.
+    in_turn = False
 
     __slots__ = (
         "__weakref__",
@@ -72,17 +83,21 @@ class Waiter:
         headers = self.make_headers(remaining) if self.make_headers is not None else None
         return publish_frame(self.subject, inbox + self.token, self.payload, headers)
 
-    def wait(self) -> bool:
-        """Wait until the reply is there or the deadline has passed; tell whether it is there."""
-        return self._lock.acquire(timeout=max(0.0, min(self.deadline - time.monotonic(), threading.TIMEOUT_MAX)))
-
-    def wait_settled(self) -> None:
-        """Wait for a reply that the loop has taken out for this waiter and is just putting down."""
-        self._lock.acquire()
+    def wait(self, seconds: float = threading.TIMEOUT_MAX) -> bool:
+        """Wait until the reply is there, the deadline has passed or ``seconds`` are over; tell whether it is there."""
+        return self._lock.acquire(timeout=max(_LEAST_SECONDS, min(self.deadline - time.monotonic(), seconds)))
 
     def settle(self) -> None:
         """Let the caller go on; called once, by whoever took the waiter out of the map."""
         self._lock.release()
+
+
+class TurnWaiter(Waiter):
+    """A request whose caller is woken when its turn comes; wait for it with `ReplyMap.wait`."""
+
+    in_turn = True
+
+    __slots__ = ()
 
 
 class CallbackWaiter(Waiter):
@@ -117,13 +132,19 @@ class CallbackWaiter(Waiter):
 
 
 class ReplyMap:
-    """The requests that wait for a reply, by token. ``prefix`` is the inbox subject up to the token."""
+    """The requests that wait for a reply, by token. ``prefix`` is the inbox subject up to the token.
+
+    Of the callers whose replies came in one read, the loop wakes a few and each wakes another as it goes on: woken
+    all at once, they would only wait again, for the interpreter's lock.
+    """
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
         self.strays = 0
         self._skip = len(prefix)
         self._waiters: dict[bytes, Waiter] = {}
+        self._ready: deque[Waiter] = deque()  # their reply is there, their turn is to come
+        self._turns = _TURNS_AT_ONCE
 
     def add(self, waiter: Waiter) -> None:
         """Expect a reply for a waiter."""
@@ -142,7 +163,47 @@ class ReplyMap:
             return
         waiter.data = data
         waiter.headers = headers
-        waiter.settle()
+        if not waiter.in_turn:
+            waiter.settle()
+        elif self._turns:
+            self._turns -= 1
+            waiter.settle()
+        else:
+            self._ready.append(waiter)
+
+    def end_read(self) -> None:
+        """Let one more go on: what was read is delivered. On the loop's thread."""
+        self._turns = _TURNS_AT_ONCE
+        if self._ready:
+            self._wake_next()
+
+    def wait(self, waiter: Waiter) -> bool:
+        """Wait for a reply; False at the deadline, and then it is not expected any more."""
+        try:
+            pause = _FIRST_LOOK_SECONDS
+            while not waiter.wait(pause):
+                if waiter.deadline <= time.monotonic() and self.withdraw(waiter):
+                    return False
+                # The reply may be there, and who has the turn held up, say by a signal handler.
+                self._wake_next()
+                pause *= _LATER_LOOKS
+            return True
+        except BaseException:
+            self.withdraw(waiter)
+            raise
+        finally:
+            if self._ready:
+                self._wake_next()
+
+    def _wake_next(self) -> None:
+        try:
+            while True:
+                waiter = self._ready.popleft()
+                waiter.settle()
+                if not waiter.abandoned:  # nobody would give its turn to the next
+                    return
+        except IndexError:
+            return
 
     @property
     def outstanding(self) -> int:

@@ -231,7 +231,12 @@ class Session:
         self._pump.start(self.nc)
 
     def _make_client(self) -> WireClient:
-        return WireClient(require_tls=self.options.wants_tls, on_denied=self._on_denied, make_tls=self._contexts.next)
+        return WireClient(
+            require_tls=self.options.wants_tls,
+            on_denied=self._on_denied,
+            make_tls=self._contexts.next,
+            end_read=self.replies.end_read,
+        )
 
     async def _subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
         with self._denials.asking(subject):

@@ -60,7 +60,7 @@ class WireClient(NatsClient):
 
     ``require_tls`` refuses a server that does not offer TLS before any credential is sent.
     ``on_denied`` is called with the operation and the subject when the server's permissions refuse one. ``make_tls``
-    makes the TLS context for each handshake.
+    makes the TLS context for each handshake. After the messages of each read ``end_read`` is called.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class WireClient(NatsClient):
         require_tls: bool,
         on_denied: Callable[[str, str], None],
         make_tls: Callable[[], ssl.SSLContext] | None = None,
+        end_read: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()
         self._require_tls = require_tls
         self._make_tls = make_tls
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
-        self._ps = WireParser(self, self._deliver)
+        self._ps = WireParser(self, self._deliver, end_read)
 
     async def route(self, subject: str, queue: str, sink: Sink) -> Subscription:
         """Subscribe, with each message given to ``sink`` on the loop's thread as it is parsed."""
