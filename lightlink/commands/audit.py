@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -52,30 +54,46 @@ class AuditEntry:
 
 
 def read_audit(store: CommandStore, command_id: str | None, since: datetime | None) -> Iterator[AuditEntry]:
-    """Yield every request and transition, in order of time; raises StoreUnavailable.
+    """Yield every request and transition, in order; raises StoreUnavailable.
 
-    The stream takes turns between its two sources, so two entries of it are in order only if one source had both.
-    What is read is held back by one block, and so the order is right unless a source was that far behind the other.
+    The order is that of one command's revisions, and otherwise that of the times which their writers gave.
     """
-    token = "*" if command_id is None else schema.command_id(command_id)
-    patterns = [schema.request_subject("*", token), schema.status_subject("*", token)]
     state = stream_state(store, schema.AUDIT)
     if state is None:
         return
     first, end = state["first_seq"], state["last_seq"] + 1
     if since is not None:
         first = _first_since(store, since, first, end)
+    token = "*" if command_id is None else schema.command_id(command_id)
+    # The stream takes turns between its two sources, and one may be far behind the other.
+    patterns = [schema.request_subject("*", token), schema.status_subject("*", token)]
+    if command_id is not None:
+        entries: Iterator[AuditEntry] = itertools.chain.from_iterable(
+            _read(store, pattern, first, end) for pattern in patterns
+        )
+    else:
+        entries = heapq.merge(*(_by_time(store, pattern, first, end) for pattern in patterns), key=_place)
+    for entry in entries:
+        if since is None or entry.at >= since:
+            yield entry
+
+
+def _by_time(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:
+    """Yield the entries of one source by time; two writers' entries may be out of order, though never far."""
     held: list[AuditEntry] = []
     while first < end:
-        # One command has a handful of entries; all commands are read block by block, so that memory stays flat.
-        before = end if command_id is not None else min(first + _BLOCK, end)
-        entries = [_entry(delivery) for delivery in read_block(store, schema.AUDIT, patterns, first, before)]
+        # Block by block, so that memory stays flat; one is held back.
+        before = min(first + _BLOCK, end)
         waiting = len(held)
-        held = sorted(held + [entry for entry in entries if since is None or entry.at >= since], key=_place)
-        ready, held = held[:waiting], held[waiting:]
-        yield from ready
+        held = sorted([*held, *_read(store, pattern, first, before)], key=_place)
+        yield from held[:waiting]
+        held = held[waiting:]
         first = before
     yield from held
+
+
+def _read(store: CommandStore, pattern: str, first: int, before: int) -> list[AuditEntry]:
+    return [_entry(delivery) for delivery in read_block(store, schema.AUDIT, [pattern], first, before)]
 
 
 def _place(entry: AuditEntry) -> tuple[datetime, bool]:
