@@ -243,6 +243,13 @@ class Service:
             self._gone.wait(timeout)
 
     def _leave(self, timeout: float) -> None:
+        try:
+            self._drain(timeout)
+        finally:
+            # Also when a second signal ends it half-way: nobody waits for what does not come any more.
+            self._gone.set()
+
+    def _drain(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         client = self.client
         session = client._connection.session
@@ -260,7 +267,6 @@ class Service:
         else:
             client.close(max(deadline - time.monotonic(), 0.5))
         self._pool.stop(max(deadline - time.monotonic(), 0))
-        self._gone.set()
         _log.info("lightlink: service %s has stopped", self.name)
 
     def run(self, stop_timeout: float = 10.0) -> None:
