@@ -6,6 +6,7 @@ import enum
 import logging
 import os
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -225,8 +226,8 @@ class Service:
         reply is to go out too, it returns at once, and the service stops when the handler has returned.
         """
         seconds("timeout", timeout)
-        if self._pid != os.getpid():
-            return  # it is the parent process's
+        if self._pid != os.getpid() or sys.is_finalizing():
+            return  # it is the parent process's, or gone with all threads
         with self._guard:
             was, self._stage = self._stage, Stage.STOPPED
         self._stop_signal.set()

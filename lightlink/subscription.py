@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
     """Stop several subscriptions of one connection at once, all within ``timeout`` seconds; see `Subscription.stop`."""
     deadline = time.monotonic() + timeout
     own = [subscription for subscription in subscriptions if subscription._pid == os.getpid()]
-    if not own:
+    if not own or sys.is_finalizing():
         return
     session = own[0]._connection.session
     session.loop.refuse_own_thread()

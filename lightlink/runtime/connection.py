@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -228,6 +229,9 @@ class Connection:
             if self._closed:
                 return
             session = self._session
+            if sys.is_finalizing():
+                self._closed = True
+                return  # there is nobody left to tell; what was published was delivered at the exit
             if session is not None:
                 session.loop.refuse_own_thread()
             self._closed = True

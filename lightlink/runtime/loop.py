@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import sys
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -45,10 +46,14 @@ class LoopThread:
         it too. Raises ClosedError on the loop's own thread, where waiting would never end.
         """
         self.refuse_own_thread()
+        job = _Job(function, args)
         try:
-            future = self._portal.start_task_soon(function, *args)
+            future = self._portal.start_task_soon(job.run)
         except RuntimeError as exc:
             raise ClosedError("the client") from exc
+        except BaseException:  # Ctrl-C, before there is a future to cancel
+            self.call_soon(job.cancel)
+            raise
         try:
             return future.result(timeout)
         except (concurrent.futures.TimeoutError, asyncio.TimeoutError) as exc:
@@ -72,7 +77,12 @@ class LoopThread:
                 raise
 
     def refuse_own_thread(self) -> None:
-        """Raise ClosedError on the loop's own thread."""
+        """Raise ClosedError where waiting would never end: on the loop's own thread, and after the interpreter's exit.
+
+        By then no thread runs but the main one, say in a destructor.
+        """
+        if sys.is_finalizing():
+            raise ClosedError("the client", "has ended with the interpreter")
         if get_ident() == self.ident:
             raise ClosedError(
                 self._name, "is the thread a blocking method was called from; call it from a handler or your own thread"
@@ -98,6 +108,29 @@ class LoopThread:
         async with BlockingPortal() as self._portal:
             started.set_result(None)
             await self._portal.sleep_until_stopped()
+
+
+class _Job(Generic[T]):
+    """A coroutine function to be run once, that can be cancelled before anybody holds its future."""
+
+    def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    async def run(self) -> T:
+        """Run it, on the loop's thread."""
+        self._task = asyncio.current_task()
+        if self._cancelled:
+            raise asyncio.CancelledError
+        return await self._function(*self._args)
+
+    def cancel(self) -> None:
+        """Cancel it, on the loop's thread; without effect once it has ended."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _has_uvloop() -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 from nats.aio.transport import TcpTransport
 
+from lightlink.runtime.resolve import Resolver
+
 if TYPE_CHECKING:
     import ssl
 
@@ -18,13 +20,23 @@ class Transport(TcpTransport):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._in_handshake = False
+        self._resolver = Resolver()
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
-        """Connect, without TLS."""
+        """Connect, without TLS, to the first of the host's addresses that takes us."""
         # nats-py leaves the connection of an attempt that failed open.
         self.abort()
         self._in_handshake = False
-        await super().connect(uri, buffer_size, connect_timeout)
+        addresses = await asyncio.wait_for(self._resolver.look_up(uri.hostname, uri.port), connect_timeout)
+        for number, address in enumerate(addresses, start=1):
+            try:
+                opened = await asyncio.wait_for(asyncio.open_connection(*address, limit=buffer_size), connect_timeout)
+            except (OSError, asyncio.TimeoutError):
+                if number == len(addresses):
+                    raise
+            else:
+                self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = opened
+                return
 
     async def connect_tls(self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int) -> None:
         """Speak TLS from now on."""

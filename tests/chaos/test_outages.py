@@ -66,7 +66,6 @@ def test_a_name_that_gets_another_address_is_looked_up_again(
     process = python(
         """
         import socket, sys
-        sys.modules["uvloop"] = None  # it asks the resolver by itself
         import lightlink
 
         address, resolve = "127.0.0.1", socket.getaddrinfo

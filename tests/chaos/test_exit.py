@@ -1,0 +1,148 @@
+"""However a program ends, it ends soon, and what it has published is delivered if it can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import StartPython
+    from helpers.raw import RawPeer
+
+# What a program is at when its main thread comes to its end. Nothing is closed.
+SITUATIONS = {
+    "nothing else": "",
+    "a subscription whose handler is busy": """
+        @client.on(f"{name}.more")
+        def wait(data):
+            begun.set()
+            forever.wait()
+
+        client.publish(f"{name}.more", 1)
+        begun.wait()
+    """,
+    "a service whose handler is busy": """
+        service = lightlink.Service(name, client)
+
+        @service.rpc
+        def wait():
+            begun.set()
+            forever.wait()
+
+        service.start()
+        client.submit(name, "wait", timeout=60)
+        begun.wait()
+    """,
+    "calls, flushes and reads in other threads": """
+        received = client.subscribe(f"{name}.more")
+        watch = client.watch_state(f"{name}.*")
+        for wait in (received.get, watch.get, lambda: client.call("nobody", "nothing", retry=patient)):
+            threading.Thread(target=wait, daemon=True).start()
+    """,
+    "closing as the interpreter ends": """
+        import atexit
+        atexit.register(client.close)
+    """,
+    "closing when everything is torn down": """
+        service = lightlink.Service(name, client).start()
+        watch, sub = client.watch_state(f"{name}.*"), client.subscribe(f"{name}.more")
+        refused = lightlink.ClosedError
+
+        class Holder:
+            def __del__(self):
+                for wait in (client.flush, sub.get, watch.get, lambda: client.call(name, "none")):
+                    try:
+                        wait()
+                    except refused:
+                        pass
+                service.stop()
+                watch.stop()
+                sub.stop()
+                client.close()
+                client.close()
+
+        holder = Holder()
+    """,
+    "a client in a cycle of references": """
+        cycle = [client]
+        cycle.append(cycle)
+        client.subscribe(f"{name}.more", cycle.append)
+    """,
+    "a fault": "raise ZeroDivisionError",
+    "sys.exit": "sys.exit(3)",
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_a_program_ends_and_what_it_published_is_delivered(
+    situation: str, python: StartPython, url: str, prefix: str, peer: RawPeer
+) -> None:
+    sub = peer.run(peer.nc.subscribe(prefix))
+    peer.run(peer.nc.flush())
+    process = python(
+        f"""
+        import sys, threading
+        import lightlink
+
+        url, name = sys.argv[1:]
+        begun, forever = threading.Event(), threading.Event()
+        patient = lightlink.Retry(attempts=1000, backoff=60)
+        client = lightlink.connect(url)
+        for number in range(1000):
+            client.publish(name, number)
+        {SITUATIONS[situation]}
+        """,
+        url,
+        prefix,
+    )
+    finished = process.wait(10)
+    assert finished.returncode == {"a fault": 1, "sys.exit": 3}.get(situation, 0), finished.stderr
+    assert finished.stderr == "" or situation == "a fault"
+    for number in range(1000):
+        assert peer.run(sub.next_msg(timeout=5)).data == str(number).encode()
+
+
+# What has become of the connection by then.
+OUTAGES = {
+    "the server is gone": "link.stop()",
+    "the connection is half open": "link.half_open()",
+    "the network hangs": "link.pause()",
+    "the resolver hangs": """
+        hang.set()
+        link.cut()
+        asked.wait()
+    """,
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize("closing", ["client.close(timeout=1)", ""], ids=["closing", "not_closing"])
+def test_a_program_ends_in_an_outage_too(outage: str, closing: str, python: StartPython, url: str) -> None:
+    process = python(
+        f"""
+        import socket, sys, threading
+        from urllib.parse import urlsplit
+        import lightlink
+        from helpers.proxy import TcpProxy
+
+        hang, asked, forever, resolve = threading.Event(), threading.Event(), threading.Event(), socket.getaddrinfo
+
+        def answer(host, *args, **kwargs):
+            if host == "nats.example" and hang.is_set():
+                asked.set()
+                forever.wait()
+            return resolve("127.0.0.1" if host == "nats.example" else host, *args, **kwargs)
+
+        socket.getaddrinfo = answer
+        target = urlsplit(sys.argv[1])
+        link = TcpProxy(target.hostname, target.port)
+        client = lightlink.connect(f"nats://nats.example:{{link.port}}")
+        {OUTAGES[outage]}
+        client.publish("any", 1)
+        {closing}
+        """,
+        url,
+    )
+    finished = process.wait(10)
+    assert finished.returncode == 0, finished.stderr
