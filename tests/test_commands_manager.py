@@ -414,7 +414,6 @@ def test_a_closed_manager_leaves_nothing_behind(url: str, prefix: str) -> None:
         assert not [each.subject for each in subscriptions.values() if each.subject.startswith("ll.")]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_is_told_to_make_its_own_manager(manager: CommandManager, agent: Agent) -> None:
     promise = manager.send(agent.client_id, "wait")

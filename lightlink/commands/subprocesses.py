@@ -1,0 +1,193 @@
+"""Run a program with limits on its time and on its output, and leave nothing of it behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.commands.handlers import Rejected
+from lightlink.errors import InvalidOption
+from lightlink.options import seconds
+from lightlink.runtime.threads import join_thread, start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lightlink.runtime.threads import Event
+
+_CHUNK = 65536
+# How long a program that is asked to end has for it before it is killed.
+_GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.02
+# A program may leave children behind that hold its output open for ever.
+_OUTPUT_SECONDS = 1.0
+
+
+@attrs.frozen
+class Limits:
+    """How long a program may run, in seconds, and how many bytes of each of its outputs are kept."""
+
+    timeout: float
+    max_output: int
+
+    @classmethod
+    def checked(cls, timeout: float, max_output: int) -> Limits:
+        """Return limits; raises InvalidOption."""
+        if isinstance(max_output, bool) or not isinstance(max_output, int) or max_output < 1:
+            raise InvalidOption("max_output", "must be a whole number of bytes above 0", max_output)
+        return cls(seconds("timeout", timeout), max_output)
+
+    def within(self, timeout: float | None) -> Limits:
+        """Return these limits with a time of its own, if one is given."""
+        return self if timeout is None else attrs.evolve(self, timeout=timeout)
+
+
+@attrs.frozen(kw_only=True)
+class Finished:
+    """How a program ended; ``duration`` in seconds."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    truncated: bool
+    timed_out: bool
+    cancelled: bool
+    duration: float
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a result tells."""
+        return {name: value for name, value in attrs.asdict(self).items() if name != "cancelled"}
+
+
+class _Output:
+    """Reads a stream, on a thread of its own, to its end or until `text` gives up, and keeps its two ends."""
+
+    def __init__(self, stream: IO[bytes], limit: int, name: str) -> None:
+        self._stream = stream
+        self._given_up = False
+        self._head_limit = (limit + 1) // 2
+        self._tail_limit = limit // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._cut = 0
+        self._thread = start_thread(self._read, name)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some of it was not kept."""
+        return self._cut > 0
+
+    def text(self, timeout: float) -> str:
+        """Return what was kept, once the stream has ended or after ``timeout`` seconds."""
+        if not join_thread(self._thread, timeout):
+            # A child that left the group holds it open.
+            self._given_up = True
+            join_thread(self._thread, 2 * _POLL_SECONDS)
+        head, tail, cut = bytes(self._head), bytes(self._tail), self._cut
+        mark = f"\n[... {cut} bytes cut ...]\n" if cut else ""
+        return head.decode("utf-8", "replace") + mark + tail.decode("utf-8", "replace")
+
+    def _read(self) -> None:
+        with self._stream:
+            poller = select.poll()
+            poller.register(self._stream, select.POLLIN)
+            while not self._given_up:
+                if poller.poll(_POLL_SECONDS * 1000):
+                    data = os.read(self._stream.fileno(), _CHUNK)
+                    if not data:
+                        return
+                    self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        room = self._head_limit - len(self._head)
+        self._head += data[:room] if room > 0 else b""
+        self._tail += data[max(room, 0) :]
+        surplus = len(self._tail) - self._tail_limit
+        if surplus > 0:
+            del self._tail[:surplus]
+            self._cut += surplus
+
+
+def run_program(
+    command: Sequence[str], stdin: str, cwd: Path, environment: Mapping[str, str], limits: Limits, cancelled: Event
+) -> Finished:
+    """Run a program to its end, or until its time is over or ``cancelled`` is set; raises Rejected if it cannot start.
+
+    It leads a session of its own, so that whatever it starts ends with it.
+    """
+    started = time.monotonic()
+    process = _start(command, stdin, cwd, environment)
+    outputs = [
+        _Output(stream, limits.max_output, f"lightlink-{name}-{process.pid}")
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
+        if stream is not None
+    ]
+    deadline = started + limits.timeout
+    while not (ended := _has_ended(process)) and time.monotonic() < deadline:
+        if cancelled.wait(_POLL_SECONDS):
+            break
+    was_cancelled = not ended and cancelled.is_set()
+    timed_out = not ended and not was_cancelled
+    _end(process)
+    stdout, stderr = [output.text(_OUTPUT_SECONDS) for output in outputs]
+    return Finished(
+        exit_code=process.returncode,
+        stdout=stdout,
+        stderr=stderr,
+        truncated=any(output.truncated for output in outputs),
+        timed_out=timed_out,
+        cancelled=was_cancelled,
+        duration=round(time.monotonic() - started, 3),
+    )
+
+
+def _start(command: Sequence[str], stdin: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    # A file, and not a pipe, which the program need not empty.
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin.encode("utf-8", "replace"))
+        file.seek(0)
+        try:
+            return subprocess.Popen(
+                list(command),
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as exc:
+            raise Rejected(f"{command[0]} cannot be started: {exc}") from exc
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a program has ended, and leave its id taken, so that its group is no other's."""
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program with all that it started: politely, and then for good."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    if not _has_ended(process):
+        _signal(process, signal.SIGTERM)
+    while not _has_ended(process) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    # What it left behind in its group holds its output open, and nobody waits for it any more.
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # they all ended
+        os.killpg(process.pid, sign)

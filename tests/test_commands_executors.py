@@ -1,0 +1,266 @@
+"""Handlers that are ready to use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.commands import World
+from helpers.process import alive, script
+from helpers.waiting import eventually
+
+from lightlink.commands import executors
+from lightlink.errors import CommandCancelled, CommandFailed, CommandTimeout, InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lightlink.commands import Agent, CommandManager
+
+    Run = Callable[..., Any]
+
+
+@pytest.fixture
+def world(url: str) -> Iterator[World]:
+    with World(url) as world:
+        yield world
+
+
+@pytest.fixture
+def manager(world: World) -> CommandManager:
+    return world.manager(sweep_interval=None)
+
+
+@pytest.fixture
+def agent(world: World, prefix: str) -> Agent:
+    """An agent that is not started."""
+    return world.agent(prefix)
+
+
+@pytest.fixture
+def run(manager: CommandManager, agent: Agent) -> Run:
+    """Run a command on the agent, which is started with the first, and return its result."""
+
+    def send(command_type: str, payload: Any = None, timeout: float = 30.0) -> Any:
+        if repr(agent).endswith("not started>"):
+            agent.start()
+        return manager.send(agent.client_id, command_type, payload, timeout=timeout).result(40)
+
+    return send
+
+
+def test_each_is_off_until_it_is_put_on_the_agent(agent: Agent, run: Run) -> None:
+    executors.ping(agent)
+    assert run("ping")["pong"] is True
+    for command_type in ("echo", "system.info", "exec_shell"):
+        with pytest.raises(CommandFailed, match="unknown command type"):
+            run(command_type)
+
+
+def test_echo_returns_what_it_is_given(agent: Agent, run: Run) -> None:
+    executors.echo(agent, "repeat")
+    assert run("repeat", {"a": [1, {"b": None}]}) == {"a": [1, {"b": None}]}
+    assert run("repeat") == {}
+
+
+def test_system_info_tells_about_the_machine(agent: Agent, run: Run) -> None:
+    executors.system_info(agent)
+    info = run("system.info")
+    assert (info["pid"], info["cpus"]) == (os.getpid(), os.cpu_count())
+    assert info["disk"]["total"] > 0
+    assert info["lightlink"]
+
+
+# Programs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_is_run_and_its_end_told(agent: Agent, run: Run, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", 'echo "out $1 $2"', "cat", "echo err >&2", "exit 3")
+    executors.exec_shell(agent, [str(program)])
+    result = run("exec_shell", {"argv": [str(program), "a b", "$HOME;ls"], "stdin": "from stdin\n"})
+    assert result.pop("duration") < 20
+    # No shell has seen the arguments.
+    assert result == {
+        "exit_code": 3,
+        "stdout": "out a b $HOME;ls\nfrom stdin\n",
+        "stderr": "err\n",
+        "truncated": False,
+        "timed_out": False,
+    }
+
+
+def test_programs_are_found_on_path_when_the_agent_is_made(agent: Agent, run: Run) -> None:
+    executors.exec_shell(agent, ["true", "false"])
+    assert run("exec_shell", {"argv": ["true"]})["exit_code"] == 0
+    assert run("exec_shell", {"argv": ["false"]})["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (None, "missing argument 'argv'"),
+        ({"argv": []}, "argv is empty"),
+        ({"argv": "true"}, "argument 'argv'"),
+        ({"argv": ["true", 1]}, "argument 'argv'"),
+        ({"argv": ["ls"]}, "'ls' is not allowed; allowed are: true"),
+        ({"argv": ["../bin/true"]}, "is not allowed"),
+        ({"argv": [shutil.which("true")]}, "is not allowed"),
+        ({"argv": ["true", "a\0b"]}, "null character"),
+        ({"argv": ["true"], "timeout": 61}, "at most 60 s"),
+        ({"argv": ["true"], "timeout": 0}, "above 0"),
+        ({"argv": ["true"], "shell": True}, "unknown argument 'shell'"),
+        ({"argv": ["true", "x" * 900_000]}, "cannot be started"),
+    ],
+    ids=lambda value: str(value)[:30].replace("\0", "0"),
+)
+def test_bad_use_is_rejected_with_the_reason(agent: Agent, run: Run, payload: Any, reason: str) -> None:
+    executors.exec_shell(agent, ["true"])
+    with pytest.raises(CommandFailed, match=reason) as caught:
+        run("exec_shell", payload)
+    assert caught.value.command.status_detail == "rejected"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"allow": []},
+        {"allow": "ls"},
+        {"allow": [""]},
+        {"allow": ["nonesuch-program"]},
+        {"allow": ["bin/true"]},
+        {"allow": ["true"], "timeout": 0},
+        {"allow": ["true"], "max_output": 0},
+        {"allow": ["true"], "cwd": "/nonesuch"},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(agent: Agent, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption):
+        executors.exec_shell(agent, **options)
+
+
+def test_where_it_runs_and_what_it_sees_is_what_was_said(
+    agent: Agent, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "password")
+    program = script(tmp_path / "program", "pwd", "env")
+    executors.exec_shell(agent, [str(program)], cwd=tmp_path, environment={"MODE": "test"})
+    folder, *environment = run("exec_shell", {"argv": [str(program)]})["stdout"].splitlines()
+    assert Path(folder).samefile(tmp_path)
+    assert "MODE=test" in environment
+    assert any(line.startswith("PATH=") for line in environment)
+    assert not any("SECRET" in line for line in environment)
+
+
+def test_long_output_is_cut_in_the_middle_and_says_so(agent: Agent, run: Run, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", "echo begin", "yes | head -c 1000000", "echo end", "echo short >&2")
+    executors.exec_shell(agent, [str(program)], max_output=1000)
+    result = run("exec_shell", {"argv": [str(program)]})
+    assert result["truncated"]
+    assert result["stdout"].startswith("begin\ny\n")
+    assert result["stdout"].endswith("y\nend\n")
+    assert "[... 999010 bytes cut ...]" in result["stdout"]
+    assert result["stderr"] == "short\n"
+
+
+def test_output_need_not_be_text(agent: Agent, run: Run, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", r"printf '\377\000ok'")
+    executors.exec_shell(agent, [str(program)])
+    assert run("exec_shell", {"argv": [str(program)]})["stdout"] == "\ufffd\0ok"
+
+
+def test_a_signal_is_a_negative_exit_code(agent: Agent, run: Run, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", "kill -9 $$")
+    executors.exec_shell(agent, [str(program)])
+    assert run("exec_shell", {"argv": [str(program)]})["exit_code"] == -9
+
+
+# Ends -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Path:
+    """A program with a child, both of which write their process ids into a file and then sleep for a minute."""
+    ids = tmp_path / "ids"
+    return script(
+        tmp_path / "program", f"sleep 60 & echo $$ $! > {ids}.new", f"mv {ids}.new {ids}", "echo up", "sleep 60", "wait"
+    )
+
+
+def process_ids(family: Path) -> list[int]:
+    ids = family.with_name("ids")
+    eventually(ids.exists, timeout=20)
+    return [int(text) for text in ids.read_text().split()]
+
+
+def assert_dead(ids: list[int]) -> None:
+    eventually(lambda: not any(alive(pid) for pid in ids))
+
+
+def test_a_cancel_ends_the_program_and_its_children(manager: CommandManager, agent: Agent, family: Path) -> None:
+    executors.exec_shell(agent, [str(family)])
+    agent.start()
+    promise = manager.send(agent.client_id, "exec_shell", {"argv": [str(family)]})
+    ids = process_ids(family)
+    manager.cancel(promise.command_id)
+    with pytest.raises(CommandCancelled):
+        promise.result(20)
+    assert_dead(ids)
+
+
+def test_an_overdue_command_s_program_is_ended(manager: CommandManager, agent: Agent, family: Path) -> None:
+    executors.exec_shell(agent, [str(family)])
+    agent.start()
+    promise = manager.send(agent.client_id, "exec_shell", {"argv": [str(family)]}, timeout=1)
+    ids = process_ids(family)
+    with pytest.raises(CommandTimeout):
+        promise.result(20)
+    assert_dead(ids)
+
+
+def test_a_program_that_takes_too_long_is_ended_and_its_output_kept(agent: Agent, run: Run, family: Path) -> None:
+    executors.exec_shell(agent, [str(family)], timeout=20)
+    result = run("exec_shell", {"argv": [str(family)], "timeout": 0.5})
+    assert (result["timed_out"], result["exit_code"], result["stdout"]) == (True, -15, "up\n")
+    assert_dead(process_ids(family))
+
+
+def test_a_program_that_ignores_the_polite_word_is_killed(
+    agent: Agent, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightlink.commands.subprocesses._GRACE_SECONDS", 0.1)
+    program = script(tmp_path / "program", "trap '' TERM", "while :; do sleep 1; done")
+    executors.exec_shell(agent, [str(program)])
+    assert run("exec_shell", {"argv": [str(program)], "timeout": 0.3})["exit_code"] == -9
+
+
+def test_children_left_behind_end_with_the_program(agent: Agent, run: Run, tmp_path: Path) -> None:
+    ids = tmp_path / "ids"
+    program = script(tmp_path / "program", f"sleep 60 & echo $! > {ids}", "echo done")
+    executors.exec_shell(agent, [str(program)])
+    result = run("exec_shell", {"argv": [str(program)]})
+    assert (result["exit_code"], result["stdout"]) == (0, "done\n")
+    assert_dead([int(ids.read_text())])
+
+
+def test_a_child_that_escaped_does_not_hold_the_result_up(agent: Agent, run: Run, tmp_path: Path) -> None:
+    ids = tmp_path / "ids"
+    escape = tmp_path / "escape.py"
+    escape.write_text(
+        f"import os, time\nos.setsid()\nopen('{ids}.new', 'w').write(str(os.getpid()))\n"
+        f"os.rename('{ids}.new', '{ids}')\ntime.sleep(60)\n"
+    )
+    wait = f"while ! test -f {ids}; do sleep 0.01; done"
+    program = script(tmp_path / "program", f"{sys.executable} {escape} &", wait, "echo done")
+    executors.exec_shell(agent, [str(program)])
+    started = time.monotonic()
+    result = run("exec_shell", {"argv": [str(program)]})
+    assert (result["exit_code"], result["stdout"]) == (0, "done\n")
+    assert time.monotonic() - started < 30
+    escaped = int(ids.read_text())
+    assert alive(escaped)
+    os.kill(escaped, 9)
