@@ -186,6 +186,7 @@ def test_nats_pys_micro_framework_reads_every_answer(service: lightlink.Service,
 
 
 @pytest.mark.interop
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 def test_our_client_calls_a_service_of_nats_pys_micro_framework(
     client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:

@@ -445,8 +445,11 @@ class Notebook:
             if message["msg_type"] == "error":
                 shown.append(content["ename"])
 
-        self.client.execute_interactive(code, timeout=timeout, output_hook=note)
-        return "".join(shown)
+        # For a moment after an interrupt a kernel refuses cells, which may have been queued behind it.
+        while True:
+            reply = self.client.execute_interactive(code, timeout=timeout, output_hook=note)
+            if reply["content"]["status"] != "aborted":
+                return "".join(shown)
 
     def interrupt(self, cell: str) -> str:
         """Interrupt a cell that runs, by its id; returns the name of the exception it ends with."""

@@ -128,7 +128,7 @@ def test_failing_all_while_other_threads_add_and_withdraw_neither_breaks_nor_set
                 number += 1
                 replies.add(waiter)
                 if not replies.withdraw(waiter):
-                    waiter.wait_settled()
+                    assert waiter.wait()
                     assert waiter.error is not None
         except BaseException as exc:
             problems.append(exc)

@@ -72,6 +72,8 @@ async def _connect(
     settings = {**settings, **callbacks, "error_cb": on_error}
     connecting = asyncio.ensure_future(client.connect(servers=[server], **settings))
     attempts = {connecting, first_error}
+    for attempt in attempts:
+        attempt.add_done_callback(_look_at)
     try:
         done, _ = await asyncio.wait(attempts, timeout=settings["connect_timeout"], return_when=asyncio.FIRST_COMPLETED)
         if not done:
@@ -82,15 +84,14 @@ async def _connect(
             # nats-py takes a connection closed right after CONNECT for an open one.
             raise ConnectionResetError("the server closed the connection during the handshake")
     finally:
-        if first_error.done():
-            first_error.exception()  # asyncio complains of one that nobody looked at
-        else:
-            first_error.cancel()
-        if not connecting.done():
-            connecting.cancel()
-            await asyncio.wait({connecting})
-        if not connecting.cancelled():
-            connecting.exception()
+        first_error.cancel()
+        connecting.cancel()
+        await asyncio.wait({connecting})
+
+
+def _look_at(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()  # asyncio complains of one that nobody has looked at
 
 
 async def _discard(client: WireClient) -> None:
