@@ -1,0 +1,129 @@
+"""Ctrl-C ends whatever a program waits for, and what it talks through goes on."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.process import run_python
+from helpers.waiting import eventually
+
+import lightlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import StartPython
+
+
+# What blocks while all is well, and what does while the network hangs (``link``, the proxy on the way).
+WAITS = {
+    "all is well": """
+        "call": lambda: client.call(name, "wait", timeout=60),
+        "pause": lambda: client.call("nobody", "no", retry=lightlink.Retry(attempts=9, backoff=60, backoff_max=60)),
+        "result": lambda: client.submit(name, "wait", timeout=60).result(),
+        "get": lambda: client.subscribe("silence").get(),
+        "iterate": lambda: list(client.subscribe("silence")),
+        "watch": lambda: client.watch_state("silence").get(),
+        "iterate watch": lambda: list(client.watch_state("silence")),
+        "stop": lambda: busy.stop(timeout=60),
+        "connect": lambda: lightlink.connect(nowhere, connect_timeout=60),
+        "start": lambda: lightlink.Service("other", nowhere, connect_timeout=60).start(),
+    """,
+    "the network hangs": """
+        "call": lambda: client.call(name, "echo", {"text": ""}, timeout=60),
+        "flush": lambda: client.flush(timeout=60),
+        "publish": lambda: [client.publish("any", bytes(100_000)) for _ in range(1000)],
+        "subscribe": lambda: client.subscribe("any"),
+        "set_state": lambda: client.set_state("key", 1, timeout=60),
+        "get_state": lambda: client.get_state("key", timeout=60),
+        "keys": lambda: client.state().keys(timeout=60),
+        "upload": lambda: client.upload(io.BytesIO(bytes(5_000_000)), stall_timeout=60),
+        "download": lambda: client.download(file.id, io.BytesIO(), stall_timeout=60),
+        "files": lambda: client.files(),
+        "wait_connected": lambda: (link.refuse(), link.cut(), time.sleep(0.2), client.wait_connected(60)),
+    """,
+}
+
+
+@pytest.fixture
+def slow_service(url: str, prefix: str) -> Iterator[str]:
+    """A service with a method that answers at once and one that does so in the end only."""
+    ended = threading.Event()
+    service = lightlink.Service(prefix, url)
+
+    @service.rpc
+    def echo(text: str) -> str:
+        return text
+
+    @service.rpc
+    def wait() -> None:
+        ended.wait(60)
+
+    with service:
+        yield prefix
+        ended.set()
+
+
+@pytest.mark.parametrize("situation", WAITS)
+def test_ctrl_c_ends_what_blocks_and_leaves_the_client_working(situation: str, url: str, slow_service: str) -> None:
+    finished = run_python(
+        f"""
+        import io, socket, sys, threading, time
+        from urllib.parse import urlsplit
+        import lightlink
+        from chaos.interrupt import interrupted
+        from helpers.proxy import TcpProxy
+
+        url, name = sys.argv[1:]
+        target = urlsplit(url)
+        silent = socket.create_server(("127.0.0.1", 0))
+        nowhere = f"nats://127.0.0.1:{{silent.getsockname()[1]}}"
+        with TcpProxy(target.hostname, target.port) as link:
+            client = lightlink.connect(link.url, outbox_bytes=1_000_000, outbox_timeout=60, timeout=20)
+            ended = threading.Event()
+            busy = client.subscribe(f"{{name}}.busy", lambda data: ended.wait(60))
+            client.publish(f"{{name}}.busy", 1)
+            file = client.upload(io.BytesIO(bytes(5_000_000)))
+            waits = {{
+                {WAITS[situation].strip()}
+            }}
+            for what, wait in waits.items():
+                if {situation == "the network hangs"}:
+                    link.pause()
+                print(what, flush=True)
+                assert interrupted(wait)
+                link.accept()
+                link.resume()
+                assert client.call(name, "echo", {{"text": "well"}}, timeout=20) == "well"
+            ended.set()
+            client.close()
+        """,
+        url,
+        slow_service,
+        timeout=50,
+    )
+    assert finished.returncode == 0, f"{finished.stdout}{finished.stderr}"
+
+
+def test_ctrl_c_in_ipython_ends_the_cell_and_the_next_one_works(
+    python: StartPython, url: str, slow_service: str
+) -> None:
+    process = python(
+        """
+        from IPython import start_ipython
+        start_ipython(argv=["--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=NoColor"])
+        """,
+        options=(),
+    )
+    process.send_line("import lightlink; from chaos.interrupt import press_when_waiting")
+    process.send_line(f"client = lightlink.connect('{url}'); service = '{slow_service}'")
+    process.send_line("pressing = press_when_waiting(); client.call(service, 'wait', timeout=60)")
+    assert eventually(lambda: "KeyboardInterrupt" in process.stdout, timeout=20), process.stderr
+    process.send_line("pressing = press_when_waiting(); client.subscribe('silence').get()")
+    assert eventually(lambda: process.stdout.count("KeyboardInterrupt") >= 4, timeout=20)
+    process.send_line("print('it says', client.call(service, 'echo', {'text': 'well'}))")
+    process.send_line("exit")
+    assert process.wait(20).returncode == 0
+    assert "it says well" in process.stdout
