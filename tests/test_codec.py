@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.client import Client as NatsClient
 
@@ -51,6 +51,7 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
+@settings(max_examples=50)
 @given(json_values)
 def test_every_json_value_comes_back_as_it_was(value: Any) -> None:
     body = codec.encode(value)
@@ -141,6 +142,7 @@ def test_an_id_is_a_random_uuid() -> None:
     assert all(str(uuid.UUID(each)) == each for each in ids)
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values))
 def test_a_request_is_the_envelope_of_the_wire_format_and_comes_back(args: dict[str, Any]) -> None:
     body = codec.encode_request("id-1", "add", args)
@@ -150,6 +152,7 @@ def test_a_request_is_the_envelope_of_the_wire_format_and_comes_back(args: dict[
     assert codec.decode(bytes(request.args), "s") == args
 
 
+@settings(max_examples=50)
 @given(json_values)
 def test_a_success_is_the_envelope_of_the_wire_format_and_comes_back(result: Any) -> None:
     body = codec.encode_success("id-1", result)

@@ -223,7 +223,11 @@ def test_the_nats_command_lists_and_inspects_our_service(
 
     def nats(*args: str) -> str:
         done = subprocess.run(
-            [command, f"--server={url}", "micro", *args], capture_output=True, text=True, timeout=30, check=False
+            [command, f"--server={url}", "--timeout=1s", "micro", *args],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
