@@ -19,6 +19,9 @@ COMMANDS = {
     "sub": "lightlink.cli.link:sub",
     "state": "lightlink.cli.state:state",
     "file": "lightlink.cli.file:file",
+    "command": "lightlink.cli.command:command",
+    "agent": "lightlink.cli.agent:agent",
+    "clients": "lightlink.cli.agent:clients",
     "http": "lightlink.cli.http:http",
     "certs": "lightlink.cli.certs:certs",
 }
@@ -51,10 +54,10 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 done, 1 an error, 2 bad command line, 3 could not connect, 4 no answer in time, "
-    "5 nobody serves it or it is busy, 130 Ctrl-C.",
+    "5 nobody is there or it is busy, 130 Ctrl-C.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
 def cli() -> None:
-    """NATS for plain blocking Python: RPC, events and services."""
+    """NATS for plain blocking Python: RPC, events, state, files and commands."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from lightlink.errors import (
+    AgentOffline,
     ConnectError,
     DeadlineExceeded,
     InvalidName,
@@ -39,7 +40,7 @@ class Exit(enum.IntEnum):
 # The first that fits counts.
 _CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((ConnectError,), Exit.NOT_CONNECTED),
-    ((ServiceUnavailable, ServiceBusy, DeadlineExceeded), Exit.NOT_NOW),
+    ((ServiceUnavailable, ServiceBusy, DeadlineExceeded, AgentOffline), Exit.NOT_NOW),
     ((InvalidName, InvalidOption), Exit.USAGE),
     ((TimeoutError,), Exit.TIMEOUT),
 )

@@ -131,6 +131,17 @@ class Agent:
 
         return decorate
 
+    def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
+        """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
+
+        Raises NotReady after the start, InvalidOption for an agent that was given a client.
+        """
+        self._refuse_after_start("another connection")
+        if isinstance(self._target, Client):
+            raise InvalidOption("url", f"agent {self.client_id!r} was given a client, whose connection is made already")
+        self._target = url or self._target
+        self._options |= {name: value for name, value in options.items() if value is not None}
+
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Agent:
@@ -206,6 +217,11 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"<Agent {self.client_id!r} {self._stage.value}>"
+
+    @property
+    def stage(self) -> Stage:
+        """How far the agent has come."""
+        return self._stage
 
     @property
     def client(self) -> Client:

@@ -1,0 +1,135 @@
+"""Load what a module defines, a service or an agent, and run it until it is asked to stop."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+import click
+
+from lightlink.errors import LightLinkError
+
+if TYPE_CHECKING:
+    import enum
+    from types import FrameType
+
+    import lightlink
+    from lightlink.cli.options import Link
+
+T = TypeVar("T")
+
+
+class Runnable(Protocol):
+    """What a service and an agent have in common."""
+
+    @property
+    def stage(self) -> enum.Enum:
+        """How far it has come."""
+
+    @property
+    def client(self) -> lightlink.Client:
+        """The client it talks through."""
+
+    def use(self, url: str | None = None, **options: Any) -> None:
+        """Connect elsewhere than its module said."""
+
+    def start(self) -> object:
+        """Connect and begin."""
+
+    def run(self, stop_timeout: float) -> None:
+        """Wait until it is asked to stop, and stop."""
+
+    def stop(self, timeout: float) -> None:
+        """Finish what is held, and leave."""
+
+
+def load(target: str, kind: type[T], name: str) -> T:
+    """Return the object of a kind that ``module[:name]`` stands for; a usage error if there is none.
+
+    ``name`` is what it is called unless the target says.
+    """
+    module_name, _, given = target.partition(":")
+    name = given or name
+    # A console script's path starts with its own folder, not with the current one.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    module = _import(module_name, name)
+    try:
+        found = getattr(module, name)
+    except AttributeError:
+        there = [key for key, value in vars(module).items() if isinstance(value, kind)]
+        kinds = f"{kind.__name__.lower()}s"
+        raise click.UsageError(f"{module_name} has no {name!r}; its {kinds}: {', '.join(there) or 'none'}") from None
+    if not isinstance(found, kind):
+        raise click.UsageError(f"{target} is a {type(found).__name__}, not a lightlink.{kind.__name__}")
+    return found
+
+
+def point(runnable: Runnable, link: Link) -> None:
+    """Have a service or agent that is not started use the command line's connection."""
+    settings = link.settings()
+    if settings:
+        runnable.use(settings.pop("url", None), **settings)
+
+
+def serve(runnable: Runnable, announcement: str, drain_timeout: float) -> None:
+    """Run a service or agent until SIGINT or SIGTERM; the announcement is printed once it runs."""
+    # Does nothing when the module has set logging up.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    runnable.start()
+    try:
+        _heed_signals(runnable)
+        servers = ",".join(runnable.client.options.servers)
+        click.echo(f"{announcement} on {servers} (process {os.getpid()})")
+        runnable.run(drain_timeout)
+    except _AskedToStop:
+        return
+    finally:
+        runnable.stop(drain_timeout)
+
+
+class _AskedToStop(Exception):
+    """SIGINT or SIGTERM came before `run` listened to signals."""
+
+
+def _heed_signals(runnable: Runnable) -> None:
+    def on_signal(number: int, _: FrameType | None) -> NoReturn:
+        # `run` has its own handlers while it waits. Before that a signal asks for a stop; after it, during the drain,
+        # a second one means that there is no time for that.
+        if runnable.stage.value == "running":
+            raise _AskedToStop
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+
+def _import(module: str, name: str) -> Any:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise click.UsageError(f"{module!r} is not a module; write it with dots: shop.prices:{name}")
+    try:
+        return importlib.import_module(module)
+    except LightLinkError:
+        raise
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+            raise _broken(module, exc) from exc
+        raise click.UsageError(f"there is no module {exc.name!r} in {Path.cwd()} or where Python is installed") from exc
+    except Exception as exc:
+        raise _broken(module, exc) from exc
+
+
+def _broken(module: str, error: Exception) -> click.ClickException:
+    """Return the report of a module that cannot be imported, with the line that failed."""
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno}"
+    return click.ClickException(f"{module} cannot be imported: {type(error).__name__}: {error} ({where})")
