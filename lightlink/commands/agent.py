@@ -257,9 +257,10 @@ class Agent:
                 self._client.close(max(min(timeout, 5.0), 0.5))
         finally:
             with self._changed:
-                self._stage = Stage.STOPPED
+                was, self._stage = self._stage, Stage.STOPPED
                 self._changed.notify_all()
-        _log.info("lightlink: agent %s has stopped", self.client_id)
+        if was is Stage.STOPPING:
+            _log.info("lightlink: agent %s has stopped", self.client_id)
 
     def _on_lost(self, error: LightLinkError) -> None:
         """Stop, because there is no going on; called on a thread that takes part in the stop."""
