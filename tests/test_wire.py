@@ -333,7 +333,8 @@ def test_the_private_parts_of_nats_py_that_are_used_are_there(server: EmbeddedSe
     """Each is watched by a behaviour above too; this names the one that is gone after an update of nats-py."""
     wire = Wire(server.url)
     nc = wire.nc
-    names = "_server_pool _parse_server_uri _sid _subs _transport _ps _pending _pending_data_size _pongs _reading_task _max_payload _error_cb options"
+    names = "_server_pool _parse_server_uri _sid _subs _transport _ps _pending _pending_data_size _pongs"
+    names += " _reading_task _max_payload _error_cb options"
     assert [name for name in names.split() if not hasattr(nc, name)] == []
     assert hasattr(nc._transport._io_writer, "transport")  # type: ignore[union-attr]
     assert isinstance(nc._ps.buf, bytearray)
