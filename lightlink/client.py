@@ -127,9 +127,12 @@ class Client:
         """
         return self._caller.submit(service, method, args, timeout, returns)
 
-    def service(self, name: str, *, timeout: float | None = None) -> ServiceProxy:
-        """Return a service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
-        return ServiceProxy(self._caller, name, timeout)
+    def service(self, name: str, *, timeout: float | None = None, retry: Retry | None = None) -> ServiceProxy:
+        """Return a service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``.
+
+        ``timeout`` and ``retry`` are those of `call`.
+        """
+        return ServiceProxy(self._caller, name, timeout, retry)
 
     # Events ---------------------------------------------------------------------------------------------------------
 

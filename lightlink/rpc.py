@@ -67,7 +67,6 @@ class Caller:
     def __init__(self, connection: Connection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._idempotent: dict[tuple[str, str], bool] = {}
         self._readers: dict[Any, Reader] = {}
 
     def call(
@@ -90,23 +89,21 @@ class Caller:
         """Tell whether repeating a call does no harm: it did not run, or running it twice is declared harmless."""
         if isinstance(error, DID_NOT_RUN) or retry.idempotent:
             return True
-        if (service, method) not in self._idempotent:
-            said = self._ask_whether_idempotent(service, method, timeout)
-            if said is None:
-                return False
-            self._idempotent[service, method] = said
-        return self._idempotent[service, method]
+        return self._is_declared_idempotent(service, method, timeout)
 
-    def _ask_whether_idempotent(self, service: str, method: str, timeout: float) -> bool | None:
-        """Ask one instance of the service what it says of its method (service discovery, ADR-32); None: no answer."""
+    def _is_declared_idempotent(self, service: str, method: str, timeout: float) -> bool:
+        """Ask one instance of the service what it says of its method (service discovery, ADR-32); no answer is a no.
+
+        Each time anew: another version may serve by now, and asking is rare.
+        """
         subject = f"$SRV.INFO.{service}"
         try:
             waiter = self._connection.request(subject.encode(), b"", timeout)
             if codec.is_no_responders(waiter.data, waiter.headers):
-                return None
+                return False
             info = codec.decode(waiter.data, subject, ServiceInfo)
         except LightLinkError:
-            return None  # there is an error to raise already: the call's own
+            return False  # there is an error to raise already: the call's own
         return any(e.name == method and e.metadata.get("idempotent") == "true" for e in info.endpoints)
 
     def _call_once(self, service: str, method: str, args: Any, limit: float, returns: Any) -> Any:
@@ -166,10 +163,11 @@ class Caller:
 class ServiceProxy:
     """A remote service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
 
-    def __init__(self, caller: Caller, service: str, timeout: float | None = None) -> None:
+    def __init__(self, caller: Caller, service: str, timeout: float | None = None, retry: Retry | None = None) -> None:
         self._caller = caller
         self._service = subjects.service_name(service)
         self._timeout = timeout
+        self._retry = retry
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("__"):
@@ -179,7 +177,7 @@ class ServiceProxy:
         def call(*args: Any, **kwargs: Any) -> Any:
             if args:
                 raise TypeError(f"{self._service}.{method}: give each argument by name")
-            return self._caller.call(self._service, method, kwargs, self._timeout, Any)
+            return self._caller.call(self._service, method, kwargs, self._timeout, Any, self._retry)
 
         call.__name__ = call.__qualname__ = method
         return call
