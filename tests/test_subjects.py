@@ -143,9 +143,7 @@ def test_whatever_is_accepted_is_one_word_on_the_wire_and_fine_for_nats_py(name:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize(
-    "subject", ["Ünï.cödé", "a=b/c", "$X.y", "a:b,c;d", "(a)[b]{c}", "'a'.\"b\"", "a\xa0b"]
-)
+@pytest.mark.parametrize("subject", ["Ünï.cödé", "a=b/c", "$X.y", "a:b,c;d", "(a)[b]{c}", "'a'.\"b\"", "a\xa0b"])
 def test_a_server_carries_every_subject_that_is_accepted(subject: str, url: str, prefix: str, peer: RawPeer) -> None:
     name = f"{prefix}.{subject}"
     try:
