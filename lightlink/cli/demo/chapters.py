@@ -99,6 +99,29 @@ def files(client: lightlink.Client) -> None:
     client.delete_file(info.id)
 
 
+def commands(client: lightlink.Client) -> None:
+    """Send commands to an agent that may be offline.
+
+    A command is kept by the server until its agent comes, and followed to its end; each step is written down once, so
+    any number of managers see the same. Handlers tell how far they have come, and hear when they are to stop.
+    """
+    agent = lightlink.Agent("till-1", client, labels={"street": "high"})
+
+    @agent.command("restock")
+    def restock(context: lightlink.CommandContext, item: str, count: int) -> str:
+        context.progress(0.5, "half of it")
+        return f"{count} {item}s are in"
+
+    with lightlink.CommandManager(client) as manager:
+        early = manager.send("till-1", "restock", {"item": "pear", "count": 30})
+        print("nobody is there yet:", early.status)
+        with agent:
+            print("then:", early.result(timeout=10), early.command().progress)
+            batch = manager.send_many(None, "restock", {"item": "apple", "count": "all"}, labels={"street": "high"})
+            for command in batch:
+                print(f"{command.client_id} {command.status}: {command.error}")
+
+
 # In the order of the demo. A new part of the library gets its chapter here.
 CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     calls,
@@ -107,4 +130,5 @@ CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     events,
     state,
     files,
+    commands,
 )
