@@ -35,6 +35,37 @@ def test_a_timer_runs_at_its_instant_and_timers_in_the_order_of_their_instants()
     notifier.stop(10)
 
 
+def test_a_timer_of_an_owner_runs_with_it_and_is_forgotten_when_nobody_holds_it() -> None:
+    class Owner:
+        pass
+
+    notifier = Notifier("test")
+    seen: list[object] = []
+    done = threading.Event()
+    kept, instant = Owner(), time.monotonic() + 0.05
+    notifier.post_at_for(kept, instant, seen.append)
+    notifier.post_at_for(Owner(), instant, seen.append)
+    notifier.post_at(instant, done.set)
+    assert done.wait(10)
+    assert seen == [kept]
+    notifier.stop(10)
+
+
+def test_timers_whose_owners_are_gone_do_not_pile_up() -> None:
+    class Owner:
+        pass
+
+    notifier = Notifier("test")
+    kept = [Owner() for _ in range(50)]
+    for n in range(20_000):
+        notifier.post_at_for(kept[n] if n < 50 else Owner(), time.monotonic() + 3600, lambda owner: None)
+    done = threading.Event()
+    notifier.post(done.set)
+    assert done.wait(20)
+    assert 50 <= len(notifier._timers) < 3000
+    notifier.stop(10)
+
+
 def test_a_timer_does_not_wait_for_the_stream_of_other_functions_to_end() -> None:
     notifier = Notifier("test")
     rang = threading.Event()

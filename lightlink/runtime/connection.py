@@ -8,7 +8,6 @@ import logging
 import sys
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -157,15 +156,14 @@ class Connection:
             session.notifier.post,
         )
         self._send(session, waiter, timeout)
-        reference = weakref.ref(waiter)  # the timer must not keep an answered request, nor what waits for it
 
-        def expire() -> None:
-            late = reference()
-            if late is not None and session.replies.withdraw(late):
+        def expire(late: CallbackWaiter) -> None:
+            if session.replies.withdraw(late):
                 late.error = NoReply(late.subject.decode(), timeout, late.sent)
                 late.settle_here()
 
-        session.notifier.post_at(deadline, expire)
+        # The timer must not keep an answered request, nor what waits for it.
+        session.notifier.post_at_for(waiter, deadline, expire)
         return lambda: session.replies.withdraw(waiter)
 
     def request_all(

@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
+# So many timers are kept without a thought.
+_FEW_TIMERS = 1024
+
 
 class Notifier:
     """Runs short functions, in order, on a thread named ``lightlink-notifier-<name>``.
@@ -31,6 +35,7 @@ class Notifier:
         self._name = f"lightlink-notifier-{name}"
         self._jobs: SimpleQueue[tuple[float, _Job] | None] = SimpleQueue()
         self._timers: list[tuple[float, int, _Job]] = []
+        self._most_timers = _FEW_TIMERS
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -51,6 +56,10 @@ class Notifier:
             self.start()
         self._jobs.put((instant, (function, args)))
 
+    def post_at_for(self, owner: Any, instant: float, function: Callable[[Any], object]) -> None:
+        """Run ``function(owner)`` at an instant of `time.monotonic`, unless nobody holds ``owner`` any more by then."""
+        self.post_at(instant, _call_if_alive, weakref.ref(owner), function)
+
     def stop(self, timeout: float) -> None:
         """End the thread once what was posted to run soon has run; timers not yet due are dropped."""
         self._jobs.put(None)
@@ -68,10 +77,18 @@ class Notifier:
                 return
             instant, job = entry
             if instant > time.monotonic():
-                heapq.heappush(self._timers, (instant, next(self._numbers), job))
+                self._add_timer(instant, job)
             else:
                 self._run(job)
             self._run_due()
+
+    def _add_timer(self, instant: float, job: _Job) -> None:
+        heapq.heappush(self._timers, (instant, next(self._numbers), job))
+        # Now and then those are dropped whose owner is gone: requests with long timeouts, answered at once, leave many.
+        if len(self._timers) >= self._most_timers:
+            self._timers = [timer for timer in self._timers if not _is_orphan(timer[2])]
+            heapq.heapify(self._timers)
+            self._most_timers = 2 * len(self._timers) + _FEW_TIMERS
 
     def _until_next_timer(self) -> float | None:
         if not self._timers:
@@ -88,3 +105,14 @@ class Notifier:
             run_handler(function, *args)
         except BaseException:
             _log.exception("lightlink: %r failed", function)
+
+
+def _call_if_alive(reference: weakref.ref[Any], function: Callable[[Any], object]) -> None:
+    owner = reference()
+    if owner is not None:
+        function(owner)
+
+
+def _is_orphan(job: _Job) -> bool:
+    function, args = job
+    return function is _call_if_alive and args[0]() is None
