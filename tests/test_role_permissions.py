@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING
 
 import nats.errors
 import pytest
 from helpers.pki import connect_to, is_refused, serve, settle
+from nats.js.errors import NotFoundError
 
 from lightlink.certs import CertificateAuthority, server_config
 from lightlink.roles import FILES_BUCKET, ROLES, STATE_BUCKET, inbox_prefix
@@ -284,8 +286,19 @@ def test_the_certificate_decides_who_one_is_and_nothing_else_does(
 # State and files ----------------------------------------------------------------------------------------------------
 
 
+def remove_stream(connect_as: ConnectAs, name: str) -> None:
+    """Begin anew: other tests on this server use the same buckets."""
+
+    async def remove(nc: Client) -> None:
+        with contextlib.suppress(NotFoundError):
+            await nc.jetstream().delete_stream(name)
+
+    connect_as("ops").run(remove)
+
+
 @pytest.mark.parametrize("name", ["keeper", "store"])
 def test_an_identity_with_state_can_do_all_that_nats_py_does_with_a_bucket(connect_as: ConnectAs, name: str) -> None:
+    remove_stream(connect_as, f"KV_{STATE_BUCKET}")
     peer = connect_as(name)
 
     async def use(nc: Client) -> None:
@@ -320,6 +333,7 @@ def test_an_identity_with_state_can_do_all_that_nats_py_does_with_a_bucket(conne
 def test_an_identity_with_files_can_do_all_that_nats_py_does_with_an_object_store(
     connect_as: ConnectAs, name: str
 ) -> None:
+    remove_stream(connect_as, f"OBJ_{FILES_BUCKET}")
     peer = connect_as(name)
     data = bytes(range(256)) * 1024
 
