@@ -65,7 +65,7 @@ class Execution:
         self._reporter = reporter
         self._stopped = stopped
         self._interrupted = False
-        # Commands that were run here and whose end could not be stored: they must not run again as if they never had.
+        # Commands that were run here and whose end is not stored by us: they must not run again as if they never had.
         self._begun: set[str] = set()
         self._next_look = math.inf  # at the deadlines, an instant of `time.monotonic`
 
@@ -216,7 +216,7 @@ class Execution:
             self._deliveries.forget(running.delivery)
         else:
             self._deliveries.ack(running.delivery)
-        self._begun.discard(request.command_id)
+            self._begun.discard(request.command_id)
 
     def _finish(self, running: Running, outcome: Outcome, in_time: bool) -> None:
         """Store how the command ended; raises what `_write_over` raises."""
@@ -286,7 +286,9 @@ class Execution:
         """Read the last revision of our claim; raises Conflict when it is ours no longer."""
         request = running.delivery.request
         current, revision = self._store.read_status(request.client_id, request.command_id)
-        if current is None or current.instance != self._instance:
+        if current is None or (running.last is not None and revision < running.last[1]):
+            raise StoreUnavailable("reading a status", "what was answered is older than what was written")
+        if current.instance != self._instance:
             raise Conflict(request.command_id)
         running.last = current, revision
 

@@ -30,6 +30,8 @@ _log = logging.getLogger("lightlink")
 _TICK_SECONDS = 0.5
 # How many statuses are asked for at a time.
 _BLOCK = 1000
+# How long after a reconnect all statuses are read again.
+_CHECK_SECONDS = (0.0, 2.0, 10.0)
 _SMALL = 16 * 1024
 # How long past a command's deadline its promise goes on asking a store that does not answer.
 _GIVE_UP_SECONDS = 30.0
@@ -47,7 +49,8 @@ class Follower:
         self._callbacks = callbacks
         self._lock = Condition()
         self._open: dict[str, CommandPromise] = {}
-        self._to_check = False
+        # When to read all statuses again, as `time.monotonic` counts.
+        self._checks: list[float] = []
         self._closed = False
         self._routes: list[Any] = []
         self._round: Round | None = None
@@ -114,8 +117,8 @@ class Follower:
             return
         instant = time.time()
         try:
-            if self._to_check:
-                self._to_check = False
+            if self._checks and self._checks[0] <= time.monotonic():
+                del self._checks[0]
                 self._check_all()
             overdue = [promise for promise in self._promises() if promise.overdue_at < instant]
             for start in range(0, len(overdue), _BLOCK):
@@ -124,7 +127,7 @@ class Follower:
                     promise.hear(*last)
         except StoreUnavailable as exc:
             _log.debug("lightlink: following commands: %s", exc)
-            self._to_check = True
+            self._checks.insert(0, 0.0)
             for promise in self._promises():
                 if promise.overdue_at + _GIVE_UP_SECONDS < instant:
                     promise.fail(exc)
@@ -162,7 +165,7 @@ class Follower:
             promise.hear(read_status(data, promise.command_id), revision)
         except DecodeError as exc:
             self._store.connection.session.report(exc)
-            self._to_check = True
+            self._checks.insert(0, 0.0)
 
     def _note_progress(self, promise: CommandPromise, data: bytes, _headers: bytes | None) -> None:
         try:
@@ -172,7 +175,9 @@ class Follower:
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CONNECTED:
-            self._to_check = True
+            # More than once: a replica that answers may be behind.
+            instant = time.monotonic()
+            self._checks = [instant + seconds for seconds in _CHECK_SECONDS]
         elif status is Status.CLOSED:
             self._fail_all(StoreUnavailable("following a command", "the connection is closed"))
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
 # How many consumers are made at a time; each is some work for the server.
 _CONSUMERS_AT_ONCE = 200
+_RETRY_SECONDS = 0.1
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 
 
@@ -109,8 +110,9 @@ class CommandStore:
 
     def put_request(self, record: RequestRecord) -> RequestRecord:
         """Store a request and return what is stored under its id: this one, or the one that came first."""
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + 2 * self.timeout
         subject, payload = encoded_request(record)
+        unknown = False
         while True:
             try:
                 self._put(subject, payload, 0, "sending a command")
@@ -118,9 +120,11 @@ class CommandStore:
                 return self.get_request(record.client_id, record.command_id) or record
             except StoreUnavailable as exc:
                 # Whatever became of it, asking again under the same id stores it once.
-                if not exc.unknown or time.monotonic() >= deadline + self.timeout:
-                    raise
-                continue
+                unknown = unknown or exc.unknown
+                if (exc.unknown or _may_pass(exc)) and time.monotonic() < deadline:
+                    time.sleep(_RETRY_SECONDS)
+                    continue
+                raise StoreUnavailable(exc.operation, exc.reason, unknown) from exc
             return record
 
     def put_requests(
@@ -158,8 +162,6 @@ class CommandStore:
         try:
             return _request(jetstream.find_last(self.connection, schema.REQUESTS, pattern, self.timeout))
         except FAILURES as exc:
-            if isinstance(exc, JetStreamError) and exc.no_responders:
-                return None  # no streams yet, so no commands
             raise unavailable("reading a command", exc) from exc
 
     # Statuses -------------------------------------------------------------------------------------------------------
@@ -215,12 +217,13 @@ class CommandStore:
     # For the other parts of the store -------------------------------------------------------------------------------
 
     def read(self, stream: str, subject: str) -> StoredMessage | None:
-        """Return the last message of a subject, None when there is none, or no stream."""
+        """Return the last message of a subject, None when there is none.
+
+        In a cluster a replica may answer that is a little behind the stream's leader.
+        """
         try:
             return jetstream.get_last(self.connection, stream, subject, self.timeout)
         except FAILURES as exc:
-            if isinstance(exc, JetStreamError) and exc.no_responders:
-                return None
             raise unavailable(f"reading {subject}", exc) from exc
 
     def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
@@ -296,6 +299,11 @@ def _outcome(waiter: Waiter) -> Exception | None:
     except LightLinkError as exc:
         return exc
     return None
+
+
+def _may_pass(exc: StoreUnavailable) -> bool:
+    """Tell whether a refusal is that of a cluster whose stream has no leader at the moment."""
+    return isinstance(exc.__cause__, JetStreamError) and exc.__cause__.no_responders
 
 
 def unavailable(operation: str, exc: Exception) -> StoreUnavailable:

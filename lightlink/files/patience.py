@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from lightlink.errors import ClosedError, LightLinkError
-from lightlink.runtime.jetstream import WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.runtime.jetstream import UNAVAILABLE, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.runtime.session import Status
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
-# What JetStream says while it starts, or while a cluster elects: temporarily unavailable.
-_UNAVAILABLE = 10008
 _PAUSE = 0.05
 _PAUSE_MAX = 1.0
 
@@ -30,7 +28,7 @@ class OutOfTime(LightLinkError, TimeoutError):
 
 def is_passing(error: JetStreamError) -> bool:
     """Tell whether an error may go away by itself, as those after a restart of the server do."""
-    return error.no_responders or error.err_code == _UNAVAILABLE or error.err_code in WRONG_LAST_SEQUENCE
+    return error.no_responders or error.err_code == UNAVAILABLE or error.err_code in WRONG_LAST_SEQUENCE
 
 
 def persist(connection: Connection, deadline: float, action: Callable[[float], T]) -> T:

@@ -16,6 +16,7 @@ import msgspec
 
 from lightlink import codec
 from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
+from lightlink.runtime.election import while_electing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,7 @@ TTL = "Nats-TTL"
 # The server's error codes (err_code) that are told apart here or by those who build on this.
 JETSTREAM_DISABLED = frozenset({10039, 10076})
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+UNAVAILABLE = 10008  # JetStream starts, or its cluster elects a leader
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
 SEQUENCE_NOT_FOUND = 10043
@@ -156,8 +158,7 @@ def parse_ack(waiter: Waiter) -> PubAck:
     except (ValueError, msgspec.MsgspecError):
         raise_problem(waiter)
         raise DecodeError(waiter.subject.decode(), "not an acknowledgement", waiter.data[:64]) from None
-    if not ack.seq:
-        # A refusal may name the stream, and then has the sequence 0.
+    if not ack.seq:  # a refusal may name the stream, and then has the sequence 0
         raise_problem(waiter)
     return ack
 
@@ -167,8 +168,7 @@ def parse_ack(waiter: Waiter) -> PubAck:
 
 def get_last(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
     """Return the last message of a subject, None if there is none. The stream must allow direct gets (ADR-31)."""
-    waiter = connection.request(f"{API}.DIRECT.GET.{stream}.{subject}".encode(), b"", timeout)
-    return parse_stored(waiter)
+    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}.{subject}".encode(), b"", timeout))
 
 
 def answers_every_direct_get(connection: Connection) -> bool:
@@ -242,9 +242,13 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
     ``body`` is the request as JSON will carry it, None for none. Durations in it are in nanoseconds.
     """
     payload = b"" if body is None else codec.encode_json(body, f"the request to {subject}")
-    waiter = connection.request(f"{API}.{subject}".encode(), payload, timeout)
-    raise_problem(waiter)
-    return codec.decode(waiter.data, waiter.subject.decode(), as_type)
+
+    def ask(remaining: float) -> Any:
+        waiter = connection.request(f"{API}.{subject}".encode(), payload, remaining)
+        raise_problem(waiter)
+        return codec.decode(waiter.data, waiter.subject.decode(), as_type)
+
+    return while_electing(ask, timeout, lambda exc: getattr(exc, "err_code", 0) == UNAVAILABLE)
 
 
 def create_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:
@@ -314,7 +318,7 @@ def raise_problem(waiter: Waiter) -> None:
     """Raise the error in a reply, if there is one."""
     subject = waiter.subject.decode()
     if codec.is_no_responders(waiter.data, waiter.headers):
-        reason = "nobody listens on " + subject
+        reason = f"nobody listens on {subject}"
         if subject.startswith(API):
             reason = "no JetStream on this server or for this account, or no such stream or consumer"
         raise JetStreamError(subject, NO_RESPONDERS, 0, reason)

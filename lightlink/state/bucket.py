@@ -13,6 +13,7 @@ from lightlink import subjects
 from lightlink.errors import InvalidOption, PayloadTooLarge, RevisionConflict, StateError, StateNotFound
 from lightlink.options import seconds
 from lightlink.runtime import jetstream
+from lightlink.runtime.election import while_electing
 from lightlink.runtime.jetstream import JetStreamError
 from lightlink.runtime.reader import LAST_OF_EACH, read_current
 from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, ValueCodec, operation_in, operation_of
@@ -256,7 +257,12 @@ class StateBucket(Generic[T]):
             self._make(operation, deadline)
         elif self._info(operation, deadline) is None:
             return 0
-        return jetstream.publish(self._connection, subject, payload, _remaining(deadline), headers).seq
+
+        def store(remaining: float) -> int:
+            return jetstream.publish(self._connection, subject, payload, remaining, headers).seq
+
+        # The bucket is there; in a cluster it may be without a leader.
+        return while_electing(store, _remaining(deadline), lambda exc: getattr(exc, "no_responders", False))
 
     def _last(self, key: str, timeout: float | None) -> StoredMessage | None:
         """Return the message with a key's value, None if it has none."""

@@ -10,12 +10,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import nats.errors
 import pytest
+from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
 import lightlink
+from chaos.command_load import CommandLoad
 from chaos.ledger import Calls
-from chaos.load import calling
+from chaos.load import balanced, calling
 from lightlink.server import EmbeddedCluster
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from conftest import StartServer
 
     from chaos.ledger import Ledger
+    from chaos.load import MixedLoad
+    from lightlink.server import EmbeddedServer
 
 
 def test_a_client_that_was_told_of_one_server_finds_the_others_when_that_is_killed(cluster: EmbeddedCluster) -> None:
@@ -135,3 +140,56 @@ def test_what_is_published_while_a_client_leaves_is_delivered_even_if_it_is_clos
         client.close()
         go_on.set()
         assert received.get(timeout=5).data == "heard"
+
+
+def leader_of(cluster: EmbeddedCluster, stream: str) -> EmbeddedServer:
+    """Return the server that leads a stream, once there is one."""
+
+    def find() -> EmbeddedServer | None:
+        node = next(node for node in cluster.nodes if node.running)
+        with RawPeer(node.url) as peer:
+            try:
+                info = peer.run(peer.nc.jetstream().stream_info(stream))
+            except nats.errors.Error:
+                return None
+        return cluster.node(info.cluster.leader) if info.cluster and info.cluster.leader else None
+
+    return eventually(find, timeout=30)
+
+
+def lose_and_get_back(cluster: EmbeddedCluster, node: EmbeddedServer, *loads: MixedLoad | CommandLoad) -> None:
+    """Kill a server under load, wait until all goes on without it, and bring it back."""
+    node.kill()
+    for load in loads:
+        load.wait_progress()
+    node.start()
+    cluster.wait_ready(60)
+    for load in loads:
+        load.wait_progress()
+
+
+def test_nothing_acknowledged_is_lost_with_the_leader(ledger: Ledger, cluster: EmbeddedCluster, prefix: str) -> None:
+    with balanced(ledger, prefix, cluster.urls, cluster.urls, replicas=3) as load:
+        lose_and_get_back(cluster, leader_of(cluster, f"KV_{prefix}"), load)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_acknowledged_is_lost_when_each_server_is_killed_in_turn(
+    ledger: Ledger, cluster: EmbeddedCluster, prefix: str
+) -> None:
+    with (
+        balanced(ledger, prefix, cluster.urls, cluster.urls, replicas=3) as load,
+        CommandLoad(ledger, prefix, cluster.urls, replicas=3) as commands,
+    ):
+        for node in cluster.nodes:
+            lose_and_get_back(cluster, node, load, commands)
+        commands.finish()
+
+
+def test_no_acknowledged_command_is_lost_with_a_server(ledger: Ledger, cluster: EmbeddedCluster, prefix: str) -> None:
+    with CommandLoad(ledger, prefix, cluster.urls, replicas=3) as commands:
+        commands.wait_progress()
+        lose_and_get_back(cluster, leader_of(cluster, "LIGHTLINK_COMMANDS"), commands)
+        commands.finish()
+    ledger.balance()
