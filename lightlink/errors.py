@@ -56,11 +56,18 @@ if TYPE_CHECKING:
 class LightLinkError(Exception):
     """The base of every error raised by LightLink."""
 
+    def __repr__(self) -> str:
+        # Once for all of them: one made by attrs for each class would cost every program 15 ms at its import.
+        cls = type(self)
+        if not attrs.has(cls):
+            return super().__repr__()
+        return f"{cls.__name__}({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in attrs.fields(cls))})"
+
 
 # Connection ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ConnectError(LightLinkError):
     """No server could be reached within the limit.
 
@@ -80,7 +87,7 @@ class ConnectError(LightLinkError):
         return [server for server, _ in self.tried]
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class AuthenticationError(ConnectError):
     """The server refused this identity, TLS failed, or our certificate or key is not fit."""
 
@@ -89,7 +96,7 @@ class AuthenticationError(ConnectError):
         return f"could not authenticate with NATS ({attempts})"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ClosedError(LightLinkError, RuntimeError):
     """The object was used after close, or a blocking method was called from the loop's own thread."""
 
@@ -100,7 +107,7 @@ class ClosedError(LightLinkError, RuntimeError):
         return f"{self.what} {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class NotReady(LightLinkError, RuntimeError):
     """Something was asked for at a stage of a lifecycle at which it cannot be done."""
 
@@ -111,7 +118,7 @@ class NotReady(LightLinkError, RuntimeError):
         return f"{self.what} {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class PermissionDenied(LightLinkError):
     """The server's permissions refuse this identity a subject; ``operation`` is publish or subscribe."""
 
@@ -122,7 +129,7 @@ class PermissionDenied(LightLinkError):
         return f"permission denied: this identity may not {self.operation} to {self.subject!r}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class OutboxFull(LightLinkError, TimeoutError):
     """Messages were published faster than the server takes them, for longer than the publisher would wait."""
 
@@ -137,7 +144,7 @@ class OutboxFull(LightLinkError, TimeoutError):
         )
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class FlushTimeout(LightLinkError, TimeoutError):
     """The server did not confirm within ``timeout`` seconds that it has everything published so far."""
 
@@ -148,7 +155,7 @@ class FlushTimeout(LightLinkError, TimeoutError):
         return f"flush was not confirmed within {self.timeout:g} s (connection is {self.status})"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class NoMessage(LightLinkError, TimeoutError):
     """No message came on a subscription within ``timeout`` seconds."""
 
@@ -159,7 +166,7 @@ class NoMessage(LightLinkError, TimeoutError):
         return f"no message on {self.subject!r} within {self.timeout:g} s"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class LinkError(LightLinkError):
     """NATS refused or failed an operation; ``reason`` is what it said."""
 
@@ -177,7 +184,7 @@ class CallError(LightLinkError):
     """A call did not bring back a result."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class CallTimeout(CallError, TimeoutError):
     """No answer came in time. The call may have run."""
 
@@ -189,7 +196,7 @@ class CallTimeout(CallError, TimeoutError):
         return f"{self.service}.{self.method} did not answer within {self.timeout:g} s; it may have run"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ServiceUnavailable(CallError):
     """Nobody serves the service, or there was no connection. The call did not run."""
 
@@ -201,7 +208,7 @@ class ServiceUnavailable(CallError):
         return f"{self.service}.{self.method} is unavailable: {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class RemoteError(CallError):
     """The service answered with an error: ``code`` tells which, ``message`` is the service's own text."""
 
@@ -242,7 +249,7 @@ class HandlerError(RemoteError):
 # State and files ----------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class StateNotFound(LightLinkError, KeyError):
     """The bucket holds no value for the key."""
 
@@ -253,7 +260,7 @@ class StateNotFound(LightLinkError, KeyError):
         return f"no value for key {self.key!r} in bucket {self.bucket!r}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class RevisionConflict(LightLinkError):
     """Somebody else wrote the key first; ``expected`` is the revision the write was based on (0: none)."""
 
@@ -266,7 +273,7 @@ class RevisionConflict(LightLinkError):
         return f"key {self.key!r} in bucket {self.bucket!r} was not written: {basis}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class StateError(LightLinkError):
     """A state operation failed; ``unknown`` says that a write may or may not have been stored."""
 
@@ -280,7 +287,7 @@ class StateError(LightLinkError):
         return f"{self.operation} in bucket {self.bucket!r} failed: {self.reason}{outcome}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class StoredFileNotFound(LightLinkError, FileNotFoundError):
     """The file store holds no such file."""
 
@@ -291,7 +298,7 @@ class StoredFileNotFound(LightLinkError, FileNotFoundError):
         return f"no file {self.file_id!r} in file store {self.bucket!r}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class FileCorrupt(LightLinkError):
     """What was read is not what was stored."""
 
@@ -302,7 +309,7 @@ class FileCorrupt(LightLinkError):
         return f"file {self.file_id!r} is corrupt: {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class TransferStalled(LightLinkError, TimeoutError):
     """A transfer made no progress for ``stall_timeout`` seconds."""
 
@@ -319,7 +326,7 @@ class TransferStalled(LightLinkError, TimeoutError):
 # Values and names ---------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class DecodeError(LightLinkError):
     """Bytes that are not what they should be; ``start`` holds the first of them."""
 
@@ -331,7 +338,7 @@ class DecodeError(LightLinkError):
         return f"cannot decode the message on {self.subject!r}: {self.reason} (starts with {self.start[:40]!r})"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class EncodeError(LightLinkError, TypeError):
     """A value that JSON cannot carry."""
 
@@ -342,7 +349,7 @@ class EncodeError(LightLinkError, TypeError):
         return f"cannot encode {self.what} as JSON: {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class InvalidName(LightLinkError, ValueError):
     """A subject, key, service or client id that NATS would refuse; ``kind`` says which of them."""
 
@@ -354,7 +361,7 @@ class InvalidName(LightLinkError, ValueError):
         return f"invalid {self.kind} {self.name!r}: {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class InvalidOption(LightLinkError, ValueError):
     """A setting that cannot be; ``value`` is left out for secrets."""
 
@@ -367,7 +374,7 @@ class InvalidOption(LightLinkError, ValueError):
         return f"invalid {self.option}{value}: {self.reason}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class PayloadTooLarge(LightLinkError, ValueError):
     """A payload over the server's limit; both in bytes."""
 
@@ -379,7 +386,7 @@ class PayloadTooLarge(LightLinkError, ValueError):
         return f"the payload for {self.subject!r} has {self.size} bytes; the server takes at most {self.limit}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ServerError(LightLinkError):
     """The embedded nats-server could not be found, started or used."""
 
@@ -396,7 +403,7 @@ class CommandError(LightLinkError):
     """A command did not bring back a result."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class CommandFailed(CommandError):
     """The command ended as failed; ``command`` is its last state."""
 
@@ -413,7 +420,7 @@ class CommandCancelled(CommandFailed):
     """The command was cancelled."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class CommandTimeout(CommandError, TimeoutError):
     """The command ended as timeout, or was not over when the caller stopped waiting; ``command`` is its last state."""
 
@@ -428,7 +435,7 @@ class CommandTimeout(CommandError, TimeoutError):
         return f"{name} timed out ({command.status_detail})"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class CommandNotFound(CommandError):
     """No command has this id."""
 
@@ -438,7 +445,7 @@ class CommandNotFound(CommandError):
         return f"Command not found: {self.command_id}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class CommandEnded(CommandError):
     """The command has ended already, so it cannot be cancelled; ``command`` is its last state."""
 
@@ -448,7 +455,7 @@ class CommandEnded(CommandError):
         return f"command {self.command.command_id} has ended already: {self.command.status}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class AgentOffline(CommandError):
     """No live agent holds this client id, and the command was not to wait for one."""
 
@@ -458,7 +465,7 @@ class AgentOffline(CommandError):
         return f"client not connected: {self.client_id}"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class AgentInUse(CommandError):
     """A live agent already holds this client id."""
 
@@ -469,7 +476,7 @@ class AgentInUse(CommandError):
         return f"client id {self.client_id!r} is in use by a live agent (instance {self.instance})"
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class MessageTimeout(CommandError, TimeoutError):
     """An agent did not acknowledge a message within ``timeout`` seconds. It may have got it."""
 
@@ -483,7 +490,7 @@ class MessageTimeout(CommandError, TimeoutError):
         )
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class StoreUnavailable(CommandError):
     """Commands could not be stored or read; ``unknown`` says that a write may or may not have been stored."""
 

@@ -147,6 +147,12 @@ def test_an_error_can_be_raised_compared_and_put_in_a_set(error: Exception) -> N
     assert len({error, copy.copy(error)}) == 2
 
 
+def test_the_facts_are_in_its_repr() -> None:
+    assert repr(errors.FlushTimeout(3.0, "reconnecting")) == "FlushTimeout(timeout=3.0, status='reconnecting')"
+    assert repr(errors.LinkError("purge", "no such stream")) == "LinkError(operation='purge', reason='no such stream')"
+    assert repr(errors.LightLinkError("plain")) == "LightLinkError('plain')"
+
+
 def test_the_facts_are_attributes() -> None:
     timeout = errors.CallTimeout("math", "add", 5.0)
     assert (timeout.service, timeout.method, timeout.timeout) == ("math", "add", 5.0)
