@@ -109,8 +109,18 @@ def test_an_http_server_that_waits_for_a_request_is_given_up_after_the_limit() -
         b"INFO not json\r\n",
         b"\r\n",
         b"\xff" * 100_000 + b"\r\n",
+        b"INFO []\r\n",
+        b"INFO null\r\n",
+        b"INFO " + b"[" * 20_000 + b"\r\n",
+        b'INFO {"max_payload":"much"}\r\n',
+        b'INFO {"max_payload":-1}\r\n',
+        b'INFO {"max_payload":NaN}\r\n',
+        b'INFO {"max_payload":100,"version":"new"}\r\n',
+        b'INFO {"max_payload":100,"connect_urls":5}\r\n',
+        b'INFO {"max_payload":100,"connect_urls":["[::1"]}\r\n',
+        b'INFO {"max_payload":100,"nonce":5}\r\n',
     ],
-    ids=["http", "ssh", "info", "empty", "noise"],
+    ids="http ssh info empty noise list null deep limit negative nan version servers address nonce".split(),
 )
 def test_one_who_speaks_another_protocol_is_no_nats_server(words: bytes, answering: Callable[[bytes], str]) -> None:
     url = answering(words)

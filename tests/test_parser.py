@@ -96,6 +96,28 @@ def test_a_stream_cut_anywhere_is_understood_as_nats_py_understands_it(parts: li
     assert seen.seen == reference.seen
 
 
+# What a server never says, and words of which it is made.
+fragments = st.sampled_from(
+    "MSG|HMSG|MSG a 1 |HMSG a 1 3 |HMSG a 1 12 14\r\nNATS/1.0|PING|PONG|+OK|-ERR|INFO|-ERR 'x'|INFO {}|'|{|}|{\"a\":1}|"
+    "MAGIC a 1 2\r\n|HELLO a 1 2 2\r\n|ping|1|2|-1|0|1_0|+1|99999999999999999999| |\t|\r\n|\r|\n|a|é|\0".split("|")
+).map(str.encode)
+
+
+def outcome(pieces: list[bytes]) -> tuple[Seen, type[Exception] | None]:
+    parser, client = wire_parser()
+    try:
+        feed(parser, *pieces)
+    except Exception as exc:
+        return client.seen, type(exc)
+    return client.seen, None
+
+
+@given(st.lists(fragments | messages() | st.binary(max_size=5), max_size=20), st.lists(st.integers(0, 200), max_size=12))
+def test_what_is_not_the_protocol_is_understood_alike_wherever_it_is_cut(parts: list[bytes], places: list[int]) -> None:
+    stream = b"".join(parts)
+    assert outcome(cut(stream, places)) == outcome([stream])
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -104,7 +126,14 @@ def test_a_stream_cut_anywhere_is_understood_as_nats_py_understands_it(parts: li
         b"MSG a 1 -5\r\nabc\r\n",
         b"HMSG a 1 9 5\r\n12345\r\n",
         b"MSG\r\n",
+        b"MSG a 1 %d\r\nabc" % 2**31,
+        b"MSG a 1 " + b"9" * 10_000 + b"\r\n",
+        b"MSG a 1 nan\r\n",
+        b"MAGIC a 1 2\r\nok\r\n",
+        b"HELLO a 1 2 2\r\nok\r\n",
         b"NONSENSE\r\n",
+        b"NONSENSE" * 1000 + b"\r\n",
+        b"a line without end " * 100_000,
     ],
 )
 def test_what_is_not_the_protocol_is_an_error(line: bytes) -> None:

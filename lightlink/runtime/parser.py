@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 _MESSAGE = b"MH"  # how the lines of messages begin: MSG <subject> <sid> [reply] <size>
 _WITH_HEADERS = b"H"[0]  # HMSG <subject> <sid> [reply] <size of the headers> <size of all>
+# No server says as much in a line (the longest is an INFO, with the addresses of a cluster), or in a message: its own
+# limit is a number of 32 bits. What claims to be longer would only be held for ever.
+_MOST_IN_LINE = 1024 * 1024
+_MOST_IN_MESSAGE = 2**31
 
 
 class WireParser(Parser):
@@ -55,6 +59,8 @@ class WireParser(Parser):
         while at < end:
             start = data.find(b"\r\n", at) + 2
             if start < 2:
+                if end - at > _MOST_IN_LINE:
+                    raise ProtocolError("nats: a line without end")
                 self._hold(data, at, end + 1)
                 return
             if data[at] in _MESSAGE:
@@ -69,6 +75,8 @@ class WireParser(Parser):
                     await self.nc._process_msg(sid, subject, reply, data[body:stop], headers)
             else:
                 await super().parse(data[at:start])
+                if self.buf and self._resets == resets:  # nats-py takes a long line for the begin of a longer one
+                    raise ProtocolError("nats: unknown protocol")
                 at = start
             if self._resets != resets:
                 return  # the connection that these bytes came from has ended meanwhile
@@ -93,6 +101,8 @@ def _read_line(line: bytes, with_headers: bool) -> tuple[bytes, int, bytes, int,
     """Return subject, subscription id, reply subject, size of the headers and size of all, from a message's line."""
     words = line.split()
     try:
+        if words[0] != (b"HMSG" if with_headers else b"MSG"):
+            raise ValueError(words[0])
         if with_headers:
             header_size, size = int(words[-2]), int(words[-1])
             reply = words[3] if len(words) > 5 else b""
@@ -102,6 +112,6 @@ def _read_line(line: bytes, with_headers: bool) -> tuple[bytes, int, bytes, int,
         sid = int(words[2])
     except (ValueError, IndexError):
         raise ProtocolError("nats: malformed MSG") from None
-    if not 0 <= header_size <= size:
+    if not 0 <= header_size <= size < _MOST_IN_MESSAGE:
         raise ProtocolError("nats: malformed MSG")
     return words[1], sid, reply, header_size, size

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import nats.errors
 from nats.aio.transport import TcpTransport
 
@@ -12,6 +13,17 @@ from lightlink.runtime.resolve import Resolver
 
 if TYPE_CHECKING:
     import ssl
+
+
+class _Info(msgspec.Struct):
+    """What a server says of itself first, as far as this is relied on; null is as good as nothing (see the protocol)."""
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+")] = "0.0"
+    max_payload: Annotated[int, msgspec.Meta(gt=0)] = 1
+    auth_required: bool | None = None
+    tls_required: bool | None = None
+    nonce: str | None = None
+    connect_urls: list[str] | None = None
 
 
 class Transport(TcpTransport):
@@ -53,8 +65,14 @@ class Transport(TcpTransport):
             await super().wait_closed()  # type: ignore[no-untyped-call]
 
     async def readline(self) -> bytes:
-        """Return the next line; empty at the end."""
+        """Return the next line of the handshake; empty at the end. Raises ValueError for an INFO that is none."""
         line: bytes = await super().readline()  # type: ignore[no-untyped-call]
+        if line.startswith(b"INFO "):
+            # nats-py looks no closer, and what is wrong would show later, as an error of another kind.
+            try:
+                msgspec.json.decode(line[5:], type=_Info)
+            except (RecursionError, msgspec.MsgspecError) as exc:
+                raise ValueError(f"the server's INFO cannot be read: {exc}") from None
         return line
 
     async def listen(self, pause: float) -> None:

@@ -132,7 +132,7 @@ class WireClient(NatsClient):
     @property
     def server_version(self) -> tuple[int, int]:
         """The version of the server connected to last: major and minor."""
-        major, minor, *_ = self._server_info["version"].split(".")
+        major, minor, *_ = self._server_info.get("version", "0.0").split(".")
         return int(major), int(minor)
 
     @property
