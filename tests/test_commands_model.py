@@ -156,7 +156,9 @@ def test_an_overdue_command_is_refused() -> None:
 
 def test_a_claim_whose_acknowledgement_was_lost_is_run_once() -> None:
     own = model.claimed(None, at(1), "two")
-    assert decide(own) == model.Resume()
+    decision = decide(own)
+    assert isinstance(decision, model.Run)
+    assert (decision.claim.attempt, decision.claim.started_at) == (1, at(1))
     again = decide(own, begun=True)
     assert isinstance(again, model.Settle)
     assert again.status.status_detail == "interrupted"
@@ -168,6 +170,7 @@ def test_a_command_cancelled_while_its_agent_was_gone_is_not_run_again(idempoten
     decision = decide(wanted, idempotent=idempotent)
     assert isinstance(decision, model.Settle)
     assert (decision.status.status_detail, decision.status.outcome_unknown) == ("cancelled", True)
+    assert decision.status.error == "cancelled while its agent was gone: no more"
 
 
 def test_a_claim_cancelled_before_it_ran_is_known_not_to_have_run() -> None:

@@ -20,7 +20,7 @@ INSTANCES = st.integers(0, 3)
 MANAGERS = st.integers(0, 1)
 ACTORS = st.integers(0, 50)
 
-STEP = st.tuples(st.just("step"), ACTORS, st.sampled_from(["", "", "", "answer lost", "not sent"]))
+STEP = st.tuples(st.just("step"), ACTORS, st.sampled_from(["", "", "", "answer lost", "not sent", "stale"]))
 EVENTS = st.one_of(
     STEP,
     STEP,

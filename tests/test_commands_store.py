@@ -12,9 +12,10 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink import codec
 from lightlink.commands import StoreOptions, model, schema
+from lightlink.commands.access import Conflict
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.presence import read_presence
-from lightlink.commands.store import CommandStore, Conflict, StatusWrite
+from lightlink.commands.store import CommandStore, StatusWrite
 from lightlink.errors import DecodeError, InvalidName, StoreUnavailable
 from lightlink.runtime import jetstream
 
@@ -118,9 +119,9 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
 
 
 def test_a_request_is_written_once(store: CommandStore, prefix: str) -> None:
-    first = request(prefix)
+    first = request(prefix, idempotency_key="k")
     assert store.put_request(first) is first
-    second = request(prefix, command_id=first.command_id, priority=5)
+    second = request(prefix, command_id=first.command_id, priority=5, idempotency_key="k")
     assert store.put_request(second) == first
     assert store.get_request(prefix, first.command_id) == first
     assert store.find_request(first.command_id) == first

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.commands import model, schema
+from lightlink.commands.access import FAILURES, unavailable
 from lightlink.commands.history import read_block, stream_state
-from lightlink.commands.store import FAILURES, read_request, read_status, unavailable
+from lightlink.commands.store import read_request, read_status
 from lightlink.errors import DecodeError
 from lightlink.runtime import jetstream
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lightlink.commands import model
-from lightlink.commands.store import Conflict
+from lightlink.commands.access import Conflict
 from lightlink.errors import LightLinkError, StoreUnavailable
 from lightlink.runtime.threads import Condition
 

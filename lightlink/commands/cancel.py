@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from lightlink.commands import model
-from lightlink.commands.store import Conflict, StatusWrite
-from lightlink.errors import CommandEnded
+from lightlink.commands.access import Conflict, is_passing
+from lightlink.commands.store import StatusWrite
+from lightlink.errors import CommandEnded, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store import CommandStore
 
 _AT_ONCE = 500
+_RETRY_SECONDS = 0.1
 
 
 class Canceller:
@@ -27,7 +30,7 @@ class Canceller:
 
     def cancel(self, request: RequestRecord, reason: str, issued_by: str | None) -> Command:
         """Cancel one command and return it as it stands then; raises CommandEnded, StoreUnavailable."""
-        last = self._store.read_status(request.client_id, request.command_id)
+        last = self._store.read_written_status(request.client_id, request.command_id)
         return self._cancel(request, last, reason, issued_by or self._by)
 
     def cancel_all(self, promises: Sequence[CommandPromise], reason: str) -> int:
@@ -35,37 +38,69 @@ class Canceller:
         cancelled = 0
         for start in range(0, len(promises), _AT_ONCE):
             at = model.now()
-            block = [(promise, *promise.last) for promise in promises[start : start + _AT_ONCE]]
-            block = [entry for entry in block if model.is_open(entry[1])]
+            block = [(promise, promise.last) for promise in promises[start : start + _AT_ONCE]]
+            block = [(promise, last) for promise, last in block if model.is_open(last[0])]
             writes = [
                 StatusWrite(each.client_id, each.command_id, model.cancelled(status, at, self._by, reason), revision)
-                for each, status, revision in block
+                for each, (status, revision) in block
             ]
-            for (promise, *_), stored in zip(block, self._store.write_statuses(writes), strict=True):
+            revisions, unknown = self._write_all(writes)
+            for (promise, last), stored in zip(block, revisions, strict=True):
                 try:
-                    if stored is None:  # it has moved
-                        self.cancel(promise.request, reason, None)
+                    if stored is None:  # it has moved, or was not written
+                        self._cancel(promise.request, last, reason, self._by, unknown)
                     cancelled += 1
                 except CommandEnded:
                     pass  # it was quicker
         return cancelled
 
+    def _write_all(self, writes: Sequence[StatusWrite]) -> tuple[list[int | None], bool]:
+        """Return the revision of each write, None where it is not stored, and whether it may be stored all the same."""
+        try:
+            return self._store.write_statuses(writes), False
+        except StoreUnavailable as exc:
+            if not exc.unknown and not is_passing(exc):
+                raise
+            return [None] * len(writes), True
+
     def _cancel(
-        self, request: RequestRecord, last: tuple[StatusRecord | None, int], reason: str, issued_by: str
+        self,
+        request: RequestRecord,
+        last: tuple[StatusRecord | None, int],
+        reason: str,
+        issued_by: str,
+        unknown: bool = False,
     ) -> Command:
+        """Cancel a command with a known status; ``unknown`` says that this may have been done already."""
+        deadline = time.monotonic() + 2 * self._store.timeout
         while True:
             status, revision = last
             at = model.now()
             command = model.fold(request, status, at)
-            if command.ended:
+            if command.ended and not (unknown and _is_ours(status, issued_by, reason)):
                 raise CommandEnded(command)
-            if command.cancel_requested:
+            if command.ended or command.cancel_requested:
                 return command
             record = model.cancelled(status, at, issued_by, reason)
             try:
-                self._store.write_status(request.client_id, request.command_id, record, revision)
-            except Conflict:
-                # It has just moved; look again.
-                last = self._store.read_status(request.client_id, request.command_id)
-            else:
-                return model.fold(request, record, at)
+                try:
+                    self._store.write_status(request.client_id, request.command_id, record, revision)
+                except Conflict:
+                    # It has just moved; look again.
+                    last = self._store.read_written_status(request.client_id, request.command_id)
+                else:
+                    return model.fold(request, record, at)
+            except StoreUnavailable as exc:
+                unknown = unknown or exc.unknown
+                if not (exc.unknown or is_passing(exc)) or time.monotonic() > deadline:
+                    raise StoreUnavailable("cancelling a command", exc.reason, unknown) from exc
+            if last[1] <= revision:
+                time.sleep(_RETRY_SECONDS)
+
+
+def _is_ours(status: StatusRecord | None, by: str, reason: str) -> bool:
+    return (
+        status is not None
+        and (status.status_detail, status.by, status.cancel_reason) == (model.CANCELLED, by, reason)
+        and not status.instance
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -12,8 +13,9 @@ import attrs
 import msgspec
 
 from lightlink.commands import model
+from lightlink.commands.access import Conflict
 from lightlink.commands.context import CommandContext
-from lightlink.commands.store import Conflict
+from lightlink.commands.handlers import CANCELLED_TEXT
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from lightlink.commands.delivery import Deliveries, Delivery
     from lightlink.commands.handlers import Handlers, Outcome
-    from lightlink.commands.model import StatusRecord
+    from lightlink.commands.model import RequestRecord, StatusRecord
     from lightlink.commands.store import CommandStore
     from lightlink.runtime.threads import Event
     from lightlink.runtime.workers import WorkerPool
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
+# How often, in about twelve seconds, a replica is asked that answers with less than is known.
+_STALE_TRIES = 8
 
 
 @attrs.define(eq=False)
@@ -158,16 +162,12 @@ class Execution:
             if isinstance(decision, model.Ignore):
                 self._deliveries.ack(running.delivery)
                 return False
-            if isinstance(decision, model.Resume):
-                assert current is not None
-                running.last = current, revision
-                return True
             record = decision.claim if isinstance(decision, model.Run) else decision.status
             try:
                 try:
                     stored = self._store.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
-                    current, revision = self._store.read_status(request.client_id, request.command_id)
+                    current, revision = self._read_after(request, revision)
                     continue
             except StoreUnavailable as exc:
                 # It may have been stored; the next attempt then meets our own claim.
@@ -182,9 +182,7 @@ class Execution:
             return False
         return False
 
-    def _decide(
-        self, running: Running, current: StatusRecord | None
-    ) -> model.Run | model.Resume | model.Settle | model.Ignore:
+    def _decide(self, running: Running, current: StatusRecord | None) -> model.Run | model.Settle | model.Ignore:
         request = running.delivery.request
         idempotent = self._handlers.is_idempotent(request.command_type)
         begun = request.command_id in self._begun
@@ -212,7 +210,7 @@ class Execution:
             self._finish(running, outcome, in_time)
         except Conflict:
             # Its end, and the acknowledgement, are the other's business now.
-            _log.warning("lightlink: command %s was taken over by another instance", request.command_id)
+            _log.warning("lightlink: command %s was taken over by another instance, or is gone", request.command_id)
             self._deliveries.forget(running.delivery)
         else:
             self._deliveries.ack(running.delivery)
@@ -242,7 +240,10 @@ class Execution:
             if not in_time or model.is_overdue(request, at):
                 status = model.expired(request, current, at, by=self._instance)
                 return msgspec.structs.replace(status, late_result=outcome.result) if completed else status
-            return model.ended(current, at=at, by=self._instance, **attrs.asdict(outcome, recurse=False))
+            facts = attrs.asdict(outcome, recurse=False)
+            if outcome.status_detail == model.CANCELLED and outcome.error == CANCELLED_TEXT:
+                facts["error"] = model.with_reason(CANCELLED_TEXT, current.cancel_reason)
+            return model.ended(current, at=at, by=self._instance, **facts)
 
         return following
 
@@ -256,8 +257,9 @@ class Execution:
     ) -> None:
         """Store what follows our claim, over whatever revision of it is the last; None stores nothing.
 
-        Raises Conflict when another instance has taken the command, PayloadTooLarge, ClosedError. While the store does
-        not answer, and ``persistent``, it tries again until the agent stops, and then raises what the last attempt did.
+        Raises Conflict when another instance has taken the command or its status is gone, PayloadTooLarge, ClosedError.
+        While the store does not answer, and ``persistent``, it tries again until the agent stops, and then raises what
+        the last attempt did.
         """
         request = running.delivery.request
         for pause in pauses():
@@ -270,7 +272,7 @@ class Execution:
                 try:
                     stored = self._store.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
-                    self._catch_up(running)
+                    self._catch_up(running, revision)
                     continue
             except (PayloadTooLarge, ClosedError, Conflict):
                 raise
@@ -282,15 +284,28 @@ class Execution:
             running.last = record, stored
             return
 
-    def _catch_up(self, running: Running) -> None:
-        """Read the last revision of our claim; raises Conflict when it is ours no longer."""
-        request = running.delivery.request
-        current, revision = self._store.read_status(request.client_id, request.command_id)
-        if current is None or (running.last is not None and revision < running.last[1]):
-            raise StoreUnavailable("reading a status", "what was answered is older than what was written")
-        if current.instance != self._instance:
-            raise Conflict(request.command_id)
+    def _catch_up(self, running: Running, known: int) -> None:
+        """Read the revision of our claim that came after a known one; raises Conflict when it is ours no longer."""
+        current, revision = self._read_after(running.delivery.request, known)
+        if current is None or current.instance != self._instance:
+            raise Conflict(running.delivery.request.command_id)
         running.last = current, revision
+
+    def _read_after(self, request: RequestRecord, known: int) -> tuple[StatusRecord | None, int]:
+        """Return the last status, which is known to be another than the one with a revision, and its revision.
+
+        A replica that answers may be behind, and is asked again; in the end it is believed that there is no status any
+        more. Raises StoreUnavailable.
+        """
+        for pause in itertools.islice(pauses(), _STALE_TRIES):
+            current, revision = self._store.read_status(request.client_id, request.command_id)
+            if revision > known:
+                return current, revision
+            if self._stopped.wait(pause):
+                break
+        if current is None and known:
+            return None, 0
+        raise StoreUnavailable("reading a status", "what was answered is older than what was written")
 
 
 def pauses() -> Iterator[float]:

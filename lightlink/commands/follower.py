@@ -99,7 +99,7 @@ class Follower:
     def check(self, promise: CommandPromise) -> None:
         """Read a promise's status from the store; raises StoreUnavailable."""
         request = promise.request
-        promise.hear(*self._store.read_status(request.client_id, request.command_id))
+        promise.hear(*self._store.read_written_status(request.client_id, request.command_id))
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
+CANCELLED_TEXT = "cancelled"
 _MAX_ERROR_TEXT = 4096
 
 
@@ -101,7 +102,7 @@ class Handlers:
         try:
             return Outcome(status=model.COMPLETED, result=msgspec.Raw(self._call(request, context)))
         except Cancelled:
-            return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error="cancelled")
+            return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error=CANCELLED_TEXT)
         except Rejected as exc:
             return Outcome(status=model.FAILED, status_detail=model.REJECTED, error=_safe(exc))
         except EncodeError as exc:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.commands import model, schema
+from lightlink.commands.access import FAILURES, unavailable
 from lightlink.commands.model import Command, RequestRecord
-from lightlink.commands.store import FAILURES, read_request, unavailable
+from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.runtime import jetstream, reader
 

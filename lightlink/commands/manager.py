@@ -175,7 +175,7 @@ class CommandManager:
     def get(self, command_id: str) -> Command:
         """Return a command as it stands now; raises CommandNotFound, StoreUnavailable."""
         request = self._find(command_id)
-        status, _ = self._store.read_status(request.client_id, request.command_id)
+        status, _ = self._store.read_written_status(request.client_id, request.command_id)
         return model.fold(request, status, model.now())
 
     def list(

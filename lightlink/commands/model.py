@@ -251,13 +251,18 @@ def interrupted(current: StatusRecord, at: datetime, by: str) -> StatusRecord:
 def cancelled(current: StatusRecord | None, at: datetime, by: str, reason: str) -> StatusRecord:
     """Return what cancelling makes of a command: a pending one ends, one that runs is noted as no longer wanted."""
     if current is None:
-        error = f"cancelled: {reason}" if reason else "cancelled"
+        error = with_reason("cancelled", reason)
         return StatusRecord(
             status=FAILED, status_detail=CANCELLED, at=at, by=by, error=error, cancel_reason=reason, completed_at=at
         )
     if current.ended:
         raise IllegalMove(f"a command that is {current.status} cannot be cancelled")
     return msgspec.structs.replace(current, at=at, by=by, cancel_requested=True, cancel_reason=reason)
+
+
+def with_reason(error: str, reason: str) -> str:
+    """Return the error of a cancelled command together with why it was cancelled."""
+    return f"{error}: {reason}" if reason else error
 
 
 def expired(request: RequestRecord, current: StatusRecord | None, at: datetime, by: str = "") -> StatusRecord:
@@ -304,18 +309,13 @@ class Settle:
 
 
 @attrs.frozen
-class Resume:
-    """Run the handler: the claim is stored already, only its acknowledgement has never come."""
-
-
-@attrs.frozen
 class Ignore:
     """The command has ended; nothing is to be written."""
 
 
 def on_delivery(
     request: RequestRecord, current: StatusRecord | None, instance: str, idempotent: bool, begun: bool, at: datetime
-) -> Run | Resume | Settle | Ignore:
+) -> Run | Settle | Ignore:
     """Decide by the status, and never by the delivery count, what to do with a delivered command.
 
     ``begun`` says that this instance has begun to run it before, and knows nothing of its end.
@@ -330,10 +330,12 @@ def on_delivery(
     untouched = current.instance == instance and not begun
     if current.cancel_requested:
         error = "cancelled before it ran" if untouched else "cancelled while its agent was gone"
+        error = with_reason(error, current.cancel_reason)
         facts = {"by": instance, "status_detail": CANCELLED, "error": error, "outcome_unknown": not untouched}
         return Settle(ended(current, FAILED, at, **facts))
     if untouched:
-        return Resume()
+        # Our claim is stored, only its acknowledgement has never come; written again, it is seen to be the last still.
+        return Run(msgspec.structs.replace(current, at=at))
     if idempotent:
         return Run(claimed(current, at, instance))
     return Settle(interrupted(current, at, by=instance))

@@ -10,8 +10,8 @@ import msgspec
 
 from lightlink import codec
 from lightlink.commands import schema
+from lightlink.commands.access import FAILURES, Conflict, unavailable
 from lightlink.commands.model import now
-from lightlink.commands.store import FAILURES, Conflict, unavailable
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_FOUND, JetStreamError
 from lightlink.runtime.reader import LAST_OF_EACH, read_current

@@ -7,16 +7,17 @@ StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, Pa
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 
 from lightlink import codec
 from lightlink.commands import model, schema
+from lightlink.commands.access import FAILURES, Access, Conflict, check, is_passing, unavailable
 from lightlink.commands.model import RequestRecord, StatusRecord
 from lightlink.errors import DecodeError, LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.runtime import jetstream
-from lightlink.runtime.connection import NoReply
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
 
 if TYPE_CHECKING:
@@ -29,16 +30,10 @@ if TYPE_CHECKING:
 
     MakeHeaders = Callable[[float], bytes]
 
-# What a request to JetStream may end with that says nothing about who asked.
-FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
 # How many consumers are made at a time; each is some work for the server.
 _CONSUMERS_AT_ONCE = 200
-_RETRY_SECONDS = 0.1
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
-
-
-class Conflict(LightLinkError):
-    """Another writer came first. For use inside the library."""
+_RETRY_SECONDS = 0.1
 
 
 @attrs.frozen
@@ -51,13 +46,12 @@ class StatusWrite:
     expected: int
 
 
-class CommandStore:
+class CommandStore(Access):
     """Requests and statuses over one connection; ``timeout`` seconds for each operation."""
 
     def __init__(self, connection: Connection, options: StoreOptions, timeout: float) -> None:
-        self.connection = connection
+        super().__init__(connection, timeout)
         self.options = options
-        self.timeout = timeout
         self._consumers: set[str] = set()
 
     # Streams and consumers ------------------------------------------------------------------------------------------
@@ -71,7 +65,7 @@ class CommandStore:
                     info = jetstream.stream_info(self.connection, name, self.timeout)
                     self.options = schema.as_made(self.options, info["config"] if info else config)
             except FAILURES as exc:
-                raise unavailable(f"making stream {name}", exc) from exc
+                raise StoreUnavailable(f"making stream {name}", str(exc)) from exc
 
     def ensure_consumer(self, client_id: str) -> None:
         """Make an agent's consumer unless it exists."""
@@ -82,16 +76,19 @@ class CommandStore:
         missing = [client_id for client_id in dict.fromkeys(client_ids) if client_id not in self._consumers]
         for start in range(0, len(missing), _CONSUMERS_AT_ONCE):
             block = missing[start : start + _CONSUMERS_AT_ONCE]
-            requests = [schema.consumer_request(client_id, self.options) for client_id in block]
-            bodies = [(subject.encode(), codec.encode_json(body), None) for subject, body in requests]
-            for client_id, waiter in zip(block, self._request_all(bodies), strict=True):
-                try:
-                    _check(waiter)
-                    jetstream.raise_problem(waiter)
-                except FAILURES as exc:
-                    if not isinstance(exc, JetStreamError) or exc.err_code not in _CONSUMER_EXISTS:
-                        raise unavailable(f"making the consumer of {client_id}", exc) from exc
-            self._consumers.update(block)
+            self.patiently("making consumers", partial(self._make_consumers, block))
+
+    def _make_consumers(self, client_ids: Sequence[str], _remaining: float) -> None:
+        requests = [schema.consumer_request(client_id, self.options) for client_id in client_ids]
+        bodies = [(subject.encode(), codec.encode_json(body), None) for subject, body in requests]
+        for waiter in self.request_all(bodies):
+            try:
+                check(waiter)
+                jetstream.raise_problem(waiter)
+            except JetStreamError as exc:
+                if exc.err_code not in _CONSUMER_EXISTS:
+                    raise
+        self._consumers.update(client_ids)
 
     def forget_consumers(self) -> None:
         """Believe of no consumer any more that it exists."""
@@ -103,7 +100,7 @@ class CommandStore:
         try:
             info = jetstream.api(self.connection, subject, None, self.timeout)
         except FAILURES as exc:
-            raise unavailable(f"reading the consumer of {client_id}", exc) from exc
+            raise StoreUnavailable(f"reading the consumer of {client_id}", str(exc)) from exc
         return float(info["config"]["ack_wait"]) / 1e9
 
     # Requests -------------------------------------------------------------------------------------------------------
@@ -117,15 +114,24 @@ class CommandStore:
             try:
                 self._put(subject, payload, 0, "sending a command")
             except Conflict:
-                return self.get_request(record.client_id, record.command_id) or record
+                return self._first_under(record)
             except StoreUnavailable as exc:
                 # Whatever became of it, asking again under the same id stores it once.
                 unknown = unknown or exc.unknown
-                if (exc.unknown or _may_pass(exc)) and time.monotonic() < deadline:
+                if (exc.unknown or is_passing(exc)) and time.monotonic() < deadline:
                     time.sleep(_RETRY_SECONDS)
                     continue
                 raise StoreUnavailable(exc.operation, exc.reason, unknown) from exc
             return record
+
+    def _first_under(self, record: RequestRecord) -> RequestRecord:
+        """Return the request that is stored under a record's id."""
+        if record.idempotency_key is None:
+            return record  # nobody else has this id: it was stored by an attempt whose answer never came
+        try:
+            return self.get_request(record.client_id, record.command_id) or record
+        except StoreUnavailable as exc:
+            raise StoreUnavailable(exc.operation, exc.reason, unknown=True) from exc
 
     def put_requests(
         self, records: Sequence[RequestRecord], on_stored: Callable[[RequestRecord, Exception | None], None]
@@ -154,35 +160,38 @@ class CommandStore:
 
     def get_request(self, client_id: str, command_id: str) -> RequestRecord | None:
         """Return a request by both ids; raises DecodeError."""
-        return _request(self.read(schema.REQUESTS, schema.request_subject(client_id, command_id)))
+        return _request(self.read_written(schema.REQUESTS, schema.request_subject(client_id, command_id)))
 
     def find_request(self, command_id: str) -> RequestRecord | None:
         """Return a request by its command's id alone; raises DecodeError."""
-        pattern = schema.request_subject("*", schema.command_id(command_id))
-        try:
-            return _request(jetstream.find_last(self.connection, schema.REQUESTS, pattern, self.timeout))
-        except FAILURES as exc:
-            raise unavailable("reading a command", exc) from exc
+        return self.get_request("*", schema.command_id(command_id))
 
     # Statuses -------------------------------------------------------------------------------------------------------
 
     def read_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
-        """Return the last status and its revision; (None, 0) when there is none yet."""
+        """Return the last status and its revision; (None, 0) when there is none yet. Any replica answers."""
         return _status(self.read(schema.STATUS, schema.status_subject(client_id, command_id)))
 
+    def read_written_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
+        """Return what `read_status` does, with all that was acknowledged; an agent's identity may not ask so."""
+        return _status(self.read_written(schema.STATUS, schema.status_subject(client_id, command_id)))
+
     def read_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
-        """Return the last status and its revision for each (client id, command id), all asked for at once."""
+        """Return the last status and its revision for each (client id, command id), all asked for at once.
+
+        Any replica answers.
+        """
         subjects = [schema.status_subject(client_id, command_id) for client_id, command_id in ids]
         requests = [
             (f"{jetstream.API}.DIRECT.GET.{schema.STATUS}.{subject}".encode(), b"", None) for subject in subjects
         ]
         statuses = []
-        for waiter in self._request_all(requests):
+        for waiter in self.request_all(requests):
             try:
-                _check(waiter)
+                check(waiter)
                 statuses.append(_status(jetstream.parse_stored(waiter)))
             except FAILURES as exc:
-                raise unavailable("reading statuses", exc) from exc
+                raise StoreUnavailable("reading statuses", str(exc)) from exc
         return statuses
 
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
@@ -204,9 +213,9 @@ class CommandStore:
             for write in writes
         ]
         revisions: list[int | None] = []
-        for waiter in self._request_all(requests):
+        for waiter in self.request_all(requests):
             try:
-                _check(waiter)
+                check(waiter)
                 revisions.append(jetstream.parse_ack(waiter).seq)
             except FAILURES as exc:
                 if not isinstance(exc, JetStreamError) or exc.err_code not in WRONG_LAST_SEQUENCE:
@@ -214,35 +223,8 @@ class CommandStore:
                 revisions.append(None)
         return revisions
 
-    # For the other parts of the store -------------------------------------------------------------------------------
-
-    def read(self, stream: str, subject: str) -> StoredMessage | None:
-        """Return the last message of a subject, None when there is none.
-
-        In a cluster a replica may answer that is a little behind the stream's leader.
-        """
-        try:
-            return jetstream.get_last(self.connection, stream, subject, self.timeout)
-        except FAILURES as exc:
-            raise unavailable(f"reading {subject}", exc) from exc
-
-    def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
-        """Store a message with headers that say over which revision; return the new one; raises Conflict."""
-        try:
-            return jetstream.publish(self.connection, subject.encode(), payload, self.timeout, headers).seq
-        except FAILURES as exc:
-            if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
-                raise Conflict(subject) from exc
-            raise unavailable(operation, exc) from exc
-
     def _put(self, subject: str, payload: bytes, expected: int, operation: str) -> int:
         return self.put(subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}, operation)
-
-    def _request_all(self, requests: Sequence[tuple[bytes, bytes, MakeHeaders | None]]) -> list[Waiter]:
-        try:
-            return self.connection.request_all(requests, self.timeout)
-        except OutboxFull as exc:
-            raise unavailable("asking JetStream", exc) from exc
 
 
 def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
@@ -283,14 +265,9 @@ def _expecting(sequence: int) -> MakeHeaders:
     return lambda _: block
 
 
-def _check(waiter: Waiter) -> None:
-    if waiter.error is not None:
-        raise waiter.error
-
-
 def _outcome(waiter: Waiter) -> Exception | None:
     try:
-        _check(waiter)
+        check(waiter)
         jetstream.parse_ack(waiter)
     except FAILURES as exc:
         if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
@@ -299,14 +276,3 @@ def _outcome(waiter: Waiter) -> Exception | None:
     except LightLinkError as exc:
         return exc
     return None
-
-
-def _may_pass(exc: StoreUnavailable) -> bool:
-    """Tell whether a refusal is that of a cluster whose stream has no leader at the moment."""
-    return isinstance(exc.__cause__, JetStreamError) and exc.__cause__.no_responders
-
-
-def unavailable(operation: str, exc: Exception) -> StoreUnavailable:
-    """Return the error for an operation that the store refused or did not answer."""
-    unknown = isinstance(exc, NoReply) and exc.sent
-    return StoreUnavailable(operation, str(exc), unknown)

@@ -12,8 +12,9 @@ import msgspec
 
 from lightlink import codec
 from lightlink.commands import history, model, schema
+from lightlink.commands.access import FAILURES, Conflict, unavailable
 from lightlink.commands.model import RequestRecord
-from lightlink.commands.store import FAILURES, Conflict, read_request, unavailable
+from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, StoreUnavailable
 from lightlink.runtime import jetstream
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE

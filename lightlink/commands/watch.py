@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from lightlink.commands import model, schema
-from lightlink.commands.store import read_request, read_status, unavailable
+from lightlink.commands.access import unavailable
+from lightlink.commands.store import read_request, read_status
 from lightlink.errors import ClosedError, DecodeError
 from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply

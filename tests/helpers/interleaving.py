@@ -2,7 +2,7 @@
 
 A step is one operation on the store, or the middle of a handler. Whoever takes part is an actor with a thread of its
 own; one of them runs at a time, and a schedule says which. An operation may be done and its answer lost, or not be done
-at all, and an instance of an agent may die at any step.
+at all, a read may bring what was true before, and an instance of an agent may die at any step.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.commands import model
+from lightlink.commands.access import Conflict
 from lightlink.commands.cancel import Canceller
 from lightlink.commands.context import CommandContext
 from lightlink.commands.delivery import Delivery
 from lightlink.commands.execution import Execution
 from lightlink.commands.expiry import Expiry
 from lightlink.commands.handlers import Handlers
-from lightlink.commands.store import Conflict
 from lightlink.errors import CommandEnded, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -94,8 +94,16 @@ class Store:
         )
 
     def read_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
+        fault = self._world.pause()
+        if fault == "stale":
+            return self._world.before_last(command_id)
+        if fault:
+            raise StoreUnavailable("reading", "lost")
+        return self._world.last(command_id)
+
+    def read_written_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
         if self._world.pause():
-            raise StoreUnavailable("reading", "lost", True)
+            raise StoreUnavailable("reading", "lost")
         return self._world.last(command_id)
 
     def read_statuses(self, ids: Sequence[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
@@ -194,6 +202,11 @@ class World:
     def last(self, command_id: str) -> tuple[StatusRecord | None, int]:
         """Return the last status and its revision."""
         history = self.history.get(command_id)
+        return (None, 0) if not history else (history[-1][1], history[-1][0])
+
+    def before_last(self, command_id: str) -> tuple[StatusRecord | None, int]:
+        """Return the status before the last one, as a replica that lags would."""
+        history = self.history.get(command_id, [])[:-1]
         return (None, 0) if not history else (history[-1][1], history[-1][0])
 
     def store(self, command_id: str, record: StatusRecord) -> int:

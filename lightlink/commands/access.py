@@ -1,0 +1,115 @@
+"""Ask JetStream for the commands' sake, and say what became of that in the commands' errors.
+
+Every method raises StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, PayloadTooLarge and
+ClosedError.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.runtime import jetstream
+from lightlink.runtime.connection import NoReply
+from lightlink.runtime.election import while_electing
+from lightlink.runtime.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lightlink.runtime.connection import Connection
+    from lightlink.runtime.jetstream import StoredMessage
+    from lightlink.runtime.replies import Waiter
+
+T = TypeVar("T")
+
+# What a request to JetStream may end with that says nothing about who asked.
+FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
+# What a cluster answers while it elects who leads a stream, or all of them.
+_PASSING = frozenset({jetstream.UNAVAILABLE, 10009})
+# A stream's leader that does not answer within this is not there; a replica is asked then.
+_LEADER_SECONDS = 1.0
+
+
+class Conflict(LightLinkError):
+    """Another writer came first. For use inside the library."""
+
+
+class Access:
+    """JetStream over one connection; ``timeout`` seconds for each operation."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.connection = connection
+        self.timeout = timeout
+
+    def read(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the last message of a subject, None when there is none.
+
+        In a cluster a replica may answer that is a little behind the stream's leader.
+        """
+        return self.patiently(
+            f"reading {subject}", lambda remaining: jetstream.get_last(self.connection, stream, subject, remaining)
+        )
+
+    def read_written(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the last message of a subject, which may be a pattern, with all that was acknowledged.
+
+        While nobody leads the stream a replica may answer; that there is none is the leader's word only.
+        """
+        try:
+            timeout = min(_LEADER_SECONDS, self.timeout)
+            return jetstream.get_last_written(self.connection, stream, subject, timeout)
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
+                raise StoreUnavailable(f"reading {subject}", str(exc)) from exc
+            failure = exc
+        found = self.patiently(
+            f"reading {subject}", lambda remaining: jetstream.find_last(self.connection, stream, subject, remaining)
+        )
+        if found is None:
+            raise StoreUnavailable(f"reading {subject}", str(failure)) from failure
+        return found
+
+    def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
+        """Store a message with headers that say over which revision; return the new one; raises Conflict."""
+        try:
+            return jetstream.publish(self.connection, subject.encode(), payload, self.timeout, headers).seq
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+                raise Conflict(subject) from exc
+            raise unavailable(operation, exc) from exc
+
+    def patiently(self, operation: str, ask: Callable[[float], T]) -> T:
+        """Return what ``ask(remaining)`` returns, asked again while nobody leads what it asks; it writes nothing."""
+        try:
+            return while_electing(ask, self.timeout, is_passing)
+        except FAILURES as exc:
+            raise StoreUnavailable(operation, str(exc)) from exc
+
+    def request_all(self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]]) -> list[Waiter]:
+        """Send many requests at once and return what came of each; a reply that did not come is its ``error``."""
+        try:
+            return self.connection.request_all(requests, self.timeout)
+        except OutboxFull as exc:
+            raise unavailable("asking JetStream", exc) from exc
+
+
+def check(waiter: Waiter) -> None:
+    """Raise what a request ended with instead of a reply."""
+    if waiter.error is not None:
+        raise waiter.error
+
+
+def is_passing(exc: LightLinkError) -> bool:
+    """Tell whether a refusal is that of a cluster that elects who leads: nothing was done, and asking again may help.
+
+    So is that of a stream that nobody has made yet.
+    """
+    cause = exc.__cause__ if isinstance(exc, StoreUnavailable) else exc
+    return isinstance(cause, JetStreamError) and (cause.no_responders or cause.err_code in _PASSING)
+
+
+def unavailable(operation: str, exc: Exception) -> StoreUnavailable:
+    """Return the error for a write that the store refused or did not answer."""
+    unknown = isinstance(exc, NoReply) and exc.sent
+    return StoreUnavailable(operation, str(exc), unknown)
