@@ -15,7 +15,7 @@ import msgspec
 from lightlink.errors import InvalidOption, LightLinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _AT_ARGUMENT = re.compile(r"(?P<problem>.*) - at `\$\.(?P<name>\w+)(?P<rest>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`$")
@@ -94,7 +94,7 @@ class Binder:
         """Return a (name, type, default) for each argument."""
         hints = read_annotations(self._handler)
         fields: list[tuple[str, Any, Any]] = []
-        for parameter in inspect.signature(self._handler).parameters.values():
+        for parameter in self._parameters():
             annotation = hints.get(parameter.name, Any)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 raise InvalidOption("handler", f"*{parameter.name} cannot be bound: arguments have names", self._name)
@@ -111,6 +111,12 @@ class Binder:
                 optional: Any = Union[annotation, msgspec.UnsetType]  # noqa: UP007 - not everything knows `|`
                 fields.append((parameter.name, optional, msgspec.UNSET))
         return fields
+
+    def _parameters(self) -> Iterable[inspect.Parameter]:
+        try:
+            return inspect.signature(self._handler).parameters.values()
+        except ValueError as exc:  # some built-in functions do not tell
+            raise InvalidOption("handler", str(exc), self._name) from exc
 
     def _compile(self, fields: list[tuple[str, Any, Any]]) -> Any:
         try:

@@ -67,6 +67,10 @@ def test_arguments_are_bound_by_name() -> None:
     assert call(add, b'{"b": 2, "a": 1}') == 3
 
 
+def test_a_built_in_function_that_does_not_tell_its_parameters_is_refused() -> None:
+    assert "no signature" in refusal(min)
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [
