@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # Made when the packages are installed; older than the settings means: install again.
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+JAVASCRIPT := build/javascript/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := lightlink samples tests
 
@@ -20,7 +21,7 @@ JSON ?=
 PLOT ?= build/bench.png
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check format certs clean distclean
+.PHONY: help setup demo test bench interop check format certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -39,6 +40,10 @@ test: $(STAMP) ## run the whole suite against real nats-servers
 bench: $(BENCH_STAMP) ## measure the speed against what else one could use, in ten minutes; QUICK=1: in one
 	@echo "==> bench: LightLink against its peers$(if $(QUICK),, (ten minutes; QUICK=1 takes one))"
 	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick) --plot $(PLOT) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+interop: $(JAVASCRIPT) ## what talks to other people's clients, the official JavaScript ones among them (needs Node)
+	@echo "==> interop: other people's clients against ours"
+	@$(BIN)/pytest $(WORKERS) -m interop $(ARGS)
 
 check: $(STAMP) ## ruff, mypy --strict and the import rules; changes nothing
 	@echo "==> check: ruff, mypy --strict, import-linter"
@@ -81,6 +86,12 @@ $(STAMP): setup.cfg pyproject.toml
 	    $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv or ensurepip; install them (Debian, Ubuntu: apt install python3-venv) or name another Python: make PYTHON=/path/to/python" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); }
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(JAVASCRIPT): $(STAMP)
+	@echo "==> setup: the official JavaScript clients in build/javascript (only once)"
+	@command -v npm >/dev/null || { echo "error: there is no npm; install Node.js >= 20" >&2; exit 1; }
+	@npm install --silent --no-audit --no-fund --prefix build/javascript $(patsubst %,@nats-io/%,transport-node jetstream kv obj services)
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)
