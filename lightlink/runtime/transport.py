@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Info(msgspec.Struct):
-    """What a server says of itself first, as far as this is relied on; null is as good as nothing (see the protocol)."""
+    """What a server says of itself first, as far as this is relied on."""
 
     version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+")] = "0.0"
     max_payload: Annotated[int, msgspec.Meta(gt=0)] = 1
