@@ -565,6 +565,63 @@ def test_sigterm_drains(world: World, manager: CommandManager, prefix: str, pyth
     assert promise.result(10) == "done"
 
 
+def test_a_signal_that_comes_with_the_first_command_drains_too(
+    world: World, manager: CommandManager, prefix: str, python: StartPython
+) -> None:
+    code = """
+        import os, signal, sys, threading
+        from lightlink import Agent
+
+        begun = threading.Event()
+
+        class Slow(Agent):
+            def start(self, timeout=None):
+                super().start(timeout)
+                begun.wait(20)  # the command is there before `run` waits for a signal
+
+        agent = Slow(sys.argv[2], sys.argv[1])
+
+        @agent.command("work")
+        def work() -> str:
+            os.kill(os.getpid(), signal.SIGTERM)
+            begun.set()
+            return "done"
+
+        agent.run()
+        print("left")
+    """
+    promise = manager.send(prefix, "work")
+    process = python(code, world.url, prefix)
+    assert process.wait().returncode == 0, process.stderr
+    assert process.stdout == "left\n"
+    assert promise.result(10) == "done"
+
+
+def test_a_signal_ends_the_wait_for_the_client_id(world: World, prefix: str, python: StartPython) -> None:
+    code = """
+        import sys, threading
+        from helpers.waiting import eventually
+        from lightlink import Agent
+
+        agent = Agent(sys.argv[2], sys.argv[1])
+
+        def tell():
+            eventually(lambda: agent.stage.name == "STARTING")
+            print("starting")
+
+        threading.Thread(target=tell).start()
+        agent.run()
+        print("left")
+    """
+    holder = world.agent(prefix).start()
+    holder._runner._rounds[1].stop(1)  # type: ignore[union-attr]  # it falls silent
+    process = python(code, world.url, prefix)
+    process.wait_line("starting")
+    process.signal(signal.SIGTERM)
+    assert process.wait().returncode == 0, process.stderr
+    assert process.stdout.endswith("left\n")
+
+
 def test_closing_the_client_under_an_agent_ends_it(world: World, prefix: str) -> None:
     client = lightlink.connect(world.url)
     agent = world.agent(prefix, target=client)

@@ -301,6 +301,7 @@ def test_a_running_command_is_told_and_ends_as_cancelled(manager: CommandManager
     with pytest.raises(CommandCancelled) as caught:
         promise.result(10)
     assert not caught.value.command.outcome_unknown
+    assert caught.value.command.error == "cancelled: stop"
     with pytest.raises(CommandEnded):
         manager.cancel(promise.command_id)
 

@@ -6,6 +6,7 @@ Each attack starts from all that an agent's identity can do: its certificate, an
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,20 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import Agent, CommandContext, CommandManager, model, schema
-from lightlink.errors import AgentOffline, CommandCancelled, CommandFailed, CommandTimeout, PermissionDenied
+from lightlink.errors import (
+    AgentOffline,
+    CommandCancelled,
+    CommandFailed,
+    CommandTimeout,
+    PermissionDenied,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from conftest import StartPython, StartServer
     from helpers.raw import RawPeer
     from nats.aio.client import Client
 
@@ -121,23 +130,67 @@ def test_an_agent_s_identity_can_do_all_that_an_agent_does(manager: CommandManag
                 make_agent("agent-a").start()
 
 
-def test_an_agent_that_is_there_before_any_manager_gets_its_commands_soon(
-    identities: Path, make_agent: MakeAgent
+WAITER = """
+    import logging, sys
+    from pathlib import Path
+    from helpers.commands import FAST
+    from helpers.pki import tls_of
+    from lightlink import Agent
+
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    agent = Agent("agent-a", sys.argv[1], tls=tls_of(Path(sys.argv[2]), "agent-a"), store=FAST)
+    agent.register("add", lambda x: x + 1)
+    agent.run()
+    print("left")
+"""
+IT_WAITS = "lightlink: agent agent-a has to wait: "
+
+
+def test_an_agent_that_is_there_before_any_manager_waits_for_its_streams(
+    identities: Path, fresh_server: StartServer, python: StartPython
 ) -> None:
-    with lightlink.EmbeddedServer(tls=identities) as server:
+    server = fresh_server(tls=identities)
+    process = python(WAITER, server.url, identities)
+    assert "a manager makes them" in process.wait_line(IT_WAITS)
+    with (
+        lightlink.connect(server.url, tls=tls_of(identities, "manager")) as client,
+        CommandManager(client, store=FAST) as manager,
+    ):
+        assert manager.send("agent-a", "add", {"x": 1}).result(20) == 2
+        process.signal(signal.SIGTERM)
+        assert process.wait().returncode == 0
+        assert manager.clients() == []
+
+
+def test_a_signal_ends_the_wait_for_the_streams(
+    identities: Path, fresh_server: StartServer, python: StartPython
+) -> None:
+    process = python(WAITER, fresh_server(tls=identities).url, identities)
+    process.wait_line(IT_WAITS)
+    process.signal(signal.SIGTERM)
+    assert process.wait().returncode == 0, process.stderr
+    assert process.stdout.endswith("left\n")
+
+
+def test_a_start_waits_for_the_streams_no_longer_than_it_may(identities: Path, fresh_server: StartServer) -> None:
+    agent = Agent("agent-a", fresh_server(tls=identities).url, tls=tls_of(identities, "agent-a"), store=FAST)
+    with pytest.raises(StoreUnavailable, match="the streams of commands are not there yet"):
+        agent.start(timeout=0.1)
+    assert repr(agent).endswith("stopped>")
+
+
+def test_an_agent_that_is_there_before_its_consumer_gets_its_commands_soon(
+    identities: Path, fresh_server: StartServer
+) -> None:
+    server = fresh_server(tls=identities)
+    with (
+        lightlink.connect(server.url, tls=tls_of(identities, "manager")) as client,
+        CommandManager(client) as manager,
+    ):
         agent = Agent("agent-a", server.url, tls=tls_of(identities, "agent-a"), store=FAST)
         agent.register("add", lambda x: x + 1)
-        # Without streams there is nothing to claim, so it cannot start; with them, but without a consumer, it can.
-        with pytest.raises(lightlink.LightLinkError):
-            agent.start()
-        with (
-            lightlink.connect(server.url, tls=tls_of(identities, "manager")) as client,
-            CommandManager(client) as manager,
-        ):
-            agent = Agent("agent-a", server.url, tls=tls_of(identities, "agent-a"), store=FAST)
-            agent.register("add", lambda x: x + 1)
-            with agent:
-                assert manager.send("agent-a", "add", {"x": 1}).result(10) == 2
+        with agent:
+            assert manager.send("agent-a", "add", {"x": 1}).result(10) == 2
 
 
 def test_agents_with_the_wrong_certificate_do_not_start(

@@ -36,7 +36,8 @@ def run(link: Link, target: str, drain_timeout: float) -> None:
     """
     found = load(target, Agent, "agent")
     point(found, link)
-    serve(found, f"agent {found.client_id} takes commands", drain_timeout)
+    # Like its `run`, for as long as it takes.
+    serve(found, f"agent {found.client_id} takes commands", drain_timeout, lambda: found.start(timeout=None))
 
 
 @click.command()

@@ -17,6 +17,7 @@ from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
     import enum
+    from collections.abc import Callable
     from types import FrameType
 
     import lightlink
@@ -78,13 +79,19 @@ def point(runnable: Runnable, link: Link) -> None:
         runnable.use(settings.pop("url", None), **settings)
 
 
-def serve(runnable: Runnable, announcement: str, drain_timeout: float) -> None:
-    """Run a service or agent until SIGINT or SIGTERM; the announcement is printed once it runs."""
+def serve(
+    runnable: Runnable, announcement: str, drain_timeout: float, start: Callable[[], object] | None = None
+) -> None:
+    """Run a service or agent until SIGINT or SIGTERM; the announcement is printed once it runs.
+
+    ``start`` starts it otherwise than its method does.
+    """
     # Does nothing when the module has set logging up.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    runnable.start()
+    # From before the first request or command comes: a signal that came with it would end both.
+    _heed_signals(runnable)
     try:
-        _heed_signals(runnable)
+        (start or runnable.start)()
         servers = ",".join(runnable.client.options.servers)
         click.echo(f"{announcement} on {servers} (process {os.getpid()})")
         runnable.run(drain_timeout)

@@ -144,12 +144,16 @@ class Agent:
 
     # Lifetime -------------------------------------------------------------------------------------------------------
 
-    def start(self) -> Agent:
+    def start(self, timeout: float | None = 30.0) -> Agent:
         """Connect, claim the client id and begin to take commands; returns self.
 
-        A dead agent's claim is waited out, up to three heartbeats. Raises AgentInUse when a live agent holds the id,
-        and the errors of `connect`.
+        A dead agent's claim is waited out, up to three heartbeats. What cannot be claimed at all, because no manager
+        has made the streams yet and this identity may not, or because a cluster elects who leads, is waited for
+        ``timeout`` seconds (None: until it can, or `stop`). Raises AgentInUse when a live agent holds the id,
+        StoreUnavailable, and the errors of `connect`.
         """
+        if timeout is not None:
+            seconds("timeout", timeout)
         with self._changed:
             if self._stage in (Stage.STARTING, Stage.RUNNING):
                 raise NotReady(f"agent {self.client_id!r}", "is running already")
@@ -158,7 +162,7 @@ class Agent:
             self._stage = Stage.STARTING
             self._pid = os.getpid()
         try:
-            self._begin()
+            self._begin(timeout)
         except BaseException:
             self._end(1.0)
             raise
@@ -197,13 +201,17 @@ class Agent:
     def run(self, stop_timeout: float = 10.0) -> None:
         """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop.
 
-        Raises AgentInUse when another agent has taken the client id after ours had been silent for too long,
-        ClosedError when the client is closed.
+        It tries to start for as long as it takes. Raises AgentInUse also when another agent has taken the client id
+        after ours had been silent for too long, ClosedError when the client is closed, and the errors of `start`.
         """
         if self._stage is Stage.NEW:
-            self.start()
+            self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
         try:
-            self._stop_signal.wait()
+            # From before the first command comes: a signal that came with it would end the program, and the command.
+            with self._stop_signal.caught():
+                if self._stage is Stage.NEW:
+                    self._start_unless_stopped()
+                self._stop_signal.wait()
         finally:
             self.stop(stop_timeout)
         if self._lost is not None:
@@ -232,11 +240,25 @@ class Agent:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _connect(self) -> Client:
         if self._client is None:
             self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+        return self._client
+
+    def _start_unless_stopped(self) -> None:
+        try:
+            self.start(timeout=None)
+        except ClosedError:
+            if not self._stop_signal.is_set:
+                raise
+
+    def _is_leaving_after(self, pause: float) -> bool:
+        """Wait a little and tell whether the agent is to leave before it has come."""
+        return self._leaving.wait(pause) or self._stop_signal.is_set
+
+    def _begin(self, timeout: float | None) -> None:
         self._runner = Runner(
-            self._client,
+            self._connect(),
             self.client_id,
             self.instance,
             self.labels,
@@ -247,7 +269,7 @@ class Agent:
             self._prefetch,
             self._on_lost,
         )
-        self._runner.start(self._leaving)
+        self._runner.start(self._is_leaving_after, timeout)
 
     def _end(self, timeout: float) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import msgspec
 
 from lightlink import codec
 from lightlink.commands import schema
-from lightlink.commands.access import FAILURES, Conflict, unavailable
+from lightlink.commands.access import FAILURES, Conflict, is_passing, unavailable
 from lightlink.commands.model import now
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_FOUND, JetStreamError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lightlink.commands.store import CommandStore
-    from lightlink.runtime.threads import Event
 
 _log = logging.getLogger("lightlink")
 
@@ -28,6 +28,8 @@ _DELETED = "KV-Operation"
 # How long past the end of a claim its key may still be there: the server removes what has aged now and then.
 _AGING_SECONDS = 2.0
 _TRIES = 20
+_STALE_SECONDS = 0.05
+_RETRY_SECONDS = 0.5
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +101,7 @@ class Claim:
         self._store = store
         self._load = load
         self._revision = 0
+        self._has_complained = False
         started = now().isoformat()
         self._presence = Presence(
             client_id=client_id,
@@ -108,29 +111,43 @@ class Claim:
             last_heartbeat=started,
         )
 
-    def acquire(self, stopped: Event) -> bool:
-        """Claim the client id, waiting out a dead agent's claim; False says that ``stopped`` was set meanwhile.
+    def acquire(self, is_leaving_after: Callable[[float], bool], patience: float | None) -> bool:
+        """Claim the client id, waiting out a dead agent's claim; False says that the agent is to leave instead.
 
-        Raises AgentInUse as soon as the holder gives a sign of life, or when it has not gone in the time a claim lasts,
-        StoreUnavailable, PermissionDenied.
+        ``is_leaving_after(seconds)`` waits and tells whether it is. A store that takes no claims yet is waited for
+        ``patience`` seconds, None: for as long as it takes. Raises AgentInUse as soon as the holder gives a sign of
+        life, or when it has not gone in the time a claim lasts, StoreUnavailable, PermissionDenied.
         """
-        deadline = time.monotonic() + self._store.options.presence_age + _AGING_SECONDS
-        pause = min(0.25, self._store.options.heartbeat / 4)
-        seen: int | None = None
-        while not stopped.is_set():
+        give_up = math.inf if patience is None else time.monotonic() + patience
+        gone_by: float | None = None
+        seen = 0
+        pause = 0.0
+        while not is_leaving_after(pause):
             try:
                 holder, revision = self._hold()
             except StoreUnavailable as exc:
-                if not exc.unknown or time.monotonic() > deadline:
-                    raise
+                self._bear(exc, give_up)
+                pause = _RETRY_SECONDS
                 continue
             if holder is None:
                 return True
-            if (seen is not None and revision != seen) or time.monotonic() > deadline:
+            gone_by = gone_by or time.monotonic() + self._store.options.presence_age + _AGING_SECONDS
+            if (seen and revision > seen) or time.monotonic() > gone_by:
                 raise AgentInUse(holder.client_id, holder.instance)
-            seen = revision
-            stopped.wait(pause)
+            seen = max(seen, revision)
+            pause = min(0.25, self._store.options.heartbeat / 4)
         return False
+
+    def _bear(self, exc: StoreUnavailable, give_up: float) -> None:
+        """Say, once, why the id cannot be claimed yet; raise that when it is time to give up."""
+        if is_passing(exc):
+            reason = "the streams of commands are not there yet (a manager makes them), or have no leader"
+            exc = StoreUnavailable(exc.operation, f"{reason}: {exc.reason}", exc.unknown)
+        if time.monotonic() > give_up:
+            raise exc
+        if not self._has_complained:
+            _log.warning("lightlink: agent %s has to wait: %s", self._presence.client_id, exc)
+        self._has_complained = True
 
     def renew(self) -> None:
         """Give a sign of life; raises AgentInUse when another instance has taken the id, PermissionDenied."""
@@ -169,6 +186,9 @@ class Claim:
                 else:
                     return None, self._revision
             holder, revision = read_presence(self._store, self._presence.client_id)
+            if holder is not None and revision < self._revision:
+                time.sleep(_STALE_SECONDS)  # a replica that does not even know our last claim
+                continue
             if holder is not None and holder.instance != self._presence.instance:
                 return holder, revision
             # Free: what is written over is the farewell of the one before, if there is one.

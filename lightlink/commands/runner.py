@@ -82,12 +82,12 @@ class Runner:
 
     # Starting -------------------------------------------------------------------------------------------------------
 
-    def start(self, leaving: Event) -> None:
-        """Claim the client id and begin to take commands.
+    def start(self, is_leaving_after: Callable[[float], bool], patience: float | None) -> None:
+        """Claim the client id, as `Claim.acquire` does, and begin to take commands.
 
-        Raises AgentInUse, ClosedError when ``leaving`` was set while it waited, StoreUnavailable, PermissionDenied.
+        Raises AgentInUse, ClosedError when it is to leave while it waits, StoreUnavailable, PermissionDenied.
         """
-        if not self._claim.acquire(leaving):
+        if not self._claim.acquire(is_leaving_after, patience):
             raise ClosedError(f"agent {self._client_id!r}", "was stopped while it waited for its client id")
         self._forget_status = self._connection.on_status(self._on_connection)
         self._status_route = self._connection.subscribe(f"ll.status.{self._client_id}.>", "", self._on_status_revision)

@@ -30,6 +30,11 @@ class StopSignal:
         """End the wait, and every later one."""
         self._words.put(None)
 
+    @property
+    def is_set(self) -> bool:
+        """Whether `set` was called, or a signal has come while they were `caught`."""
+        return not self._words.empty()
+
     @contextmanager
     def caught(self) -> Iterator[None]:
         """Have a signal end the wait, from now on, and not the program.
