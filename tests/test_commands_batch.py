@@ -166,16 +166,20 @@ def test_cancelling_keeps_back_what_was_not_sent(world: World, manager: CommandM
     assert (batch.counts()["failed"], batch.counts()["not_sent"]) == (1, 4)
 
 
-def test_a_client_given_twice_gets_two(world: World, manager: CommandManager, prefix: str) -> None:
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_client_given_twice_gets_as_many_as_every_other(
+    world: World, manager: CommandManager, prefix: str, repeat: int
+) -> None:
     runs: collections.Counter[str] = collections.Counter()
 
     def work(context: CommandContext) -> None:
         runs[context.client_id] += 1
 
     ids = fleet(world, prefix, 2, work)
-    batch = manager.send_many([*ids, *ids], "work")
+    batch = manager.send_many([*reversed(ids), *ids], "work", repeat=repeat)
     assert batch.wait(20)
-    assert runs == dict.fromkeys(ids, 2)
+    assert runs == dict.fromkeys(ids, repeat)
+    assert [promise.client_id for promise in batch.promises] == [*reversed(ids)] * repeat
     assert batch.wait_stored(5)
 
 
@@ -188,6 +192,9 @@ def test_mistakes_are_refused_before_anything_is_sent(manager: CommandManager, p
         (InvalidOption, {"client_ids": good}),
         (InvalidOption, {"client_ids": [good], "max_concurrency": 0}),
         (InvalidOption, {"client_ids": [good], "max_failures": -1}),
+        (InvalidOption, {"client_ids": [good], "max_failures": True}),
+        (InvalidOption, {"client_ids": [good], "repeat": 0}),
+        (InvalidOption, {"client_ids": [good], "repeat": 1.5}),
         (InvalidOption, {"client_ids": [good], "timeout": 0}),
     ):
         with pytest.raises(error):
@@ -240,7 +247,7 @@ def run_fleet(server_url: str, agents: int, commands: int) -> dict[str, float]:
             agent.register("work", lambda x: x + 1)
             ids.append(agent.start().client_id)
         ready = time.monotonic()
-        batch = manager.send_many(ids * (commands // agents), "work", {"x": 1}, timeout=600)
+        batch = manager.send_many(ids, "work", {"x": 1}, timeout=600, repeat=commands // agents)
         assert batch.wait_stored(120)
         stored = time.monotonic()
         assert batch.wait(240), batch.counts()

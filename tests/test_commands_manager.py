@@ -351,7 +351,7 @@ def test_a_callback_may_send_and_wait(manager: CommandManager, agent: Agent) -> 
 
     def go_on(promise: CommandPromise) -> None:
         results.append(manager.send(agent.client_id, "add", {"x": promise.result()}).result(10))
-        batch = manager.send_many([agent.client_id] * 2000, "add", {"x": 1})
+        batch = manager.send_many([agent.client_id], "add", {"x": 1}, repeat=2000)
         assert batch.wait(30)
         results.append(batch.counts()["completed"])
         finished.set()

@@ -106,7 +106,7 @@ def test_a_manager_s_identity_can_do_all_that_a_manager_does(
         promise.result(10)
     with pytest.raises(CommandTimeout):
         manager.send("nobody", "add", timeout=0.1).result(20)
-    batch = manager.send_many(["agent-a"] * 3, "add", {"x": 1})
+    batch = manager.send_many(["agent-a"], "add", {"x": 1}, repeat=3)
     assert batch.wait(10)
     assert manager.get(promise.command_id).status_detail == "cancelled"
     assert len(manager.list("agent-a")) >= 5

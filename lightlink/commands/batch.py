@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
+from attrs import validators
 
 from lightlink.commands import model
 from lightlink.commands.access import Conflict
-from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.errors import InvalidOption, LightLinkError, StoreUnavailable
 from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
@@ -27,6 +29,23 @@ _log = logging.getLogger("lightlink")
 
 # How many requests are on their way to the store at a time.
 _PIPELINE = 1024
+
+
+def _whole_number(least: int) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidOption(attribute.name, f"must be a whole number from {least}", value)
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How a batch is rolled out; see `CommandManager.send_many`."""
+
+    max_concurrency: int | None = attrs.field(validator=validators.optional(_whole_number(1)))
+    max_failures: int | None = attrs.field(validator=validators.optional(_whole_number(0)))
+    repeat: int = attrs.field(validator=_whole_number(1))
 
 
 class Batch:
@@ -80,7 +99,7 @@ class Batch:
     def results(self, timeout: float | None = None) -> dict[str, Command]:
         """Wait, and return the command of each client id, ended or not; those never sent are not among them.
 
-        Of a client that was given more than once, the last; `promises` holds all.
+        Of a client that got more than one, the last; `promises` holds all.
         """
         self.wait(timeout)
         return {promise.client_id: promise.command() for promise in list(self.promises) if promise.error is None}
@@ -147,15 +166,14 @@ class Rollout:
         store: CommandStore,
         follower: Follower,
         pool: WorkerPool,
-        max_concurrency: int | None,
-        max_failures: int | None,
+        limits: Limits,
     ) -> None:
         self._batch = batch
         self._store = store
         self._follower = follower
         self._pool = pool
-        self._most = max_concurrency
-        self._max_failures = max_failures
+        self._most = limits.max_concurrency
+        self._max_failures = limits.max_failures
         self._todo = list(reversed(batch._records))
         self._running = 0
         self._failures = 0

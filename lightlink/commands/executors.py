@@ -98,22 +98,27 @@ def exec_shell(
     settings = {**inherited, **(environment or {})}
 
     def run(context: CommandContext, argv: list[str], stdin: str = "", timeout: float | None = None) -> dict[str, Any]:
-        if not argv:
-            raise Rejected("argv is empty: it names the program and its arguments")
-        program = programs.get(argv[0])
-        if program is None:
-            raise Rejected(f"{argv[0]!r} is not allowed; allowed are: {', '.join(sorted(programs))}")
-        if any("\0" in argument for argument in argv):
-            raise Rejected("an argument holds a null character")
+        command = _allowed(programs, argv)
         if timeout is not None and not 0 < timeout <= limits.timeout:
             raise Rejected(f"timeout must be above 0 and at most {limits.timeout:g} s")
-        command = [program, *argv[1:]]
         result = run_program(command, stdin, folder, settings, limits.within(timeout), context.cancelled)
         if result.cancelled:
             raise Cancelled(context.command_id)
         return result.facts()
 
     agent.register(command_type, run)
+
+
+def _allowed(programs: Mapping[str, str], argv: list[str]) -> list[str]:
+    """Return a command with its program's path; raises Rejected."""
+    if not argv:
+        raise Rejected("argv is empty: it names the program and its arguments")
+    program = programs.get(argv[0])
+    if program is None:
+        raise Rejected(f"{argv[0]!r} is not allowed; allowed are: {', '.join(sorted(programs))}")
+    if any("\0" in argument for argument in argv):
+        raise Rejected("an argument holds a null character")
+    return [program, *argv[1:]]
 
 
 def _names(allow: Iterable[str]) -> list[str]:

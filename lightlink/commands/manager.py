@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lightlink.commands import audit, history, model, schema
-from lightlink.commands.batch import Batch, Rollout
+from lightlink.commands.batch import Batch, Limits, Rollout
 from lightlink.commands.cancel import Canceller
 from lightlink.commands.expiry import Expiry
 from lightlink.commands.follower import Follower
@@ -142,26 +142,26 @@ class CommandManager:
         priority: int = 0,
         max_concurrency: int | None = None,
         max_failures: int | None = None,
+        repeat: int = 1,
         issued_by: str | None = None,
     ) -> Batch:
         """Send a command to many agents: to ``client_ids``, or to those online that carry all ``labels``.
 
-        At most ``max_concurrency`` run at a time (None: all at once); after more than ``max_failures`` failures no
-        further one is sent (None: all are). The ``timeout`` of each counts from when it is sent. A client id given
-        twice gets two commands. Raises the errors of `send`; of what fails for some only, the batch tells.
+        Each gets one, in the order given, also if it is named twice; or ``repeat`` of them, round by round. At most
+        ``max_concurrency`` run at a time (None: all at once); after more than ``max_failures`` failures no further one
+        is sent (None: all are). The ``timeout`` of each counts from when it is sent. Raises the errors of `send`; of
+        what fails for some only, the batch tells.
         """
         self._refuse_closed()
-        targets = self._targets(client_ids, labels)
-        for option, value, least in (("max_concurrency", max_concurrency, 1), ("max_failures", max_failures, 0)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise InvalidOption(option, f"must be a whole number from {least}", value)
+        limits = Limits(max_concurrency=max_concurrency, max_failures=max_failures, repeat=repeat)
         batch_id = schema.new_batch_id()
         template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
-        records = template.to_each(targets)
+        targets = self._targets(client_ids, labels)
+        records = template.to_each(targets * repeat)
         refuse_too_large(records, self._connection.max_payload)
         self._store.ensure_consumers(targets)
         batch = Batch(batch_id, records, self._canceller.cancel_all)
-        Rollout(batch, self._store, self._follower, self._pool, max_concurrency, max_failures).start()
+        Rollout(batch, self._store, self._follower, self._pool, limits).start()
         return batch
 
     def promise(self, command_id: str) -> CommandPromise:
@@ -332,7 +332,7 @@ class CommandManager:
         assert client_ids is not None
         if isinstance(client_ids, str):
             raise InvalidOption("client_ids", "must be several ids, not one text", client_ids)
-        return [schema.client_id(client_id) for client_id in client_ids]
+        return [schema.client_id(client_id) for client_id in dict.fromkeys(client_ids)]
 
     def _find(self, command_id: str) -> RequestRecord:
         self._refuse_closed()
