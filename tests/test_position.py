@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lightlink.runtime.position import EVERYTHING, LAST_OF_EACH, Delivery, Position, read_delivery
 
-STREAM = {"created": "2026-01-01T00:00:00Z", "state": {"last_seq": 100}}
+STREAM: dict[str, Any] = {"created": "2026-01-01T00:00:00Z", "state": {"last_seq": 100}, "config": {"num_replicas": 1}}
 
 
 def position(policy: str = LAST_OF_EACH, first: int = 0) -> Position:
@@ -89,8 +91,8 @@ def test_a_first_sequence_wins_over_the_policy() -> None:
 @pytest.mark.parametrize(
     "info",
     [
-        {"created": "2026-02-02T00:00:00Z", "state": {"last_seq": 200}},  # made anew
-        {"created": STREAM["created"], "state": {"last_seq": 99}},  # lost its end in a crash
+        {"created": "2026-02-02T00:00:00Z", "state": {"last_seq": 200}, "config": {}},  # made anew
+        {"created": STREAM["created"], "state": {"last_seq": 99}, "config": {}},  # lost its end in a crash
     ],
 )
 def test_a_stream_that_is_another_is_read_as_at_the_start(info: dict[str, object]) -> None:
@@ -121,3 +123,53 @@ def test_pull_requests_are_limited_in_bytes_only_where_that_loses_nothing() -> N
     reading.passed(delivery(1, pending=0))
     assert reading.may_limit_bytes
     assert position(EVERYTHING).may_limit_bytes
+
+
+def test_what_a_replica_lacks_is_waited_for() -> None:
+    reading = position(EVERYTHING)
+    reading.expect(30)
+    reading.begin({"num_pending": 1})
+    reading.passed(delivery(10, pending=0))
+    assert reading.is_behind
+    assert not reading.is_current
+    reading.passed(delivery(30, pending=0))
+    assert reading.is_current
+    assert not reading.is_behind
+
+
+def test_an_empty_replica_is_not_an_empty_stream() -> None:
+    reading = position()
+    reading.expect(30)
+    reading.begin({"num_pending": 0})
+    assert reading.is_behind
+    reading.expect(0)  # it was removed
+    assert reading.is_current
+
+
+def test_what_comes_after_the_start_is_not_waited_for() -> None:
+    reading = position(EVERYTHING)
+    reading.expect(30)
+    reading.begin({"num_pending": 1})
+    reading.passed(delivery(10, pending=0))
+    reading.expect(20)
+    reading.expect(40)
+    reading.passed(delivery(20, pending=0))
+    assert reading.is_current
+
+
+def test_what_a_replica_gives_from_before_the_first_sequence_is_not_wanted() -> None:
+    reading = position(EVERYTHING, first=30)
+    reading.expect(29)
+    reading.begin({"num_pending": 0})
+    assert reading.is_current
+    assert not reading.passed(delivery(28, pending=0))
+    assert reading.passed(delivery(30, pending=0))
+
+
+def test_only_of_a_replicated_stream_the_leader_has_to_be_asked() -> None:
+    assert not position().is_unsure
+    reading = position()
+    reading.check_stream({**STREAM, "config": {"num_replicas": 3}})
+    assert reading.is_unsure
+    reading.begin({"num_pending": 0})
+    assert not reading.is_unsure

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from lightlink.errors import LightLinkError
+from lightlink.runtime.connection import NoReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+_log = logging.getLogger("lightlink")
 
 _PAUSE = 0.1
+# How long an answer may take before it is asked again, at first; then twice as long each time.
+_ANSWER_SECONDS = 1.0
 
 
-def while_electing(ask: Callable[[float], T], timeout: float, is_electing: Callable[[LightLinkError], bool]) -> T:
-    """Return what ``ask(remaining)`` returns, asked again while its error says that nobody has the lead at the moment.
+def while_electing(
+    ask: Callable[[float], T],
+    timeout: float,
+    is_electing: Callable[[LightLinkError], bool],
+    *,
+    repeatable: bool = False,
+) -> T:
+    """Return what ``ask(limit)`` returns, asked again while its error says that nobody has the lead at the moment.
 
-    Whoever does not lead has done nothing, so asking again does no harm. After ``timeout`` seconds the error is raised.
+    Whoever does not lead has done nothing, so asking again does no harm. With ``repeatable``, for what may be done
+    twice, it is also asked again when no answer comes: a server that died has taken what it was asked with it. After
+    ``timeout`` seconds the last error is raised, a NoReply with that timeout.
     """
     deadline = time.monotonic() + timeout
+    limit = _ANSWER_SECONDS if repeatable else timeout
+    was_sent = False
     while True:
+        remaining = max(deadline - time.monotonic(), 0.001)
         try:
-            return ask(max(deadline - time.monotonic(), 0.001))
+            return ask(min(limit, remaining))
+        except NoReply as exc:
+            was_sent = was_sent or exc.sent
+            if remaining <= limit:
+                raise NoReply(exc.subject, timeout, was_sent) from None
+            _log.debug("lightlink: asked again: %s", exc)
+            limit *= 2
+            continue
         except LightLinkError as exc:
             if not is_electing(exc) or deadline - time.monotonic() < _PAUSE:
                 raise

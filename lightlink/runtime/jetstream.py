@@ -239,16 +239,16 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
 def api(connection: Connection, subject: str, body: Any, timeout: float, as_type: Any = dict) -> Any:
     """Ask ``$JS.API.<subject>`` and return the answer, as a dictionary or converted to ``as_type``.
 
-    ``body`` is the request as JSON will carry it, None for none. Durations in it are in nanoseconds.
+    ``body`` is the request as JSON will carry it, None for none; it may be made twice. Durations are in nanoseconds.
     """
     payload = b"" if body is None else codec.encode_json(body, f"the request to {subject}")
 
-    def ask(remaining: float) -> Any:
-        waiter = connection.request(f"{API}.{subject}".encode(), payload, remaining)
+    def ask(limit: float) -> Any:
+        waiter = connection.request(f"{API}.{subject}".encode(), payload, limit)
         raise_problem(waiter)
         return codec.decode(waiter.data, waiter.subject.decode(), as_type)
 
-    return while_electing(ask, timeout, lambda exc: getattr(exc, "err_code", 0) == UNAVAILABLE)
+    return while_electing(ask, timeout, lambda exc: getattr(exc, "err_code", 0) == UNAVAILABLE, repeatable=True)
 
 
 def create_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:

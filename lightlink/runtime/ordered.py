@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
 from lightlink import codec
 from lightlink.errors import LightLinkError, LinkError
-from lightlink.runtime import jetstream
+from lightlink.runtime import jetstream, loop_api
 from lightlink.runtime.jetstream import API, JetStreamError, nanoseconds
 from lightlink.runtime.position import EVERYTHING, Delivery, Position, read_delivery
-from lightlink.runtime.replies import Waiter
 from lightlink.runtime.session import Status
 from lightlink.runtime.window import Window
 
@@ -34,6 +34,8 @@ _MISSED_HEARTBEATS = 2.5
 _PULL_SECONDS = 30.0
 _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 2.0
+# How long a replica that is behind may take before the leader is asked whether it still has what is missing.
+_BEHIND_SECONDS = 0.5
 # Statuses that end one pull request and say nothing against the consumer.
 _PULL_ENDED = (b"Message Size Exceeds MaxBytes", b"Batch Completed", b"Leadership Change")
 
@@ -95,14 +97,23 @@ class OrderedReader:
         self._session = session = self._connection.session
         self._nc = session.nc
         self._inbox = f"{self._connection.options.inbox_prefix or '_INBOX'}.{codec.new_id().replace('-', '')}."
-        info = jetstream.api(self._connection, f"STREAM.INFO.{self.stream}", None, timeout)
+        deadline = time.monotonic() + timeout
+
+        def remaining() -> float:
+            return max(deadline - time.monotonic(), 0.001)
+
+        info = jetstream.api(self._connection, f"STREAM.INFO.{self.stream}", None, remaining())
         self._position.check_stream(info)
+        if self._position.is_unsure:
+            subjects = self._position.filters
+            found = [jetstream.get_last_written(self._connection, self.stream, each, remaining()) for each in subjects]
+            self._position.expect(max(message.seq if message is not None else 0 for message in found))
         self._route = self._connection.subscribe(self._inbox + "*", "", self._arrive, timeout)
         self._forget_status = self._connection.on_status(self._on_status)
         try:
             outages = self._outages
             name, subject, request = self._position.consumer_request()
-            self._begin(name, jetstream.api(self._connection, subject, request, timeout))
+            self._begin(name, jetstream.api(self._connection, subject, request, remaining()))
         except BaseException:
             self.stop()
             raise
@@ -170,12 +181,24 @@ class OrderedReader:
             while self._window.wants_pull():
                 await self._pull()
             patience = self._heard + limit - loop.time() if self._window.under_way else None
+            if self._position.is_behind:
+                patience = min(patience or _BEHIND_SECONDS, _BEHIND_SECONDS)
             try:
                 await asyncio.wait_for(self._stir.wait(), patience)
             except asyncio.TimeoutError:
-                if loop.time() - self._heard >= limit:
+                if self._window.under_way and loop.time() - self._heard >= limit:
                     _log.debug("lightlink: no heartbeat from the consumer of %s", self.stream)
                     self._give_up_consumer()
+                elif self._position.is_behind:
+                    await self._look_ahead()
+
+    async def _look_ahead(self) -> None:
+        """Ask the leader for what is still there of what was: what is removed meanwhile never comes."""
+        try:
+            self._position.expect(await loop_api.last_written(self._connection, self.stream, self._position.filters))
+        except (LightLinkError, nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
+            _log.debug("lightlink: how far the leader of %s is cannot be told: %r", self.stream, exc)
+        self._tell_current()
 
     async def _pull(self) -> None:
         request = {
@@ -277,14 +300,16 @@ class OrderedReader:
         outages = self._outages
         await self._delete_consumer()
         try:
-            info = await self._ask(f"STREAM.INFO.{self.stream}", None)
+            info = await loop_api.ask(self._connection, f"STREAM.INFO.{self.stream}", None)
         except JetStreamError as exc:
             if exc.err_code != jetstream.STREAM_NOT_FOUND or self._make_stream is None:
                 raise
-            info = await self._ask(f"STREAM.CREATE.{self.stream}", self._make_stream)
+            info = await loop_api.ask(self._connection, f"STREAM.CREATE.{self.stream}", self._make_stream)
         self._position.check_stream(info)
+        if self._position.is_unsure:
+            self._position.expect(await loop_api.last_written(self._connection, self.stream, self._position.filters))
         name, subject, request = self._position.consumer_request()
-        made = await self._ask(subject, request)
+        made = await loop_api.ask(self._connection, subject, request)
         if self._outages != outages:
             return False
         self._begin(name, made)
@@ -302,14 +327,6 @@ class OrderedReader:
         if name and self._nc.is_connected:
             # Without a reply: if it does not arrive, the consumer ends by itself a little later.
             await self._nc.publish(f"{API}.CONSUMER.DELETE.{self.stream}.{name.decode()}")
-
-    async def _ask(self, subject: str, body: Any) -> dict[str, Any]:
-        payload = b"" if body is None else codec.encode_json(body)
-        message = await self._nc.request(f"{API}.{subject}", payload, timeout=self._connection.options.timeout)
-        waiter = Waiter(b"", f"{API}.{subject}".encode(), payload, 0.0, None)
-        waiter.data = message.data
-        jetstream.raise_problem(waiter)
-        return codec.decode(message.data, subject, dict[str, Any])
 
 
 def _as_ours(exc: Exception, stream: str) -> LightLinkError:

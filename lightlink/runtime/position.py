@@ -75,18 +75,25 @@ class Position:
     ``filters`` are the subjects wanted, ``policy`` says what to begin with, unless ``first`` names a sequence.
     """
 
+    # In a cluster a consumer reads from one of the replicas, which may not have everything yet that the others have
+    # acknowledged (tried: one that has just started again says that its part of the stream is empty). So the reading
+    # counts as current only when it has come as far as the stream's leader was: `expect`.
+
     def __init__(self, stream: str, filters: Sequence[str], policy: str, first: int, headers_only: bool) -> None:
         self.stream = stream
+        self.filters = list(filters)
         self.is_current = False  # all that was there at the start has been read
-        self._filters = list(filters)
         self._policy = policy
         self._first = first
         self._headers_only = headers_only
         self._last = 0
-        self._pending = 0  # how much there was at the start
+        self._goal = 0
+        self._has_all = False  # all that its replica had at the start
+        self._pending = 0  # how much that was
         self._count = 0
         self._subjects: set[bytes] = set()
         self._stream_created = ""
+        self._is_replicated = False
 
     @property
     def may_limit_bytes(self) -> bool:
@@ -97,14 +104,33 @@ class Position:
         """
         return self.is_current or self._policy != LAST_OF_EACH or bool(self._first)
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the leader has to be asked how much there is, because a replica may not know."""
+        return self._is_replicated and not self.is_current
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it waits for what its replica of the stream does not have yet."""
+        return self._has_all and not self.is_current
+
+    def expect(self, seq: int) -> None:
+        """Note the last sequence that the stream's leader has of the subjects wanted.
+
+        When told again, the lesser one counts: what was there may be removed before it is read.
+        """
+        self._goal = min(self._goal or seq, seq)
+        self._settle()
+
     def check_stream(self, info: Mapping[str, Any]) -> None:
         """Begin anew when the stream is not the one read before; ``info`` is what the server says of it."""
         created = info["created"]
         if self._stream_created and (created != self._stream_created or info["state"]["last_seq"] < self._last):
             # Another stream, or one that lost its end in a crash: its sequences mean something else now.
-            self._last = 0
+            self._last = self._goal = 0
             self.is_current = False
         self._stream_created = created
+        self._is_replicated = info["config"].get("num_replicas", 1) > 1
 
     def consumer_request(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return the name of a consumer that goes on from here, the API subject to make it by, and the request."""
@@ -124,11 +150,11 @@ class Position:
             # The last value of a subject already read may be another by now: it all counts again, but for `passed`.
             config["deliver_policy"] = self._policy
         subject = f"CONSUMER.CREATE.{self.stream}.{name}"
-        if len(self._filters) == 1:
-            config["filter_subject"] = self._filters[0]
-            subject += f".{self._filters[0]}"
+        if len(self.filters) == 1:
+            config["filter_subject"] = self.filters[0]
+            subject += f".{self.filters[0]}"
         else:
-            config["filter_subjects"] = self._filters
+            config["filter_subjects"] = self.filters
         return name.encode(), subject, {"stream_name": self.stream, "config": config}
 
     def begin(self, consumer_info: Mapping[str, Any]) -> None:
@@ -137,16 +163,21 @@ class Position:
             self._pending = consumer_info.get("num_pending", 0)
             self._count = 0
             self._subjects.clear()
-            self.is_current = self._pending <= 0
+            self._has_all = self._pending <= 0
+            self._settle()
 
     def passed(self, delivery: Delivery) -> bool:
-        """Note a delivery; False says that it has been read before."""
+        """Note a delivery; False says that it has been read before, or is not wanted."""
+        # A replica that has less than it is to begin with begins with what it gets next.
+        is_new = delivery.seq > self._last and delivery.seq >= self._first
+        self._last = max(self._last, delivery.seq)
         if not self.is_current:
-            self.is_current = not delivery.pending or self._has_come(delivery)
-        if delivery.seq <= self._last:
-            return False
-        self._last = delivery.seq
-        return True
+            self._has_all = self._has_all or not delivery.pending or self._has_come(delivery)
+            self._settle()
+        return is_new
+
+    def _settle(self) -> None:
+        self.is_current = self.is_current or (self._has_all and max(self._last, self._first - 1) >= self._goal)
 
     def _has_come(self, delivery: Delivery) -> bool:
         """Tell whether as much has come as there was at the start, though writers never rest."""

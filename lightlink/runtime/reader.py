@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EVERYTHING", "LAST_OF_EACH", "Delivery", "OrderedReader", "read_current", "read_range"]
 
+# Somebody waits: when the server that the consumer is on is gone, that has to be noticed soon.
+_HEARTBEAT_SECONDS = 1.0
+
 
 def read_current(
     connection: Connection,
@@ -51,17 +54,20 @@ def read_current(
 def _with_the_missing(
     connection: Connection, stream: str, pattern: str, deadline: float, last: dict[bytes, Delivery]
 ) -> list[Delivery]:
-    """Return the last messages in order, those of the subjects included that were being written as they were read.
+    """Return the last messages in order, with the subjects that were being written, and without those removed.
 
     The last message of a subject that is written all the time keeps moving to the end of the stream, and the server may
     say that nothing is pending between removing the old one and counting the new (tried with nats-server 2.15.1).
     """
     present = jetstream.subjects_of(connection, stream, pattern, max(deadline - time.monotonic(), 0.001))
-    for subject in sorted(present - {each.decode() for each in last}):
+    # What only a replica has was removed; the subjects come in pages, so that one may also have been left out.
+    for subject in sorted(present ^ {each.decode() for each in last}):
         remaining = max(deadline - time.monotonic(), 0.001)
         message = jetstream.get_last_written(connection, stream, subject, remaining)
         if message is not None:
             last[subject.encode()] = from_stored(message)
+        else:
+            last.pop(subject.encode(), None)
     return sorted(last.values(), key=lambda delivery: delivery.seq)
 
 
@@ -104,7 +110,8 @@ def _read_until(
             finish()
         reader.release(delivery)
 
-    reader = OrderedReader(connection, stream, patterns, deliver, on_current=finish, **settings)
+    settings = {"on_current": finish, "heartbeat": _HEARTBEAT_SECONDS, **settings}
+    reader = OrderedReader(connection, stream, patterns, deliver, **settings)
     reader.start(timeout)
     try:
         done.result(max(deadline - time.monotonic(), 0))

@@ -10,15 +10,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import nats.errors
 import pytest
-from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
 import lightlink
 from chaos.command_load import CommandLoad
 from chaos.ledger import Calls
 from chaos.load import balanced, calling
+from chaos.nodes import leader_of
 from lightlink.server import EmbeddedCluster
 
 if TYPE_CHECKING:
@@ -140,21 +139,6 @@ def test_what_is_published_while_a_client_leaves_is_delivered_even_if_it_is_clos
         client.close()
         go_on.set()
         assert received.get(timeout=5).data == "heard"
-
-
-def leader_of(cluster: EmbeddedCluster, stream: str) -> EmbeddedServer:
-    """Return the server that leads a stream, once there is one."""
-
-    def find() -> EmbeddedServer | None:
-        node = next(node for node in cluster.nodes if node.running)
-        with RawPeer(node.url) as peer:
-            try:
-                info = peer.run(peer.nc.jetstream().stream_info(stream))
-            except nats.errors.Error:
-                return None
-        return cluster.node(info.cluster.leader) if info.cluster and info.cluster.leader else None
-
-    return eventually(find, timeout=30)
 
 
 def lose_and_get_back(cluster: EmbeddedCluster, node: EmbeddedServer, *loads: MixedLoad | CommandLoad) -> None:
