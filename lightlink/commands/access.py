@@ -6,6 +6,7 @@ ClosedError.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
@@ -27,6 +28,8 @@ T = TypeVar("T")
 FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
 # What a cluster answers while it elects who leads a stream, or all of them.
 _PASSING = frozenset({jetstream.UNAVAILABLE, 10009})
+# How long that lasts at the most; the servers take up to nine seconds to notice, and then vote.
+_ELECTION_SECONDS = 15.0
 # A stream's leader that does not answer within this is not there; a replica is asked then.
 _LEADER_SECONDS = 1.0
 
@@ -48,7 +51,7 @@ class Access:
         In a cluster a replica may answer that is a little behind the stream's leader.
         """
         return self.patiently(
-            f"reading {subject}", lambda remaining: jetstream.get_last(self.connection, stream, subject, remaining)
+            f"reading {subject}", lambda limit: jetstream.get_last(self.connection, stream, subject, limit)
         )
 
     def read_written(self, stream: str, subject: str) -> StoredMessage | None:
@@ -64,7 +67,7 @@ class Access:
                 raise StoreUnavailable(f"reading {subject}", str(exc)) from exc
             failure = exc
         found = self.patiently(
-            f"reading {subject}", lambda remaining: jetstream.find_last(self.connection, stream, subject, remaining)
+            f"reading {subject}", lambda limit: jetstream.find_last(self.connection, stream, subject, limit)
         )
         if found is None:
             raise StoreUnavailable(f"reading {subject}", str(failure)) from failure
@@ -80,16 +83,21 @@ class Access:
             raise unavailable(operation, exc) from exc
 
     def patiently(self, operation: str, ask: Callable[[float], T]) -> T:
-        """Return what ``ask(remaining)`` returns, asked again while nobody leads what it asks; it writes nothing."""
-        try:
-            return while_electing(ask, self.timeout, is_passing)
-        except FAILURES as exc:
-            raise StoreUnavailable(operation, str(exc)) from exc
+        """Return what ``ask(limit)`` returns, asked again while nobody leads what it asks; it may be done twice."""
+        give_up = time.monotonic() + _ELECTION_SECONDS
+        while True:
+            try:
+                return while_electing(ask, self.timeout, is_passing, repeatable=True)
+            except FAILURES as exc:
+                if not is_passing(exc) or time.monotonic() > give_up:
+                    raise StoreUnavailable(operation, str(exc)) from exc
 
-    def request_all(self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]]) -> list[Waiter]:
+    def request_all(
+        self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]], timeout: float | None = None
+    ) -> list[Waiter]:
         """Send many requests at once and return what came of each; a reply that did not come is its ``error``."""
         try:
-            return self.connection.request_all(requests, self.timeout)
+            return self.connection.request_all(requests, timeout or self.timeout)
         except OutboxFull as exc:
             raise unavailable("asking JetStream", exc) from exc
 
@@ -100,13 +108,20 @@ def check(waiter: Waiter) -> None:
         raise waiter.error
 
 
-def is_passing(exc: LightLinkError) -> bool:
+def is_passing(exc: Exception) -> bool:
     """Tell whether a refusal is that of a cluster that elects who leads: nothing was done, and asking again may help.
 
     So is that of a stream that nobody has made yet.
     """
     cause = exc.__cause__ if isinstance(exc, StoreUnavailable) else exc
     return isinstance(cause, JetStreamError) and (cause.no_responders or cause.err_code in _PASSING)
+
+
+def hope(exc: StoreUnavailable, timeout: float) -> float:
+    """Return for how many seconds a write, which may be done twice, is worth trying that ended so; 0: it is not."""
+    if is_passing(exc):
+        return _ELECTION_SECONDS
+    return 2 * timeout if exc.unknown else 0.0
 
 
 def unavailable(operation: str, exc: Exception) -> StoreUnavailable:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lightlink.commands import model
-from lightlink.commands.access import Conflict, is_passing
+from lightlink.commands.access import Conflict, hope
 from lightlink.commands.store import StatusWrite
 from lightlink.errors import CommandEnded, StoreUnavailable
 
@@ -59,7 +59,7 @@ class Canceller:
         try:
             return self._store.write_statuses(writes), False
         except StoreUnavailable as exc:
-            if not exc.unknown and not is_passing(exc):
+            if not hope(exc, self._store.timeout):
                 raise
             return [None] * len(writes), True
 
@@ -72,7 +72,7 @@ class Canceller:
         unknown: bool = False,
     ) -> Command:
         """Cancel a command with a known status; ``unknown`` says that this may have been done already."""
-        deadline = time.monotonic() + 2 * self._store.timeout
+        started = time.monotonic()
         while True:
             status, revision = last
             at = model.now()
@@ -92,7 +92,7 @@ class Canceller:
                     return model.fold(request, record, at)
             except StoreUnavailable as exc:
                 unknown = unknown or exc.unknown
-                if not (exc.unknown or is_passing(exc)) or time.monotonic() > deadline:
+                if time.monotonic() - started >= hope(exc, self._store.timeout):
                     raise StoreUnavailable("cancelling a command", exc.reason, unknown) from exc
             if last[1] <= revision:
                 time.sleep(_RETRY_SECONDS)

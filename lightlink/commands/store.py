@@ -14,7 +14,7 @@ import attrs
 
 from lightlink import codec
 from lightlink.commands import model, schema
-from lightlink.commands.access import FAILURES, Access, Conflict, check, is_passing, unavailable
+from lightlink.commands.access import FAILURES, Access, Conflict, check, hope, unavailable
 from lightlink.commands.model import RequestRecord, StatusRecord
 from lightlink.errors import DecodeError, LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.runtime import jetstream
@@ -78,10 +78,10 @@ class CommandStore(Access):
             block = missing[start : start + _CONSUMERS_AT_ONCE]
             self.patiently("making consumers", partial(self._make_consumers, block))
 
-    def _make_consumers(self, client_ids: Sequence[str], _remaining: float) -> None:
+    def _make_consumers(self, client_ids: Sequence[str], timeout: float) -> None:
         requests = [schema.consumer_request(client_id, self.options) for client_id in client_ids]
         bodies = [(subject.encode(), codec.encode_json(body), None) for subject, body in requests]
-        for waiter in self.request_all(bodies):
+        for waiter in self.request_all(bodies, timeout):
             try:
                 check(waiter)
                 jetstream.raise_problem(waiter)
@@ -107,7 +107,7 @@ class CommandStore(Access):
 
     def put_request(self, record: RequestRecord) -> RequestRecord:
         """Store a request and return what is stored under its id: this one, or the one that came first."""
-        deadline = time.monotonic() + 2 * self.timeout
+        started = time.monotonic()
         subject, payload = encoded_request(record)
         unknown = False
         while True:
@@ -118,7 +118,7 @@ class CommandStore(Access):
             except StoreUnavailable as exc:
                 # Whatever became of it, asking again under the same id stores it once.
                 unknown = unknown or exc.unknown
-                if (exc.unknown or is_passing(exc)) and time.monotonic() < deadline:
+                if time.monotonic() - started < hope(exc, self.timeout):
                     time.sleep(_RETRY_SECONDS)
                     continue
                 raise StoreUnavailable(exc.operation, exc.reason, unknown) from exc

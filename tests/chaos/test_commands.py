@@ -15,7 +15,8 @@ from helpers.process import PythonProcess
 from helpers.proxy import TcpProxy
 from helpers.waiting import eventually
 
-from lightlink.commands import StoreOptions, model
+from chaos.nodes import leader_of
+from lightlink.commands import StoreOptions, model, schema
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
@@ -193,6 +194,30 @@ def replicated(cluster: EmbeddedCluster) -> Iterator[World]:
     """Managers and agents of a cluster in which every stream has three replicas."""
     with World(",".join(cluster.urls), StoreOptions(ack_wait=1.0, heartbeat=0.3, replicas=3)) as world:
         yield world
+
+
+def test_what_is_sent_while_a_cluster_elects_is_stored_once(cluster: EmbeddedCluster) -> None:
+    with World(",".join(cluster.urls), StoreOptions(ack_wait=1.0, heartbeat=0.3, replicas=3)) as world:
+        world.manager("first").send("a0", "work")  # the streams are there
+        leader = leader_of(cluster, schema.REQUESTS)
+        world.url = ",".join(node.url for node in cluster.nodes if node is not leader)
+        manager = world.manager("second", sweep_interval=None)
+        doomed = manager.send("a0", "work")
+        leader.kill()
+        promise = manager.send("a0", "work", timeout=120)
+        ids = [f"b{number}" for number in range(50)]
+        batch = manager.send_many(ids, "work", timeout=120)
+        assert batch.wait_stored(30)
+        assert batch.not_sent == []
+        manager.cancel(doomed.command_id, "no more")
+        end = doomed.wait(30)
+        assert end is not None
+        assert end.error == "cancelled: no more"
+        stored = {command.command_id for command in manager.list(limit=1000)}
+        assert stored >= {each.command_id for each in (promise, doomed, *batch.promises)}
+        assert batch.cancel("enough") == len(ids)
+        assert batch.wait(30)
+        assert {command.error for command in batch} == {"cancelled: enough"}
 
 
 @pytest.mark.slow
