@@ -67,9 +67,11 @@ class Round:
 class Rounds:
     """The rounds of a connection: a thread that knows when, and a few that call. They end with the last round."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, connection: Connection) -> None:
+        name = connection.options.name
         self.timer = Notifier(f"rounds-{name}")
         self.pool = WorkerPool(f"lightlink-rounds-{name}", _THREADS)
+        self._connection = weakref.ref(connection)
         self.pid = os.getpid()
         self.members = 0
 
@@ -78,6 +80,10 @@ class Rounds:
         with _lock:
             self.members -= 1
             ended = self.members == 0
+            connection = self._connection()
+            # What is still planned may hold the connection, which then would never be forgotten.
+            if ended and connection is not None and _of_connection.get(connection) is self:
+                del _of_connection[connection]
         if ended:
             self.timer.stop(_STOP_SECONDS)
             self.pool.stop(_STOP_SECONDS)
@@ -91,8 +97,8 @@ def every(connection: Connection, interval: float, function: Callable[[], object
     """Call a function every ``interval`` seconds, on a thread shared with the other rounds of the connection."""
     with _lock:
         rounds = _of_connection.get(connection)
-        if rounds is None or not rounds.members or rounds.pid != os.getpid():
-            rounds = _of_connection[connection] = Rounds(connection.options.name)
+        if rounds is None or rounds.pid != os.getpid():
+            rounds = _of_connection[connection] = Rounds(connection)
         rounds.members += 1
     added = Round(rounds, interval, function)
     added.plan(time.monotonic() + interval)
