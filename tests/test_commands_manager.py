@@ -11,7 +11,7 @@ from helpers.commands import World
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands import Cancelled, CommandContext
+from lightlink.commands import Cancelled, CommandContext, StoreOptions, losses, schema
 from lightlink.errors import (
     AgentOffline,
     ClosedError,
@@ -30,7 +30,7 @@ from lightlink.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import StartProxy
+    from conftest import StartProxy, StartServer
 
     from lightlink.commands import Agent, CommandManager, CommandPromise
 
@@ -462,6 +462,51 @@ def test_while_disconnected_sending_says_so_and_sends_nothing_later(
         assert client.wait_connected(20)
         remote.send(prefix, "marker")
         assert [command.command_type for command in manager.list(prefix)] == ["marker"]
+
+
+@pytest.mark.parametrize("more_follows", [False, True])
+def test_an_end_that_was_lost_on_its_way_is_noticed(
+    url: str, prefix: str, more_follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is lost at the end is noticed by asking now and then, what is lost before at once.
+    monkeypatch.setattr(losses, "_ASK_SECONDS", 600.0 if more_follows else 0.1)
+    with World(url) as world:
+        manager = world.manager(sweep_interval=None)
+        follower, connection = manager._follower, manager._connection
+        promise = manager.send(prefix, "add", timeout=600)
+        eventually(lambda: follower._losses._ask_at and not follower._losses._last)
+        follower._checks = []  # what was planned when it began
+        connection.session.unroute(follower._routes[0], 5)
+        world.manager("other", sweep_interval=None).cancel(promise.command_id)
+        assert not promise.done()
+        follower._routes[0] = connection.subscribe(schema.STATUS_EVENTS, "", follower._on_status)
+        if more_follows:
+            manager.cancel(manager.send(prefix, "add").command_id)
+        with pytest.raises(CommandCancelled):
+            promise.result(10)
+
+
+def has_consumer(manager: CommandManager, client_id: str) -> bool:
+    try:
+        return manager._store.consumer_ack_wait(client_id) > 0
+    except StoreUnavailable:
+        return False
+
+
+def test_streams_that_a_server_has_forgotten_are_made_again(fresh_server: StartServer, prefix: str) -> None:
+    server = fresh_server()
+    with World(server.url, StoreOptions(storage="memory")) as world:
+        manager = world.manager(sweep_interval=None)
+        manager.send(prefix, "add")
+        server.kill()
+        eventually(lambda: manager._connection.status is not lightlink.Status.CONNECTED)
+        server.start()
+        world.client().wait_connected(10)
+        manager._client.wait_connected(10)
+        promise = manager.send(prefix, "add", timeout=600)
+        # Nobody but the manager makes its consumer.
+        assert eventually(lambda: has_consumer(manager, prefix))
+        assert manager.get(promise.command_id).status == "pending"
 
 
 def test_an_end_that_came_during_an_outage_is_heard_after_it(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink import codec
 from lightlink.commands import schema
+from lightlink.commands.losses import Losses, revision_of
 from lightlink.commands.model import Progress
 from lightlink.commands.promise import CommandPromise
 from lightlink.commands.store import read_status
-from lightlink.errors import ClosedError, DecodeError, StoreUnavailable
+from lightlink.errors import ClosedError, DecodeError, LightLinkError, StoreUnavailable
 from lightlink.runtime.rounds import every
 from lightlink.runtime.session import Status
 from lightlink.runtime.threads import Condition
@@ -30,7 +31,7 @@ _log = logging.getLogger("lightlink")
 _TICK_SECONDS = 0.5
 # How many statuses are asked for at a time.
 _BLOCK = 1000
-# How long after a reconnect all statuses are read again.
+# How long after a reconnect, or a loss, all statuses are read again.
 _CHECK_SECONDS = (0.0, 2.0, 10.0)
 _SMALL = 16 * 1024
 # How long past a command's deadline its promise goes on asking a store that does not answer.
@@ -49,6 +50,8 @@ class Follower:
         self._callbacks = callbacks
         self._lock = Condition()
         self._open: dict[str, CommandPromise] = {}
+        self._losses = Losses()
+        self._reconnected = False
         # When to read all statuses again, as `time.monotonic` counts.
         self._checks: list[float] = []
         self._closed = False
@@ -117,6 +120,7 @@ class Follower:
             return
         instant = time.time()
         try:
+            self._look_for_losses()
             if self._checks and self._checks[0] <= time.monotonic():
                 del self._checks[0]
                 self._check_all()
@@ -127,10 +131,40 @@ class Follower:
                     promise.hear(*last)
         except StoreUnavailable as exc:
             _log.debug("lightlink: following commands: %s", exc)
-            self._checks.insert(0, 0.0)
+            self._check_soon()
             for promise in self._promises():
                 if promise.overdue_at + _GIVE_UP_SECONDS < instant:
                     promise.fail(exc)
+        if self._reconnected:
+            self._make_streams_again()
+
+    def _look_for_losses(self) -> None:
+        """See to it that what was not heard, although the connection held, is read."""
+        if self._losses.found():
+            self._plan_checks()
+        if self._open and self._losses.is_time_to_ask():
+            self._losses.tell(self._store.last_status_revision())
+
+    def _make_streams_again(self) -> None:
+        """Make what a server without its disk has lost; agents may not."""
+        try:
+            self._store.forget_consumers()
+            self._store.ensure_streams()
+            self._store.ensure_consumers(promise.client_id for promise in self._promises())
+        except StoreUnavailable as exc:
+            _log.debug("lightlink: streams after an outage: %s", exc)
+            return  # the next tick tries again
+        except LightLinkError as exc:
+            _log.warning("lightlink: the streams of commands were not looked after: %s", exc)
+        self._reconnected = False
+
+    def _check_soon(self) -> None:
+        self._checks = [0.0, *(instant for instant in self._checks if instant)]
+
+    def _plan_checks(self) -> None:
+        # More than once: a replica that answers may be behind.
+        instant = time.monotonic()
+        self._checks = [instant + seconds for seconds in _CHECK_SECONDS]
 
     def _check_all(self) -> None:
         promises = self._promises()
@@ -141,6 +175,7 @@ class Follower:
                 promise.hear(*last)
 
     def _on_status(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._losses.heard(headers)
         self._hear(self._wake, subject, data, headers)
 
     def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
@@ -159,13 +194,11 @@ class Follower:
             self._store.connection.session.notifier.post(take, promise, data, headers)
 
     def _wake(self, promise: CommandPromise, data: bytes, headers: bytes | None) -> None:
-        # The server says which stored message it republishes.
-        revision = int(codec.decode_headers(headers).get("Nats-Sequence", "0"))
         try:
-            promise.hear(read_status(data, promise.command_id), revision)
+            promise.hear(read_status(data, promise.command_id), revision_of(headers))
         except DecodeError as exc:
             self._store.connection.session.report(exc)
-            self._checks.insert(0, 0.0)
+            self._check_soon()
 
     def _note_progress(self, promise: CommandPromise, data: bytes, _headers: bytes | None) -> None:
         try:
@@ -175,9 +208,8 @@ class Follower:
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CONNECTED:
-            # More than once: a replica that answers may be behind.
-            instant = time.monotonic()
-            self._checks = [instant + seconds for seconds in _CHECK_SECONDS]
+            self._reconnected = True
+            self._plan_checks()
         elif status is Status.CLOSED:
             self._fail_all(StoreUnavailable("following a command", "the connection is closed"))
 

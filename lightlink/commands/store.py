@@ -194,6 +194,14 @@ class CommandStore(Access):
                 raise StoreUnavailable("reading statuses", str(exc)) from exc
         return statuses
 
+    def last_status_revision(self) -> int:
+        """Return the revision of the last status of any command."""
+        try:
+            info = jetstream.stream_info(self.connection, schema.STATUS, self.timeout)
+        except FAILURES as exc:
+            raise StoreUnavailable("reading statuses", str(exc)) from exc
+        return int(info["state"]["last_seq"]) if info is not None else 0
+
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
         """Store a status over the revision it is based on (0: none) and return the new revision.
 
