@@ -1,7 +1,6 @@
 """A bucket of values, over JetStream's key-value convention (ADR-8), in one round trip an operation.
 
-A value is the last message on ``$KV.<bucket>.<key>``, its revision that message's sequence. The bucket is taken to be
-there: only when the server says that it is not, a write or watch makes it and tries once more.
+A value is the last message on ``$KV.<bucket>.<key>``, its revision that message's sequence.
 """
 
 from __future__ import annotations
@@ -10,22 +9,23 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from lightlink import subjects
-from lightlink.errors import InvalidOption, PayloadTooLarge, RevisionConflict, StateError, StateNotFound
+from lightlink.errors import InvalidOption, RevisionConflict, StateNotFound
 from lightlink.options import seconds
 from lightlink.runtime import jetstream
-from lightlink.runtime.election import while_electing
 from lightlink.runtime.jetstream import JetStreamError
 from lightlink.runtime.reader import LAST_OF_EACH, read_current
 from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, ValueCodec, operation_in, operation_of
 from lightlink.state.failures import Failures
 from lightlink.state.options import MIN_TTL_SECONDS, BucketOptions, check_seconds
+from lightlink.state.stream import BucketStream, remaining
 from lightlink.state.watch import StateWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from lightlink.runtime.connection import Connection
     from lightlink.runtime.jetstream import StoredMessage
+    from lightlink.runtime.reader import Delivery
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -40,7 +40,9 @@ class StateBucket(Generic[T]):
     """Values under keys, made by `Client.state`; safe to share between threads and across a fork.
 
     A key has tokens of letters, digits and ``-/_=``, separated by dots. A value is anything JSON carries, read back as
-    the bucket's ``value_type``; with ``bytes`` as the type it is bytes as they are. Every method takes ``timeout`` in
+    the bucket's ``value_type``; with ``bytes`` as the type it is bytes as they are. A client never reads an older value
+    of a key than it has written or read before; what another client has just written, a read may miss for a moment in
+    a cluster, but no `update` that is based on it succeeds. Every method takes ``timeout`` in
     seconds (default: the client's) and raises InvalidName, StateError (its ``unknown`` says that a write may or may not
     have been stored), PermissionDenied and ClosedError.
     """
@@ -56,12 +58,8 @@ class StateBucket(Generic[T]):
         self.name = subjects.bucket_name(name)
         self._connection = connection
         self._values: ValueCodec[T] = ValueCodec(value_type)
-        self._stream_config = options.stream_config(name)
-        self._stream: str = self._stream_config["name"]
-        self._prefix = f"$KV.{name}."
+        self._stream = BucketStream(connection, name, options.stream_config(name))
         self._on_watch = on_watch
-        self._takes_ttl = False
-        self._direct: bool | None = None
 
     def __repr__(self) -> str:
         return f"<StateBucket {self.name!r}>"
@@ -100,9 +98,7 @@ class StateBucket(Generic[T]):
             except RevisionConflict:
                 # A key that was deleted has a last message all the same: the one that says so.
                 with Failures(self.name, "create"):
-                    last = jetstream.get_last_written(
-                        self._connection, self._stream, self._prefix + key, _remaining(deadline)
-                    )
+                    last = self._stream.last_written(key, deadline)
                 if last is not None and operation_of(last.headers) == "put":
                     break
                 expected = last.seq if last is not None else 0
@@ -147,34 +143,13 @@ class StateBucket(Generic[T]):
     def keys(self, pattern: str = ">", *, timeout: float | None = None) -> list[str]:
         """Return the keys that have a value and match a pattern (``*`` for a token, ``>`` for the rest), sorted."""
         pattern = subjects.key_pattern(pattern)
-        with Failures(self.name, "keys"):
-            try:
-                found = read_current(
-                    self._connection,
-                    self._stream,
-                    self._prefix + pattern,
-                    self._limit(timeout),
-                    policy=LAST_OF_EACH,
-                    headers_only=True,
-                )
-            except JetStreamError as exc:
-                if exc.err_code == jetstream.STREAM_NOT_FOUND:
-                    return []
-                raise
-        skip = len(self._prefix)
-        return sorted(each.subject[skip:].decode() for each in found if operation_in(each.headers) == "put")
+        found = self._read("keys", pattern, timeout, policy=LAST_OF_EACH, headers_only=True)
+        return sorted(self._key(each) for each in found if operation_in(each.headers) == "put")
 
     def history(self, key: str, *, timeout: float | None = None) -> list[StateChange[T]]:
         """Return what the bucket keeps of a key's changes, deletes included, oldest first; raises DecodeError."""
-        subject = self._prefix + subjects.state_key(key)
-        with Failures(self.name, "history"):
-            try:
-                found = read_current(self._connection, self._stream, subject, self._limit(timeout))
-            except JetStreamError as exc:
-                if exc.err_code == jetstream.STREAM_NOT_FOUND:
-                    return []
-                raise
-        return [self._values.change(self._prefix, delivery) for delivery in found]
+        found = self._read("history", subjects.state_key(key), timeout)
+        return [self._values.change(self._stream.prefix, delivery) for delivery in found]
 
     def watch(
         self,
@@ -196,7 +171,7 @@ class StateBucket(Generic[T]):
             except JetStreamError as exc:
                 if exc.err_code != jetstream.STREAM_NOT_FOUND:
                     raise
-                self._make("watch", deadline)
+                self._stream.make("watch", deadline)
                 watch = self._start_watch(pattern, handler, deadline)
         self._on_watch(watch)
         return watch
@@ -214,129 +189,61 @@ class StateBucket(Generic[T]):
         timeout: float | None = None,
         deadline: float | None = None,
     ) -> int:
-        subject = (self._prefix + subjects.state_key(key)).encode()
+        key = subjects.state_key(key)
         deadline = deadline or self._deadline(timeout)
         headers = {} if expected is None else {jetstream.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
         with Failures(self.name, operation, writes=True, key=key, expected=expected):
             if ttl is not None:
                 headers[jetstream.TTL] = f"{check_seconds('ttl', ttl, MIN_TTL_SECONDS):f}s"
-                self._check_takes_ttl(operation, deadline)
-            return self._publish(operation, subject, payload, headers, deadline)
+                self._stream.check_takes_ttl(operation, deadline)
+            return self._stream.store(operation, key, payload, headers, deadline)
 
     def _remove(
         self, operation: str, key: str, headers: dict[str, str], revision: int | None, timeout: float | None
     ) -> None:
-        subject = (self._prefix + subjects.state_key(key)).encode()
+        key = subjects.state_key(key)
         deadline = self._deadline(timeout)
         if revision is not None:
             headers[jetstream.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(_check_revision(revision))
         with Failures(self.name, operation, writes=True, key=key, expected=revision):
-            self._publish(operation, subject, b"", headers, deadline, make=False)
-
-    def _publish(
-        self,
-        operation: str,
-        subject: bytes,
-        payload: bytes,
-        headers: Mapping[str, str],
-        deadline: float,
-        *,
-        make: bool = True,
-    ) -> int:
-        """Store a message; when no stream listens, make the bucket and try again, or else store nothing."""
-        try:
-            return jetstream.publish(self._connection, subject, payload, _remaining(deadline), headers).seq
-        except JetStreamError as exc:
-            if exc.err_code == jetstream.MESSAGE_TOO_LARGE:
-                raise PayloadTooLarge(
-                    subject.decode(), len(payload), self._max_value_size(operation, deadline)
-                ) from exc
-            if not exc.no_responders:
-                raise
-        if make:
-            self._make(operation, deadline)
-        elif self._info(operation, deadline) is None:
-            return 0
-
-        def store(remaining: float) -> int:
-            return jetstream.publish(self._connection, subject, payload, remaining, headers).seq
-
-        # The bucket is there; in a cluster it may be without a leader.
-        return while_electing(store, _remaining(deadline), lambda exc: getattr(exc, "no_responders", False))
+            self._stream.store(operation, key, b"", headers, deadline, make=False)
 
     def _last(self, key: str, timeout: float | None) -> StoredMessage | None:
         """Return the message with a key's value, None if it has none."""
-        subject = self._prefix + subjects.state_key(key)
-        deadline = self._deadline(timeout)
+        key = subjects.state_key(key)
         with Failures(self.name, "get"):
-            try:
-                if self._direct is None:
-                    self._direct = jetstream.answers_every_direct_get(self._connection)
-                if self._direct:
-                    message = jetstream.get_last(self._connection, self._stream, subject, _remaining(deadline))
-                else:
-                    message = self._last_otherwise(subject, deadline)
-            except JetStreamError as exc:
-                if not exc.no_responders:
-                    raise
-                # There is no bucket, or it is an old one that allows no direct gets.
-                message = self._last_otherwise(subject, deadline)
+            message = self._stream.last(key, self._deadline(timeout))
         return message if message is not None and operation_of(message.headers) == "put" else None
-
-    def _last_otherwise(self, subject: str, deadline: float) -> StoredMessage | None:
-        try:
-            return jetstream.get_last_written(self._connection, self._stream, subject, _remaining(deadline))
-        except JetStreamError as exc:
-            if exc.err_code == jetstream.STREAM_NOT_FOUND:
-                return None
-            raise
 
     def _start_watch(
         self, pattern: str, handler: Callable[[StateChange[T]], object] | None, deadline: float
     ) -> StateWatch[T]:
-        watch = StateWatch(self._connection, self.name, pattern, handler, self._values, self._stream_config)
-        watch.start(_remaining(deadline))
+        watch = StateWatch(self._connection, pattern, handler, self._values, self._stream)
+        watch.start(remaining(deadline))
         return watch
 
-    def _check_takes_ttl(self, operation: str, deadline: float) -> None:
-        """Raise StateError unless a value of this bucket may have a time to live of its own."""
-        if self._takes_ttl:
-            return
-        if self._info(operation, deadline) is None:
-            self._make(operation, deadline)
-        config = (self._info(operation, deadline) or {}).get("config", {})
-        if not config.get("allow_msg_ttl"):
-            # An older server ignores the header, and the value would stay for ever.
-            reason = "ttl= needs nats-server 2.11 or later and a bucket made with allow_msg_ttl; this one was not"
-            raise StateError(self.name, operation, reason)
-        if config.get("max_msgs_per_subject") != 1:
-            # Tried: when the newest value expires the one before it counts again, markers or not.
-            reason = "ttl= needs a bucket with history=1: with more, an older value comes back when this one expires"
-            raise StateError(self.name, operation, reason)
-        self._takes_ttl = True
-
-    def _max_value_size(self, operation: str, deadline: float) -> int:
-        return int((self._info(operation, deadline) or {}).get("config", {}).get("max_msg_size", 0))
-
-    # No value is stored by these two: that one got no answer leaves nothing unknown.
-
-    def _info(self, operation: str, deadline: float) -> dict[str, Any] | None:
+    def _read(self, operation: str, pattern: str, timeout: float | None, **settings: Any) -> list[Delivery]:
+        """Return the messages of the keys that match a pattern; none where there is no bucket."""
+        subject, limit = self._stream.prefix + pattern, self._limit(timeout)
         with Failures(self.name, operation):
-            return jetstream.stream_info(self._connection, self._stream, _remaining(deadline))
+            try:
+                found = read_current(self._connection, self._stream.name, subject, limit, **settings)
+            except JetStreamError as exc:
+                if exc.err_code != jetstream.STREAM_NOT_FOUND:
+                    raise
+                return []
+        for delivery in found:
+            self._stream.revisions.note(self._key(delivery), delivery.seq)
+        return found
 
-    def _make(self, operation: str, deadline: float) -> None:
-        with Failures(self.name, operation):
-            jetstream.create_stream(self._connection, self._stream_config, _remaining(deadline))
+    def _key(self, delivery: Delivery) -> str:
+        return delivery.subject[len(self._stream.prefix) :].decode()
 
     def _limit(self, timeout: float | None) -> float:
         return self._connection.options.timeout if timeout is None else seconds("timeout", timeout)
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + self._limit(timeout)
-
-
-def _remaining(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.001)
 
 
 def _check_revision(revision: Any) -> int:

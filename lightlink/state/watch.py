@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lightlink.binding import handler_name
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
@@ -18,11 +18,12 @@ from lightlink.runtime.reader import LAST_OF_EACH, OrderedReader
 from lightlink.runtime.threads import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from lightlink.runtime.connection import Connection
     from lightlink.runtime.reader import Delivery
     from lightlink.state.entry import StateChange, ValueCodec
+    from lightlink.state.stream import BucketStream
 
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
@@ -44,19 +45,19 @@ class StateWatch(Generic[T]):
     def __init__(
         self,
         connection: Connection,
-        bucket: str,
         pattern: str,
         handler: Callable[[StateChange[T]], object] | None,
         values: ValueCodec[T],
-        stream_config: Mapping[str, Any],
+        stream: BucketStream,
     ) -> None:
-        self.bucket = bucket
+        self.bucket = stream.bucket
         self.pattern = pattern
         self._connection = connection
         self._pid = os.getpid()
         self._handler = handler
         self._values = values
-        self._prefix = f"$KV.{bucket}."
+        self._prefix = stream.prefix
+        self._revisions = stream.revisions
         self._closed = False
         self._is_current = False
         self._first_keys: set[str] = set()
@@ -70,14 +71,14 @@ class StateWatch(Generic[T]):
             self._box = Mailbox(connection.session.workers, self._handle, sys.maxsize, sys.maxsize)
         self._reader = OrderedReader(
             connection,
-            stream_config["name"],
+            stream.name,
             [self._prefix + pattern],
             lambda delivery: self._box.put(delivery, delivery.size),
             on_current=lambda: self._box.put(None, 0),
             policy=LAST_OF_EACH,
             window=_WINDOW,
             window_bytes=_WINDOW_BYTES,
-            make_stream=stream_config,
+            make_stream=stream.config,
         )
 
     def start(self, timeout: float) -> None:
@@ -212,6 +213,7 @@ class StateWatch(Generic[T]):
         except DecodeError as exc:
             self._connection.report(exc)
             return None
+        self._revisions.note(change.key, change.revision)
         return None if self._is_old_delete(change) else change
 
     def _is_old_delete(self, change: StateChange[T]) -> bool:

@@ -96,3 +96,44 @@ def test_all_keys_are_told_though_a_server_has_not_caught_up(
             assert list(watch.current(timeout=30))[-1].value == "new"
 
     keep_checking(cluster, check)
+
+
+def test_a_client_reads_what_it_has_set_whichever_server_answers(cluster: EmbeddedCluster, prefix: str) -> None:
+    for url in cluster.urls:
+        with lightlink.connect(url) as client:
+            bucket = client.state(prefix, replicas=3)
+            for number in range(1000):
+                revision = bucket.set("counter", number)
+                entry = bucket.entry("counter")
+                assert (entry.value, entry.revision) == (number, revision)
+            bucket.delete("counter")
+            assert bucket.get("counter", None) is None
+
+
+def test_who_lost_a_race_reads_nothing_older_and_wins_in_the_end(
+    cluster: EmbeddedCluster, client: lightlink.Client, prefix: str
+) -> None:
+    client.state(prefix, replicas=3).set("counter", 0)
+    lost: list[int] = []
+
+    def count() -> None:
+        with lightlink.connect(cluster.urls) as own:
+            bucket = own.state(prefix)
+            for _ in range(200):
+                revision = 0
+                while True:
+                    entry = bucket.entry("counter")
+                    assert entry.revision >= revision
+                    revision = entry.revision
+                    try:
+                        bucket.update("counter", entry.value + 1, revision=revision)
+                    except lightlink.RevisionConflict:
+                        lost.append(revision)
+                    else:
+                        break
+
+    with ThreadPoolExecutor(3) as pool:
+        for each in [pool.submit(count) for _ in range(3)]:
+            each.result()
+    assert lost
+    assert client.state(prefix).entry("counter").value == 600

@@ -1,0 +1,182 @@
+"""The stream behind a bucket: the messages of its keys, stored and read (ADR-8).
+
+The stream is taken to be there: only when the server says that nobody listens, a write makes it and tries again. In a
+cluster that may also mean that the stream is without a leader at the moment, so it tries until its deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import PayloadTooLarge, StateError
+from lightlink.runtime import jetstream
+from lightlink.runtime.connection import NoReply
+from lightlink.runtime.election import while_electing
+from lightlink.runtime.jetstream import JetStreamError
+from lightlink.runtime.revisions import revisions_of
+from lightlink.state.failures import Failures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightlink.runtime.connection import Connection
+    from lightlink.runtime.jetstream import StoredMessage
+
+_PAUSE = 0.1
+# How long making the stream may take before the write is tried again, at first; then twice as long each time.
+_MAKING_SECONDS = 0.25
+
+
+class BucketStream:
+    """Stores and reads a bucket's messages. A ``deadline`` is an instant of `time.monotonic`.
+
+    Methods raise JetStreamError, NoReply, StateError, PermissionDenied and ClosedError.
+    """
+
+    def __init__(self, connection: Connection, bucket: str, config: Mapping[str, Any]) -> None:
+        self.bucket = bucket
+        self.config = config
+        self.name: str = config["name"]
+        self.prefix = f"$KV.{bucket}."
+        self.revisions = revisions_of(connection, self.name)
+        self._connection = connection
+        self._takes_ttl = False
+        self._direct: bool | None = None
+
+    def store(
+        self,
+        operation: str,
+        key: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        deadline: float,
+        *,
+        make: bool = True,
+    ) -> int:
+        """Store a message of a key and return its sequence; without ``make`` nothing (0) where there is no stream."""
+        subject = (self.prefix + key).encode()
+        try:
+            seq = self._store(operation, subject, payload, headers, deadline, make)
+        except (JetStreamError, NoReply, KeyboardInterrupt):
+            # Refused, it tells of a message that is not known here; without an answer, nobody can tell.
+            self.revisions.doubt(key)
+            raise
+        self.revisions.note(key, seq)
+        return seq
+
+    def last(self, key: str, deadline: float) -> StoredMessage | None:
+        """Return a key's last message, None if it has none; never one older than this client has written or read."""
+        if self._direct is None:
+            self._direct = jetstream.answers_every_direct_get(self._connection)
+        if not self._direct:
+            return self.last_written(key, deadline)
+        subject = self.prefix + key
+        try:
+            message = while_electing(
+                lambda limit: jetstream.get_last(self._connection, self.name, subject, limit),
+                remaining(deadline),
+                _never,
+                repeatable=True,
+            )
+        except JetStreamError as exc:
+            if not exc.no_responders:
+                raise
+            # There is no bucket, or it is an old one that allows no direct gets.
+            return self.last_written(key, deadline)
+        seq = message.seq if message is not None else 0
+        if self.revisions.is_old(key, seq):
+            return self.last_written(key, deadline)
+        if seq:
+            self.revisions.note(key, seq)
+        return message
+
+    def last_written(self, key: str, deadline: float) -> StoredMessage | None:
+        """Return a key's last message as the stream's leader has it, None if there is none, or no stream."""
+        try:
+            message = jetstream.get_last_written(self._connection, self.name, self.prefix + key, remaining(deadline))
+        except JetStreamError as exc:
+            if exc.err_code != jetstream.STREAM_NOT_FOUND:
+                raise
+            message = None
+        self.revisions.learn(key, message.seq if message is not None else 0)
+        return message
+
+    def make(self, operation: str, deadline: float) -> None:
+        """Make the stream unless it is there."""
+        with Failures(self.bucket, operation):  # no value is stored by this: without an answer nothing is unknown
+            jetstream.create_stream(self._connection, self.config, remaining(deadline))
+
+    def check_takes_ttl(self, operation: str, deadline: float) -> None:
+        """Raise StateError unless a value of this bucket may have a time to live of its own."""
+        if self._takes_ttl:
+            return
+        if self._info(operation, deadline) is None:
+            self.make(operation, deadline)
+        config = (self._info(operation, deadline) or {}).get("config", {})
+        if not config.get("allow_msg_ttl"):
+            # An older server ignores the header, and the value would stay for ever.
+            reason = "ttl= needs nats-server 2.11 or later and a bucket made with allow_msg_ttl; this one was not"
+            raise StateError(self.bucket, operation, reason)
+        if config.get("max_msgs_per_subject") != 1:
+            # Tried: when the newest value expires the one before it counts again, markers or not.
+            reason = "ttl= needs a bucket with history=1: with more, an older value comes back when this one expires"
+            raise StateError(self.bucket, operation, reason)
+        self._takes_ttl = True
+
+    def _store(
+        self, operation: str, subject: bytes, payload: bytes, headers: Mapping[str, str], deadline: float, make: bool
+    ) -> int:
+        is_there: bool | None = None  # not known yet
+        limit = _MAKING_SECONDS
+        while True:
+            try:
+                return jetstream.publish(self._connection, subject, payload, remaining(deadline), headers).seq
+            except JetStreamError as exc:
+                if exc.err_code == jetstream.MESSAGE_TOO_LARGE:
+                    raise PayloadTooLarge(subject.decode(), len(payload), self._max_size(operation, deadline)) from exc
+                if not exc.no_responders or (is_there and remaining(deadline) < _PAUSE):
+                    raise
+            if is_there:
+                time.sleep(_PAUSE)
+                continue
+            is_there = self._is_there(operation, min(deadline, time.monotonic() + limit), deadline, make)
+            if is_there is False:
+                return 0
+            limit *= 2
+
+    def _is_there(self, operation: str, until: float, deadline: float, make: bool) -> bool | None:
+        """Make the stream, or look whether it is there; None when that cannot be told yet.
+
+        Whoever makes streams may be amid an election of its own, and the stream may have its leader before that ends.
+        """
+        with Failures(self.bucket, operation):
+            try:
+                if make:
+                    jetstream.create_stream(self._connection, self.config, remaining(until))
+                    return True
+                return jetstream.stream_info(self._connection, self.name, remaining(until)) is not None
+            except (NoReply, JetStreamError) as exc:
+                if until == deadline or not _is_passing(exc):
+                    raise
+                return None
+
+    def _max_size(self, operation: str, deadline: float) -> int:
+        return int((self._info(operation, deadline) or {}).get("config", {}).get("max_msg_size", 0))
+
+    def _info(self, operation: str, deadline: float) -> dict[str, Any] | None:
+        with Failures(self.bucket, operation):
+            return jetstream.stream_info(self._connection, self.name, remaining(deadline))
+
+
+def remaining(deadline: float) -> float:
+    """Return the seconds until a deadline, or next to none."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def _never(_: Exception) -> bool:
+    return False
+
+
+def _is_passing(error: NoReply | JetStreamError) -> bool:
+    return isinstance(error, NoReply) or error.err_code == jetstream.UNAVAILABLE
