@@ -15,13 +15,17 @@ CODE := lightlink samples tests
 ARGS ?=
 WORKERS ?= -n auto --maxprocesses 4
 
+# make soak MINUTES=30 SEED=7
+MINUTES ?= 5
+SEED ?=
+
 # make bench QUICK=1 JSON=bench.json ARGS="P2 P3"
 QUICK ?=
 JSON ?=
 PLOT ?= build/bench.png
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench interop check format certs clean distclean
+.PHONY: help setup demo test test-slow soak bench interop check format certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -36,6 +40,13 @@ demo: $(STAMP) ## see what LightLink does: a server, a service, calls and events
 test: $(STAMP) ## run the whole suite against real nats-servers
 	@echo "==> test: the whole suite against real nats-servers"
 	@$(BIN)/pytest $(WORKERS) $(ARGS)
+
+test-slow: $(STAMP) ## run the tests that take minutes: long outages, overload, large files, many commands
+	@echo "==> test-slow: the long forms of the tests, one after the other"
+	@$(BIN)/pytest -m slow $(ARGS)
+
+soak: $(STAMP) ## run everything at once under random faults for MINUTES=5 and balance the books; SEED= repeats a run
+	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(BENCH_STAMP) ## measure the speed against what else one could use, in ten minutes; QUICK=1: in one
 	@echo "==> bench: LightLink against its peers$(if $(QUICK),, (ten minutes; QUICK=1 takes one))"

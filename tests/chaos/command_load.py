@@ -76,15 +76,18 @@ class Commands(Book):
 
 
 class CommandLoad:
-    """A manager and an agent, each with a connection of its own. A context manager; `finish` closes the book."""
+    """A manager and an agent, each with a connection of its own, which ``settings`` go to. A context manager.
 
-    def __init__(self, ledger: Ledger, name: str, urls: str | Sequence[str], replicas: int) -> None:
+    `finish` closes the book.
+    """
+
+    def __init__(self, ledger: Ledger, name: str, urls: str | Sequence[str], replicas: int, **settings: Any) -> None:
         self.book: Commands = ledger.open(Commands())
         self._name = name
         store = StoreOptions(replicas=replicas)
-        self._client = lightlink.connect(urls, name=f"{name}-manager")
+        self._client = lightlink.connect(urls, name=f"{name}-manager", **settings)
         self.manager = CommandManager(self._client, store=store)
-        self._agent = Agent(name, urls, store=store)
+        self._agent = Agent(name, urls, store=store, **settings)
         self._agent.register("work", self.book.run)
         self._sending: Any = None
 

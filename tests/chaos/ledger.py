@@ -101,6 +101,10 @@ class Calls(Book):
         future.add_done_callback(lambda done: self._settle_future(number, done))
         return future
 
+    def reserve(self) -> int:
+        """Return the number of a call that somebody else makes, and `settle` will tell of."""
+        return self._next()
+
     def settle(self, number: int, outcome: str, answer: Any, ended: float) -> None:
         """Write down how a call ended, at an instant of `time.monotonic`."""
         with self._changed:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _FILE = os.urandom(600_000)
 _CHUNK = 16 * 1024
+# Longer than any outage here, in seconds: a transfer goes on after one, unless that takes longer.
+_STALL = 120.0
 
 
 class Repeat:
@@ -136,11 +138,16 @@ class MixedLoad:
         self.writes.wait_watched()
         self.writes.close(int(key) for key in self._bucket.keys(timeout=20))
 
+    def call_with(self, number: int) -> Any:
+        """Call the service with a number of the calls' book."""
+        return self.client.call(self._name, "work", {"number": number}, timeout=self._timeout)
+
+    def submit_with(self, number: int) -> Any:
+        """Do what `call_with` does, and return the future."""
+        return self.client.submit(self._name, "work", {"number": number}, timeout=self._timeout)
+
     def _call(self) -> None:
-        self.calls.make(
-            lambda number: self.client.call(self._name, "work", {"number": number}, timeout=self._timeout),
-            self._timeout,
-        )
+        self.calls.make(self.call_with, self._timeout)
 
     def _write(self) -> None:
         self.writes.make(lambda number: self._bucket.set(str(number), number, timeout=self._timeout))
@@ -150,9 +157,9 @@ class MixedLoad:
 
     def _store_and_fetch(self, number: int) -> bool:
         content = number.to_bytes(8, "big") + _FILE
-        info = self._files.upload(io.BytesIO(content), chunk_size=_CHUNK)
+        info = self._files.upload(io.BytesIO(content), chunk_size=_CHUNK, stall_timeout=_STALL)
         target = io.BytesIO()
-        self._files.download(info.id, target)
+        self._files.download(info.id, target, stall_timeout=_STALL)
         with contextlib.suppress(lightlink.LightLinkError):  # what is in no book: it is only not to fill the disk
             self._files.delete(info.id)
         return target.getvalue() == content
