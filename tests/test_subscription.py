@@ -413,6 +413,24 @@ def test_a_subscription_that_the_server_refuses_is_an_error_in_the_callers_threa
             assert subscription.get(5).data == 1
 
 
+def test_one_subscription_too_many_is_an_error_in_the_callers_thread_and_the_others_go_on(
+    fresh_server: StartServer,
+) -> None:
+    server = fresh_server(config="max_subscriptions: 3")  # replies need one
+    errors: list[Exception] = []
+    with lightlink.connect(server.url, on_error=errors.append) as client:
+        first, second = client.subscribe("first"), client.subscribe("second")
+        with pytest.raises(lightlink.LinkError, match=r"subscribing to 'third' failed: maximum subscriptions exceeded"):
+            client.subscribe("third")
+        client.publish("first", 1)
+        assert first.get(5).data == 1
+        second.stop()
+        with client.subscribe("third") as third:
+            client.publish("third", 3)
+            assert third.get(5).data == 3
+    assert errors == []
+
+
 def test_threads_that_subscribe_to_the_same_refused_subject_are_all_told(fresh_server: StartServer) -> None:
     config = 'authorization { users = [{user: a, password: a, permissions: {subscribe: {deny: ["Secret.>"]}}}] }'
     server = fresh_server(config=config)

@@ -22,6 +22,8 @@ class Denials:
         self._asking: Counter[str] = Counter()
         self._subscriptions: set[str] = set()
         self._publishes: deque[PermissionDenied] = deque(maxlen=_PUBLISHES_KEPT)
+        # How often there was one subscription too many.
+        self.exceeded = 0
 
     @contextmanager
     def asking(self, subject: str) -> Iterator[None]:
@@ -46,6 +48,11 @@ class Denials:
         if asked:
             self._subscriptions.add(subject)
         return asked
+
+    def add_exceeded(self) -> bool:
+        """Note a subscription beyond the server's limit, which does not say which; tell whether somebody is asking."""
+        self.exceeded += 1
+        return bool(self._asking)
 
     def add_publish(self, error: PermissionDenied) -> None:
         """Note a refused publish, for the next flush."""

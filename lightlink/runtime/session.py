@@ -33,7 +33,7 @@ from lightlink.runtime.pump import Flush, Pump
 from lightlink.runtime.refusal import explain, is_refusal, true_reason
 from lightlink.runtime.replies import ReplyMap
 from lightlink.runtime.tls import Contexts
-from lightlink.runtime.wire import WireClient
+from lightlink.runtime.wire import TOO_MANY_SUBSCRIPTIONS, WireClient
 from lightlink.runtime.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ class Session:
 
     async def _subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
         with self._denials.asking(subject):
+            exceeded = self._denials.exceeded
             subscription = await self.nc.route(subject, queue, sink)
             if self.nc.is_connected:
                 try:
@@ -249,7 +250,10 @@ class Session:
                     _log.debug("lightlink: the subscription to %s waits for the reconnect", subject)
             try:
                 self._denials.check(subject)
-            except PermissionDenied:
+                if self._denials.exceeded > exceeded:
+                    # It may have been another that is being made at the same time; none of them counts.
+                    raise LinkError(f"subscribing to {subject!r}", TOO_MANY_SUBSCRIPTIONS)
+            except LightLinkError:
                 await self.nc.unroute(subscription)
                 raise
         return subscription
@@ -293,6 +297,8 @@ class Session:
         self.report(error)
 
     async def _on_nats_error(self, exc: Exception) -> None:
+        if TOO_MANY_SUBSCRIPTIONS in str(exc) and self._denials.add_exceeded():
+            return  # whoever subscribes is told
         if self.status is Status.RECONNECTING:
             await self._on_attempt_failed(exc)
         elif not isinstance(exc, (OSError, nats.errors.StaleConnectionError)):

@@ -36,6 +36,9 @@ _log = logging.getLogger("lightlink")
 _CONGESTED_BYTES = 256 * 1024
 _READ_BYTES = 32 * 1024
 
+# What the server says to one subscription more than it allows.
+TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
+
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r'\\(["\\])')
 
@@ -290,9 +293,9 @@ class WireClient(NatsClient):
         if denied is not None:
             self._on_denied(*denied)
             return
-        if "maximum subscriptions exceeded" in err_msg:
+        if TOO_MANY_SUBSCRIPTIONS in err_msg:
             # The connection stays; on a new one the same subscription would be one too many again.
-            await self._error_cb(nats.errors.Error(f"nats: {message}"))
+            await self._error_cb(nats.errors.Error(f"nats: {err_msg}"))
             return
         # nats-py would close for good here. The server is about to hang up, and a reconnect heals most of its reasons;
         # a refusal that does not heal is recognised when the reconnect is refused too.
