@@ -10,6 +10,7 @@ from lightlink.errors import DecodeError, InvalidOption, LinkError, PayloadTooLa
 from lightlink.files.info import ObjectMeta
 from lightlink.options import seconds
 from lightlink.runtime import jetstream
+from lightlink.runtime.election import while_electing
 from lightlink.runtime.jetstream import JetStreamError
 from lightlink.runtime.reader import LAST_OF_EACH, read_current
 
@@ -101,10 +102,15 @@ class Bucket:
         return listed
 
     def put(self, meta: ObjectMeta, timeout: float) -> None:
-        """Store an object's description in place of the one before."""
-        subject = subjects.object_meta(self.name, meta.name)
+        """Store an object's description in place of the one before; to do so twice does no harm."""
+        subject, body = subjects.object_meta(self.name, meta.name).encode(), meta.encode()
         headers = {jetstream.ROLLUP: "sub"}
-        jetstream.publish(self._connection, subject.encode(), meta.encode(), timeout, headers)
+        while_electing(
+            lambda limit: jetstream.publish(self._connection, subject, body, limit, headers),
+            timeout,
+            lambda exc: getattr(exc, "no_responders", False),
+            repeatable=True,
+        )
 
     def put_new(self, meta: ObjectMeta, timeout: float) -> None:
         """Store the description of a new object, whose chunks are there."""

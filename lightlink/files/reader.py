@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # When nothing comes for so long, the stream is asked whether there still is anything.
 _PATIENCE_SECONDS = 2.0
+# A consumer is lost with the server that it is on, which is to be noticed soon.
+_HEARTBEAT_SECONDS = 1.0
 _MAX_CHUNKS = 1024
 _UNBOUNDED = 2**62  # the reader's window is what bounds the queue
 
@@ -77,6 +79,7 @@ class ChunkReader:
             first=1,  # so that after an outage it goes on where it was
             window=self._window_chunks,
             window_bytes=self._window,
+            heartbeat=_HEARTBEAT_SECONDS,
         )
         reader.start(timeout)
         return reader

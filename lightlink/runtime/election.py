@@ -16,7 +16,7 @@ T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
 _PAUSE = 0.1
-# How long an answer may take before it is asked again, at first; then twice as long each time.
+# How long an answer may take before it is asked again, at first and at most; then twice as long each time.
 _ANSWER_SECONDS = 1.0
 
 
@@ -34,7 +34,7 @@ def while_electing(
     ``timeout`` seconds the last error is raised, a NoReply with that timeout.
     """
     deadline = time.monotonic() + timeout
-    limit = _ANSWER_SECONDS if repeatable else timeout
+    limit = min(_ANSWER_SECONDS, timeout / 4) if repeatable else timeout
     was_sent = False
     while True:
         remaining = max(deadline - time.monotonic(), 0.001)

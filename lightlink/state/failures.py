@@ -39,7 +39,7 @@ class Failures:
         if error is None:
             return
         if isinstance(error, NoReply):
-            reason = f"no answer within {error.timeout:g} s" if error.sent else "not connected; it was not sent"
+            reason = f"no answer within {error.timeout:.3g} s" if error.sent else "not connected; it was not sent"
             raise StateError(self._bucket, self._operation, reason, self._writes and error.sent) from None
         if isinstance(error, JetStreamError):
             if error.err_code in WRONG_LAST_SEQUENCE and self._expected is not None:

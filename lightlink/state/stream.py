@@ -127,6 +127,7 @@ class BucketStream:
     def _store(
         self, operation: str, subject: bytes, payload: bytes, headers: Mapping[str, str], deadline: float, make: bool
     ) -> int:
+        timeout = remaining(deadline)
         is_there: bool | None = None  # not known yet
         limit = _MAKING_SECONDS
         while True:
@@ -135,17 +136,20 @@ class BucketStream:
             except JetStreamError as exc:
                 if exc.err_code == jetstream.MESSAGE_TOO_LARGE:
                     raise PayloadTooLarge(subject.decode(), len(payload), self._max_size(operation, deadline)) from exc
-                if not exc.no_responders or (is_there and remaining(deadline) < _PAUSE):
+                if not exc.no_responders:
                     raise
+            if remaining(deadline) < _PAUSE:
+                reason = f"no server has taken it within {timeout:.3g} s; the bucket may be without a leader"
+                raise StateError(self.bucket, operation, reason)
             if is_there:
                 time.sleep(_PAUSE)
                 continue
-            is_there = self._is_there(operation, min(deadline, time.monotonic() + limit), deadline, make)
+            is_there = self._is_there(operation, min(limit, remaining(deadline)), make)
             if is_there is False:
                 return 0
             limit *= 2
 
-    def _is_there(self, operation: str, until: float, deadline: float, make: bool) -> bool | None:
+    def _is_there(self, operation: str, timeout: float, make: bool) -> bool | None:
         """Make the stream, or look whether it is there; None when that cannot be told yet.
 
         Whoever makes streams may be amid an election of its own, and the stream may have its leader before that ends.
@@ -153,11 +157,13 @@ class BucketStream:
         with Failures(self.bucket, operation):
             try:
                 if make:
-                    jetstream.create_stream(self._connection, self.config, remaining(until))
+                    jetstream.create_stream(self._connection, self.config, timeout)
                     return True
-                return jetstream.stream_info(self._connection, self.name, remaining(until)) is not None
-            except (NoReply, JetStreamError) as exc:
-                if until == deadline or not _is_passing(exc):
+                return jetstream.stream_info(self._connection, self.name, timeout) is not None
+            except NoReply:
+                return None
+            except JetStreamError as exc:
+                if exc.err_code != jetstream.UNAVAILABLE:
                     raise
                 return None
 
@@ -176,7 +182,3 @@ def remaining(deadline: float) -> float:
 
 def _never(_: Exception) -> bool:
     return False
-
-
-def _is_passing(error: NoReply | JetStreamError) -> bool:
-    return isinstance(error, NoReply) or error.err_code == jetstream.UNAVAILABLE

@@ -30,6 +30,8 @@ _log = logging.getLogger("lightlink")
 
 # How many changes wait, or are on their way, at most. A slow handler slows the stream down; nothing is dropped.
 _WINDOW = 256
+# The consumer of a watch may be on another server than the client is, and is lost with it.
+_HEARTBEAT_SECONDS = 2.0
 _WINDOW_BYTES = 8 * 1024 * 1024
 
 
@@ -78,6 +80,7 @@ class StateWatch(Generic[T]):
             policy=LAST_OF_EACH,
             window=_WINDOW,
             window_bytes=_WINDOW_BYTES,
+            heartbeat=_HEARTBEAT_SECONDS,
             make_stream=stream.config,
         )
 
