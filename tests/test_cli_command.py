@@ -142,6 +142,30 @@ def test_without_waiting_the_id_is_printed_and_can_be_asked_for_later(cli: Cli, 
 # Looking --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [["send", "{}", "wait"], ["batch", "wait", "--to", "{}"]])
+def test_ctrl_c_ends_the_waiting_and_not_the_command(
+    python: StartPython, manager: CommandManager, agent: Agent, url: str, arguments: list[str]
+) -> None:
+    process = python(CLI, "command", *(each.format(agent.client_id) for each in arguments), "--url", url)
+    (command,) = eventually(lambda: manager.list(agent.client_id, "executing"))
+    eventually(lambda: process.stderr)
+    process.signal(signal.SIGINT)
+    done = process.wait()
+    assert (done.returncode, done.stdout.strip(), len(done.stderr.split())) == (130, "", 2)
+    assert manager.get(command.command_id).status == "executing"
+    manager.cancel(command.command_id)
+
+
+def test_a_server_that_is_gone_is_one_line(fresh_server: StartServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server = fresh_server()
+    server.stop()
+    before = signal.getsignal(signal.SIGTERM)
+    for arguments in (["send", "a", "b"], ["list"], ["batch", "b", "--to", "a"]):
+        assert main(["command", *arguments, f"--url={server.url}"]) == Exit.NOT_CONNECTED
+        assert capsys.readouterr().err.count("\n") == 1
+    signal.signal(signal.SIGTERM, before)
+
+
 def test_list_prints_pages(cli: Cli, manager: CommandManager, agent: Agent) -> None:
     for number in range(5):
         manager.send(agent.client_id, "add", {"x": number}).result(10)
@@ -208,6 +232,8 @@ def test_audit_prints_what_happened(cli: Cli, manager: CommandManager, agent: Ag
     assert ["add  by alice" in lines[0], "executing" in lines[1], "completed" in lines[2]] == [True] * 3
     data = cli("command", "audit", promise.command_id, "--json").data
     assert [entry["kind"] for entry in data] == ["request", "status", "status"]
+    nothing = cli("command", "audit", "nonesuch")
+    assert (nothing.code, nothing.out, nothing.err) == (1, "", "error: the audit holds nothing of nonesuch\n")
 
 
 # batch ----------------------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from helpers.commands import FAST, World
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands import CommandContext, model
+from lightlink.commands import CommandContext, execution, model
 from lightlink.errors import CommandFailed, LightLinkError
 
 if TYPE_CHECKING:
@@ -169,6 +170,28 @@ def test_a_server_killed_while_a_handler_runs_loses_nothing(fresh_server: StartS
         assert len(runs) == 1
 
 
+def test_an_agent_goes_on_when_the_server_has_lost_what_it_ran(
+    fresh_server: StartServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "_STALE_TRIES", 3)
+    server = fresh_server()
+    with World(server.url, attrs.evolve(FAST, storage="memory")) as world:
+        manager = world.manager()
+        agent = world.agent(prefix, workers=1)
+        release = threading.Event()
+        agent.register("wait", lambda: release.wait(30))
+        agent.register("add", lambda: 2)
+        agent.start()
+        lost = manager.send(prefix, "wait", timeout=600)
+        eventually(lambda: lost.status == "executing")
+        server.kill()
+        eventually(lambda: agent.client.status is not lightlink.Status.CONNECTED)
+        server.start()
+        agent.client.wait_connected(10)
+        release.set()
+        assert manager.send(prefix, "add").result(20) == 2
+
+
 def test_a_cancel_during_an_outage_of_the_agent_is_heard_after_it(
     world: World, manager: CommandManager, proxy: StartProxy, prefix: str
 ) -> None:
@@ -204,17 +227,17 @@ def test_a_server_killed_in_the_middle_of_500_commands(fresh_server: StartServer
     halfway = threading.Event()
     with World(server.url, FAST) as world:
         manager = world.manager(sweep_interval=0.5)
-        agents = [world.agent(f"{prefix}-{number}", workers=2) for number in range(5)]
-        for agent in agents:
 
-            @agent.command("work", idempotent=False)
-            def work(number: int) -> int:
-                with lock:
-                    runs[number] += 1
-                    if len(runs) >= COMMANDS // 4:
-                        halfway.set()
-                return number
+        def work(number: int) -> int:
+            with lock:
+                runs[number] += 1
+                if len(runs) >= COMMANDS // 4:
+                    halfway.set()
+            return number
 
+        for number in range(5):
+            agent = world.agent(f"{prefix}-{number}", workers=2)
+            agent.register("work", work)
             agent.start()
         promises: dict[int, CommandPromise] = {}
         refused = []
@@ -234,17 +257,22 @@ def test_a_server_killed_in_the_middle_of_500_commands(fresh_server: StartServer
         server.start()
         sender.join(120)
         assert not sender.is_alive()
-        ends = {number: promise.wait(60) for number, promise in promises.items()}
-        assert all(ends.values()), "lost"
         assert len(promises) + len(refused) == COMMANDS
-        outcomes = collections.Counter((end.status, end.status_detail) for end in ends.values() if end)
-        assert set(outcomes) <= {("completed", ""), ("failed", "interrupted")}
-        assert outcomes["completed", ""] >= len(promises) - 10
-        assert [number for number, count in runs.items() if count > 1] == []
-        for number, end in ends.items():
-            if end is not None and end.status == "completed":
-                assert (end.result, runs[number]) == (number, 1)
+        check_ends(promises, runs)
         check_audit(manager, promises)
+
+
+def check_ends(promises: dict[int, CommandPromise], runs: collections.Counter[int]) -> None:
+    """Check that no command is lost or was run twice, and that most have brought their result."""
+    ends = {number: promise.wait(60) for number, promise in promises.items()}
+    assert all(ends.values()), "lost"
+    outcomes = collections.Counter((end.status, end.status_detail) for end in ends.values() if end)
+    assert set(outcomes) <= {("completed", ""), ("failed", "interrupted")}
+    assert outcomes["completed", ""] >= len(promises) - 10
+    assert [number for number, count in runs.items() if count > 1] == []
+    for number, end in ends.items():
+        if end is not None and end.status == "completed":
+            assert (end.result, runs[number]) == (number, 1)
 
 
 def check_audit(manager: CommandManager, promises: dict[int, CommandPromise]) -> None:

@@ -211,7 +211,8 @@ def batch(
 ) -> None:
     """Send a command to many agents and print how each ended, as they end.
 
-    Exit code 1 says that one did not complete, or was not sent. Ctrl-C ends the waiting, not the commands.
+    Exit code 1 says that one did not complete, or was not sent. Ctrl-C ends the waiting, not the commands that are
+    sent; those that --max-concurrency holds back are not sent then.
     """
     if bool(client_ids) == bool(label):
         raise click.UsageError("give either --to or --label", ctx)
@@ -232,10 +233,16 @@ def batch(
 @click.option("--since", type=_TIME, metavar="TIME", help="Since then, by local time: 2026-01-31T09:30:00.")
 @json_option
 @link_options
-def audit(link: Link, command_id: str | None, since: datetime | None, as_json: bool) -> None:
-    """Print everything that happened to the command ID, or to all: when, what, and by whom."""
+@click.pass_context
+def audit(ctx: click.Context, link: Link, command_id: str | None, since: datetime | None, as_json: bool) -> None:
+    """Print everything that happened to the command ID, or to all: when, what, and by whom.
+
+    What has just happened may take a moment to appear. Exit code 1 says that nothing is kept of the command ID.
+    """
+    empty = True
     with managing(link) as manager:
         for entry in manager.audit(command_id, _aware(since)):
+            empty = False
             if as_json:
                 click.echo(to_json(entry))
                 continue
@@ -243,6 +250,9 @@ def audit(link: Link, command_id: str | None, since: datetime | None, as_json: b
             click.echo(
                 f"{_clock(entry.at)}  {entry.client_id}  {entry.command_id}  {entry.kind}  {what}  by {entry.by}"
             )
+    if empty and command_id is not None:
+        report(f"the audit holds nothing of {command_id}")
+        ctx.exit(Exit.FAILED)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ _log = logging.getLogger("lightlink")
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 # How often, in about twelve seconds, a replica is asked that answers with less than is known.
 _STALE_TRIES = 8
+_LONG_OVER = timedelta(minutes=1)
 
 
 @attrs.define(eq=False)
@@ -294,18 +295,19 @@ class Execution:
     def _read_after(self, request: RequestRecord, known: int) -> tuple[StatusRecord | None, int]:
         """Return the last status, which is known to be another than the one with a revision, and its revision.
 
-        A replica that answers may be behind, and is asked again; in the end it is believed that there is no status any
-        more. Raises StoreUnavailable.
+        A replica that answers may be behind, and is asked again. Raises StoreUnavailable while it is, and Conflict when
+        that lasts and there is no status any more or the command is long over: the server has lost what it stored.
         """
+        stale = StoreUnavailable("reading a status", "what was answered is older than what was written")
         for pause in itertools.islice(pauses(), _STALE_TRIES):
             current, revision = self._store.read_status(request.client_id, request.command_id)
             if revision > known:
                 return current, revision
             if self._stopped.wait(pause):
-                break
-        if current is None and known:
-            return None, 0
-        raise StoreUnavailable("reading a status", "what was answered is older than what was written")
+                raise stale
+        if (current is None and known) or model.is_overdue(request, model.now(), grace=_LONG_OVER):
+            raise Conflict(request.command_id)
+        raise stale
 
 
 def pauses() -> Iterator[float]:

@@ -111,7 +111,7 @@ class Handlers:
             # A handler may even call sys.exit().
             _log.exception("lightlink: command %s (%s) failed", request.command_id, request.command_type)
             detail = model.CANCELLED if context.cancelled.is_set() else ""
-            error = f"{type(exc).__name__}: {_safe(exc)}"
+            error = f"{type(exc).__name__}: {_safe(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)
 
     def failed(self, error: str) -> Outcome:
