@@ -46,9 +46,13 @@ _GO_ON = 60.0
 
 @attrs.frozen
 class Resources:
-    """What a process uses: resident memory in MB, its threads and descriptors, and objects of the library's classes."""
+    """What a process uses: resident memory in MB, threads, descriptors, and objects of the library's classes.
+
+    ``blocks`` counts the pieces of memory that are in use; what was freed may be too scattered to be given back.
+    """
 
     memory: float
+    blocks: int
     threads: int
     descriptors: int
     objects: int
@@ -62,6 +66,7 @@ class Resources:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return cls(
             pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+            sys.getallocatedblocks(),
             threading.active_count(),
             len(os.listdir("/proc/self/fd")),  # noqa: PTH208
             ours,
@@ -69,8 +74,8 @@ class Resources:
 
     def __str__(self) -> str:
         return (
-            f"memory {self.memory:.0f} MB, threads {self.threads}, descriptors {self.descriptors}, "
-            f"objects of the library {self.objects}"
+            f"memory {self.memory:.0f} MB in {self.blocks} blocks, threads {self.threads}, "
+            f"descriptors {self.descriptors}, objects of the library {self.objects}"
         )
 
 

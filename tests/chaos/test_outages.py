@@ -9,7 +9,9 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
+from chaos.ledger import Calls
 from chaos.load import balanced
+from lightlink.errors import CallTimeout
 
 if TYPE_CHECKING:
     from conftest import StartProxy, StartPython, StartServer
@@ -54,6 +56,24 @@ def test_everything_goes_on_while_the_connection_is_cut_again_and_again(
         for _ in range(5):
             link.cut()
             load.wait_progress()
+
+
+def test_a_request_that_the_network_held_back_may_run_later_but_never_twice_and_its_caller_was_told(
+    proxy: StartProxy, url: str, prefix: str
+) -> None:
+    """The one way in which a call runs after its caller gave up: its time counts from its arrival at the service."""
+    link, runs = proxy(), Calls()
+    service = lightlink.Service(prefix, url)
+    service.register("work", runs.run)
+    with service, lightlink.connect(link.url) as client:
+        link.pause()
+        with pytest.raises(CallTimeout, match="may have run"):
+            client.call(prefix, "work", {"number": 1}, timeout=2.0)
+        link.resume()
+        runs.wait_for(lambda: bool(runs.figures()["run"]))
+        assert client.call(prefix, "work", {"number": 2}, timeout=10.0) == 2
+    assert runs.figures()["run"] == 2
+    assert runs.faults()["run twice"] == []
 
 
 def test_a_name_that_gets_another_address_is_looked_up_again(
