@@ -238,6 +238,25 @@ def test_a_download_replaces_what_was_there_and_keeps_its_mode(store: lightlink.
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_is_on_the_disk_whole_before_it_takes_the_place_of_another(
+    store: lightlink.FileStore, tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = store.upload(io.BytesIO(content))
+    target = tmp_path / "target"
+    target.write_bytes(b"before")
+    synced: list[tuple[int, bytes]] = []
+    fsync = os.fsync
+
+    def note(number: int) -> None:
+        synced.append((os.fstat(number).st_size, target.read_bytes()))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    store.download(info.id, target)
+    assert synced == [(len(content), b"before")]
+    assert target.read_bytes() == content
+
+
 def test_a_new_file_has_the_mode_of_any_new_file(store: lightlink.FileStore, tmp_path: Path) -> None:
     (tmp_path / "ordinary").write_bytes(b"")
     store.download(store.upload(io.BytesIO(b"new")).id, tmp_path / "target")

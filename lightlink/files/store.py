@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink import subjects
 from lightlink.errors import FileCorrupt, InvalidOption, LinkError
-from lightlink.files import announce
+from lightlink.files import announce, sweep
 from lightlink.files.bucket import Bucket
 from lightlink.files.info import FileInfo, ObjectMeta, encode_digest, new_meta
 from lightlink.files.patience import persist
@@ -18,6 +18,7 @@ from lightlink.files.source import open_source
 from lightlink.files.target import open_target
 from lightlink.files.transfer import Transfer, operation
 from lightlink.files.writer import ChunkWriter, discard
+from lightlink.options import seconds
 from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply
 from lightlink.runtime.jetstream import JetStreamError
@@ -159,6 +160,17 @@ class FileStore:
                 discard(self._connection, self._bucket.stream, chunks)
                 self._bucket.put(meta.as_deleted(), timeout)
         discard(self._connection, self._bucket.stream, chunks)
+
+    def sweep(self, older_than: float = 86400.0) -> int:
+        """Remove the chunks that uploads have left whose process was killed, and return how many there were.
+
+        An upload is taken for dead when nothing came of it for ``older_than`` seconds, at least 1; one that does go on
+        after that is FileCorrupt. Raises InvalidOption, DecodeError, LinkError, PermissionDenied, ClosedError.
+        """
+        if seconds("older_than", older_than) < 1:
+            raise InvalidOption("older_than", "must be at least one second", older_than)
+        with operation(f"sweeping file store {self.bucket!r}"):
+            return sweep.sweep(self._connection, self._bucket, older_than, self._connection.options.timeout)
 
     def send(self, source: FileSource, to: str = "", **options: Any) -> FileInfo:
         """Upload a file as `upload` does, then announce it to a service, or with an empty name to every service.

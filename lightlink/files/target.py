@@ -53,6 +53,8 @@ def _replacing(path: Path) -> Iterator[Write]:
             if mode is not None:
                 temporary.chmod(mode)
             yield _writer(file)
+            # Otherwise, after a power cut, there may be an empty file where there was a good one.
+            os.fsync(file.fileno())
         temporary.replace(path)
         stack.pop_all()
 

@@ -4,7 +4,7 @@ Chunks are published without waiting for each other's acknowledgements. On one c
 of sending. When an acknowledgement is missing, the stream is looked at: what it holds behind the last chunk that was
 acknowledged is compared with what was sent, and removed where it does not fit. The first chunk that is missing is sent
 alone, on the condition that nothing came in between (the expected last sequence of its subject), and then the others.
-So nothing is stored twice or out of order; at the end of such an upload the chunks are counted.
+So nothing is stored twice or out of order. At the end of such an upload, or one that has paused, chunks are counted.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _log = logging.getLogger("lightlink")
 # When no acknowledgement comes for so long although the connection is good, what was sent is looked for.
 _PATIENCE_SECONDS = 10.0
 _CLEAN_UP_SECONDS = 5.0
+# Less than the least time after which an upload that pauses may be swept away.
+_PAUSE_SECONDS = 0.5
 # A sequence that no stream reaches: a message on this condition is always refused.
 _NEVER = str(2**62)
 
@@ -59,10 +61,13 @@ class ChunkWriter:
         self._held_bytes = 0
         self._last_seq = 0  # of the last chunk acknowledged
         self._recovered = False
+        self._paused = False
+        self._moved = time.monotonic()
         self._pipeline = Pipeline(connection)
 
     def put(self, chunk: bytes) -> None:
         """Send a chunk; waits while the window is full."""
+        self._note_pause()
         while self._held and self._held_bytes + len(chunk) > self._window():
             self._settle()
         self._held.append(chunk)
@@ -73,9 +78,10 @@ class ChunkWriter:
 
     def finish(self) -> None:
         """Return when all chunks are stored; raises FileCorrupt if the stream does not hold what was put."""
+        self._note_pause()
         while self._held:
             self._settle()
-        if self._recovered:
+        if self._recovered or self._paused:
             count = persist(
                 self._connection,
                 self._transfer.deadline(),
@@ -101,6 +107,12 @@ class ChunkWriter:
             except (LightLinkError, OSError) as exc:
                 _log.debug("lightlink: ending the upload to %s: %r", self._subject, exc)
         discard(self._connection, self._stream, self._subject, _CLEAN_UP_SECONDS - (time.monotonic() - started))
+
+    def _note_pause(self) -> None:
+        """Note whether nothing was sent for so long that somebody may have swept away what is there."""
+        now = time.monotonic()
+        self._paused = self._paused or now - self._moved > _PAUSE_SECONDS
+        self._moved = now
 
     def _send(self, chunk: bytes) -> None:
         try:

@@ -1,0 +1,44 @@
+"""Remove what uploads have left whose process was killed: chunks that belong to no file (ADR-20)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from lightlink import codec, subjects
+from lightlink.files.info import ObjectMeta
+from lightlink.runtime import jetstream
+from lightlink.runtime.reader import LAST_OF_EACH, read_current
+
+if TYPE_CHECKING:
+    from lightlink.files.bucket import Bucket
+    from lightlink.runtime.connection import Connection
+
+
+def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: float) -> int:
+    """Remove chunks of no file to which none was added for ``older_than`` seconds; return how many there were.
+
+    ``timeout`` in seconds is for each request. Raises JetStreamError, NoReply, PermissionDenied, ClosedError, and
+    DecodeError for a description that cannot be read: nobody knows which chunks are its.
+    """
+    stream = bucket.stream
+    info = jetstream.stream_info(connection, stream, timeout)
+    if info is None:
+        return 0
+    before = jetstream.parse_time(info["ts"]) - timedelta(seconds=older_than)  # by the server's clock, as the chunks
+    found = jetstream.subjects_of(connection, stream, subjects.object_chunks(bucket.name), timeout)
+    # In this order: a file that is described meanwhile is seen.
+    owned = {subjects.object_chunks(bucket.name, nuid) for nuid in _nuids(connection, bucket, timeout)}
+    removed = 0
+    for subject in sorted(found - owned):
+        last = jetstream.get_last_written(connection, stream, subject, timeout)
+        if last is not None and last.created < before:
+            removed += jetstream.purge(connection, stream, subject, timeout)
+    return removed
+
+
+def _nuids(connection: Connection, bucket: Bucket, timeout: float) -> set[str]:
+    pattern = subjects.object_metas(bucket.name)
+    metas = read_current(connection, bucket.stream, pattern, timeout, policy=LAST_OF_EACH)
+    decoded = [codec.decode(each.data, each.subject.decode(), ObjectMeta) for each in metas]
+    return {meta.nuid for meta in decoded if meta.nuid and not meta.deleted}
