@@ -39,7 +39,9 @@ TIMEOUT_HEADER = "LightLink-Timeout-Ms"
 ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
-_HEADER_LINE = b"NATS/1.0"
+_VERSION = "NATS/1.0"
+_HEADER_LINE = _VERSION.encode()
+_STATUS = re.compile(r"[0-9]{3}")
 # Line ends, and half of a surrogate pair, which is no text.
 _NOT_ONE_LINE = re.compile("[\r\n\ud800-\udfff]")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -209,15 +211,16 @@ def encode_headers(headers: dict[str, str]) -> bytes:
 def decode_headers(block: bytes | None) -> dict[str, str]:
     """Return the headers of a block (ADR-4); of a name given twice, the last value.
 
-    An inline status (``NATS/1.0 503 No Responders``) becomes ``Status`` and ``Description``.
+    An inline status (``NATS/1.0 503 No Responders``) becomes ``Status`` and ``Description``; what is none is ignored.
     """
     if not block:
         return {}
     first, *lines = block.decode("utf-8", "replace").split("\r\n")
     headers: dict[str, str] = {}
-    status = first[len(_HEADER_LINE) :].strip()
-    if status:
-        headers["Status"], _, headers["Description"] = status.partition(" ")
+    version, _, status = first.partition(" ")
+    code, _, description = status.strip().partition(" ")
+    if version == _VERSION and _STATUS.fullmatch(code):
+        headers["Status"], headers["Description"] = code, description
     for line in lines:
         name, separator, value = line.partition(":")
         if separator:

@@ -233,6 +233,11 @@ def test_a_header_value_that_would_break_the_block_is_refused(value: Any) -> Non
             b"NATS/1.0 100 Idle Heartbeat\r\nX: a:b\r\n\r\n",
             {"Status": "100", "Description": "Idle Heartbeat", "X": "a:b"},
         ),
+        (b"NATS/1.0 five hundred\r\n\r\n", {}),
+        (b"NATS/1.0 " + b"5" * 5000 + b"\r\nA: b\r\n\r\n", {"A": "b"}),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", {"A": "b"}),
+        (b"NNats-Stream: KV\r\nA: b\r\n\r\n", {"A": "b"}),
+        (b"NATS/1.0\nA: b\n\n", {}),
     ],
 )
 def test_a_header_block_is_read_as_adr_4_says(block: bytes | None, headers: dict[str, str]) -> None:

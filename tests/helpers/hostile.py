@@ -213,7 +213,12 @@ class HostilePeer:
     def subscribe(self, subject: str, queue: str = "") -> None:
         """Subscribe; on return the server knows."""
         self._subscriptions += 1
-        self._say(f"SUB {subject} {queue} {self._subscriptions}\r\nPING\r\n".encode())
+        self._say(f"SUB {subject} {queue} {self._subscriptions}\r\n".encode())
+        self.flush()
+
+    def flush(self) -> None:
+        """Return when the server has everything; no message may come meanwhile."""
+        self._say(b"PING\r\n")
         assert self._lines.readline() == b"PONG\r\n"
 
     def publish(self, subject: str, payload: bytes, reply: str = "", headers: bytes | None = None) -> None:
