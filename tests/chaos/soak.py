@@ -224,6 +224,8 @@ def check_nothing_left(before: Resources, say: Callable[[str], None]) -> None:
     say(f"when all is closed and the books are put away: {after}")
     assert after.descriptors <= before.descriptors, "descriptors are left"
     assert after.objects <= before.objects + 20, "objects of the library are left"
+    # What is imported at first use takes some, too; one block a call would be far more.
+    assert after.blocks <= before.blocks + 40_000, "memory is left"
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lightlink")]
 
 
