@@ -25,7 +25,7 @@ JSON ?=
 PLOT ?= build/bench.png
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak bench interop check format certs clean distclean
+.PHONY: help setup demo cluster test test-slow soak bench interop check format certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -36,6 +36,10 @@ setup: $(STAMP) ## make .venv and install lightlink with everything its developm
 demo: $(STAMP) ## see what LightLink does: a server, a service, calls and events, in ten seconds
 	@echo "==> demo: an embedded nats-server, a service in a process of its own, calls and events"
 	@$(BIN)/lightlink demo
+
+cluster: $(STAMP) ## three nats-servers that are one cluster, with JetStream, until Ctrl-C; each may be killed
+	@echo "==> cluster: three nats-servers with JetStream"
+	@$(BIN)/lightlink server --cluster 3
 
 test: $(STAMP) ## run the whole suite against real nats-servers
 	@echo "==> test: the whole suite against real nats-servers"

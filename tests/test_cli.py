@@ -322,6 +322,40 @@ def test_a_server_that_dies_is_an_error(python: StartPython) -> None:
     assert announced["url"] in one_line(result.stderr)
 
 
+def test_server_runs_a_cluster_and_says_which_of_it_has_ended(python: StartPython) -> None:
+    process = python(CLI, "server", "--cluster=3", "--port=0", "--json")
+    announced = json.loads(process.wait_line("", timeout=60))
+    first, *others = announced["nodes"]
+    with lightlink.connect(announced["urls"]) as client:
+        client.state("facts", replicas=3).set("fact", 1, timeout=30)
+        os.kill(first["pid"], signal.SIGKILL)
+        assert eventually(lambda: f"{first['name']} at {first['url']} has ended" in process.stderr)
+        assert client.state("facts").get("fact", timeout=30) == 1
+    process.signal(signal.SIGTERM)
+    assert process.wait().returncode == Exit.DONE
+    for node in others:
+        with pytest.raises(lightlink.ConnectError):
+            lightlink.connect(node["url"])
+
+
+def test_a_cluster_that_is_killed_is_an_error(python: StartPython) -> None:
+    process = python(CLI, "server", "--cluster=2", "--port=0")
+    assert process.wait_line("a cluster at ", timeout=60).count("nats://") == 2
+    lines = [process.wait_line(f"  node-{number}: nats://") for number in (1, 2)]
+    for line in lines:
+        os.kill(int(line.rpartition("process ")[2].rstrip(")\n")), signal.SIGKILL)
+    result = process.wait()
+    assert result.returncode == Exit.FAILED
+    assert "all servers of the cluster" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--tls=.", "--store-dir=data", "--no-jetstream", "--host=::1"])
+def test_a_cluster_takes_no_option_that_it_would_ignore(cli: Cli, option: str) -> None:
+    result = cli("server", "--cluster=3", option)
+    assert result.code == Exit.USAGE
+    assert "--cluster and --" in result.err
+
+
 def test_server_with_tls_lets_in_whom_it_knows(python: StartPython, cli: Cli, tmp_path: Path) -> None:
     assert cli("certs", "init", str(tmp_path)).code == Exit.DONE
     assert cli("certs", "issue", str(tmp_path), "web").code == Exit.DONE

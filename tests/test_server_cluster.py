@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -96,6 +97,20 @@ def test_it_has_no_servers_before_the_start_and_after_the_end() -> None:
     assert not any(node.running for node in nodes)
     with pytest.raises(NotReady):
         _ = cluster.nodes
+
+
+def test_the_ports_begin_where_it_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    with EmbeddedCluster(size=2, port=port) as cluster:
+        assert [node.port for node in cluster.nodes] == [port, port + 1]
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        cluster = EmbeddedCluster(size=2, port=held.getsockname()[1])
+        with pytest.raises(ServerError, match="address already in use"):
+            cluster.start()
 
 
 def test_one_server_is_no_cluster() -> None:

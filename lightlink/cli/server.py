@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lightlink.cli.options import json_option, to_json
 from lightlink.errors import ServerError
-from lightlink.server import EmbeddedServer
+from lightlink.server import EmbeddedCluster, EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,13 @@ _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--config", type=_READABLE, help="nats-server configuration, instead.")
 @click.option("--log-file", type=_FILE, help="Append the server's log to this file.")
 @click.option("--jetstream/--no-jetstream", default=True, show_default=True, help="State, files and commands need it.")
+@click.option(
+    "--cluster", "size", type=click.IntRange(2, 9), metavar="N", help="N servers as one, at --port and above."
+)
 @json_option
+@click.pass_context
 def server(
+    context: click.Context,
     port: int,
     host: str,
     store_dir: Path | None,
@@ -37,24 +43,26 @@ def server(
     config: Path | None,
     log_file: Path | None,
     jetstream: bool,
+    size: int | None,
     as_json: bool,
 ) -> None:
     """Run a nats-server until Ctrl-C or SIGTERM.
 
     It prints the server's address once it takes clients. With --tls it knows the identities that are in the folder as
-    it starts: start it again after issuing more.
+    it starts: start it again after issuing more. With --cluster there are several, with JetStream replicated among
+    them, and each may be killed to see what happens.
     """
+    if size is not None:
+        _refuse_beside_cluster(context)
+        _run_cluster(EmbeddedCluster(size=size, port=port), as_json=as_json)
+        return
     if certificates and config:
         raise click.UsageError("--tls and --config do not go together")
-    embedded = EmbeddedServer(
-        port=port,
-        host=host,
-        store_dir=store_dir,
-        config=config,
-        tls=certificates,
-        log_file=log_file,
-        jetstream=jetstream,
-    )
+    settings: dict[str, Any] = {"host": host, "store_dir": store_dir, "log_file": log_file, "jetstream": jetstream}
+    _run_server(EmbeddedServer(port=port, config=config, tls=certificates, **settings), as_json=as_json)
+
+
+def _run_server(embedded: EmbeddedServer, *, as_json: bool) -> None:
     try:
         with embedded:
             _announce(embedded, as_json=as_json)
@@ -63,6 +71,36 @@ def server(
             raise ServerError(f"the nats-server at {embedded.url} ended by itself")
     except (KeyboardInterrupt, SystemExit):
         # Being asked to stop is how a server ends well.
+        return
+
+
+def _refuse_beside_cluster(context: click.Context) -> None:
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("port", "size", "as_json"):
+            raise click.UsageError(f"--cluster and {parameter.opts[0]} do not go together")
+
+
+def _run_cluster(cluster: EmbeddedCluster, *, as_json: bool) -> None:
+    try:
+        with cluster:
+            facts = [{"name": node.name, "url": node.url, "pid": node.pid} for node in cluster.nodes]
+            if as_json:
+                click.echo(to_json({"urls": cluster.urls, "nodes": facts}))
+            else:
+                click.echo(f"a cluster at {','.join(cluster.urls)}; Ctrl-C stops it")
+                for fact in facts:
+                    click.echo("  {name}: {url} (process {pid})".format(**fact))
+            running = cluster.nodes
+            while running:
+                time.sleep(0.2)
+                for node in running:
+                    if not node.running:
+                        click.echo(f"{node.name} at {node.url} has ended", err=True)
+                running = tuple(node for node in running if node.running)
+            raise ServerError("all servers of the cluster ended by themselves")
+    except (KeyboardInterrupt, SystemExit):
         return
 
 

@@ -35,11 +35,12 @@ class EmbeddedCluster:
 
     ``with EmbeddedCluster() as cluster: lightlink.connect(cluster.urls)``. Each of ``nodes`` is an `EmbeddedServer`
     that keeps its ports and data, so one that was killed finds the others again after ``start()``; `wait_ready` tells
-    when it is one of them again. ``config`` is nats-server configuration that all have in common. ``ready_timeout`` is
-    in seconds and for all of them.
+    when it is one of them again. ``port`` is that of the first, the others have those that follow (0: any free ones).
+    ``config`` is nats-server configuration that all have in common, ``ready_timeout`` in seconds and for all of them.
     """
 
     size: int = attrs.field(default=3, validator=_check_size)
+    port: int = 0
     config: str = ""
     ready_timeout: float = 30.0
     _nodes: tuple[EmbeddedServer, ...] = attrs.field(default=(), init=False)
@@ -118,7 +119,8 @@ class EmbeddedCluster:
         with ExitStack() as undo:
             nodes = []
             for number, (route, monitor) in enumerate(zip(routes, monitors, strict=True), start=1):
-                node = EmbeddedServer(name=f"node-{number}", config=self._config_of(route, monitor, routes))
+                port = self.port + number - 1 if self.port else 0
+                node = EmbeddedServer(name=f"node-{number}", port=port, config=self._config_of(route, monitor, routes))
                 undo.callback(node.stop)
                 node.start()
                 nodes.append(node)
