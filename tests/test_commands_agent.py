@@ -178,6 +178,16 @@ class Executor:
         return [payload, context.command_type]
 
 
+class AsyncExecutor:
+    async def execute(self, command_type: str, payload: Any) -> Any:
+        """Nobody would await it."""
+
+
+class NarrowExecutor:
+    def execute(self, payload: Any) -> Any:
+        """It does not want to know the type."""
+
+
 class PlainExecutor:
     def execute(self, command_type: str, payload: Any) -> Any:
         return [command_type, payload]
@@ -668,6 +678,10 @@ def test_mistakes_are_told_at_once(world: World, prefix: str) -> None:
         {"executor": object()},
         {"labels": {"site": 1}},
         {"labels": {"": "x"}},
+        {"labels": ["site"]},
+        {"executor": PlainExecutor},
+        {"executor": AsyncExecutor()},
+        {"executor": NarrowExecutor()},
     ):
         with pytest.raises(InvalidOption):
             world.agent(prefix, **options)
@@ -731,15 +745,18 @@ def test_a_stop_ends_the_wait_for_the_client_id(fast_server: EmbeddedServer, pre
         assert not thread.is_alive()
 
 
-def test_progress_must_be_a_fraction(world: World, manager: CommandManager, prefix: str) -> None:
+@pytest.mark.parametrize(("fraction", "note"), [(1.5, ""), ("half", ""), (float("nan"), ""), (0.5, 5)])
+def test_progress_must_be_a_fraction_and_a_note(
+    world: World, manager: CommandManager, prefix: str, fraction: Any, note: Any
+) -> None:
     agent = world.agent(prefix)
 
     @agent.command("work")
     def work(context: CommandContext) -> None:
-        context.progress(1.5)
+        context.progress(fraction, note)
 
     agent.start()
-    with pytest.raises(CommandFailed, match="from 0 to 1"):
+    with pytest.raises(CommandFailed, match=r"InvalidOption: invalid (progress|note)"):
         manager.send(prefix, "work").result(10)
 
 

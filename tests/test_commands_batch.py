@@ -142,6 +142,8 @@ def test_a_batch_can_be_cancelled(world: World, manager: CommandManager, prefix:
     batch = manager.send_many(ids + offline, "work")
     for _ in ids:
         assert begun.acquire(timeout=10)
+    with pytest.raises(InvalidOption):
+        batch.cancel(None)  # type: ignore[arg-type]
     assert batch.cancel("enough") == 7
     assert batch.wait(20)
     assert {command.status_detail for command in batch} == {"cancelled"}
@@ -190,6 +192,9 @@ def test_mistakes_are_refused_before_anything_is_sent(manager: CommandManager, p
         (InvalidOption, {"client_ids": None}),
         (InvalidOption, {"client_ids": [good], "labels": {}}),
         (InvalidOption, {"client_ids": good}),
+        (InvalidOption, {"client_ids": 5}),
+        (InvalidName, {"client_ids": [[good]]}),
+        (InvalidOption, {"client_ids": None, "labels": "site"}),
         (InvalidOption, {"client_ids": [good], "max_concurrency": 0}),
         (InvalidOption, {"client_ids": [good], "max_failures": -1}),
         (InvalidOption, {"client_ids": [good], "max_failures": True}),

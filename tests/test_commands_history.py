@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -129,6 +129,10 @@ def test_filters_pick_what_they_say(world: World, manager: CommandManager, prefi
         ({"limit": True}, InvalidOption),
         ({"after": "x"}, InvalidOption),
         ({"after": "-1"}, InvalidOption),
+        ({"since": datetime(2026, 1, 1)}, InvalidOption),  # noqa: DTZ001 - of no time zone
+        ({"until": "yesterday"}, InvalidOption),
+        ({"batch_id": 5}, InvalidOption),
+        ({"command_type": 5}, InvalidOption),
     ],
 )
 def test_a_question_that_cannot_be_is_refused(
@@ -136,6 +140,9 @@ def test_a_question_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(error):
         manager.list(**arguments)  # type: ignore[arg-type]
+    if "since" in arguments:
+        with pytest.raises(error):
+            manager.audit(**arguments)  # type: ignore[arg-type]
 
 
 def test_a_request_that_cannot_be_read_is_passed_over(manager: CommandManager, prefix: str) -> None:

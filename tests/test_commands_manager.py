@@ -113,11 +113,33 @@ def test_a_mistake_is_told_before_anything_is_sent(
         {"priority": 0.5},
         {"priority": 10**9},
         {"idempotency_key": ""},
+        {"idempotency_key": "\ud800"},
+        {"issued_by": 5},
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(manager: CommandManager, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption):
         manager.send("a", "add", **options)
+
+
+@pytest.mark.parametrize(("reason", "issued_by"), [(None, None), (5, None), ("\ud800", None), ("x", 5)])
+def test_a_cancel_that_nobody_could_read_is_refused(
+    manager: CommandManager, agent: Agent, reason: Any, issued_by: Any
+) -> None:
+    promise = manager.send(agent.client_id, "wait")
+    eventually(lambda: running(promise))
+    with pytest.raises(InvalidOption):
+        manager.cancel(promise.command_id, reason, issued_by=issued_by)
+    assert manager.get(promise.command_id).status == "executing"
+    manager.cancel(promise.command_id)
+    with pytest.raises(CommandCancelled):
+        promise.result(10)
+
+
+def test_a_manager_needs_a_client_and_a_name(world: World) -> None:
+    for client, options in ((world.url, {}), (None, {}), (world.client(), {"name": 5}), (world.client(), {"name": ""})):
+        with pytest.raises(InvalidOption):
+            lightlink.CommandManager(client, **options)  # type: ignore[arg-type]
 
 
 def test_a_client_that_is_not_there_can_be_refused(manager: CommandManager, agent: Agent, prefix: str) -> None:
@@ -474,8 +496,11 @@ def test_an_end_that_was_lost_on_its_way_is_noticed(
         manager = world.manager(sweep_interval=None)
         follower, connection = manager._follower, manager._connection
         promise = manager.send(prefix, "add", timeout=600)
-        eventually(lambda: follower._losses._ask_at and not follower._losses._last)
-        follower._checks = []  # what was planned when it began
+        ticks: list[bool] = []
+        found = follower._losses.found
+        monkeypatch.setattr(follower._losses, "found", lambda: ticks.append(found()) or ticks[-1])
+        eventually(lambda: len(ticks) > 3)  # what it did not hear before it began is dealt with
+        follower._checks = []
         connection.session.unroute(follower._routes[0], 5)
         world.manager("other", sweep_interval=None).cancel(promise.command_id)
         assert not promise.done()

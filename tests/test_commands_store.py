@@ -16,7 +16,7 @@ from lightlink.commands.access import Conflict
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.presence import read_presence
 from lightlink.commands.store import CommandStore, StatusWrite
-from lightlink.errors import DecodeError, InvalidName, StoreUnavailable
+from lightlink.errors import DecodeError, InvalidName, InvalidOption, StoreUnavailable
 from lightlink.runtime import jetstream
 
 if TYPE_CHECKING:
@@ -108,10 +108,21 @@ def test_a_server_without_jetstream_is_named_as_the_reason(fresh_server: StartSe
 
 
 @pytest.mark.parametrize(
-    "options", [{"retention": 0}, {"ack_wait": -1}, {"heartbeat": 0}, {"replicas": 2}, {"storage": "tape"}]
+    "options",
+    [
+        {"retention": 0},
+        {"retention": float("inf")},
+        {"retention": 1e20},
+        {"audit_retention": "7"},
+        {"ack_wait": -1},
+        {"ack_wait": True},
+        {"heartbeat": 1e-9},
+        {"replicas": 2},
+        {"storage": "tape"},
+    ],
 )
 def test_options_are_checked(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - attrs' own, whose texts are long
+    with pytest.raises(InvalidOption):
         StoreOptions(**options)
 
 

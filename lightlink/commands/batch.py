@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
 from attrs import validators
 
-from lightlink.commands import model
+from lightlink.commands import checks, model
 from lightlink.commands.access import Conflict
-from lightlink.errors import InvalidOption, LightLinkError, StoreUnavailable
+from lightlink.errors import LightLinkError, StoreUnavailable
 from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
@@ -31,21 +31,13 @@ _log = logging.getLogger("lightlink")
 _PIPELINE = 1024
 
 
-def _whole_number(least: int) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidOption(attribute.name, f"must be a whole number from {least}", value)
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class Limits:
     """How a batch is rolled out; see `CommandManager.send_many`."""
 
-    max_concurrency: int | None = attrs.field(validator=validators.optional(_whole_number(1)))
-    max_failures: int | None = attrs.field(validator=validators.optional(_whole_number(0)))
-    repeat: int = attrs.field(validator=_whole_number(1))
+    max_concurrency: int | None = attrs.field(validator=validators.optional(checks.whole_number(1)))
+    max_failures: int | None = attrs.field(validator=validators.optional(checks.whole_number(0)))
+    repeat: int = attrs.field(validator=checks.whole_number(1))
 
 
 class Batch:
@@ -114,6 +106,7 @@ class Batch:
 
     def cancel(self, reason: str = "") -> int:
         """Send no more, and cancel what has not ended; return how many were cancelled. Raises StoreUnavailable."""
+        checks.text("reason", reason, may_be_empty=True)
         self._cancelled = True
         return self._cancel_commands([promise for promise in list(self.promises) if not promise.done()], reason)
 

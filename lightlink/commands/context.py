@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lightlink import codec
-from lightlink.commands import schema
+from lightlink.commands import checks, schema
 from lightlink.commands.model import Progress, RequestRecord, now
 from lightlink.errors import InvalidOption
 from lightlink.runtime.threads import Event
@@ -43,8 +43,9 @@ class CommandContext:
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell whoever follows the command how far it has come, from 0 to 1; it is not stored and may be lost."""
-        if not 0 <= fraction <= 1:
+        if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
             raise InvalidOption("progress", "must be from 0 to 1", fraction)
+        checks.text("note", note, may_be_empty=True)
         self._connection.publish(self._subject, codec.encode_json(Progress(float(fraction), note)))
 
     def check(self) -> None:

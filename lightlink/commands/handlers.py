@@ -12,7 +12,7 @@ import msgspec
 
 from lightlink import codec
 from lightlink.binding import Binder, BindError
-from lightlink.commands import model
+from lightlink.commands import checks, model
 from lightlink.commands.context import Cancelled, CommandContext
 from lightlink.errors import EncodeError, InvalidOption, LightLinkError
 from lightlink.runtime.process import run_handler
@@ -67,16 +67,13 @@ class Handlers:
     """Looks up and runs the handlers of one agent."""
 
     def __init__(self, executor: CommandExecutor | None) -> None:
-        if executor is not None and not isinstance(executor, CommandExecutor):
-            raise InvalidOption("executor", "has no method execute(command_type, payload)", type(executor).__name__)
         self._functions: dict[str, Handler] = {}
         self._executor = executor
         self._executor_takes_context = executor is not None and _takes_context(executor)
 
     def add(self, command_type: str, function: Callable[..., Any], idempotent: bool) -> None:
         """Register a function; raises InvalidOption."""
-        if not isinstance(command_type, str) or not command_type:
-            raise InvalidOption("command type", "must be text", command_type)
+        checks.text("command type", command_type)
         if command_type in self._functions:
             raise InvalidOption("command type", "is registered already", command_type)
         self._functions[command_type] = Handler(Binder(function, {CommandContext: "context"}), idempotent)
@@ -137,10 +134,24 @@ class Handlers:
 
 
 def _takes_context(executor: CommandExecutor) -> bool:
+    """Tell whether an executor wants the context, too; raises InvalidOption for what is no executor."""
+    name = getattr(executor, "__name__", type(executor).__name__)
+    if inspect.isclass(executor):
+        raise InvalidOption("executor", "is a class; give an object of it", name)
+    if not callable(getattr(executor, "execute", None)):
+        raise InvalidOption("executor", "has no method execute(command_type, payload)", name)
+    if inspect.iscoroutinefunction(executor.execute):
+        raise InvalidOption("executor", "its method execute is a coroutine function; it must be a plain one", name)
     try:
-        return "context" in inspect.signature(executor.execute).parameters
+        signature = inspect.signature(executor.execute)
     except (TypeError, ValueError):
-        return False
+        return False  # one that does not tell, as some written in C
+    takes = "context" in signature.parameters
+    try:
+        signature.bind("", None, **({"context": None} if takes else {}))
+    except TypeError:
+        raise InvalidOption("executor", "its method execute must take (command_type, payload)", name) from None
+    return takes
 
 
 def _arguments(request: RequestRecord) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.commands import model, schema
+from lightlink.commands import checks, model, schema
 from lightlink.commands.access import FAILURES, unavailable
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import read_request
@@ -42,6 +42,10 @@ class Filter:
     def __attrs_post_init__(self) -> None:
         if self.status is not None and self.status not in model.STATUSES:
             raise InvalidOption("status", f"must be one of {', '.join(model.STATUSES)}", self.status)
+        checks.text_or_none("command_type", self.command_type)
+        checks.text_or_none("batch_id", self.batch_id)
+        checks.aware("since", self.since)
+        checks.aware("until", self.until)
 
     @property
     def earliest(self) -> datetime | None:

@@ -6,7 +6,8 @@ import builtins
 import os
 from typing import TYPE_CHECKING, Any
 
-from lightlink.commands import audit, history, model, schema
+from lightlink.client import Client
+from lightlink.commands import audit, checks, history, model, schema
 from lightlink.commands.batch import Batch, Limits, Rollout
 from lightlink.commands.cancel import Canceller
 from lightlink.commands.expiry import Expiry
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from lightlink.client import Client
     from lightlink.commands.audit import AuditEntry
     from lightlink.commands.history import Page
     from lightlink.commands.messages import Receipt
@@ -54,7 +54,9 @@ class CommandManager:
         store: StoreOptions | None = None,
         sweep_interval: float | None = 5.0,
     ) -> None:
-        self.name = name or client.options.name
+        if not isinstance(client, Client):
+            raise InvalidOption("client", "must be a lightlink.Client: lightlink.connect(url)", client)
+        self.name = checks.text("name", client.options.name if name is None else name)
         self._client = client
         self._connection = connection = client._connection
         self._sweep_interval = None if sweep_interval is None else seconds("sweep_interval", sweep_interval)
@@ -211,12 +213,12 @@ class CommandManager:
         """Yield every request and transition kept, oldest first: when, of which command, by whom.
 
         Of one command, or of all; ``since`` is an aware datetime. What has just happened may take a moment to appear.
-        Raises StoreUnavailable.
+        Raises InvalidName, InvalidOption, StoreUnavailable.
         """
         self._refuse_closed()
         if command_id is not None:
             schema.command_id(command_id)
-        return audit.read_audit(self._store, command_id, since)
+        return audit.read_audit(self._store, command_id, checks.aware("since", since))
 
     def clients(self, labels: Mapping[str, str] | None = None) -> builtins.list[Presence]:
         """Return who is online, by client id: of all agents, or of those that carry all ``labels``."""
@@ -230,8 +232,10 @@ class CommandManager:
         """Cancel a command: a pending one ends as failed / cancelled; one that runs is told, and may heed it.
 
         ``issued_by`` is who asked for it, by default this manager. Returns the command as it stands then. Raises
-        CommandNotFound, CommandEnded.
+        CommandNotFound, CommandEnded, InvalidOption, StoreUnavailable.
         """
+        checks.text("reason", reason, may_be_empty=True)
+        checks.text_or_none("issued_by", issued_by)
         return self._canceller.cancel(self._find(command_id), reason, issued_by)
 
     # Messages -------------------------------------------------------------------------------------------------------
@@ -327,12 +331,9 @@ class CommandManager:
     def _targets(self, client_ids: Iterable[str] | None, labels: Mapping[str, str] | None) -> builtins.list[str]:
         if (client_ids is None) == (labels is None):
             raise InvalidOption("client_ids", "give either client ids or labels")
-        if labels is not None:
-            return [presence.client_id for presence in self.clients(labels)]
-        assert client_ids is not None
-        if isinstance(client_ids, str):
-            raise InvalidOption("client_ids", "must be several ids, not one text", client_ids)
-        return [schema.client_id(client_id) for client_id in dict.fromkeys(client_ids)]
+        if client_ids is not None:
+            return checks.client_ids(client_ids)
+        return [presence.client_id for presence in self.clients(labels)]
 
     def _find(self, command_id: str) -> RequestRecord:
         self._refuse_closed()

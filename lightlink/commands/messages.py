@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from lightlink import codec, subjects
+from lightlink.commands import checks
 from lightlink.commands.model import now
 from lightlink.errors import (
     AgentOffline,
@@ -160,8 +161,8 @@ class Messenger:
 
     def compose(self, message_type: str, payload: Any, wait_ack: bool, issued_by: str | None) -> AgentMessage:
         """Return a message in the name of ``issued_by``, by default the manager's; raises InvalidOption."""
-        if not isinstance(message_type, str) or not message_type:
-            raise InvalidOption("message type", "must be text", message_type)
+        checks.text("message type", message_type)
+        checks.text_or_none("issued_by", issued_by)
         return AgentMessage(
             msg_id=codec.new_id(),
             type=message_type,

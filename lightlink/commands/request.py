@@ -10,10 +10,10 @@ import attrs
 import msgspec
 
 from lightlink import codec
-from lightlink.commands import model, schema
+from lightlink.commands import checks, model, schema
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import encoded_request
-from lightlink.errors import InvalidOption, PayloadTooLarge
+from lightlink.errors import PayloadTooLarge
 from lightlink.options import seconds
 
 if TYPE_CHECKING:
@@ -31,13 +31,7 @@ def _seconds(value: Any) -> float:
 
 
 def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidOption(attribute.name.replace("_", " "), "must be text", value)
-
-
-def _priority(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_PRIORITY:
-        raise InvalidOption(attribute.name, f"must be a whole number from -{_MAX_PRIORITY} to {_MAX_PRIORITY}", value)
+    checks.text(attribute.name.replace("_", " "), value)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,9 +41,9 @@ class Template:
     command_type: str = attrs.field(validator=_text)
     payload: Any
     timeout: float = attrs.field(converter=_seconds)
-    priority: int = attrs.field(validator=_priority)
-    batch_id: str | None
-    issued_by: str
+    priority: int = attrs.field(validator=checks.whole_number(-_MAX_PRIORITY, _MAX_PRIORITY))
+    batch_id: str | None = None
+    issued_by: str = attrs.field(validator=_text)
     _encoded: msgspec.Raw = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -60,8 +54,7 @@ class Template:
         """Return the request for one agent, made now; raises InvalidName, InvalidOption."""
         if idempotency_key is None:
             return self._request(client_id, codec.new_id())
-        if not isinstance(idempotency_key, str) or not idempotency_key:
-            raise InvalidOption("idempotency_key", "must be text", idempotency_key)
+        checks.text("idempotency_key", idempotency_key)
         command_id = str(uuid.uuid5(_NAMESPACE, f"{self.issued_by}\0{idempotency_key}"))
         return self._request(client_id, command_id, idempotency_key)
 

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs import validators
 
 from lightlink import codec, subjects
 from lightlink.errors import InvalidName, InvalidOption
+from lightlink.options import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,14 +30,27 @@ _SECOND = 1_000_000_000
 _HEARTBEATS = 3  # so many may be missed
 _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
 _DAY = 86_400.0
+_LONGEST = 100 * 365 * _DAY  # the server counts in nanoseconds, and in 64 bits
 REQUEST_PREFIX = "ll.commands."
 _STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
 # Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
 SWEPT = f"{_STATUS_PREFIX}swept"
 
 
-def _above_zero(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    validators.gt(0)(_, attribute, value)
+def _lasting(least: float) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not least <= seconds(attribute.name, value) <= _LONGEST:
+            raise InvalidOption(attribute.name, f"must be from {least:g} to {_LONGEST:g} seconds", value)
+
+    return check
+
+
+def _one_of(*choices: Any) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            raise InvalidOption(attribute.name, f"must be one of {', '.join(map(str, choices))}", value)
+
+    return check
 
 
 @attrs.frozen(kw_only=True)
@@ -50,12 +63,12 @@ class StoreOptions:
     memory.
     """
 
-    retention: float = attrs.field(default=7 * _DAY, validator=_above_zero)
-    audit_retention: float = attrs.field(default=30 * _DAY, validator=_above_zero)
-    ack_wait: float = attrs.field(default=30.0, validator=_above_zero)
-    heartbeat: float = attrs.field(default=10.0, validator=_above_zero)
-    replicas: int = attrs.field(default=1, validator=validators.in_((1, 3, 5)))
-    storage: str = attrs.field(default="file", validator=validators.in_(("file", "memory")))
+    retention: float = attrs.field(default=7 * _DAY, validator=_lasting(1.0))
+    audit_retention: float = attrs.field(default=30 * _DAY, validator=_lasting(1.0))
+    ack_wait: float = attrs.field(default=30.0, validator=_lasting(0.1))
+    heartbeat: float = attrs.field(default=10.0, validator=_lasting(0.05))
+    replicas: int = attrs.field(default=1, validator=_one_of(1, 3, 5))
+    storage: str = attrs.field(default="file", validator=_one_of("file", "memory"))
 
     @property
     def presence_age(self) -> float:
@@ -103,7 +116,10 @@ def client_id(text: str) -> str:
 
 def labels(given: Mapping[str, str] | None) -> dict[str, str]:
     """Return labels, by name; raises InvalidOption unless they are text."""
-    found = dict(given or {})
+    try:
+        found = dict(given or {})
+    except (TypeError, ValueError):
+        raise InvalidOption("labels", "must be a mapping of text to text", given) from None
     for name, value in found.items():
         if not isinstance(name, str) or not name or not isinstance(value, str):
             raise InvalidOption("labels", "names and values must be text", found)
