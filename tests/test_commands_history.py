@@ -213,6 +213,28 @@ def test_the_audit_of_all_is_in_order_and_can_begin_later(
         assert list(read_audit(manager._store, None, model.now())) == []
 
 
+def test_the_audit_is_in_order_when_statuses_are_few_between_requests(
+    fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightlink.commands.audit._BLOCK", 10)
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        started = model.now()
+        second, first, *_ = put_many(manager, 2, ["a"])
+
+        def claim(request: RequestRecord, seconds: float) -> None:
+            status = model.claimed(None, started + timedelta(seconds=seconds), "agent")
+            manager._store.write_status("a", request.command_id, status, 0)
+
+        claim(second, 2)
+        eventually(lambda: len(list(manager.audit())) == 3)
+        put_many(manager, 30, ["a"])
+        eventually(lambda: len(list(manager.audit())) == 33)
+        claim(first, 1)
+        entries = eventually(lambda: found if len(found := list(manager.audit())) == 34 else None)
+        assert [e.command_id for e in entries if e.kind == "status"] == [first.command_id, second.command_id]
+
+
 # The sweep ------------------------------------------------------------------------------------------------------------
 
 

@@ -83,12 +83,12 @@ def _by_time(store: CommandStore, pattern: str, first: int, end: int) -> Iterato
     """Yield the entries of one source by time; two writers' entries may be out of order, though never far."""
     held: list[AuditEntry] = []
     while first < end:
-        # Block by block, so that memory stays flat; one is held back.
+        # Block by block, so that memory stays flat; so many entries are held back as a block has at the most.
         before = min(first + _BLOCK, end)
-        waiting = len(held)
         held = sorted([*held, *_read(store, pattern, first, before)], key=_place)
-        yield from held[:waiting]
-        held = held[waiting:]
+        ready = max(0, len(held) - _BLOCK)
+        yield from held[:ready]
+        held = held[ready:]
         first = before
     yield from held
 
