@@ -21,7 +21,7 @@ from lightlink.errors import InvalidName, InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import StartServer
+    from conftest import StartPython, StartServer
 
     from lightlink.commands import CommandManager
 
@@ -277,6 +277,46 @@ def test_a_sweep_begins_where_the_last_one_left_its_mark(
         message = store.read(schema.STATUS, schema.SWEPT)
         assert message is not None
         assert codec.decode(message.data, "", int) == len(old) + 1
+
+
+FAST_CLOCK = """
+    import logging, sys
+    from datetime import timedelta
+    from helpers.commands import World
+    from lightlink.commands import model
+    from lightlink.commands.sweep import Sweeper
+
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    now = model.now
+    model.now = lambda: now() + timedelta(hours=1)
+    with World(sys.argv[1]) as world:
+        store = world.manager(sweep_interval=None)._store
+        expiry = None  # nothing is to be written
+        sweeper = Sweeper(store, expiry)
+        print("swept", sweeper.sweep(), sweeper.sweep())
+"""
+
+
+def test_whose_clock_is_wrong_says_so_and_sweeps_nothing(
+    manager: CommandManager, prefix: str, url: str, python: StartPython
+) -> None:
+    manager.send(prefix, "work")
+    done = python(FAST_CLOCK, url).wait()
+    assert "this clock is 3600 s ahead of the server's" in done.stdout
+    assert done.stdout.endswith("swept 0 0\n"), done.stderr
+
+
+def test_an_agent_whose_clock_is_wrong_says_so(
+    world: World,
+    manager: CommandManager,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    right = model.now
+    monkeypatch.setattr(model, "now", lambda: right() - timedelta(hours=1))
+    world.agent(prefix).start()
+    assert "this clock is 3600 s behind the server's" in caplog.text
 
 
 def test_a_sweep_while_not_connected_is_put_off(fresh_server: StartServer) -> None:

@@ -6,9 +6,12 @@ ClosedError.
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from lightlink.commands import model
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply
@@ -17,12 +20,15 @@ from lightlink.runtime.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, J
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from lightlink.runtime.connection import Connection
     from lightlink.runtime.jetstream import StoredMessage
     from lightlink.runtime.replies import Waiter
 
 T = TypeVar("T")
+A = TypeVar("A", bound="dict[str, Any] | None")
+_log = logging.getLogger("lightlink")
 
 # What a request to JetStream may end with that says nothing about who asked.
 FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
@@ -44,6 +50,8 @@ class Access:
     def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection = connection
         self.timeout = timeout
+        # By more than others wait for, when the server was last asked.
+        self.clock_is_wrong = False
 
     def read(self, stream: str, subject: str) -> StoredMessage | None:
         """Return the last message of a subject, None when there is none.
@@ -72,6 +80,30 @@ class Access:
         if found is None:
             raise StoreUnavailable(f"reading {subject}", str(failure)) from failure
         return found
+
+    def stream_info(self, stream: str, operation: str) -> dict[str, Any] | None:
+        """Return what the server says of a stream, None when there is no such stream."""
+        return self.ask(operation, partial(jetstream.stream_info, self.connection, stream))
+
+    def ask(self, operation: str, question: Callable[[float], A]) -> A:
+        """Return the answer of the API to ``question(timeout)``, and see by it whether our clock is right."""
+        asked_at = model.now()
+        try:
+            answer = question(self.timeout)
+        except FAILURES as exc:
+            raise StoreUnavailable(operation, str(exc)) from exc
+        if answer is not None and "ts" in answer:
+            self._compare_clocks(jetstream.parse_time(answer["ts"]), asked_at)
+        return answer
+
+    def _compare_clocks(self, server: datetime, asked_at: datetime) -> None:
+        """Say, once, that deadlines are not what they seem: commands are overdue by the clock of who looks at them."""
+        behind, ahead = server - model.now(), asked_at - server
+        wrong = max(behind, ahead) > model.GRACE
+        if wrong and not self.clock_is_wrong:
+            apart = f"{max(behind, ahead).total_seconds():.0f} s {'behind' if behind > ahead else 'ahead of'}"
+            _log.warning("lightlink: this clock is %s the server's: commands time out too early or too late", apart)
+        self.clock_is_wrong = wrong
 
     def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
         """Store a message with headers that say over which revision; return the new one; raises Conflict."""

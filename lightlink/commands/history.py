@@ -11,7 +11,7 @@ from lightlink.commands.access import FAILURES, unavailable
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, InvalidOption
-from lightlink.runtime import jetstream, reader
+from lightlink.runtime import reader
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -108,10 +108,7 @@ def read_block(store: CommandStore, stream: str, patterns: list[str], first: int
 
 def stream_state(store: CommandStore, stream: str) -> dict[str, Any] | None:
     """Return what the server says a stream holds, None when there is no such stream; raises StoreUnavailable."""
-    try:
-        info = jetstream.stream_info(store.connection, stream, store.timeout)
-    except FAILURES as exc:
-        raise unavailable(f"reading {stream}", exc) from exc
+    info = store.stream_info(stream, f"reading {stream}")
     return None if info is None else info["state"]
 
 

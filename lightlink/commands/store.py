@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -97,10 +97,8 @@ class CommandStore(Access):
     def consumer_ack_wait(self, client_id: str) -> float:
         """Return for how many seconds an agent's consumer waits for a sign of life."""
         subject = f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(client_id)}"
-        try:
-            info = jetstream.api(self.connection, subject, None, self.timeout)
-        except FAILURES as exc:
-            raise StoreUnavailable(f"reading the consumer of {client_id}", str(exc)) from exc
+        question = partial(jetstream.api, self.connection, subject, None)
+        info: dict[str, Any] = self.ask(f"reading the consumer of {client_id}", question)
         return float(info["config"]["ack_wait"]) / 1e9
 
     # Requests -------------------------------------------------------------------------------------------------------
@@ -196,10 +194,7 @@ class CommandStore(Access):
 
     def last_status_revision(self) -> int:
         """Return the revision of the last status of any command."""
-        try:
-            info = jetstream.stream_info(self.connection, schema.STATUS, self.timeout)
-        except FAILURES as exc:
-            raise StoreUnavailable("reading statuses", str(exc)) from exc
+        info = self.stream_info(schema.STATUS, "reading statuses")
         return int(info["state"]["last_seq"]) if info is not None else 0
 
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:

@@ -12,11 +12,10 @@ import msgspec
 
 from lightlink import codec
 from lightlink.commands import history, model, schema
-from lightlink.commands.access import FAILURES, Conflict, unavailable
+from lightlink.commands.access import Conflict
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, StoreUnavailable
-from lightlink.runtime import jetstream
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE
 from lightlink.runtime.session import Status
 
@@ -52,7 +51,10 @@ class Sweeper:
         self._mark = 0
 
     def sweep(self) -> int:
-        """Write down what has become overdue and return at how many commands it looked for that."""
+        """Write down what has become overdue and return at how many commands it looked for that.
+
+        Whose clock is wrong leaves it to others: it would end what is not over yet.
+        """
         if self._store.connection.status is not Status.CONNECTED:
             return 0
         try:
@@ -66,12 +68,11 @@ class Sweeper:
         return looked_at
 
     def _read_block(self) -> bool:
-        """Read the next stretch of requests; False says that there are no more."""
-        try:
-            info = jetstream.stream_info(self._store.connection, schema.REQUESTS, self._store.timeout)
-        except FAILURES as exc:
-            raise unavailable("sweeping", exc) from exc
+        """Read the next stretch of requests; False says that there are no more, or that it is not to."""
+        info = self._store.stream_info(schema.REQUESTS, "sweeping")
         if info is None:
+            return False
+        if self._store.clock_is_wrong:
             return False
         first, end = info["state"]["first_seq"], info["state"]["last_seq"] + 1
         if not self._next:
@@ -99,6 +100,8 @@ class Sweeper:
         """Take out what is past its deadline and everybody's patience, and see to it that it has ended."""
         latest = model.now() - model.GRACE
         looked_at = 0
+        if self._store.clock_is_wrong:
+            return looked_at
         while self._open and self._open[0][0] < latest:
             due: list[tuple[datetime, int, int, RequestRecord]] = []
             while self._open and self._open[0][0] < latest and len(due) < _BLOCK:
