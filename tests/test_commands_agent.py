@@ -24,6 +24,7 @@ from lightlink.errors import (
     InvalidName,
     InvalidOption,
     NotReady,
+    PermissionDenied,
 )
 
 if TYPE_CHECKING:
@@ -458,6 +459,56 @@ def test_a_stop_finishes_what_runs_and_hands_back_what_waits(
     # Handed back, they come at once, and not when the server has waited for the first agent in vain.
     assert {promise.result(10) for promise in promises[1:]} == {successor.instance}
     assert [promise.command().attempt for promise in promises] == [1, 1, 1]
+
+
+def test_what_comes_while_it_stops_is_handed_back_too(world: World, manager: CommandManager, prefix: str) -> None:
+    begun = threading.Event()
+    release = threading.Event()
+    agent = world.agent(prefix, workers=1)
+
+    @agent.command("work")
+    def work() -> None:
+        begun.set()
+        release.wait(20)
+
+    agent.start()
+    for _ in range(2):
+        manager.send(prefix, "work")
+    assert begun.wait(10)
+    runner = agent._runner
+    assert runner is not None
+    eventually(lambda: not runner._waiting.empty())
+    late = runner._waiting.get()[-1]
+    stop_pool = runner.pool.stop
+
+    def stop(timeout: float) -> bool:
+        release.set()
+        stopped = stop_pool(timeout)
+        runner._take([late])  # a round had it in hand
+        return stopped
+
+    runner.pool.stop = stop  # type: ignore[method-assign]
+    agent.stop()
+    assert len(runner._deliveries) == 0
+
+
+def test_an_agent_that_may_not_hear_all_leaves_nothing_behind(
+    world: World, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = world.client(name=prefix)
+    agent = world.agent(prefix, target=client)
+    agent.on_message(lambda _: None)
+    subscribe = client._connection.subscribe
+
+    def refuse(subject: str, *rest: Any) -> Any:
+        if subject == "ll.broadcast":
+            raise PermissionDenied("subscribe", subject)
+        return subscribe(subject, *rest)
+
+    monkeypatch.setattr(client._connection, "subscribe", refuse)
+    with pytest.raises(PermissionDenied):
+        agent.start()
+    eventually(lambda: not [s for s in client._connection.session.nc._subs.values() if s.subject.startswith("ll.")])
 
 
 @pytest.mark.parametrize("idempotent", [False, True])

@@ -130,7 +130,7 @@ class Runner:
             # First no new commands; those that wait here go back to the stream, for the next instance.
             self._deliveries.stop(max(min(timeout, 2.0), 0.1))
             self._hand_back()
-            self._inbox.stop(max(min(1.0, deadline - time.monotonic()), 0.1))
+        self._inbox.stop(max(min(1.0, deadline - time.monotonic()), 0.1))
         # Then those that run. They are kept alive meanwhile, and what they say at their end is stored.
         if not self.pool.stop(max(deadline - time.monotonic(), 0)):
             _log.warning("lightlink: agent %s stops with commands running; they are told to end", self._client_id)
@@ -139,6 +139,7 @@ class Runner:
         self._stopping.set()
         for each in self._rounds:
             each.stop(max(deadline - time.monotonic(), 0.5))
+        self._hand_back()  # what came from the last round, after the workers had been told to end
         self._forget_status()
         self.steward.stop(max(deadline - time.monotonic(), 0.1))
         # The id is free from here on.
