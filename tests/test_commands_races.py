@@ -128,6 +128,45 @@ def test_an_end_whose_answer_was_lost_is_written_once() -> None:
     assert world.runs["0"] == ["instance-0"]
 
 
+def test_an_end_whose_answer_was_lost_is_acknowledged_when_it_is_found() -> None:
+    world = World()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "now", lambda: world.now)
+        world.send(False)
+        world.deliver(world.start(), "0")
+        # Claim, begin, end, and lose the answer to that; write it again, and read what is there.
+        for fault in ("", "", "", "answer lost", "", ""):
+            world.step(0, fault)
+        assert [actor.done for actor in world.actors] == [True]
+        assert world.acked == {"0"}
+        world.close()
+
+
+def test_an_instance_that_reads_of_the_one_before_it_goes_on() -> None:
+    world = World()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "now", lambda: world.now)
+        world.send(True)
+        first = world.start()
+        world.deliver(first, "0")
+        for _ in range(3):  # it begins
+            world.step(0)
+        world.kill(first)
+        world.step(0)
+        second = world.start()
+        world.deliver(second, "0")
+        for _ in range(4):  # it finds the claim, and begins again
+            world.step(0)
+        world.act(second.execution.look_for_cancels, second)
+        for fault in ("", "stale"):
+            world.step(1, fault)
+        world.settle()
+        last, _ = world.last("0")
+        assert last is not None
+        assert (last.status, last.attempt) == ("completed", 2)
+        world.close()
+
+
 def test_a_command_whose_end_could_not_be_stored_is_not_run_again() -> None:
     events = [("deliver", 0, 0), ("stop", 0, 0), *[("step", 0, "")] * 3, ("step", 0, "not sent"), ("deliver", 0, 0)]
     world = play(events, [False])

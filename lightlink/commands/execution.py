@@ -89,7 +89,9 @@ class Execution:
             _log.error("lightlink: command %s is left for later: %s", request.command_id, exc, exc_info=unexpected)
             self._deliveries.forget(delivery)
         finally:
-            del self.running[request.command_id]
+            # One that overran, and was acknowledged in vain, may have been delivered here once more.
+            if self.running.get(request.command_id) is running:
+                del self.running[request.command_id]
 
     # What others want of commands that run --------------------------------------------------------------------------
 
@@ -102,10 +104,12 @@ class Execution:
 
     def look_for_cancels(self) -> None:
         """Read whether any command that runs was cancelled while nothing could be heard; raises StoreUnavailable."""
-        running = [each for each in list(self.running.values()) if each.last is not None]
-        ids = [(each.delivery.request.client_id, each.delivery.request.command_id) for each in running]
-        for each, (status, _) in zip(running, self._store.read_statuses(ids), strict=True):
-            if status is not None and (status.cancel_requested or status.ended or status.instance != self._instance):
+        running = [(each, each.last[1]) for each in list(self.running.values()) if each.last is not None]
+        ids = [(each.delivery.request.client_id, each.delivery.request.command_id) for each, _ in running]
+        for (each, known), (status, revision) in zip(running, self._store.read_statuses(ids), strict=True):
+            if status is None or revision <= known:
+                continue  # nothing new; a replica that is behind may tell of an earlier instance
+            if status.cancel_requested or status.ended or status.instance != self._instance:
                 self.cancel(each.delivery.request.command_id)
 
     def interrupt(self) -> None:
@@ -235,8 +239,9 @@ class Execution:
         def following(current: StatusRecord) -> StatusRecord | None:
             at = model.now()
             if current.ended:
-                # Others need not have seen the result: what they have seen stays, and this is put beside it.
-                return model.with_late_result(current, outcome.result, at) if completed else None
+                # What others have seen stays, and a result is put beside it; unless this is what we have written.
+                news = completed and current.status != model.COMPLETED and not current.late
+                return model.with_late_result(current, outcome.result, at) if news else None
             # What could not be stored until everybody else had given the command up is late, too.
             if not in_time or model.is_overdue(request, at):
                 status = model.expired(request, current, at, by=self._instance)
