@@ -94,6 +94,7 @@ def test_streams_that_exist_stay_as_they_are_and_are_gone_by(fresh_server: Start
         second.ensure_streams()
         assert config(client, schema.AGENTS) == before
         assert second.options.heartbeat == pytest.approx(FAST.heartbeat)
+        assert second.options.retention == FAST.retention
         first.ensure_consumers(["a"])
         second.ensure_consumers(["a"])
         assert second.consumer_ack_wait("a") == FAST.ack_wait

@@ -30,6 +30,8 @@ _SECOND = 1_000_000_000
 _HEARTBEATS = 3  # so many may be missed
 _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
 _DAY = 86_400.0
+_LEAST_RETENTION = 1.0
+_LEAST_HEARTBEAT = 0.05
 _LONGEST = 100 * 365 * _DAY  # the server counts in nanoseconds, and in 64 bits
 REQUEST_PREFIX = "ll.commands."
 _STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
@@ -63,10 +65,10 @@ class StoreOptions:
     memory.
     """
 
-    retention: float = attrs.field(default=7 * _DAY, validator=_lasting(1.0))
-    audit_retention: float = attrs.field(default=30 * _DAY, validator=_lasting(1.0))
+    retention: float = attrs.field(default=7 * _DAY, validator=_lasting(_LEAST_RETENTION))
+    audit_retention: float = attrs.field(default=30 * _DAY, validator=_lasting(_LEAST_RETENTION))
     ack_wait: float = attrs.field(default=30.0, validator=_lasting(0.1))
-    heartbeat: float = attrs.field(default=10.0, validator=_lasting(0.05))
+    heartbeat: float = attrs.field(default=10.0, validator=_lasting(_LEAST_HEARTBEAT))
     replicas: int = attrs.field(default=1, validator=_one_of(1, 3, 5))
     storage: str = attrs.field(default="file", validator=_one_of("file", "memory"))
 
@@ -180,10 +182,14 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
     ]
 
 
-def as_made(options: StoreOptions, agents: dict[str, Any]) -> StoreOptions:
-    """Return the options with the heartbeat that the agents' bucket, with this configuration, was made for."""
-    age = agents.get("max_age") or options.presence_age * _SECOND
-    return attrs.evolve(options, heartbeat=age / _SECOND / _HEARTBEATS)
+def as_made(options: StoreOptions, stream: str, config: dict[str, Any]) -> StoreOptions:
+    """Return the options with what a stream that exists, with this configuration, was made for."""
+    age = config.get("max_age", 0) / _SECOND
+    if stream == AGENTS and age:
+        return attrs.evolve(options, heartbeat=max(age / _HEARTBEATS, _LEAST_HEARTBEAT))
+    if stream == REQUESTS:
+        return attrs.evolve(options, retention=max(age, _LEAST_RETENTION) if age else _LONGEST)
+    return options
 
 
 def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[str, Any]]:

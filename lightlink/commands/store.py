@@ -57,15 +57,15 @@ class CommandStore(Access):
     # Streams and consumers ------------------------------------------------------------------------------------------
 
     def ensure_streams(self) -> None:
-        """Make the streams that do not exist yet, and go by the heartbeat of those that do."""
+        """Make the streams that do not exist yet, and go by the retention and heartbeat of those that do."""
         for config in schema.streams(self.options):
             name = config["name"]
             try:
-                if not jetstream.create_stream(self.connection, config, self.timeout) and name == schema.AGENTS:
-                    info = jetstream.stream_info(self.connection, name, self.timeout)
-                    self.options = schema.as_made(self.options, info["config"] if info else config)
+                is_as_wanted = jetstream.create_stream(self.connection, config, self.timeout)
             except FAILURES as exc:
                 raise StoreUnavailable(f"making stream {name}", str(exc)) from exc
+            if not is_as_wanted and (info := self.stream_info(name, f"reading stream {name}")) is not None:
+                self.options = schema.as_made(self.options, name, info["config"])
 
     def ensure_consumer(self, client_id: str) -> None:
         """Make an agent's consumer unless it exists."""
