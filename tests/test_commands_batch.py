@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.commands import World
+from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands import CommandContext
+from lightlink.commands import CommandContext, schema
 from lightlink.errors import ClosedError, InvalidName, InvalidOption, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -226,6 +227,36 @@ def test_what_cannot_be_stored_is_counted_as_not_sent(proxy: StartProxy, prefix:
                 promise.result(0)
         link.accept()
         client.wait_connected(20)
+
+
+def test_a_store_that_refuses_all_ends_a_large_batch_soon(
+    fresh_server: StartServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightlink.commands.access._ELECTION_SECONDS", 0.5)
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        manager._store.ensure_consumers([prefix])
+        with RawPeer(world.url) as peer:
+            peer.run(peer.nc.jetstream().delete_stream(schema.REQUESTS))
+        batch = manager.send_many([prefix], "work", repeat=2000)
+        # Were each tried for itself, this would take minutes.
+        assert batch.wait(20)
+        assert (batch.counts()["not_sent"], len(batch.not_sent)) == (2000, 2000)
+        assert batch.wait_stored(0)
+
+
+def test_what_is_refused_for_a_while_is_stored_in_the_end(fresh_server: StartServer, prefix: str) -> None:
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        manager._store.ensure_consumers([prefix])
+        with RawPeer(world.url) as peer:
+            peer.run(peer.nc.jetstream().delete_stream(schema.REQUESTS))
+        batch = manager.send_many([prefix], "work", repeat=300, timeout=600)
+        assert not batch.wait_stored(0.3)
+        manager._store.ensure_streams()
+        assert batch.wait_stored(20)
+        assert batch.not_sent == []
+        assert len(manager.list(prefix, batch_id=batch.batch_id, limit=1000)) == 300
 
 
 def test_closing_the_manager_ends_a_batch(world: World, prefix: str) -> None:

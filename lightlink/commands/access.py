@@ -158,5 +158,6 @@ def hope(exc: StoreUnavailable, timeout: float) -> float:
 
 def unavailable(operation: str, exc: Exception) -> StoreUnavailable:
     """Return the error for a write that the store refused or did not answer."""
-    unknown = isinstance(exc, NoReply) and exc.sent
-    return StoreUnavailable(operation, str(exc), unknown)
+    error = StoreUnavailable(operation, str(exc), unknown=isinstance(exc, NoReply) and exc.sent)
+    error.__cause__ = exc  # also where it is not raised but told
+    return error

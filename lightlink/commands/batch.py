@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,8 @@ import msgspec
 from attrs import validators
 
 from lightlink.commands import checks, model
-from lightlink.commands.access import Conflict
-from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.commands.access import Conflict, hope
+from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
 from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _log = logging.getLogger("lightlink")
 
 # How many requests are on their way to the store at a time.
 _PIPELINE = 1024
+_RETRY_SECONDS = 0.2
 
 
 @attrs.frozen(kw_only=True)
@@ -171,6 +174,10 @@ class Rollout:
         self._running = 0
         self._failures = 0
         self._on_way = 0
+        self._again: list[RequestRecord] = []
+        self._unknown: set[str] = set()
+        self._complaint = logging.ERROR
+        self._failing_since: float | None = None
         self._changed = Condition()
 
     def start(self) -> None:
@@ -214,27 +221,52 @@ class Rollout:
 
     def _on_stored(self, record: RequestRecord, error: Exception | None) -> None:
         with self._changed:
-            self._on_way -= 1
-            self._changed.notify_all()
-        if error is None or isinstance(error, Conflict):
+            stored = error is None or isinstance(error, Conflict)
+            again = not stored and self._is_worth_trying(record, error)
+            if again:
+                self._again.append(record)
+            else:
+                self._on_way -= 1
+                self._changed.notify_all()
+            if stored:
+                self._failing_since = None
+            first = again and len(self._again) == 1
+        if first:
+            self._pool.put(self._store_again)
+        elif error is not None and not stored and not again:
+            self._give_up(record, error)
+        if not again:
             self._batch.stored()
-        else:
-            self._pool.put(self._store_again, record, error)
 
-    def _store_again(self, record: RequestRecord, error: Exception) -> None:
-        """Under the same id a request is stored once, however often it is asked for."""
-        try:
-            self._store.put_request(record)
-        except LightLinkError as exc:
-            _log.error("lightlink: command %s was not sent: %s (at first: %s)", record.command_id, exc, error)
-            unknown = any(isinstance(each, StoreUnavailable) and each.unknown for each in (exc, error))
-            if not unknown:
-                with self._batch._changed:
-                    self._batch.not_sent.append(record.client_id)
-                self._follower.open(record).fail(exc)
-            # Otherwise it may be stored, and is followed until its deadline.
-        finally:
-            self._batch.stored()
+    def _is_worth_trying(self, record: RequestRecord, error: Exception | None) -> bool:
+        """Tell whether to store again what was not stored, or perhaps not: under the same id it is stored once.
+
+        The patience is for all together; what is left when it is over fails at once.
+        """
+        if not isinstance(error, StoreUnavailable):
+            return False
+        if error.unknown:
+            self._unknown.add(record.command_id)
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+        return time.monotonic() - self._failing_since < hope(error, self._store.timeout)
+
+    def _store_again(self) -> None:
+        time.sleep(_RETRY_SECONDS)
+        with self._changed:
+            records, self._again = self._again, []
+        self._store.put_requests(records, self._on_stored)
+
+    def _give_up(self, record: RequestRecord, error: Exception) -> None:
+        # Of thousands the first says why.
+        level, self._complaint = self._complaint, logging.DEBUG
+        _log.log(level, "lightlink: command %s of a batch was not sent: %s", record.command_id, error)
+        if record.command_id in self._unknown:
+            return  # it may be stored, and is followed until its deadline
+        with self._batch._changed:
+            self._batch.not_sent.append(record.client_id)
+        with contextlib.suppress(ClosedError):  # then its promise has been told already
+            self._follower.open(record).fail(error)
 
     def _on_end(self, promise: CommandPromise) -> None:
         with self._changed:
