@@ -16,7 +16,8 @@ T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
 _PAUSE = 0.1
-# How long an answer may take before it is asked again, at first and at most; then twice as long each time.
+# How long an answer may take before it is asked again, at first; later half as long as all has taken so far, so that
+# what keeps a server busy for longer has its time too.
 _ANSWER_SECONDS = 1.0
 
 
@@ -33,11 +34,13 @@ def while_electing(
     twice, it is also asked again when no answer comes: a server that died has taken what it was asked with it. After
     ``timeout`` seconds the last error is raised, a NoReply with that timeout.
     """
-    deadline = time.monotonic() + timeout
-    limit = min(_ANSWER_SECONDS, timeout / 4) if repeatable else timeout
+    started = time.monotonic()
+    deadline = started + timeout
     was_sent = False
     while True:
-        remaining = max(deadline - time.monotonic(), 0.001)
+        now = time.monotonic()
+        remaining = max(deadline - now, 0.001)
+        limit = max(min(_ANSWER_SECONDS, timeout / 4), (now - started) / 2) if repeatable else timeout
         try:
             return ask(min(limit, remaining))
         except NoReply as exc:
@@ -45,7 +48,6 @@ def while_electing(
             if remaining <= limit:
                 raise NoReply(exc.subject, timeout, was_sent) from None
             _log.debug("lightlink: asked again: %s", exc)
-            limit *= 2
             continue
         except LightLinkError as exc:
             if not is_electing(exc) or deadline - time.monotonic() < _PAUSE:

@@ -20,6 +20,7 @@ from lightlink.state.failures import Failures
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lightlink.errors import LightLinkError
     from lightlink.runtime.connection import Connection
     from lightlink.runtime.jetstream import StoredMessage
 
@@ -71,19 +72,17 @@ class BucketStream:
             self._direct = jetstream.answers_every_direct_get(self._connection)
         if not self._direct:
             return self.last_written(key, deadline)
-        subject = self.prefix + key
-        try:
-            message = while_electing(
-                lambda limit: jetstream.get_last(self._connection, self.name, subject, limit),
-                remaining(deadline),
-                _never,
-                repeatable=True,
-            )
-        except JetStreamError as exc:
-            if not exc.no_responders:
-                raise
-            # There is no bucket, or it is an old one that allows no direct gets.
-            return self.last_written(key, deadline)
+
+        def ask(limit: float) -> StoredMessage | None:
+            try:
+                return jetstream.get_last(self._connection, self.name, self.prefix + key, limit)
+            except JetStreamError as exc:
+                if not exc.no_responders:
+                    raise
+                # There is no bucket, or an old one that allows no direct gets, or nobody yet who answers them.
+                return self.last_written(key, time.monotonic() + limit)
+
+        message = while_electing(ask, remaining(deadline), _is_electing, repeatable=True)
         seq = message.seq if message is not None else 0
         if self.revisions.is_old(key, seq):
             return self.last_written(key, deadline)
@@ -163,7 +162,7 @@ class BucketStream:
             except NoReply:
                 return None
             except JetStreamError as exc:
-                if exc.err_code != jetstream.UNAVAILABLE:
+                if not _is_electing(exc):
                     raise
                 return None
 
@@ -180,5 +179,5 @@ def remaining(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-def _never(_: Exception) -> bool:
-    return False
+def _is_electing(error: LightLinkError) -> bool:
+    return isinstance(error, JetStreamError) and error.err_code == jetstream.UNAVAILABLE

@@ -145,9 +145,10 @@ def test_what_is_asked_while_leaders_are_elected_is_answered_or_refused_in_time(
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(lightlink.connect(cluster.urls, timeout=30))
         bucket, files = client.state(prefix, replicas=3), client.file_store(f"{prefix}_files", replicas=3)
-        revision = bucket.set("first", 1)
+        revision, _ = bucket.set("first", 1), bucket.set("read", 1)
         kept, removed = (files.upload(io.BytesIO(name)) for name in (b"kept", b"removed"))
         leader_of(cluster, f"KV_{prefix}").kill()
+        assert bucket.get("read", timeout=3) == 1  # the others tell it too
         with pytest.raises(lightlink.StateError) as caught:
             bucket.update("first", 2, revision=revision, timeout=0.3)
         if not caught.value.unknown:  # the leader itself may have got it
@@ -168,5 +169,5 @@ def test_what_is_asked_while_leaders_are_elected_is_answered_or_refused_in_time(
             asking = [pool.submit(ask) for ask in asked.values()]
             for each in asking:
                 each.result()
-        assert bucket.keys() == ["first", "second", "third"]
+        assert bucket.keys() == ["first", "read", "second", "third"]
         assert {info.size for info in files.files()} == {4}
