@@ -227,6 +227,11 @@ def test_a_wait_that_is_too_short_says_so_and_leaves_the_command(manager: Comman
     manager.cancel(promise.command_id)
 
 
+def test_a_wait_takes_seconds(manager: CommandManager, prefix: str) -> None:
+    with pytest.raises(InvalidOption):
+        manager.send(prefix, "add", timeout=1).result("soon")  # type: ignore[arg-type]
+
+
 def test_what_nobody_takes_ends_as_delivery_timeout(manager: CommandManager, prefix: str) -> None:
     promise = manager.send(prefix, "add", timeout=0.1)
     with pytest.raises(CommandTimeout) as caught:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.commands import model
 from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
-from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
+from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout, InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,8 @@ class CommandPromise:
         """Wait until the command has ended and return it; None after ``timeout`` seconds."""
         if self._pid != os.getpid():
             raise ClosedError("the promise", "belongs to the parent process")
+        if timeout is not None and not isinstance(timeout, (int, float)):
+            raise InvalidOption("timeout", "must be a number of seconds, or None", timeout)
         try:
             return self._ended.result(timeout)
         except FutureTimeout:
