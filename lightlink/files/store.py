@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightlink.files.transfer import Progress
     from lightlink.runtime.connection import Connection
 
-DEFAULT_STALL_TIMEOUT = 30.0
+DEFAULT_STALL_TIMEOUT = 120.0  # so a transfer goes on after a server was gone for a minute, and waited for
 DEFAULT_CHUNK_SIZE = 128 * 1024  # as ADR-20 has it
 
 # How much all transfers of a store have in flight together.

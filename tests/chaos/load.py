@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _FILE = os.urandom(600_000)
 _CHUNK = 16 * 1024
-# Longer than any outage here, in seconds: a transfer goes on after one, unless that takes longer.
-_STALL = 120.0
 
 
 class Repeat:
@@ -157,9 +155,9 @@ class MixedLoad:
 
     def _store_and_fetch(self, number: int) -> bool:
         content = number.to_bytes(8, "big") + _FILE
-        info = self._files.upload(io.BytesIO(content), chunk_size=_CHUNK, stall_timeout=_STALL)
+        info = self._files.upload(io.BytesIO(content), chunk_size=_CHUNK)
         target = io.BytesIO()
-        self._files.download(info.id, target, stall_timeout=_STALL)
+        self._files.download(info.id, target)
         with contextlib.suppress(lightlink.LightLinkError):  # what is in no book: it is only not to fill the disk
             self._files.delete(info.id)
         return target.getvalue() == content
