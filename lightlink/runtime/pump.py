@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from lightlink.runtime.loop import LoopThread
+    from lightlink.runtime.replies import ReplyMap
     from lightlink.runtime.wire import WireClient
 
 # How much is written to the socket at once, and how often in a row before the loop does something else.
@@ -45,13 +46,17 @@ class Flush:
 class Pump:
     """Owns the outbox and writes what is in it whenever the connection takes it.
 
-    The outbox carries bytes, objects that make their bytes when asked for their ``frame(inbox)``, and `Flush`.
+    The outbox carries bytes, objects that make their bytes when asked for their ``frame(inbox)``, and `Flush`. While
+    callers are woken whose ``replies`` came in one read, writing waits: they may have more to send, and one write and
+    one wake-up of the loop are cheaper than many.
     """
 
-    def __init__(self, loop: LoopThread, inbox: bytes, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, loop: LoopThread, replies: ReplyMap, max_messages: int, max_bytes: int) -> None:
         self.outbox = Outbox(max_messages, max_bytes, self._wake)
         self._loop = loop
-        self._inbox = inbox
+        self._replies = replies
+        self._late = False  # something waits in the outbox until all callers are woken
+        replies.on_all_woken = self._catch_up
         self._nc: WireClient | None = None
         self._held = False
         self._congested = False
@@ -80,10 +85,26 @@ class Pump:
         self._held = False
         self._pump()
 
+    def end_read(self) -> None:
+        """Have callers woken whose replies were read; on the loop's thread, which is awake and so writes too."""
+        self._replies.end_read()
+        if self._late:
+            self._loop.loop.call_soon(self._pump)
+
     def _wake(self) -> None:
+        if self._replies.waking:
+            self._late = True
+            # Looked at again, as whoever woke the last of them may have seen nothing late.
+            if self._replies.waking:
+                return
         self._loop.call_soon(self._pump)
 
+    def _catch_up(self) -> None:
+        if self._late:
+            self._loop.call_soon(self._pump)
+
     def _pump(self) -> None:
+        self._late = False
         for _ in range(_BATCHES_IN_A_ROW):
             if self._nc is None or self._held or self._congested or not self._nc.is_writable:
                 return  # reconnecting, or the socket catching up, pumps again
@@ -104,7 +125,7 @@ class Pump:
                     frames = []
                 self._spawn(self._confirm(nc, item))
             else:
-                frame = item.frame(self._inbox)
+                frame = item.frame(self._replies.prefix)
                 if frame:
                     frames.append(frame)
         if frames:

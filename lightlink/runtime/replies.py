@@ -17,8 +17,6 @@ from lightlink.runtime.wire import publish_frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How many callers the loop wakes after a read; each of them wakes another.
-_TURNS_AT_ONCE = 2
 _LEAST_SECONDS = 0.001
 # When a caller that waits looks for the first time whether its turn was forgotten, and how much later each next time.
 _FIRST_LOOK_SECONDS = 0.05
@@ -28,8 +26,8 @@ _LATER_LOOKS = 4
 class Waiter:
     """A request and the caller waiting for its reply.
 
-    ``deadline`` is an instant of `time.monotonic`. After the wait exactly one of ``data`` and ``error`` is set;
-    ``sent`` tells whether the request has left for the server.
+    ``deadline`` is an instant of `time.monotonic`. After the wait exactly one of ``data`` and ``error`` is set, and
+    ``answered``; ``sent`` tells whether the request has left for the server.
     """
 
     # Whether whoever waits for it waits for nothing else, and can be trusted to `ReplyMap.wait`.
@@ -39,6 +37,7 @@ class Waiter:
         "__weakref__",
         "_lock",
         "abandoned",
+        "answered",
         "data",
         "deadline",
         "error",
@@ -67,6 +66,7 @@ class Waiter:
         self.headers: bytes | None = None
         self.error: Exception | None = None
         self.sent = False
+        self.answered = False
         self.abandoned = False
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -134,17 +134,17 @@ class CallbackWaiter(Waiter):
 class ReplyMap:
     """The requests that wait for a reply, by token. ``prefix`` is the inbox subject up to the token.
 
-    Of the callers whose replies came in one read, the loop wakes a few and each wakes another as it goes on: woken
+    Of the callers whose replies came in one read, the loop wakes one and each wakes another as it goes on: woken
     all at once, they would only wait again, for the interpreter's lock.
     """
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
         self.strays = 0
+        self.on_all_woken: Callable[[], object] = lambda: None
         self._skip = len(prefix)
         self._waiters: dict[bytes, Waiter] = {}
         self._ready: deque[Waiter] = deque()  # their reply is there, their turn is to come
-        self._turns = _TURNS_AT_ONCE
 
     def add(self, waiter: Waiter) -> None:
         """Expect a reply for a waiter."""
@@ -163,17 +163,14 @@ class ReplyMap:
             return
         waiter.data = data
         waiter.headers = headers
-        if not waiter.in_turn:
-            waiter.settle()
-        elif self._turns:
-            self._turns -= 1
-            waiter.settle()
-        else:
+        waiter.answered = True
+        if waiter.in_turn:
             self._ready.append(waiter)
+        else:
+            waiter.settle()
 
     def end_read(self) -> None:
         """Let one more go on: what was read is delivered. On the loop's thread."""
-        self._turns = _TURNS_AT_ONCE
         if self._ready:
             self._wake_next()
 
@@ -184,8 +181,10 @@ class ReplyMap:
             while not waiter.wait(pause):
                 if waiter.deadline <= time.monotonic() and self.withdraw(waiter):
                     return False
-                # The reply may be there, and who has the turn held up, say by a signal handler.
-                self._wake_next()
+                if waiter.answered:
+                    # Who had the turn before is held up, say by a signal handler.
+                    waiter.abandoned = True
+                    break
                 pause *= _LATER_LOOKS
             return True
         except BaseException:
@@ -195,15 +194,23 @@ class ReplyMap:
             if self._ready:
                 self._wake_next()
 
+    @property
+    def waking(self) -> bool:
+        """Whether callers whose reply is there are still to be woken; after the last ``on_all_woken`` is called."""
+        return bool(self._ready)
+
     def _wake_next(self) -> None:
         try:
             while True:
                 waiter = self._ready.popleft()
                 waiter.settle()
                 if not waiter.abandoned:  # nobody would give its turn to the next
-                    return
+                    break
         except IndexError:
-            return
+            pass
+        finally:
+            if not self._ready:
+                self.on_all_woken()
 
     @property
     def outstanding(self) -> int:
@@ -219,6 +226,7 @@ class ReplyMap:
                 continue
             if self._waiters.pop(token, None) is not None:
                 waiter.error = copy.copy(error)  # each caller's traceback is its own
+                waiter.answered = True
                 waiter.settle()
                 failed += 1
         return failed

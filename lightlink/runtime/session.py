@@ -76,7 +76,7 @@ class Session:
         self.workers = WorkerPool(f"lightlink-{options.name}", options.workers)
         self.replies = ReplyMap(f"{options.inbox_prefix or '_INBOX'}.{codec.new_id().replace('-', '')}.".encode())
         self.loop = LoopThread(options.name)
-        self._pump = Pump(self.loop, self.replies.prefix, options.outbox_messages, options.outbox_bytes)
+        self._pump = Pump(self.loop, self.replies, options.outbox_messages, options.outbox_bytes)
         self.outbox = self._pump.outbox
         self.nc: WireClient
         self.failure: LightLinkError | None = None
@@ -235,7 +235,7 @@ class Session:
             require_tls=self.options.wants_tls,
             on_denied=self._on_denied,
             make_tls=self._contexts.next,
-            end_read=self.replies.end_read,
+            end_read=self._pump.end_read,
         )
 
     async def _subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
