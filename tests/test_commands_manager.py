@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -402,12 +403,10 @@ def test_a_callback_on_what_has_ended_is_called_at_once(manager: CommandManager,
 def test_closing_ends_every_wait(world: World, prefix: str) -> None:
     manager = world.manager()
     promise = manager.send(prefix, "add")
-    errors: list[BaseException | None] = []
-    waiter = threading.Thread(target=lambda: errors.append(promise._ended.exception()))
-    waiter.start()
-    manager.close()
-    waiter.join(5)
-    assert isinstance(errors[0], ClosedError)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(promise.result)
+        manager.close()
+        assert isinstance(waiting.exception(5), ClosedError)
     with pytest.raises(ClosedError):
         promise.result(0)
     for call in (lambda: manager.send(prefix, "add"), lambda: manager.get("x"), manager.list, manager.clients):

@@ -5,11 +5,15 @@ import gc
 import threading
 import time
 import weakref
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lightlink.errors import ClosedError, PermissionDenied
 from lightlink.runtime.replies import CallbackWaiter, ReplyMap, TurnWaiter, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def make_waiter(token: bytes = b"token", timeout: float = 30.0, subject: bytes = b"subject") -> Waiter:
@@ -154,18 +158,23 @@ def test_a_callback_waiter_settles_once_and_lets_go_of_its_function() -> None:
 
     owner = Owner()
     alive = weakref.ref(owner)
-    waiter = CallbackWaiter(b"t", b"s", b"{}", time.monotonic() + 30, None, owner.note, lambda function: function())
+    waiter = CallbackWaiter(b"t", b"s", b"{}", time.monotonic() + 30, None, owner.note, call_all)
     del owner
     replies = ReplyMap(b"_INBOX.x.")
     replies.add(waiter)
     replies.deliver(b"_INBOX.x.t", b"", b"1", None)
-    waiter.settle_here()
+    replies.end_read()
     assert settled == [waiter]
     gc.disable()
     try:
         assert alive() is None, "a cycle would keep the payload of each answered request"
     finally:
         gc.enable()
+
+
+def call_all(functions: list[Callable[[], object]]) -> None:
+    for function in functions:
+        function()
 
 
 def answer_in_one_read(replies: ReplyMap, *waiters: Waiter) -> None:

@@ -131,7 +131,8 @@ class Batch:
         """Take note that a command is stored, or never will be."""
         with self._changed:
             self._stored += 1
-            self._changed.notify_all()
+            if self._stored >= len(self.promises):
+                self._changed.notify_all()
 
     def ended(self, promise: CommandPromise) -> None:
         """Take note of a command's end, or that nothing more can be learnt of it."""
@@ -227,7 +228,8 @@ class Rollout:
                 self._again.append(record)
             else:
                 self._on_way -= 1
-                self._changed.notify_all()
+                if self._on_way <= _PIPELINE // 2:  # each wake-up costs as much as a command
+                    self._changed.notify_all()
             if stored:
                 self._failing_since = None
             first = again and len(self._again) == 1

@@ -58,7 +58,7 @@ class IllegalMove(LightLinkError):
     """A status that may not follow the one before."""
 
 
-class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A command as it was asked for; ``timeout`` in seconds from ``created_at``."""
 
     command_id: str
@@ -78,7 +78,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return self.created_at + timedelta(seconds=self.timeout)
 
 
-class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One revision of a command's status. ``at`` is when it was written, ``by`` who wrote it."""
 
     status: StatusName

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -25,6 +26,23 @@ class CommandPromise:
     what users want done at an end; ``on_end`` is for the manager itself.
     """
 
+    # A batch makes thousands of them, each of which the garbage collector walks through: few objects, and small ones.
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_future",
+        "_last",
+        "_lock",
+        "_on_end",
+        "_outcome",
+        "_pid",
+        "_progress",
+        "client_id",
+        "command_id",
+        "overdue_at",
+        "request",
+    )
+
     def __init__(
         self,
         request: RequestRecord,
@@ -41,9 +59,9 @@ class CommandPromise:
         self._callbacks = callbacks
         self._last: tuple[StatusRecord | None, int] = (None, 0)
         self._progress: Progress | None = None
-        self._settled = False
-        self._on_end = [on_end]
-        self._ended: Future[Command] = Future()
+        self._on_end: tuple[Callable[[CommandPromise], object], ...] = (on_end,)
+        self._outcome: Command | Exception | None = None
+        self._future: Future[None] | None = None  # done with the outcome; made when somebody waits
         self._pid = os.getpid()
 
     def command(self) -> Command:
@@ -57,7 +75,7 @@ class CommandPromise:
 
     def done(self) -> bool:
         """Tell whether the command has ended, or nothing more can be learnt of it."""
-        return self._ended.done()
+        return self._outcome is not None
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait until the command has ended, at most ``timeout`` seconds, and return its result.
@@ -76,22 +94,22 @@ class CommandPromise:
             raise ClosedError("the promise", "belongs to the parent process")
         if timeout is not None and not isinstance(timeout, (int, float)):
             raise InvalidOption("timeout", "must be a number of seconds, or None", timeout)
-        try:
-            return self._ended.result(timeout)
-        except FutureTimeout:
-            if self._ended.done():
-                raise
-            return None
+        if self._outcome is None:
+            with contextlib.suppress(FutureTimeout):
+                self._made_future().result(timeout)
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
     def add_done_callback(self, function: Callable[[CommandPromise], object]) -> None:
         """Call ``function(promise)`` once the command has ended, on a thread of the manager; at once if it has.
 
         One after the other: a function that takes long delays the next.
         """
-        if self._ended.done():
+        if self.done():
             function(self)
         else:
-            self._ended.add_done_callback(lambda _: self._callbacks.put(function, self))
+            self._made_future().add_done_callback(lambda _: self._callbacks.put(function, self))
 
     def __repr__(self) -> str:
         return f"<CommandPromise {self.command_id} {self.status}>"
@@ -106,23 +124,21 @@ class CommandPromise:
     def on_end(self, function: Callable[[CommandPromise], object]) -> None:
         """Call ``function(promise)`` on whichever thread learns of the end; it must not block."""
         with self._lock:
-            if not self._settled:
-                self._on_end.append(function)
+            if self._outcome is None:
+                self._on_end += (function,)
                 return
-        self._ended.exception()  # whoever settles it is just about to say so
         function(self)
 
     def hear(self, status: StatusRecord | None, revision: int) -> None:
         """Take note of a status revision; an older one than is known is passed over."""
         with self._lock:
-            if self._settled or status is None or revision <= self._last[1]:
+            if self._outcome is not None or status is None or revision <= self._last[1]:
                 return
             self._last = status, revision
-            if not status.ended:
-                return
-            self._settled = True
-        self._ended.set_result(self.command())
-        self._tell()
+            if status.ended:
+                self._outcome = self.command()
+        if status.ended:
+            self._tell()
 
     def hear_progress(self, progress: Progress) -> None:
         """Take note of how far the handler has come."""
@@ -131,21 +147,32 @@ class CommandPromise:
     def fail(self, error: Exception) -> None:
         """Give up: nothing more can be learnt of the command."""
         with self._lock:
-            if self._settled:
+            if self._outcome is not None:
                 return
-            self._settled = True
-        self._ended.set_exception(error)
+            self._outcome = error
         self._tell()
 
+    def _made_future(self) -> Future[None]:
+        with self._lock:
+            if self._future is None:
+                self._future = Future()
+                if self._outcome is not None:
+                    self._future.set_result(None)
+            return self._future
+
     def _tell(self) -> None:
-        for function in self._on_end:
+        with self._lock:
+            future, functions, self._on_end = self._future, self._on_end, ()
+        # One that is made from here on is done at once.
+        if future is not None and not future.done():
+            future.set_result(None)
+        for function in functions:
             function(self)
-        self._on_end.clear()
 
     @property
-    def error(self) -> BaseException | None:
+    def error(self) -> Exception | None:
         """Why nothing more can be learnt of the command, None if that is not so."""
-        return self._ended.exception() if self._ended.done() else None
+        return self._outcome if isinstance(self._outcome, Exception) else None
 
 
 def result_of(command: Command) -> Any:

@@ -153,7 +153,7 @@ class Connection:
             deadline,
             make_headers,
             on_settled,
-            session.notifier.post,
+            session.notifier.post_all,
         )
         self._send(session, waiter, timeout)
 

@@ -15,7 +15,7 @@ from lightlink.runtime.process import run_handler
 from lightlink.runtime.threads import join_thread, start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     _Job = tuple[Callable[..., object], tuple[Any, ...]]
 
@@ -33,8 +33,11 @@ class Notifier:
 
     def __init__(self, name: str) -> None:
         self._name = f"lightlink-notifier-{name}"
-        self._jobs: SimpleQueue[tuple[float, _Job] | None] = SimpleQueue()
+        # What came together, which may be nothing: then there is another first timer. None is the end.
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
         self._timers: list[tuple[float, int, _Job]] = []
+        # Reentrant, because a signal handler may set a timer while its own thread is in here.
+        self._timers_lock = threading.RLock()
         self._most_timers = _FEW_TIMERS
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
@@ -48,13 +51,25 @@ class Notifier:
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run a function soon."""
-        self.post_at(0.0, function, *args)
+        if self._thread is None:
+            self.start()
+        self._jobs.put([(function, args)])
+
+    def post_all(self, functions: Iterable[Callable[[], object]]) -> None:
+        """Run some functions soon, one after the other, for the price of one wake-up."""
+        if self._thread is None:
+            self.start()
+        self._jobs.put([(function, ()) for function in functions])
 
     def post_at(self, instant: float, function: Callable[..., object], *args: Any) -> None:
         """Run a function at an instant of `time.monotonic`."""
         if self._thread is None:
             self.start()
-        self._jobs.put((instant, (function, args)))
+        with self._timers_lock:
+            self._add_timer(instant, (function, args))
+            is_first = self._timers[0][0] >= instant
+        if is_first:  # the others it will find by itself, and waking it costs more than they do
+            self._jobs.put([])
 
     def post_at_for(self, owner: Any, instant: float, function: Callable[[Any], object]) -> None:
         """Run ``function(owner)`` at an instant of `time.monotonic`, unless nobody holds ``owner`` any more by then."""
@@ -69,16 +84,12 @@ class Notifier:
     def _work(self) -> None:
         while True:
             try:
-                entry = self._jobs.get(timeout=self._until_next_timer())
+                jobs = self._jobs.get(timeout=self._until_next_timer())
             except Empty:
-                self._run_due()
-                continue
-            if entry is None:
+                jobs = []
+            if jobs is None:
                 return
-            instant, job = entry
-            if instant > time.monotonic():
-                self._add_timer(instant, job)
-            else:
+            for job in jobs:
                 self._run(job)
             self._run_due()
 
@@ -91,13 +102,18 @@ class Notifier:
             self._most_timers = 2 * len(self._timers) + _FEW_TIMERS
 
     def _until_next_timer(self) -> float | None:
-        if not self._timers:
-            return None
-        return min(max(0.0, self._timers[0][0] - time.monotonic()), threading.TIMEOUT_MAX)
+        with self._timers_lock:
+            if not self._timers:
+                return None
+            return min(max(0.0, self._timers[0][0] - time.monotonic()), threading.TIMEOUT_MAX)
 
     def _run_due(self) -> None:
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            self._run(heapq.heappop(self._timers)[2])
+        while True:
+            with self._timers_lock:
+                if not self._timers or self._timers[0][0] > time.monotonic():
+                    return
+                job = heapq.heappop(self._timers)[2]
+            self._run(job)
 
     def _run(self, job: _Job) -> None:
         function, args = job

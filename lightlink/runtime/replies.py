@@ -101,9 +101,12 @@ class TurnWaiter(Waiter):
 
 
 class CallbackWaiter(Waiter):
-    """A request whose reply goes to a function instead of a blocked caller; ``post`` has it called elsewhere."""
+    """A request whose reply goes to a function instead of a blocked caller.
 
-    __slots__ = ("_on_settled", "_post")
+    ``post`` is given functions that it has called elsewhere, those of one read together.
+    """
+
+    __slots__ = ("_on_settled", "post")
 
     def __init__(
         self,
@@ -113,15 +116,15 @@ class CallbackWaiter(Waiter):
         deadline: float,
         make_headers: Callable[[float], bytes] | None,
         on_settled: Callable[[Waiter], object],
-        post: Callable[..., object],
+        post: Callable[[list[Callable[[], object]]], object],
     ) -> None:
         super().__init__(token, subject, payload, deadline, make_headers)
         self._on_settled: Callable[[Waiter], object] | None = on_settled
-        self._post = post
+        self.post = post
 
     def settle(self) -> None:
         """Have the waiter handed to its function."""
-        self._post(self.settle_here)
+        self.post([self.settle_here])
 
     def settle_here(self) -> None:
         """Hand the waiter to its function."""
@@ -145,6 +148,7 @@ class ReplyMap:
         self._skip = len(prefix)
         self._waiters: dict[bytes, Waiter] = {}
         self._ready: deque[Waiter] = deque()  # their reply is there, their turn is to come
+        self._called: list[CallbackWaiter] = []  # the same, with a function to call
 
     def add(self, waiter: Waiter) -> None:
         """Expect a reply for a waiter."""
@@ -166,11 +170,16 @@ class ReplyMap:
         waiter.answered = True
         if waiter.in_turn:
             self._ready.append(waiter)
+        elif isinstance(waiter, CallbackWaiter):
+            self._called.append(waiter)
         else:
             waiter.settle()
 
     def end_read(self) -> None:
         """Let one more go on: what was read is delivered. On the loop's thread."""
+        if self._called:
+            called, self._called = self._called, []
+            called[0].post([waiter.settle_here for waiter in called])
         if self._ready:
             self._wake_next()
 
