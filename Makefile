@@ -13,7 +13,8 @@ CODE := lightlink samples tests
 
 # What `make test` hands to pytest besides the settings in setup.cfg: make test ARGS="-k subjects"
 ARGS ?=
-WORKERS ?= -n auto --maxprocesses 4
+# Tests mostly wait for servers and processes, so there may be more workers than cores.
+WORKERS ?= -n 3
 
 # make soak MINUTES=30 SEED=7
 MINUTES ?= 5

@@ -100,10 +100,17 @@ def test_it_has_no_servers_before_the_start_and_after_the_end() -> None:
 
 
 def test_the_ports_begin_where_it_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
-    with EmbeddedCluster(size=2, port=port) as cluster:
-        assert [node.port for node in cluster.nodes] == [port, port + 1]
+    for attempt in range(10):
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1]
+        try:
+            cluster = EmbeddedCluster(size=2, port=port).start()
+        except ServerError:  # another test was quicker
+            assert attempt < 9
+            continue
+        with cluster:
+            assert [node.port for node in cluster.nodes] == [port, port + 1]
+        return
 
 
 def test_a_port_that_is_taken_is_told() -> None:

@@ -46,7 +46,10 @@ class StopSignal:
             yield
             return
         self._pid = os.getpid()
-        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Known before the first is replaced: another thread may fork at any time, and its child restores them.
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._before:
+            signal.signal(number, self._on_signal)
         try:
             yield
         finally:

@@ -194,6 +194,9 @@ def everything(dice: random.Random, ledger: Ledger) -> Iterator[tuple[MixedLoad,
 
 def soak(dice: random.Random, seconds: float, ledger: Ledger, say: Callable[[str], None]) -> None:
     """Run everything for so many seconds; AssertionError when something does not go on or the books do not balance."""
+    logging.getLogger("lightlink").setLevel(logging.ERROR)  # every outage is a warning
+    # Forking with threads is what is tried here.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     with everything(dice, ledger) as (load, commands, faults):
         load.wait_progress(_GO_ON)
         commands.wait_progress(_GO_ON)
@@ -236,9 +239,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the faults, to have the same again")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    logging.getLogger("lightlink").setLevel(logging.ERROR)  # every outage is a warning
-    # Forking with threads is what is tried here.
-    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     say(f"soaking for {options.minutes:g} minutes, seed {seed}")
     with EmbeddedServer() as server:
         lightlink.connect(server.url).close()  # some things are made once in a process

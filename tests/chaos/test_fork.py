@@ -339,7 +339,7 @@ def test_what_receives_stays_with_the_parent(url: str, prefix: str) -> None:
 def test_a_child_of_a_service_obeys_the_signal_to_end(url: str, prefix: str, python: StartPython) -> None:
     process = python(
         """
-        import os, signal, sys
+        import os, signal, sys, time
         import lightlink
 
         url, name = sys.argv[1:]
@@ -352,7 +352,7 @@ def test_a_child_of_a_service_obeys_the_signal_to_end(url: str, prefix: str, pyt
             if not child:
                 os.write(tell, b"!")  # Python forgets signals that come in the middle of a fork
                 while True:
-                    signal.pause()
+                    time.sleep(0.05)  # not signal.pause(): a signal just before it would be forgotten
             os.read(told, 1)
             os.kill(child, signal.SIGTERM)
             return os.waitpid(child, 0)[1]
