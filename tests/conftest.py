@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.pki import ConnectAs, LinkAs, SetClock
+
+
+def pytest_configure() -> None:
+    # In the background of a script it would have SIGINT ignored, and the programs that are tested inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class StartServer(Protocol):
