@@ -65,21 +65,26 @@ class Access:
     def read_written(self, stream: str, subject: str) -> StoredMessage | None:
         """Return the last message of a subject, which may be a pattern, with all that was acknowledged.
 
-        While nobody leads the stream a replica may answer; that there is none is the leader's word only.
+        While nobody leads the stream a replica may answer; that there is none is the leader's word only, and that is
+        waited for as long as an election may take.
         """
-        try:
-            timeout = min(_LEADER_SECONDS, self.timeout)
-            return jetstream.get_last_written(self.connection, stream, subject, timeout)
-        except FAILURES as exc:
-            if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
-                raise StoreUnavailable(f"reading {subject}", str(exc)) from exc
-            failure = exc
-        found = self.patiently(
-            f"reading {subject}", lambda limit: jetstream.find_last(self.connection, stream, subject, limit)
-        )
-        if found is None:
-            raise StoreUnavailable(f"reading {subject}", str(failure)) from failure
-        return found
+        operation = f"reading {subject}"
+        give_up_at = time.monotonic() + _ELECTION_SECONDS
+        while True:
+            try:
+                timeout = min(_LEADER_SECONDS, self.timeout)
+                return jetstream.get_last_written(self.connection, stream, subject, timeout)
+            except FAILURES as exc:
+                if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
+                    raise StoreUnavailable(operation, str(exc)) from exc
+                failure = exc
+            found = self.patiently(
+                operation, lambda limit: jetstream.find_last(self.connection, stream, subject, limit)
+            )
+            if found is not None:
+                return found
+            if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_passing(failure)):
+                raise StoreUnavailable(operation, str(failure)) from failure
 
     def stream_info(self, stream: str, operation: str) -> dict[str, Any] | None:
         """Return what the server says of a stream, None when there is no such stream."""
