@@ -51,25 +51,19 @@ class Notifier:
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run a function soon."""
-        if self._thread is None:
-            self.start()
-        self._jobs.put([(function, args)])
+        self._put([(function, args)])
 
     def post_all(self, functions: Iterable[Callable[[], object]]) -> None:
         """Run some functions soon, one after the other, for the price of one wake-up."""
-        if self._thread is None:
-            self.start()
-        self._jobs.put([(function, ()) for function in functions])
+        self._put([(function, ()) for function in functions])
 
     def post_at(self, instant: float, function: Callable[..., object], *args: Any) -> None:
         """Run a function at an instant of `time.monotonic`."""
-        if self._thread is None:
-            self.start()
         with self._timers_lock:
             self._add_timer(instant, (function, args))
             is_first = self._timers[0][0] >= instant
         if is_first:  # the others it will find by itself, and waking it costs more than they do
-            self._jobs.put([])
+            self._put([])
 
     def post_at_for(self, owner: Any, instant: float, function: Callable[[Any], object]) -> None:
         """Run ``function(owner)`` at an instant of `time.monotonic`, unless nobody holds ``owner`` any more by then."""
@@ -80,6 +74,11 @@ class Notifier:
         self._jobs.put(None)
         if self._thread is not None:
             join_thread(self._thread, timeout)
+
+    def _put(self, jobs: list[_Job]) -> None:
+        if self._thread is None:
+            self.start()
+        self._jobs.put(jobs)
 
     def _work(self) -> None:
         while True:

@@ -55,7 +55,8 @@ class Revisions:
             self._least.popitem(last=False)
 
 
-_lock = threading.Lock()
+# Reentrant, because a signal handler may set a state while its own thread is in here.
+_lock = threading.RLock()
 _of_connection: weakref.WeakKeyDictionary[Connection, dict[str, Revisions]] = weakref.WeakKeyDictionary()
 
 
@@ -67,7 +68,7 @@ def revisions_of(connection: Connection, stream: str) -> Revisions:
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may hold the one that was inherited
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
