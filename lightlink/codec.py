@@ -6,7 +6,6 @@ like are encoded as msgspec does. JSON knows no NaN or infinity: both are encode
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -95,13 +94,6 @@ _decoder = msgspec.json.Decoder()
 _request_decoder = msgspec.json.Decoder(Request)
 _id_decoder = msgspec.json.Decoder(_Identified)
 _response_decoder = msgspec.json.Decoder(Response)
-
-
-def new_id() -> str:
-    """Return a random UUID (version 4) as text."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def encode(value: Any, what: str = "the value") -> bytes:

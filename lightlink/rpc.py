@@ -25,6 +25,7 @@ from lightlink.errors import (
     ServiceBusy,
     ServiceUnavailable,
 )
+from lightlink.ids import new_id
 from lightlink.options import seconds
 from lightlink.retry import DID_NOT_RUN, Retry
 from lightlink.runtime.connection import NoReply
@@ -109,7 +110,7 @@ class Caller:
     def _call_once(self, service: str, method: str, args: Any, limit: float, returns: Any) -> Any:
         read = self._reader(returns)
         subject = subjects.call_subject(service, method)
-        request_id = codec.new_id()
+        request_id = new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
         try:
             waiter = self._connection.request(subject, payload, limit, _timeout_header, request_id.encode())
@@ -131,7 +132,7 @@ class Caller:
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         read = self._reader(returns)
         subject = subjects.call_subject(service, method)
-        request_id = codec.new_id()
+        request_id = new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
         future: Future[Any] = Future()
 

@@ -135,13 +135,6 @@ def test_a_type_that_nothing_can_be_decoded_into_is_found_out_before_any_message
         codec.decoder(Point | Path)
 
 
-def test_an_id_is_a_random_uuid() -> None:
-    ids = {codec.new_id() for _ in range(1000)}
-    assert len(ids) == 1000
-    assert {(uuid.UUID(each).version, uuid.UUID(each).variant) for each in ids} == {(4, uuid.RFC_4122)}
-    assert all(str(uuid.UUID(each)) == each for each in ids)
-
-
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values))
 def test_a_request_is_the_envelope_of_the_wire_format_and_comes_back(args: dict[str, Any]) -> None:

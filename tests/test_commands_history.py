@@ -17,6 +17,7 @@ from lightlink.commands.expiry import Expiry
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.sweep import Sweeper
 from lightlink.errors import InvalidName, InvalidOption
+from lightlink.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def put_many(manager: CommandManager, count: int, clients: list[str], **facts: o
         block = [
             RequestRecord(
                 **{  # type: ignore[arg-type]
-                    "command_id": codec.new_id(),
+                    "command_id": new_id(),
                     "client_id": clients[number % len(clients)],
                     "command_type": "work",
                     "created_at": model.now(),

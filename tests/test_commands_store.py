@@ -17,6 +17,7 @@ from lightlink.commands.model import RequestRecord
 from lightlink.commands.presence import read_presence
 from lightlink.commands.store import CommandStore, StatusWrite
 from lightlink.errors import DecodeError, InvalidName, InvalidOption, StoreUnavailable
+from lightlink.ids import new_id
 from lightlink.runtime import jetstream
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def store(client: lightlink.Client) -> CommandStore:
 
 
 def request(client_id: str, **facts: object) -> RequestRecord:
-    named = {"command_id": codec.new_id(), "client_id": client_id, "command_type": "t", "created_at": model.now()}
+    named = {"command_id": new_id(), "client_id": client_id, "command_type": "t", "created_at": model.now()}
     return RequestRecord(timeout=30.0, **{**named, **facts})  # type: ignore[arg-type]
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from lightlink import codec
 from lightlink.client import Client, connect
 from lightlink.commands import schema
 from lightlink.commands.handlers import CommandExecutor, Handlers
@@ -15,6 +14,7 @@ from lightlink.commands.messages import MessageHandlers
 from lightlink.commands.runner import Runner
 from lightlink.commands.schema import StoreOptions
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
+from lightlink.ids import new_id
 from lightlink.options import seconds
 from lightlink.runtime.signals import StopSignal
 from lightlink.runtime.threads import Condition, Event
@@ -63,7 +63,7 @@ class Agent:
         **options: Any,
     ) -> None:
         self.client_id = schema.client_id(client_id)
-        self.instance = codec.new_id().replace("-", "")
+        self.instance = new_id().replace("-", "")
         self.labels = schema.labels(labels)
         if isinstance(target, Client) and options:
             raise InvalidOption(", ".join(options), "belongs to the client, which is given")

@@ -12,6 +12,7 @@ from lightlink import codec
 from lightlink.commands import schema
 from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, LightLinkError
+from lightlink.ids import new_id
 from lightlink.runtime import jetstream
 from lightlink.runtime.position import read_delivery
 from lightlink.runtime.session import Status
@@ -76,7 +77,7 @@ class Deliveries:
         self._answered = False
         self._stopped = False
         self._forget_status: Callable[[], None] = lambda: None
-        self._inbox = f"{connection.options.inbox_prefix or '_INBOX'}.{codec.new_id().replace('-', '')}."
+        self._inbox = f"{connection.options.inbox_prefix or '_INBOX'}.{new_id().replace('-', '')}."
 
     def start(self) -> None:
         """Subscribe and begin to fetch."""

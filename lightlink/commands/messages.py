@@ -28,6 +28,7 @@ from lightlink.errors import (
     PermissionDenied,
     StoreUnavailable,
 )
+from lightlink.ids import new_id
 from lightlink.runtime.connection import NoReply
 from lightlink.runtime.mailbox import Mailbox
 from lightlink.runtime.threads import Condition
@@ -164,7 +165,7 @@ class Messenger:
         checks.text("message type", message_type)
         checks.text_or_none("issued_by", issued_by)
         return AgentMessage(
-            msg_id=codec.new_id(),
+            msg_id=new_id(),
             type=message_type,
             payload=payload,
             sent_at=now(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lightlink.commands import checks, model, schema
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import encoded_request
 from lightlink.errors import PayloadTooLarge
+from lightlink.ids import new_id
 from lightlink.options import seconds
 
 if TYPE_CHECKING:
@@ -53,16 +53,14 @@ class Template:
     def to(self, client_id: str, idempotency_key: str | None = None) -> RequestRecord:
         """Return the request for one agent, made now; raises InvalidName, InvalidOption."""
         if idempotency_key is None:
-            return self._request(client_id, codec.new_id())
+            return self._request(client_id, new_id())
         checks.text("idempotency_key", idempotency_key)
         command_id = str(uuid.uuid5(_NAMESPACE, f"{self.issued_by}\0{idempotency_key}"))
         return self._request(client_id, command_id, idempotency_key)
 
     def to_each(self, client_ids: Sequence[str]) -> list[RequestRecord]:
         """Return the requests for many agents; raises InvalidName."""
-        drawn = os.urandom(16 * len(client_ids))
-        ids = (str(uuid.UUID(bytes=drawn[at : at + 16], version=4)) for at in range(0, len(drawn), 16))
-        return [self._request(client_id, command_id) for client_id, command_id in zip(client_ids, ids, strict=True)]
+        return [self._request(client_id, new_id()) for client_id in client_ids]
 
     def _request(self, client_id: str, command_id: str, idempotency_key: str | None = None) -> RequestRecord:
         return RequestRecord(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink import codec, subjects
+from lightlink import subjects
 from lightlink.errors import InvalidName, InvalidOption
+from lightlink.ids import new_id
 from lightlink.options import seconds
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def command_id(text: str) -> str:
 def new_batch_id() -> str:
     """Return the id of a new batch, which tells when it was made: a UUID of version 7 (RFC 9562)."""
     digits = f"{time.time_ns() // 1_000_000:012x}"
-    return f"{digits[:8]}-{digits[8:]}-7{codec.new_id()[15:]}"
+    return f"{digits[:8]}-{digits[8:]}-7{new_id()[15:]}"
 
 
 def batch_made_at(batch_id: str) -> datetime | None:

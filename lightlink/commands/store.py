@@ -17,6 +17,7 @@ from lightlink.commands import model, schema
 from lightlink.commands.access import FAILURES, Access, Conflict, check, hope, unavailable
 from lightlink.commands.model import RequestRecord, StatusRecord
 from lightlink.errors import DecodeError, LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.ids import new_id
 from lightlink.runtime import jetstream
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
 
@@ -140,7 +141,7 @@ class CommandStore(Access):
         """
         headers = _expecting(0)
         # Nobody can guess where the answers go, and what is random is drawn once.
-        token = codec.new_id()
+        token = new_id()
         for number, record in enumerate(records):
             subject, payload = encoded_request(record)
 

@@ -15,6 +15,7 @@ import msgspec
 
 from lightlink import codec
 from lightlink.errors import FileCorrupt, InvalidOption
+from lightlink.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +139,7 @@ def new_meta(
     content_type = content_type or mimetypes.guess_type(name)[0]
     if content_type:
         pairs[TYPE_KEY] = content_type
-    meta = ObjectMeta(codec.new_id(), bucket, new_nuid())
+    meta = ObjectMeta(new_id(), bucket, new_nuid())
     meta.description, meta.metadata, meta.options = name, pairs, ObjectOptions(chunk_size)
     return meta
 

@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Union
 
-from lightlink import codec
 from lightlink.errors import InvalidOption
+from lightlink.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def open_target(target: FileTarget) -> Iterator[Write]:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Write]:
     mode = _mode(path)
-    temporary = path.with_name(f".lightlink-{codec.new_id()}.part")
+    temporary = path.with_name(f".lightlink-{new_id()}.part")
     with contextlib.ExitStack() as stack:
         # Made by hand and not by tempfile, so that the umask counts as for any other new file.
         number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from lightlink import codec
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
+from lightlink.ids import new_id
 from lightlink.runtime import process
 from lightlink.runtime.patched import refuse_patched_threads
 from lightlink.runtime.replies import CallbackWaiter, TurnWaiter, Waiter
@@ -123,7 +123,7 @@ class Connection:
         session = self._session or self._open_session()
         session.loop.refuse_own_thread()
         deadline = time.monotonic() + timeout
-        waiter = TurnWaiter(token or codec.new_id().encode(), subject, payload, deadline, make_headers)
+        waiter = TurnWaiter(token or new_id().encode(), subject, payload, deadline, make_headers)
         self._send(session, waiter, timeout)
         if not session.replies.wait(waiter):
             raise NoReply(subject.decode(), timeout, waiter.sent)
@@ -147,7 +147,7 @@ class Connection:
         session = self._session or self._open_session()
         deadline = time.monotonic() + timeout
         waiter = CallbackWaiter(
-            token or codec.new_id().encode(),
+            token or new_id().encode(),
             subject,
             payload,
             deadline,
@@ -180,7 +180,7 @@ class Connection:
         waiters: list[Waiter] = []
         try:
             for subject, payload, make_headers in requests:
-                waiter = Waiter(codec.new_id().encode(), subject, payload, deadline, make_headers)
+                waiter = Waiter(new_id().encode(), subject, payload, deadline, make_headers)
                 self._send(session, waiter, timeout)
                 waiters.append(waiter)
             for waiter in waiters:

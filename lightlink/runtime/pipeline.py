@@ -6,8 +6,8 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lightlink import codec
 from lightlink.errors import LightLinkError
+from lightlink.ids import new_id
 from lightlink.runtime.mailbox import MessageQueue
 from lightlink.runtime.replies import Waiter
 
@@ -33,7 +33,7 @@ class _Request(Waiter):
     def __init__(
         self, session: Session, losses: int, subject: bytes, payload: bytes, settle: Callable[[Waiter], object]
     ) -> None:
-        super().__init__(codec.new_id().encode(), subject, payload, math.inf, None)
+        super().__init__(new_id().encode(), subject, payload, math.inf, None)
         self._session = session
         self._losses = losses
         self._settle = settle
