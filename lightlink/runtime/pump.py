@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightlink.runtime.wire import WireClient
 
 # How much is written to the socket at once, and how often in a row before the loop does something else.
-_BATCH_BYTES = 256 * 1024
+_BATCH_BYTES = 1024 * 1024
 _BATCHES_IN_A_ROW = 8
 
 
