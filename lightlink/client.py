@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, overload
 
+from msgspec import UNSET
+
 from lightlink import codec, subjects
 from lightlink.errors import InvalidOption
-from lightlink.files import FileStore
 from lightlink.options import ConnectOptions, seconds
 from lightlink.retry import Retry
 from lightlink.rpc import Caller, ServiceProxy
 from lightlink.runtime.connection import Connection, Status
 from lightlink.runtime.registry import Registry
-from lightlink.state import DEFAULT_BUCKET, MISSING, BucketOptions, StateBucket, StateChange, StateWatch
 from lightlink.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import TypeVar
 
-    from lightlink.files import FileInfo, FileSource, FileTarget, Progress
+    from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
+    from lightlink.state import StateBucket, StateChange, StateWatch
 
     T = TypeVar("T")
     Handler = TypeVar("Handler", bound=Callable[[Any], object])
@@ -48,8 +49,8 @@ class Client:
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
         self._subscriptions: Registry[Subscription | StateWatch[Any]] = Registry()
-        self._state: StateBucket[Any] = self.state()
-        self._files = self.file_store()
+        self._default_bucket: StateBucket[Any] | None = None
+        self._default_store: FileStore | None = None
         self._connection.on_status(self._end_subscriptions)
         self._connection.open()
 
@@ -202,15 +203,23 @@ class Client:
     def state(self, bucket: str = ..., *, value_type: type[T], **options: Any) -> StateBucket[T]: ...
     @overload
     def state(self, bucket: str = ..., *, value_type: Any = ..., **options: Any) -> StateBucket[Any]: ...
-    def state(self, bucket: str = DEFAULT_BUCKET, *, value_type: Any = Any, **options: Any) -> StateBucket[Any]:
+    def state(self, bucket: str = subjects.STATE_BUCKET, *, value_type: Any = Any, **options: Any) -> StateBucket[Any]:
         """Return a bucket of values, which is made at the first write if it is not there.
 
         Values are read as ``value_type``; with ``bytes`` they are bytes as they are. ``options`` are those of
         `BucketOptions` and count only when the bucket is made: history, ttl, storage, replicas, max_value_size, ...
         Raises InvalidName, InvalidOption.
         """
+        from lightlink.state import BucketOptions, StateBucket  # noqa: PLC0415 - not every program has state
+
         made_with = BucketOptions.from_settings(options)
         return StateBucket(self._connection, bucket, value_type, made_with, self._subscriptions.add)
+
+    @property
+    def _state(self) -> StateBucket[Any]:
+        if self._default_bucket is None:
+            self._default_bucket = self.state()
+        return self._default_bucket
 
     def set_state(self, key: str, value: Any, *, ttl: float | None = None, timeout: float | None = None) -> int:
         """Store a value in the default bucket and return its revision; see `StateBucket.set`."""
@@ -226,7 +235,7 @@ class Client:
         """Store a value if the key still has the revision it is based on; see `StateBucket.update`."""
         return self._state.update(key, value, revision=revision, ttl=ttl, timeout=timeout)
 
-    def get_state(self, key: str, default: Any = MISSING, *, timeout: float | None = None) -> Any:
+    def get_state(self, key: str, default: Any = UNSET, *, timeout: float | None = None) -> Any:
         """Return the value of a key, or ``default``, or raise StateNotFound; see `StateBucket.get`."""
         return self._state.get(key, default, timeout=timeout)
 
@@ -252,7 +261,15 @@ class Client:
         ``options`` count only then: ttl, max_bytes, replicas, storage; see `FileStore`. Raises InvalidName,
         InvalidOption.
         """
+        from lightlink.files import FileStore  # noqa: PLC0415 - not every program has files
+
         return FileStore(self._connection, bucket, **options)
+
+    @property
+    def _files(self) -> FileStore:
+        if self._default_store is None:
+            self._default_store = self.file_store()
+        return self._default_store
 
     def upload(
         self, source: FileSource, *, name: str | None = None, progress: Progress | None = None, **options: Any

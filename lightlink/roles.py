@@ -17,8 +17,6 @@ from lightlink.errors import InvalidName, InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-STATE_BUCKET = "light_link_state"
-FILES_BUCKET = "light_link_files"
 
 # Files of these names hold the authority and the server.
 RESERVED_NAMES = frozenset({"ca", "server"})
@@ -205,8 +203,8 @@ class Grant:
             publish=_texts("publish", defaults.events if publish is None else publish),
             subscribe=_texts("subscribe", subscribe),
             calls=_texts("calls", defaults.calls if calls is None else calls),
-            state=_texts("state", [STATE_BUCKET] * state if isinstance(state, bool) else state),
-            files=_texts("files", [FILES_BUCKET] * files if isinstance(files, bool) else files),
+            state=_texts("state", [subjects.STATE_BUCKET] * state if isinstance(state, bool) else state),
+            files=_texts("files", [subjects.FILES_BUCKET] * files if isinstance(files, bool) else files),
         )
 
 

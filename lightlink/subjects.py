@@ -18,6 +18,7 @@ MAX_SUBJECT_BYTES = 2048
 # ADR-32 keeps these for service discovery: `$SRV.PING.<name>` would be taken for a call of method <name>.
 RESERVED_SERVICES = frozenset({"PING", "INFO", "STATS"})
 FILE_TRANSFER = "file.transfer"
+STATE_BUCKET = "light_link_state"
 FILES_BUCKET = "light_link_files"
 
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")

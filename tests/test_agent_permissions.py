@@ -10,7 +10,7 @@ from helpers.pki import is_refused, settle
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from lightlink.roles import STATE_BUCKET
+from lightlink.subjects import STATE_BUCKET
 
 if TYPE_CHECKING:
     from helpers.pki import ConnectAs

@@ -12,8 +12,9 @@ from helpers.pki import connect_to, is_refused, serve, settle
 from nats.js.errors import NotFoundError
 
 from lightlink.certs import CertificateAuthority, server_config
-from lightlink.roles import FILES_BUCKET, ROLES, STATE_BUCKET, inbox_prefix
+from lightlink.roles import ROLES, inbox_prefix
 from lightlink.server import EmbeddedServer
+from lightlink.subjects import FILES_BUCKET, STATE_BUCKET
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ from rich.table import Table
 from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, server_config
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
-from lightlink.roles import FILES_BUCKET, ROLES, STATE_BUCKET
+from lightlink.roles import ROLES
+from lightlink.subjects import FILES_BUCKET, STATE_BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,13 +11,13 @@ from lightlink import codec
 from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, read_argument, to_json
 from lightlink.errors import DecodeError
-from lightlink.state import DEFAULT_BUCKET
+from lightlink.subjects import STATE_BUCKET
 
 if TYPE_CHECKING:
     import lightlink
     from lightlink.cli.options import Link
 
-_bucket = click.option("--bucket", default=DEFAULT_BUCKET, show_default=True, metavar="NAME", help="The bucket.")
+_bucket = click.option("--bucket", default=STATE_BUCKET, show_default=True, metavar="NAME", help="The bucket.")
 _raw = click.option("--raw", is_flag=True, help="Values are text or bytes as they are; they need not be JSON.")
 _revision = click.option("--revision", type=click.IntRange(min=0), help="Only if this is the key's last revision.")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from msgspec import UNSET
+
 from lightlink import subjects
 from lightlink.errors import InvalidOption, RevisionConflict, StateNotFound
 from lightlink.options import seconds
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 D = TypeVar("D")
 
-# Stands for a default that is not given: None is a value.
-MISSING: Any = object()
 # How often a create is tried again because somebody else removed the key again meanwhile.
 _CREATE_ATTEMPTS = 4
 
@@ -121,7 +121,7 @@ class StateBucket(Generic[T]):
     def get(self, key: str, *, timeout: float | None = None) -> T: ...
     @overload
     def get(self, key: str, default: D, *, timeout: float | None = None) -> T | D: ...
-    def get(self, key: str, default: Any = MISSING, *, timeout: float | None = None) -> Any:
+    def get(self, key: str, default: Any = UNSET, *, timeout: float | None = None) -> Any:
         """Return the value of a key, or ``default`` if it has none.
 
         Raises StateNotFound without a default, DecodeError.
@@ -129,7 +129,7 @@ class StateBucket(Generic[T]):
         message = self._last(key, timeout)
         if message is not None:
             return self._values.decode(message.data, message.subject)
-        if default is MISSING:
+        if default is UNSET:
             raise StateNotFound(self.name, key)
         return default
 

@@ -12,7 +12,6 @@ from lightlink.runtime.jetstream import nanoseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULT_BUCKET = "light_link_state"
 
 MAX_HISTORY = 64
 MAX_REPLICAS = 5
