@@ -222,3 +222,19 @@ def test_an_interrupted_upload_leaves_nothing(
     assert finished.returncode == code
     assert "Traceback" not in finished.stderr
     assert messages_in(peer, prefix) == 0
+
+
+def test_what_a_killed_upload_has_left_is_swept_away(command: Command, store: lightlink.FileStore, url: str) -> None:
+    kept = store.upload(io.BytesIO(b"content"))
+    with lightlink.connect(url) as client:
+        client.publish(f"$O.{store.bucket}.C.left", b"half a file")
+        client.flush()
+    assert command("sweep").out == b"0 chunks removed\n"  # it may still go on
+    assert eventually(lambda: command("sweep", "--older-than=1", "--json").data[0]["chunks"], timeout=20) == 1
+    assert [info.id for info in store.files()] == [kept.id]
+
+
+def test_a_sweep_leaves_uploads_a_second_at_least(command: Command) -> None:
+    refused = command("sweep", "--older-than=0.5")
+    assert refused.code == Exit.USAGE
+    assert "--older-than" in refused.err

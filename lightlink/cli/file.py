@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.errors import LightLinkError
-from lightlink.files.store import DEFAULT_STALL_TIMEOUT
+from lightlink.files.store import DEFAULT_STALL_TIMEOUT, DEFAULT_SWEEP_AGE
 from lightlink.subjects import FILES_BUCKET
 
 if TYPE_CHECKING:
@@ -173,6 +173,25 @@ def delete(link: Link, file_ids: tuple[str, ...], bucket: str, as_json: bool) ->
         for file_id in file_ids:
             client.file_store(bucket).delete(file_id)
             click.echo(to_json({"id": file_id, "deleted": True}) if as_json else f"{file_id} is deleted")
+
+
+@file.command("sweep")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=1),
+    default=DEFAULT_SWEEP_AGE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long nothing may have come of an upload; one that goes on later fails.",
+)
+@_bucket
+@json_option
+@link_options
+def sweep_(link: Link, older_than: float, bucket: str, as_json: bool) -> None:
+    """Remove what uploads have left whose process was killed."""
+    with link.connect() as client:
+        chunks = client.file_store(bucket).sweep(older_than)
+    click.echo(to_json({"chunks": chunks}) if as_json else f"{chunks} chunks removed")
 
 
 # --------------------------------------------------------------------------------------------------------------------

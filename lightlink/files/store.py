@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lightlink.runtime.connection import Connection
 
 DEFAULT_STALL_TIMEOUT = 120.0  # so a transfer goes on after a server was gone for a minute, and waited for
+DEFAULT_SWEEP_AGE = 86_400.0
 DEFAULT_CHUNK_SIZE = 128 * 1024  # as ADR-20 has it
 
 # How much all transfers of a store have in flight together.
@@ -161,7 +162,7 @@ class FileStore:
                 self._bucket.put(meta.as_deleted(), timeout)
         discard(self._connection, self._bucket.stream, chunks)
 
-    def sweep(self, older_than: float = 86400.0) -> int:
+    def sweep(self, older_than: float = DEFAULT_SWEEP_AGE) -> int:
         """Remove the chunks that uploads have left whose process was killed, and return how many there were.
 
         An upload is taken for dead when nothing came of it for ``older_than`` seconds, at least 1; one that does go on
