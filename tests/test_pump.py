@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import lightlink
-from lightlink.runtime.replies import TurnWaiter
+from lightlink.runtime.loop import LoopThread
+from lightlink.runtime.pump import Pump
+from lightlink.runtime.replies import ReplyMap, TurnWaiter, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +52,22 @@ def test_what_is_published_while_callers_are_woken_leaves_with_the_next_read(
     session = client._connection.session
     session.loop.call_soon(session._pump.end_read)
     assert published() == 1
+
+
+def test_callers_that_hold_their_turn_hold_up_neither_others_nor_what_is_published() -> None:
+    """As does one in a signal handler: in the handler itself a call would wait for its own end."""
+    loop, replies = LoopThread("held-up"), ReplyMap(b"_INBOX.x.")
+    pump = Pump(loop, replies, 9, 99)
+    waiters = [TurnWaiter(b"%d" % n, b"s", b"{}", time.monotonic() + 30, None) for n in range(3)]
+    for waiter in waiters:
+        replies.add(waiter)
+        replies.deliver(replies.prefix + waiter.token, b"", b"{}", None)
+    loop.start()
+    try:
+        loop.call_soon(pump.end_read)
+        assert all(Waiter.wait(waiter, 10) for waiter in waiters)  # of whom none wakes another
+    finally:
+        loop.stop(5)
 
 
 def test_many_callers_and_publishers_lose_nothing(client: lightlink.Client, url: str, prefix: str) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # How much is written to the socket at once, and how often in a row before the loop does something else.
 _BATCH_BYTES = 1024 * 1024
 _BATCHES_IN_A_ROW = 8
+# How long whoever has the turn may be held up, say by a signal handler, before another is woken, and all is written.
+_HELD_UP_SECONDS = 0.05
 
 
 class Flush:
@@ -56,6 +58,7 @@ class Pump:
         self._loop = loop
         self._replies = replies
         self._late = False  # something waits in the outbox until all callers are woken
+        self._will_look = False
         replies.on_all_woken = self._catch_up
         self._nc: WireClient | None = None
         self._held = False
@@ -90,6 +93,14 @@ class Pump:
         self._replies.end_read()
         if self._late:
             self._loop.loop.call_soon(self._pump)
+        if self._replies.waking and not self._will_look:
+            self._will_look = True
+            self._loop.loop.call_later(_HELD_UP_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._will_look = False
+        if self._replies.waking:
+            self.end_read()
 
     def _wake(self) -> None:
         if self._replies.waking:
