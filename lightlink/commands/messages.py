@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from lightlink import codec, subjects
-from lightlink.commands import checks
+from lightlink.commands import checks, records
 from lightlink.commands.model import now
 from lightlink.errors import (
     AgentOffline,
@@ -209,7 +209,7 @@ class Messenger:
 
     def _note(self, sent: _Sent, client_id: str, data: bytes) -> None:
         try:
-            sent.note(client_id, codec.decode(data, f"ll.acks.{client_id}", _Ack))
+            sent.note(client_id, records.read(data, f"ll.acks.{client_id}", _Ack))
         except DecodeError as exc:
             self._connection.report(exc)
 
@@ -267,7 +267,7 @@ class Inbox:
 
     def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
         try:
-            message = codec.decode(data, subject.decode(), AgentMessage)
+            message = records.read(data, subject.decode(), AgentMessage, "sent_at")
         except DecodeError as exc:
             self._connection.session.report(exc)
             return

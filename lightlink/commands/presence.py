@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from lightlink import codec
-from lightlink.commands import schema
+from lightlink.commands import records, schema
 from lightlink.commands.access import FAILURES, Conflict, is_passing, unavailable
 from lightlink.commands.model import now
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
@@ -51,13 +52,20 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_presence(store: CommandStore, client_id: str) -> tuple[Presence | None, int]:
-    """Return an agent's presence and its revision; None when it is not online. Raises StoreUnavailable, DecodeError."""
+    """Return an agent's presence and its revision; None when it is not online. Raises StoreUnavailable.
+
+    One that cannot be read is reported, and counts for nothing: so does `list_presences`.
+    """
     message = store.read(schema.AGENTS, schema.presence_subject(client_id))
     if message is None:
         return None, 0
     if _DELETED in message.headers:
         return None, message.seq
-    return _decoded(message.data, message.subject), message.seq
+    try:
+        return _decoded(message.data, message.subject), message.seq
+    except DecodeError as exc:
+        store.connection.report(exc)
+        return None, message.seq
 
 
 def list_presences(store: CommandStore) -> list[Presence]:
@@ -81,10 +89,19 @@ def list_presences(store: CommandStore) -> list[Presence]:
 
 
 def _decoded(data: bytes, subject: str) -> Presence:
-    presence = codec.decode(data, subject, Presence)
+    presence = records.read(data, subject, Presence)
     if schema.presence_subject(presence.client_id) != subject:
         raise DecodeError(subject, f"an agent that says it is {presence.client_id!r}", data[:64])
-    return presence
+    times = {name: _time(getattr(presence, name), data, subject) for name in ("connected_at", "last_heartbeat")}
+    return msgspec.structs.replace(presence, **times)
+
+
+def _time(text: str, data: bytes, subject: str) -> str:
+    try:
+        instant = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise DecodeError(subject, f"a time that is none: {text[:64]!r}", data[:64]) from None
+    return records.in_utc(instant, data, subject).isoformat()
 
 
 class Claim:

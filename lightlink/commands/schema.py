@@ -33,7 +33,7 @@ _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
 _DAY = 86_400.0
 _LEAST_RETENTION = 1.0
 _LEAST_HEARTBEAT = 0.05
-_LONGEST = 100 * 365 * _DAY  # the server counts in nanoseconds, and in 64 bits
+LONGEST = 100 * 365 * _DAY  # the server counts in nanoseconds, and in 64 bits
 REQUEST_PREFIX = "ll.commands."
 _STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
 # Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
@@ -42,8 +42,8 @@ SWEPT = f"{_STATUS_PREFIX}swept"
 
 def _lasting(least: float) -> Any:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not least <= seconds(attribute.name, value) <= _LONGEST:
-            raise InvalidOption(attribute.name, f"must be from {least:g} to {_LONGEST:g} seconds", value)
+        if not least <= seconds(attribute.name, value) <= LONGEST:
+            raise InvalidOption(attribute.name, f"must be from {least:g} to {LONGEST:g} seconds", value)
 
     return check
 
@@ -189,7 +189,7 @@ def as_made(options: StoreOptions, stream: str, config: dict[str, Any]) -> Store
     if stream == AGENTS and age:
         return attrs.evolve(options, heartbeat=max(age / _HEARTBEATS, _LEAST_HEARTBEAT))
     if stream == REQUESTS:
-        return attrs.evolve(options, retention=max(age, _LEAST_RETENTION) if age else _LONGEST)
+        return attrs.evolve(options, retention=max(age, _LEAST_RETENTION) if age else LONGEST)
     return options
 
 

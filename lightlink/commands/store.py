@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from lightlink import codec
-from lightlink.commands import model, schema
+from lightlink.commands import model, records, schema
 from lightlink.commands.access import FAILURES, Access, Conflict, check, hope, unavailable
 from lightlink.commands.model import RequestRecord, StatusRecord
 from lightlink.errors import DecodeError, LightLinkError, OutboxFull, StoreUnavailable
@@ -239,15 +240,18 @@ def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
 
 def read_request(data: bytes, subject: str) -> RequestRecord:
     """Return the request in a message on its subject; raises DecodeError, also when the two do not agree."""
-    request = codec.decode(data, subject, RequestRecord)
+    request = records.read(data, subject, RequestRecord, "created_at")
     if schema.request_subject(request.client_id, request.command_id) != subject:
         raise DecodeError(subject, "the command in it has other ids than its subject", data[:64])
+    if not 0 <= request.timeout <= schema.LONGEST:
+        # Whoever looks at many commands works out their deadlines, and must not stumble over one.
+        request = msgspec.structs.replace(request, timeout=min(max(request.timeout, 0.0), schema.LONGEST))
     return request
 
 
 def read_status(data: bytes, subject: str) -> StatusRecord:
     """Return the status in a stored or republished message; raises DecodeError."""
-    return codec.decode(data, subject, StatusRecord)
+    return records.read(data, subject, StatusRecord, "at", "started_at", "completed_at")
 
 
 def _request(message: StoredMessage | None) -> RequestRecord | None:
