@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -130,6 +130,7 @@ def test_filters_pick_what_they_say(world: World, manager: CommandManager, prefi
         ({"limit": True}, InvalidOption),
         ({"after": "x"}, InvalidOption),
         ({"after": "-1"}, InvalidOption),
+        ({"after": "9" * 5000}, InvalidOption),
         ({"since": datetime(2026, 1, 1)}, InvalidOption),  # noqa: DTZ001 - of no time zone
         ({"until": "yesterday"}, InvalidOption),
         ({"batch_id": 5}, InvalidOption),
@@ -144,6 +145,20 @@ def test_a_question_that_cannot_be_is_refused(
     if "since" in arguments:
         with pytest.raises(error):
             manager.audit(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_question_may_reach_from_the_first_instant_to_the_last(manager: CommandManager, prefix: str) -> None:
+    (record,) = put_many(manager, 1, [prefix])
+    first, last = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
+    assert [command.command_id for command in manager.list(prefix, since=first, until=last)] == [record.command_id]
+    assert manager.list(prefix, since=last) == []
+    assert eventually(lambda: list(manager.audit(record.command_id, since=first)))
+    assert list(manager.audit(record.command_id, since=last)) == []
+
+
+def test_a_batch_id_of_an_impossible_time_is_only_not_found(manager: CommandManager, prefix: str) -> None:
+    put_many(manager, 1, [prefix])
+    assert manager.list(batch_id="ffffffff-ffff-7fff-bfff-ffffffffffff") == []
 
 
 def test_a_request_that_cannot_be_read_is_passed_over(manager: CommandManager, prefix: str) -> None:

@@ -250,8 +250,9 @@ def test_a_command_nobody_sent_is_not_found(manager: CommandManager) -> None:
     for look in (manager.get, manager.cancel, manager.promise):
         with pytest.raises(CommandNotFound):
             look("nonesuch")
-        with pytest.raises(InvalidName):
-            look("no.token")
+        for no_id in ("no.token", None, 5, ["nonesuch"]):
+            with pytest.raises(InvalidName):
+                look(no_id)  # type: ignore[arg-type]
 
 
 def test_another_manager_finds_and_follows_a_command(world: World, manager: CommandManager, agent: Agent) -> None:
@@ -395,6 +396,23 @@ def test_a_callback_on_what_has_ended_is_called_at_once(manager: CommandManager,
     called = []
     promise.add_done_callback(called.append)
     assert called == [promise]
+
+
+def test_a_callback_that_fails_is_logged_however_early_the_end(
+    manager: CommandManager, agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    after = threading.Event()
+
+    def fail(_: CommandPromise) -> None:
+        raise RuntimeError("of the callback")
+
+    promise = manager.send(agent.client_id, "wait")
+    promise.add_done_callback(fail)
+    promise.add_done_callback(lambda _: after.set())
+    manager.cancel(promise.command_id)
+    assert after.wait(10)
+    promise.add_done_callback(fail)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["of the callback"] * 2
 
 
 # Lifetime -------------------------------------------------------------------------------------------------------------

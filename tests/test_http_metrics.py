@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import Client as Browser
 
 import lightlink
-from lightlink.commands import Agent, CommandManager, StoreOptions
+from lightlink.commands import Agent, CommandManager, StoreOptions, model
 from lightlink.commands.http import create_app
 
 if TYPE_CHECKING:
@@ -85,6 +86,19 @@ def test_each_end_of_a_command_is_counted_by_its_type(
     assert counts["command_duration_seconds_count", "good"] == 2
     assert 0 < counts["command_duration_seconds_sum", "good"] < 60
     assert counts["command_duration_seconds_sum", "late"] >= 0.1
+
+
+def test_an_agent_whose_clock_is_behind_takes_no_time_back(manager: CommandManager, prefix: str) -> None:
+    browser = Browser(create_app(manager))
+    promise = manager.promise(send(browser, prefix, "x"))
+    at = model.now() - timedelta(hours=1)
+    status = model.StatusRecord(status=model.COMPLETED, at=at, completed_at=at)
+    manager._store.write_status(prefix, promise.command_id, status, 0)
+    promise.wait(10)
+
+    counts = eventually(lambda: _when(scrape(browser), ("command_duration_seconds_count", "x")))
+    assert counts["command_completed_total", "x"] == 1
+    assert counts["command_duration_seconds_sum", "x"] == 0
 
 
 def _when(counts: dict[tuple[str, str], float], key: tuple[str, str]) -> Any:

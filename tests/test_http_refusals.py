@@ -92,7 +92,7 @@ def test_a_field_that_is_wrong_is_named(http: Http, path: str, body: Any, error:
         (b'{"client_id": "\\ud800"}', "the body is not JSON: "),
         (b'{"payload": NaN}', "the body is not JSON: "),
         (b'{"payload": 1e999}', "the body is not JSON: "),
-        (b'{"a": 1} {"b": 2}', "the body is not JSON: "),
+        (b'{"a": 1} {"b": 2}', "the body is not JSON: JSON is malformed: "),
     ],
 )
 def test_a_body_that_is_not_json_is_refused(http: Http, data: bytes, error: str) -> None:
@@ -236,6 +236,12 @@ def test_another_method_is_refused_with_those_that_are_allowed(
 
     assert (answer.status, answer.error) == (405, f"{method} is not for {path}")
     assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+def test_a_batch_of_an_impossible_time_is_not_found(http: Http) -> None:
+    http.post("/api/command", {"client_id": "nobody", "command_type": "x"})
+    answer = http.get("/api/batch/ffffffff-ffff-7fff-bfff-ffffffffffff")
+    assert (answer.status, answer.error) == (404, "Batch not found: ffffffff-ffff-7fff-bfff-ffffffffffff")
 
 
 @pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/commands/", "/api/command/a%2Fb", "/é"])

@@ -103,7 +103,7 @@ def _place(entry: AuditEntry) -> tuple[datetime, bool]:
 
 def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> int:
     """Return a sequence from which on everything since an instant is found, by halving."""
-    earliest = since - model.CLOCKS_APART
+    earliest = model.shortly_before(since)
     while first < end:
         middle = (first + end) // 2
         try:

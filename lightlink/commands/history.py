@@ -26,6 +26,7 @@ _WIDEN = 4
 _WIDEST = 10_000
 _WIDEST_OF_ONE = 1_000_000
 _MOST_STATUSES = 2000
+_MOST_DIGITS = 20  # what the server counts in 64 bits
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +53,7 @@ class Filter:
         """Before when, by the server's clock, nothing that passes was stored; None when that is not known."""
         made_at = None if self.batch_id is None else schema.batch_made_at(self.batch_id)
         bounds = [bound for bound in (self.since, made_at) if bound is not None]
-        return max(bounds) - model.CLOCKS_APART if bounds else None
+        return model.shortly_before(max(bounds)) if bounds else None
 
     def wants(self, request: RequestRecord) -> bool:
         """Tell whether a request passes, its status left aside."""
@@ -139,6 +140,6 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
 def _before(after: str | None, last: int) -> int:
     if after is None:
         return last + 1
-    if not isinstance(after, str) or not after.isascii() or not after.isdigit():
+    if not isinstance(after, str) or not after.isascii() or not after.isdigit() or len(after) > _MOST_DIGITS:
         raise InvalidOption("after", "must be the `next` of an earlier page", after)
     return min(int(after), last + 1)

@@ -337,8 +337,8 @@ class CommandManager:
 
     def _find(self, command_id: str) -> RequestRecord:
         self._refuse_closed()
-        known = self._follower.request(command_id)
-        request = known or self._store.find_request(schema.command_id(command_id))
+        schema.command_id(command_id)
+        request = self._follower.request(command_id) or self._store.find_request(command_id)
         if request is None:
             raise CommandNotFound(command_id)
         return request

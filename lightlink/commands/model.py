@@ -43,6 +43,7 @@ UNREADABLE = "unreadable"  # what its agent wrote is no status
 GRACE = timedelta(seconds=2)
 # How far the clocks of managers, agents and servers may be apart for looking something up by time.
 CLOCKS_APART = timedelta(minutes=10)
+_FIRST = datetime(2, 1, 1, tzinfo=timezone.utc)
 
 _LEGAL: dict[str, frozenset[str]] = {
     PENDING: frozenset({EXECUTING, FAILED, TIMEOUT}),
@@ -146,6 +147,11 @@ class Command:
 def now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(timezone.utc)
+
+
+def shortly_before(instant: datetime) -> datetime:
+    """Return from when on clocks may have told an instant."""
+    return max(instant, _FIRST) - CLOCKS_APART
 
 
 def is_overdue(request: RequestRecord, at: datetime, grace: timedelta = GRACE) -> bool:

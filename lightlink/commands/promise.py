@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from lightlink.runtime.threads import Condition
     from lightlink.runtime.workers import WorkerPool
+
+_log = logging.getLogger("lightlink")
 
 
 class CommandPromise:
@@ -104,10 +107,13 @@ class CommandPromise:
     def add_done_callback(self, function: Callable[[CommandPromise], object]) -> None:
         """Call ``function(promise)`` once the command has ended, on a thread of the manager; at once if it has.
 
-        One after the other: a function that takes long delays the next.
+        One after the other: a function that takes long delays the next. What it raises is logged.
         """
         if self.done():
-            function(self)
+            try:
+                function(self)
+            except Exception:
+                _log.exception("lightlink: a callback of command %s failed", self.command_id)
         else:
             self._made_future().add_done_callback(lambda _: self._callbacks.put(function, self))
 

@@ -147,9 +147,9 @@ def batch_made_at(batch_id: str) -> datetime | None:
     """Return when a batch was made, None when its id does not tell."""
     try:
         number = uuid.UUID(batch_id)
-    except ValueError:
+        return datetime.fromtimestamp((number.int >> 80) / 1000, timezone.utc) if number.version == 7 else None
+    except ValueError:  # no UUID, or one of a year that there is not
         return None
-    return datetime.fromtimestamp((number.int >> 80) / 1000, timezone.utc) if number.version == 7 else None
 
 
 def streams(options: StoreOptions) -> list[dict[str, Any]]:

@@ -121,7 +121,8 @@ def _integers(as_type: Hashable) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return text[:1].lower() + text[1:].replace("`", "")
+    first = text[:1] if text[1:2].isupper() else text[:1].lower()  # JSON stays JSON
+    return first + text[1:].replace("`", "")
 
 
 def _refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:

@@ -88,7 +88,9 @@ class Metrics:
             return  # the store was lost, and with it the command's end
         label = self._type(command.command_type)
         self._ends[command.status].labels(label).inc()
-        self._duration.labels(label).observe((command.completed_at - command.created_at).total_seconds())
+        # By the clocks of two machines: a sum that falls would look like a restart.
+        seconds = max((command.completed_at - command.created_at).total_seconds(), 0.0)
+        self._duration.labels(label).observe(seconds)
 
     def _type(self, command_type: str) -> str:
         with self._lock:
