@@ -10,7 +10,7 @@ import pytest
 
 from lightlink.certs import CertificateAuthority, server_config
 from lightlink.cli.certs import certs
-from lightlink.cli.exits import run
+from lightlink.cli.exits import Exit, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,19 @@ def test_from_nothing_to_a_configuration(command: Certs, tmp_path: Path) -> None
     assert config.out == server_config(folder, port=4333, max_payload=2048)
     assert 'user: "user-service"' in config.out
     assert stat.S_IMODE((folder / "web.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("wrong", [("--host", "a b"), ("--host", "localhost", "--days", "0")])
+def test_init_with_a_slip_makes_and_replaces_nothing(
+    command: Certs, tmp_path: Path, authority: CertificateAuthority, wrong: tuple[str, ...]
+) -> None:
+    there = {path.name: path.read_bytes() for path in authority.directory.iterdir()}
+    assert command("init", authority.directory, "--force", *wrong).code == Exit.USAGE
+    assert {path.name: path.read_bytes() for path in authority.directory.iterdir()} == there
+
+    folder = tmp_path / "fresh"
+    assert command("init", folder, *wrong).code == Exit.USAGE
+    assert command("init", folder, "--host", "localhost").code == 0
 
 
 def test_everything_a_grant_can_hold_has_an_option(command: Certs, authority: CertificateAuthority) -> None:

@@ -84,6 +84,12 @@ def sign_leaf(
     return builder.sign(authority_key, hashes.SHA256())
 
 
+def check_server(hosts: Sequence[str], days: int) -> None:
+    """Raise InvalidName or InvalidOption for what a server's certificate cannot be made with."""
+    host_names(hosts)
+    _lifetime(days)
+
+
 def host_names(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
     """Return the alternative names for a server's host names and addresses; raises InvalidName or InvalidOption."""
     if isinstance(hosts, str) or not hosts:

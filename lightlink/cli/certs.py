@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, server_config
+from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
 from lightlink.roles import ROLES
@@ -64,6 +65,8 @@ def init(
 
     With --force the CA is replaced, and everything it issued is worthless: issue it again.
     """
+    # Before there is a new CA: a slip in --host would leave it alone, and with --force the old one lost for nothing.
+    check_server(hosts, days)
     authority = CertificateAuthority.create(directory, name=name, days=ca_days, force=force)
     server = authority.issue_server(hosts, days=days, force=force)
     _show([authority.info, server], as_json=as_json)
