@@ -189,7 +189,8 @@ def test_limits_that_cannot_be_are_refused(manager: CommandManager) -> None:
 def test_without_the_extra_the_error_says_what_to_install() -> None:
     hidden = """
         import sys
-        sys.modules["werkzeug"] = None
+        for package in ("werkzeug", "waitress", "prometheus_client"):
+            sys.modules[package] = None
         try:
             import lightlink.commands.http
         except ModuleNotFoundError as exc:

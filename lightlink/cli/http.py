@@ -35,8 +35,9 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
     side, and one that is started again knows what the one before did.
     """
     try:
-        from lightlink import metrics  # noqa: PLC0415 - its packages may be missing
-        from lightlink.commands.http import Limits, create_app, serve  # noqa: PLC0415
+        # First the one whose error names the extra, which brings all of them.
+        from lightlink.commands.http import Limits, create_app, serve  # noqa: PLC0415 - its packages may be missing
+        from lightlink.metrics import register  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise click.ClickException(str(exc)) from exc
     # Does nothing when logging has been set up.
@@ -53,5 +54,5 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
 
     with link.connect() as client, CommandManager(client, name="http") as manager:
         app = create_app(manager, tokens=tokens, limits=Limits(max_waiting=max_waiting))
-        metrics.register(client, app.metrics.registry)
+        register(client, app.metrics.registry)
         serve(app, listen, announce)
