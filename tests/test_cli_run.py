@@ -177,6 +177,14 @@ def test_a_module_that_cannot_be_imported_is_one_line_with_the_place(
     assert f"{tmp_path / 'served.py'}:2" in error
 
 
+def test_a_module_that_runs_its_service_itself_is_told_how_not_to(
+    run: Run, tmp_path: Path, url: str, prefix: str
+) -> None:
+    # As `service.run()` leaves it when it was asked to stop.
+    (tmp_path / "served.py").write_text(code(prefix, url, answer="1") + "service.start().stop()\n")
+    assert "put service.run() under if __name__ == '__main__':" in error_of(run("served"))
+
+
 def test_run_without_a_server_says_so_and_ends(run: Run, tmp_path: Path, prefix: str) -> None:
     (tmp_path / "served.py").write_text(code(prefix, "nats://127.0.0.1:1", answer="1"))
     result = run("served:service").wait()

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import lightlink
     from lightlink.cli.options import Link
 
-T = TypeVar("T")
-
 
 class Runnable(Protocol):
     """What a service and an agent have in common."""
@@ -50,6 +48,9 @@ class Runnable(Protocol):
         """Finish what is held, and leave."""
 
 
+T = TypeVar("T", bound=Runnable)
+
+
 def load(target: str, kind: type[T], name: str) -> T:
     """Return the object of a kind that ``module[:name]`` stands for; a usage error if there is none.
 
@@ -69,6 +70,11 @@ def load(target: str, kind: type[T], name: str) -> T:
         raise click.UsageError(f"{module_name} has no {name!r}; its {kinds}: {', '.join(there) or 'none'}") from None
     if not isinstance(found, kind):
         raise click.UsageError(f"{target} is a {type(found).__name__}, not a lightlink.{kind.__name__}")
+    if found.stage.value == "stopped":
+        raise click.UsageError(
+            f"{module_name} runs its {kind.__name__.lower()} itself as it is imported: start it with python, or put "
+            f"{name}.run() under if __name__ == '__main__':"
+        )
     return found
 
 
