@@ -98,6 +98,28 @@ class Client:
 
     # RPC ------------------------------------------------------------------------------------------------------------
 
+    @overload
+    def call(
+        self,
+        service: str,
+        method: str,
+        args: Any = ...,
+        *,
+        timeout: float | None = ...,
+        returns: type[T],
+        retry: Retry | None = ...,
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        service: str,
+        method: str,
+        args: Any = ...,
+        *,
+        timeout: float | None = ...,
+        returns: Any = ...,
+        retry: Retry | None = ...,
+    ) -> Any: ...
     def call(
         self,
         service: str,
@@ -119,6 +141,14 @@ class Client:
         """
         return self._caller.call(service, method, args, timeout, returns, retry)
 
+    @overload
+    def submit(
+        self, service: str, method: str, args: Any = ..., *, timeout: float | None = ..., returns: type[T]
+    ) -> Future[T]: ...
+    @overload
+    def submit(
+        self, service: str, method: str, args: Any = ..., *, timeout: float | None = ..., returns: Any = ...
+    ) -> Future[Any]: ...
     def submit(
         self, service: str, method: str, args: Any = None, *, timeout: float | None = None, returns: Any = Any
     ) -> Future[Any]:

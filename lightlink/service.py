@@ -163,6 +163,10 @@ class Service:
 
         return decorate
 
+    @overload
+    def on_file(self, handler: Handler, *, concurrency: int = 1) -> Handler: ...
+    @overload
+    def on_file(self, handler: None = None, *, concurrency: int = 1) -> Callable[[Handler], Handler]: ...
     def on_file(self, handler: Any = None, *, concurrency: int = 1) -> Any:
         """Register the decorated function for files sent to this service: ``@service.on_file``.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink.client import Client, connect
 from lightlink.commands import schema
-from lightlink.commands.handlers import CommandExecutor, Handlers
+from lightlink.commands.handlers import CommandExecutor, ContextExecutor, Handlers
 from lightlink.commands.messages import MessageHandlers
 from lightlink.commands.runner import Runner
 from lightlink.commands.schema import StoreOptions
@@ -55,7 +55,7 @@ class Agent:
         client_id: str,
         target: Client | str | Sequence[str] | None = None,
         *,
-        executor: CommandExecutor | None = None,
+        executor: CommandExecutor | ContextExecutor | None = None,
         workers: int = 4,
         labels: Mapping[str, str] | None = None,
         prefetch: int = 256,

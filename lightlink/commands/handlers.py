@@ -36,6 +36,13 @@ class CommandExecutor(Protocol):
         """Run a command and return its result; raise UnknownCommand, or Rejected for a payload it does not take."""
 
 
+class ContextExecutor(Protocol):
+    """A `CommandExecutor` that asks for the context."""
+
+    def execute(self, command_type: str, payload: Any, context: CommandContext) -> Any:
+        """Run a command and return its result."""
+
+
 class Rejected(LightLinkError):
     """Raised by a handler or executor for a command that it will not run: it ends as failed / rejected."""
 
@@ -66,7 +73,7 @@ class Handler:
 class Handlers:
     """Looks up and runs the handlers of one agent."""
 
-    def __init__(self, executor: CommandExecutor | None) -> None:
+    def __init__(self, executor: CommandExecutor | ContextExecutor | None) -> None:
         self._functions: dict[str, Handler] = {}
         self._executor = executor
         self._executor_takes_context = executor is not None and _takes_context(executor)
@@ -133,7 +140,7 @@ class Handlers:
         return codec.encode_json(result, "the result")
 
 
-def _takes_context(executor: CommandExecutor) -> bool:
+def _takes_context(executor: CommandExecutor | ContextExecutor) -> bool:
     """Tell whether an executor wants the context, too; raises InvalidOption for what is no executor."""
     name = getattr(executor, "__name__", type(executor).__name__)
     if inspect.isclass(executor):
