@@ -56,9 +56,14 @@ class Outbox:
                 self._bytes += size
                 self._items.append((item, size))
                 asleep, self._asleep = self._asleep, False
-        finally:
             if asleep:
-                self._wake_for_sure()
+                self._wake()
+        except BaseException:
+            if asleep:
+                # Ctrl-C in the middle of it: nobody else would wake the loop, and nothing would ever leave again.
+                self._asleep = True
+                self._wake()
+            raise
 
     def take(self, max_bytes: int) -> list[Any]:
         """Remove and return the items at the front, about ``max_bytes`` of them.
@@ -104,14 +109,6 @@ class Outbox:
             taken += size
         self._bytes -= taken
         return batch
-
-    def _wake_for_sure(self) -> None:
-        try:
-            self._wake()
-        except BaseException:
-            # Ctrl-C in the middle of it: nobody else would wake the loop, and nothing would ever leave again.
-            self._wake()
-            raise
 
     def _refusal(self) -> LightLinkError:
         return ClosedError("the client") if self._failure is None else copy.copy(self._failure)

@@ -99,8 +99,7 @@ class Pump:
 
     def _look(self) -> None:
         self._will_look = False
-        if self._replies.waking:
-            self.end_read()
+        self.end_read()
 
     def _wake(self) -> None:
         if self._replies.waking:
