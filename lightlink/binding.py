@@ -60,6 +60,11 @@ class Binder:
             return self._bind_with_rest(args)
         except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
             raise BindError(_explain(str(exc))) from exc
+        except BindError:
+            raise
+        except BaseException as exc:
+            # The class of an argument may refuse in its own way; whoever asked is to hear of that, too.
+            raise BindError(f"arguments: {type(exc).__name__}: {exc}") from exc
 
     def call(self, kwargs: dict[str, Any], context: Mapping[str, Any]) -> Any:
         """Call the handler with bound arguments, and with what it asked for of ``context``."""

@@ -361,6 +361,30 @@ def test_bytes_that_are_not_json_are_a_bind_error(args: bytes) -> None:
         assert problem(handler, args)
 
 
+@dataclasses.dataclass
+class Refusing:
+    """An argument whose class refuses in its own way."""
+
+    how: str
+
+    def __post_init__(self) -> None:
+        raise {"lookup": KeyError("gone"), "division": ZeroDivisionError("by zero"), "exit": SystemExit("out")}[
+            self.how
+        ]
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [("lookup", "KeyError: 'gone'"), ("division", "ZeroDivisionError: by zero"), ("exit", "SystemExit: out")],
+)
+def test_whatever_the_class_of_an_argument_raises_is_a_bind_error(how: str, text: str) -> None:
+    def one(argument: Refusing) -> None: ...
+    def rest(**arguments: Refusing) -> None: ...
+
+    for handler in (one, rest):
+        assert problem(handler, b'{"argument": {"how": "%b"}}' % how.encode()) == f"arguments: {text}"
+
+
 def test_the_type_of_a_handlers_error_is_not_taken_for_a_binding_error() -> None:
     def handler(a: int) -> None:
         raise TypeError("mine")

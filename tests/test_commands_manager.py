@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from helpers.commands import World
 from helpers.waiting import eventually
@@ -369,6 +371,24 @@ def test_a_cancel_is_heard_even_when_it_comes_at_once(world: World, manager: Com
         with pytest.raises(CommandCancelled):
             promise.result(10)
     assert all(heard)
+
+
+def test_a_cancel_is_heard_however_its_json_is_spaced(world: World, manager: CommandManager, prefix: str) -> None:
+    agent = world.agent(prefix)
+
+    @agent.command("wait")
+    def wait(context: CommandContext) -> bool:
+        return context.cancelled.wait(20)
+
+    agent.start()
+    promise = manager.send(prefix, "wait")
+    eventually(lambda: promise.status == "executing")
+    status, revision = promise.last
+    cancelled = json.loads(msgspec.json.encode(status)) | {"cancel_requested": True}
+    subject = schema.status_subject(prefix, promise.command_id)
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+    manager._store.put(subject, json.dumps(cancelled, indent=1).encode(), headers, "cancelling")
+    assert promise.result(10) is True
 
 
 # Callbacks ------------------------------------------------------------------------------------------------------------
