@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from lightlink import codec, subjects
 from lightlink.errors import InvalidOption
-from lightlink.options import ConnectOptions, seconds
+from lightlink.options import ConnectOptions, seconds, wait_limit
 from lightlink.retry import Retry
 from lightlink.rpc import Caller, ServiceProxy
 from lightlink.runtime.connection import Connection, Status
@@ -79,7 +79,7 @@ class Client:
 
         Idempotent. Calls that still wait in other threads end with ClosedError.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + wait_limit(timeout)
         received = list(self._subscriptions)
         stop_all([each for each in received if isinstance(each, Subscription)], timeout)
         for watch in received:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_PORT = 4222
 
+# Seconds, 285 years. Locks wait no longer, and what the server is told in nanoseconds has 64 bits.
+_FOR_EVER = 9e9
+
 _IDENTITY = frozenset({"user", "password", "token", "creds", "nkey"})
 _PREFIX = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+)*")
 
@@ -31,6 +34,10 @@ _PREFIX = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7
 def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InvalidOption(attribute.name, "must be a number above 0", value)
+
+
+def _bounded(value: float) -> float:
+    return min(value, _FOR_EVER) if isinstance(value, (int, float)) and value < float("inf") else value
 
 
 def _text_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -65,7 +72,14 @@ def seconds(option: str, value: Any) -> float:
     """Return a timeout in seconds; raises InvalidOption unless it is a number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InvalidOption(option, "must be a number of seconds above 0", value)
-    return float(value)
+    return float(min(value, _FOR_EVER))
+
+
+def wait_limit(timeout: Any) -> float:
+    """Return how many seconds to wait at most, infinity included; raises InvalidOption unless it is a number."""
+    if not isinstance(timeout, (int, float)) or not timeout <= float("inf"):
+        raise InvalidOption("timeout", "must be a number of seconds", timeout)
+    return float(max(min(timeout, _FOR_EVER), 0))
 
 
 @attrs.frozen
@@ -122,14 +136,14 @@ class ConnectOptions:
     nkey: Path | None = attrs.field(default=None, converter=_optional_path)
     tls: TLS | None = attrs.field(default=None)
     inbox_prefix: str | None = attrs.field(default=None, validator=_subject_or_none)
-    timeout: float = attrs.field(default=5.0, validator=_positive)
-    connect_timeout: float = attrs.field(default=5.0, validator=_positive)
-    reconnect_wait: float = attrs.field(default=0.1, validator=_positive)
-    reconnect_wait_max: float = attrs.field(default=4.0, validator=_positive)
-    ping_interval: float = attrs.field(default=10.0, validator=_positive)
+    timeout: float = attrs.field(default=5.0, converter=_bounded, validator=_positive)
+    connect_timeout: float = attrs.field(default=5.0, converter=_bounded, validator=_positive)
+    reconnect_wait: float = attrs.field(default=0.1, converter=_bounded, validator=_positive)
+    reconnect_wait_max: float = attrs.field(default=4.0, converter=_bounded, validator=_positive)
+    ping_interval: float = attrs.field(default=10.0, converter=_bounded, validator=_positive)
     outbox_messages: int = attrs.field(default=65_536, validator=_whole)
     outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_whole)
-    outbox_timeout: float = attrs.field(default=5.0, validator=_positive)
+    outbox_timeout: float = attrs.field(default=5.0, converter=_bounded, validator=_positive)
     workers: int = attrs.field(default=8, validator=_whole)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
 

@@ -230,7 +230,7 @@ class Service:
         Idempotent: whoever comes later waits for the end of it. Called by one of the service's own handlers, whose
         reply is to go out too, it returns at once, and the service stops when the handler has returned.
         """
-        seconds("timeout", timeout)
+        timeout = seconds("timeout", timeout)
         if self._pid != os.getpid() or sys.is_finalizing():
             return  # it is the parent process's, or gone with all threads
         with self._guard:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink import subjects
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.message import Message, adapt_handler, read_arrival
+from lightlink.options import wait_limit
 from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.runtime.process import run_handler
 
@@ -88,7 +89,7 @@ class Subscription:
             raise InvalidOption("get", "this subscription has a handler, which gets the messages", self.subject)
         self._refuse_other_process()
         self._connection.session.loop.refuse_own_thread()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
         while True:
             try:
                 return read_arrival(self._box.get(deadline), self._raw)
@@ -178,6 +179,7 @@ class Subscription:
 
 def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
     """Stop several subscriptions of one connection at once, all within ``timeout`` seconds; see `Subscription.stop`."""
+    timeout = wait_limit(timeout)
     deadline = time.monotonic() + timeout
     own = [subscription for subscription in subscriptions if subscription._pid == os.getpid()]
     if not own or sys.is_finalizing():

@@ -305,3 +305,21 @@ def test_10000_commands_to_1000_agents(fresh_server: StartServer, capsys: pytest
     with capsys.disabled():
         figures = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in took.items())
         print(f"\n10,000 commands to 1,000 agents: {figures}; {10_000 / took['stored']:,.0f} stored/s")  # noqa: T201
+
+
+@pytest.mark.parametrize("value", ["1", float("nan")])
+def test_a_wait_for_what_is_no_time_is_refused(manager: CommandManager, prefix: str, value: float) -> None:
+    batch, promise = manager.send_many([prefix], "late"), manager.send(prefix, "late")
+    for wait in (batch.wait, batch.results, batch.wait_stored, promise.wait, promise.result):
+        with pytest.raises(InvalidOption, match="timeout"):
+            wait(value)
+
+
+def test_a_wait_may_be_for_ever(world: World, manager: CommandManager, prefix: str) -> None:
+    batch, promise = manager.send_many([prefix], "answer"), manager.send(prefix, "answer")
+    agent = world.agent(prefix)
+    agent.register("answer", lambda: 42)
+    with agent:
+        assert promise.result(float("inf")) == 42
+        assert batch.wait(float("inf"))
+    assert batch.wait_stored(1e300)

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.process import run_python
 
+import lightlink
 from lightlink.errors import InvalidOption
 from lightlink.options import TLS, ConnectOptions, read_context, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRETS = {"password": "hush-password", "token": "hush-token"}
 
@@ -387,3 +391,38 @@ def test_a_timeout_given_to_a_method_is_checked_alike(value: Any) -> None:
     with pytest.raises(InvalidOption, match="timeout"):
         seconds("timeout", value)
     assert seconds("timeout", 1) == 1.0
+
+
+@pytest.mark.parametrize("value", ["1", b"1", [], float("nan")])
+def test_a_wait_for_what_is_no_time_is_refused(url: str, prefix: str, value: Any) -> None:
+    with lightlink.connect(url) as client:
+        reader, changes = client.subscribe(prefix), client.watch_state(prefix)
+        waits: list[Callable[[Any], object]] = [
+            client.close,
+            reader.get,
+            reader.stop,
+            changes.get,
+            changes.stop,
+            lambda timeout: list(client.watch_state(prefix).current(timeout)),
+        ]
+        for wait in waits:
+            with pytest.raises(InvalidOption, match="timeout"):
+                wait(value)
+        assert not reader.closed
+        assert not changes.closed
+
+
+@pytest.mark.parametrize("value", [1e300, 10**400])
+def test_a_time_longer_than_can_be_waited_for_is_as_good_as_for_ever(url: str, prefix: str, value: Any) -> None:
+    client = lightlink.connect(url, timeout=value, connect_timeout=value, ping_interval=value)
+    with lightlink.Service(prefix, client) as service:
+        client.flush()
+        client.flush(value)
+        reader, changes = client.subscribe(prefix), client.watch_state(prefix, timeout=value)
+        client.publish(prefix, 1)
+        client.set_state(prefix, 2, timeout=value)
+        assert (reader.get(value).data, changes.get(value).value) == (1, 2)
+        reader.stop(value)
+        service.stop(value)
+    client.close(float("inf"))
+    assert client.status is lightlink.Status.CLOSED

@@ -153,7 +153,7 @@ class Agent:
         StoreUnavailable, and the errors of `connect`.
         """
         if timeout is not None:
-            seconds("timeout", timeout)
+            timeout = seconds("timeout", timeout)
         with self._changed:
             if self._stage in (Stage.STARTING, Stage.RUNNING):
                 raise NotReady(f"agent {self.client_id!r}", "is running already")
@@ -181,7 +181,7 @@ class Agent:
         or, if it is idempotent, is run again by the next agent. Called by a handler itself, it returns at once, and the
         agent stops once the handler is done. Idempotent.
         """
-        seconds("timeout", timeout)
+        timeout = seconds("timeout", timeout)
         if self._pid is not None and self._pid != os.getpid():
             return  # it is the parent's
         self._stop_signal.set()

@@ -16,6 +16,7 @@ from attrs import validators
 from lightlink.commands import checks, model
 from lightlink.commands.access import Conflict, hope
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
+from lightlink.options import wait_limit
 from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ class Batch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all have ended, at most ``timeout`` seconds; tell whether they have."""
+        limit = None if timeout is None else wait_limit(timeout)
         with self._changed:
-            return self._changed.wait_for(self._is_over, timeout)
+            return self._changed.wait_for(self._is_over, limit)
 
     def results(self, timeout: float | None = None) -> dict[str, Command]:
         """Wait, and return the command of each client id, ended or not; those never sent are not among them.
@@ -104,8 +106,9 @@ class Batch:
 
         ``timeout`` in seconds.
         """
+        limit = wait_limit(timeout)
         with self._changed:
-            return self._changed.wait_for(lambda: self._stored >= len(self.promises), timeout)
+            return self._changed.wait_for(lambda: self._stored >= len(self.promises), limit)
 
     def cancel(self, reason: str = "") -> int:
         """Send no more, and cancel what has not ended; return how many were cancelled. Raises StoreUnavailable."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.commands import model
 from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
-from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout, InvalidOption
+from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
+from lightlink.options import wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,11 +96,10 @@ class CommandPromise:
         """Wait until the command has ended and return it; None after ``timeout`` seconds."""
         if self._pid != os.getpid():
             raise ClosedError("the promise", "belongs to the parent process")
-        if timeout is not None and not isinstance(timeout, (int, float)):
-            raise InvalidOption("timeout", "must be a number of seconds, or None", timeout)
+        limit = None if timeout is None else wait_limit(timeout)
         if self._outcome is None:
             with contextlib.suppress(FutureTimeout):
-                self._made_future().result(timeout)
+                self._made_future().result(limit)
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lightlink.binding import handler_name
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
-from lightlink.options import seconds
+from lightlink.options import seconds, wait_limit
 from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.runtime.process import run_handler
 from lightlink.runtime.reader import LAST_OF_EACH, OrderedReader
@@ -113,7 +113,7 @@ class StateWatch(Generic[T]):
 
         Raises NoMessage at the timeout and ClosedError when the watch has ended.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
         try:
             while (change := self._next(deadline)) is None:
                 pass
@@ -126,7 +126,7 @@ class StateWatch(Generic[T]):
 
         Raises NoMessage when they have not all come within ``timeout`` seconds.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
         while not self._is_current:
             try:
                 change = self._next(deadline)
@@ -153,6 +153,7 @@ class StateWatch(Generic[T]):
 
         The handler may be at its last change still: it is waited for ``timeout`` seconds at most.
         """
+        timeout = wait_limit(timeout)
         if self._pid != os.getpid():
             return
         if not self._closed:
