@@ -141,6 +141,17 @@ def test_the_audit_bears_statuses_without_an_offset(manager: CommandManager, pre
     assert {entry.command_id for entry in kept} == {promise.command_id for promise in promises}
 
 
+def test_an_agent_need_not_say_when(manager: CommandManager, prefix: str) -> None:
+    promise = manager.send(prefix, "work")
+    subject = schema.status_subject(prefix, promise.command_id)
+    put(manager, subject, {"status": "executing", "instance": "i", "attempt": 1})
+    put(manager, subject, {"status": "completed", "instance": "i", "attempt": 1, "result": {"x": 1}})
+    assert promise.result(10) == {"x": 1}
+    audit = eventually(lambda: kept if len(kept := [*manager.audit(promise.command_id)]) == 3 else None)
+    assert [entry.status for entry in audit] == ["pending", "executing", "completed"]
+    assert audit[0].at - timedelta(seconds=2) < audit[1].at <= audit[2].at < audit[0].at + timedelta(seconds=30)
+
+
 @pytest.mark.parametrize(
     "garbage", [{"connected_at": "yesterday"}, {"last_heartbeat": "9999-12-31T23:59:59Z"}, {"labels": 5}]
 )

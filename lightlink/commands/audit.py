@@ -7,6 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from lightlink.commands import model, schema
 from lightlink.commands.access import FAILURES, unavailable
@@ -132,6 +133,8 @@ def _entry(delivery: Delivery) -> AuditEntry:
         common |= {"by": "", "status_detail": model.UNREADABLE, "error": str(exc)}
         return AuditEntry(at=delivery.created, kind=STATUS, **common)
     names = ("at", "by", "status", "status_detail", "attempt", "instance", "error")
+    if status.at == model.UNTOLD:
+        status = msgspec.structs.replace(status, at=delivery.created)
     return AuditEntry(kind=_kind(status), **{name: getattr(status, name) for name in names}, **common)
 
 

@@ -43,6 +43,7 @@ UNREADABLE = "unreadable"  # what its agent wrote is no status
 GRACE = timedelta(seconds=2)
 # How far the clocks of managers, agents and servers may be apart for looking something up by time.
 CLOCKS_APART = timedelta(minutes=10)
+UNTOLD = datetime.fromtimestamp(0, timezone.utc)  # a peer did not say when
 _FIRST = datetime(2, 1, 1, tzinfo=timezone.utc)
 
 _LEGAL: dict[str, frozenset[str]] = {
@@ -83,7 +84,7 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One revision of a command's status. ``at`` is when it was written, ``by`` who wrote it."""
 
     status: StatusName
-    at: datetime
+    at: datetime = UNTOLD
     by: str = ""
     status_detail: str = ""
     instance: str = ""
