@@ -57,10 +57,11 @@ def test_what_the_handler_raised_comes_back(url: str, prefix: str, manager: Comm
 
     @agent.on_message("notice")
     def fail(message: AgentMessage) -> None:
-        raise ValueError("cannot")
+        raise ValueError(message.payload or "\ud800")  # half a pair is no text
 
     with agent:
-        assert manager.message(prefix, "notice", wait_ack=True).errors == {prefix: "ValueError: cannot"}
+        assert manager.message(prefix, "notice", "cannot", wait_ack=True).errors == {prefix: "ValueError: cannot"}
+        assert manager.message(prefix, "notice", wait_ack=True).errors == {prefix: "ValueError: ?"}
         assert "takes no messages" in manager.message(prefix, "unknown").errors[prefix]
 
 

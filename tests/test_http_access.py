@@ -62,7 +62,7 @@ def test_without_a_good_token_nothing_is_told(running: HttpProcess, path: str, a
 
     assert answer.status == 401
     assert answer.error == "a good bearer token is needed: Authorization: Bearer <token>"
-    assert answer.headers["WWW-Authenticate"].lower().startswith("bearer ")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="lightlink"'
 
 
 def test_without_a_good_token_nothing_is_sent(running: HttpProcess, prefix: str) -> None:

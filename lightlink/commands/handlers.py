@@ -98,7 +98,7 @@ class Handlers:
         try:
             handler.binder.bind(_arguments(request))
         except BindError as exc:
-            return _safe(f"{request.command_type}: {exc}")
+            return safe_text(f"{request.command_type}: {exc}")
         return None
 
     def run(self, request: RequestRecord, context: CommandContext) -> Outcome:
@@ -108,14 +108,14 @@ class Handlers:
         except Cancelled:
             return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error=CANCELLED_TEXT)
         except Rejected as exc:
-            return Outcome(status=model.FAILED, status_detail=model.REJECTED, error=_safe(exc))
+            return Outcome(status=model.FAILED, status_detail=model.REJECTED, error=safe_text(exc))
         except EncodeError as exc:
-            return self.failed(_safe(exc))
+            return self.failed(safe_text(exc))
         except BaseException as exc:
             # A handler may even call sys.exit().
             _log.exception("lightlink: command %s (%s) failed", request.command_id, request.command_type)
             detail = model.CANCELLED if context.cancelled.is_set() else ""
-            error = f"{type(exc).__name__}: {_safe(exc)}".removesuffix(": ")
+            error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)
 
     def failed(self, error: str) -> Outcome:
@@ -166,7 +166,7 @@ def _arguments(request: RequestRecord) -> bytes:
     return b"{}" if payload == b"null" else payload
 
 
-def _safe(value: object) -> str:
+def safe_text(value: object) -> str:
     """Return text that JSON can carry, whatever an exception says of itself."""
     try:
         text = str(value)

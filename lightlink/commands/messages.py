@@ -17,6 +17,7 @@ import msgspec
 
 from lightlink import codec, subjects
 from lightlink.commands import checks, records
+from lightlink.commands.handlers import safe_text
 from lightlink.commands.model import now
 from lightlink.errors import (
     AgentOffline,
@@ -286,7 +287,7 @@ class Inbox:
             function(message)
         except BaseException as exc:
             _log.exception("lightlink: agent %s failed on the message %r", self._client_id, message.type)
-            error = f"{type(exc).__name__}: {exc}"[:_MAX_ERROR_TEXT]
+            error = f"{type(exc).__name__}: {safe_text(exc)}"[:_MAX_ERROR_TEXT]
         if message.wait_ack:
             self._answer(message, error)
 

@@ -128,7 +128,8 @@ class HttpApp:
         token = self._identify(request)
         if token is None:
             self._count(_STRANGERS, self.limits.rate)
-            challenge = WWWAuthenticate("bearer", {"realm": "lightlink"})
+            # A realm is in quotes, always (RFC 9110, section 11.5).
+            challenge = WWWAuthenticate("bearer", token='realm="lightlink"')
             raise Unauthorized(
                 "a good bearer token is needed: Authorization: Bearer <token>", www_authenticate=challenge
             )
