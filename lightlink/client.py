@@ -68,6 +68,8 @@ class Client:
 
     def on_status_change(self, listener: Callable[[Status], object]) -> None:
         """Call ``listener(status)`` at each change, in order, on a thread of the library; it must not block."""
+        if not callable(listener):
+            raise InvalidOption("listener", "is not callable", type(listener).__name__)
         self._connection.on_status(listener)
 
     def wait_connected(self, timeout: float | None = None) -> bool:

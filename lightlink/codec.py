@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
-from lightlink.errors import DecodeError, EncodeError, InvalidName
+from lightlink.errors import DecodeError, EncodeError, InvalidName, InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -186,6 +186,8 @@ def peek_request_id(data: bytes) -> str | None:
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return message headers that NATS can carry; raises InvalidName for a name or value that it cannot (ADR-4)."""
+    if not hasattr(headers, "items"):
+        raise InvalidOption("headers", "must map names to values", type(headers).__name__)
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise InvalidName("header name", name, "use printable ASCII without spaces or separators")

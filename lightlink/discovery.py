@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from lightlink import codec
-from lightlink.errors import LightLinkError
+from lightlink.errors import InvalidOption, LightLinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,14 +20,30 @@ _log = logging.getLogger("lightlink")
 _TYPE = "io.nats.micro.v1.{}_response"
 
 
+def text_map(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Return metadata as it is announced; raises InvalidOption for what tools could not read."""
+    pairs = metadata or {}
+    if not hasattr(pairs, "items") or not all(isinstance(part, str) for pair in pairs.items() for part in pair):
+        raise InvalidOption("metadata", "must map text to text", metadata)
+    return dict(pairs)
+
+
 class Discovery:
     """Answers ``$SRV.PING|INFO|STATS[.name[.id]]`` for one instance of a service."""
 
     def __init__(
-        self, name: str, instance: str, version: str, description: str, metadata: Mapping[str, str], calls: Dispatcher
+        self,
+        name: str,
+        instance: str,
+        version: str,
+        description: str,
+        metadata: Mapping[str, str] | None,
+        calls: Dispatcher,
     ) -> None:
+        if not isinstance(description, str):
+            raise InvalidOption("description", "must be a string", description)
         # An empty description or metadata is sent as such: tools refuse a null.
-        self._identity = {"name": name, "id": instance, "version": version, "metadata": dict(metadata)}
+        self._identity = {"name": name, "id": instance, "version": version, "metadata": text_map(metadata)}
         self._description = description
         self._calls = calls
         self._started = datetime.now(timezone.utc)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
-from attrs import validators
 
 from lightlink.errors import InvalidOption
 
@@ -38,6 +37,11 @@ def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _bounded(value: float) -> float:
     return min(value, _FOR_EVER) if isinstance(value, (int, float)) and value < float("inf") else value
+
+
+def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str):
+        raise InvalidOption(attribute.name, "must be a string", type(value).__name__)
 
 
 def _text_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -128,7 +132,7 @@ class ConnectOptions:
     """
 
     servers: tuple[str, ...] = attrs.field(default=(DEFAULT_URL,), converter=_servers)
-    name: str = attrs.field(default="client", validator=validators.instance_of(str))
+    name: str = attrs.field(default="client", validator=_text)
     user: str | None = attrs.field(default=None, validator=_text_or_none)
     password: str | None = attrs.field(default=None, repr=False, validator=_text_or_none)
     token: str | None = attrs.field(default=None, repr=False, validator=_text_or_none)
@@ -224,7 +228,7 @@ def read_context(name: str | None = None) -> dict[str, Any]:
             return {}
         if not selected:
             return {}
-    if "/" in selected or selected.startswith("."):
+    if not isinstance(selected, str) or "/" in selected or selected.startswith("."):
         raise InvalidOption("context", "is not a name", selected)
     path = folder / "context" / f"{selected}.json"
     try:

@@ -14,7 +14,12 @@ DID_NOT_RUN: tuple[type[CallError], ...] = (ServiceUnavailable, ServiceBusy, Dea
 
 
 def _error_types(value: Any) -> tuple[type[CallError], ...]:
-    return (value,) if isinstance(value, type) else tuple(value)
+    if isinstance(value, type):
+        return (value,)
+    try:
+        return tuple(value)
+    except TypeError:
+        raise InvalidOption("on", "must name errors that are CallError", value) from None
 
 
 @attrs.frozen(kw_only=True)

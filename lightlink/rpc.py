@@ -77,6 +77,8 @@ class Caller:
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         if retry is None:
             return self._call_once(service, method, args, limit, returns)
+        if not isinstance(retry, Retry):
+            raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
         for attempt in itertools.count(1):
             try:
                 return self._call_once(service, method, args, limit, returns)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from lightlink import subjects
 from lightlink.binding import handler_name
 from lightlink.client import Client, connect
-from lightlink.discovery import Discovery
+from lightlink.discovery import Discovery, text_map
 from lightlink.dispatch import Dispatcher
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
 from lightlink.files import FileInfo, FileReceiver
@@ -79,7 +79,7 @@ class Service:
         self._stage = Stage.NEW
         self._pool = WorkerPool(f"lightlink-{name}", workers)
         self._calls = Dispatcher(name, self._pool, max_pending)
-        self._discovery = Discovery(name, self.instance, version, description, metadata or {}, self._calls)
+        self._discovery = Discovery(name, self.instance, version, description, metadata, self._calls)
         self._events: list[tuple[str, Callable[[Any], object], str, bool]] = []
         self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
         self._subscriptions: list[Subscription] = []
@@ -136,7 +136,7 @@ class Service:
         if name in self._calls.methods:
             raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
         announced = {"idempotent": "true"} if idempotent else {}
-        self._calls.add(name, handler, {**announced, **(metadata or {})})
+        self._calls.add(name, handler, {**announced, **text_map(metadata)})
 
     def has_rpc(self, name: str) -> bool:
         """Tell whether a method of this name is registered."""

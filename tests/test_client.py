@@ -9,7 +9,7 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.errors import ClosedError, PermissionDenied
+from lightlink.errors import ClosedError, InvalidOption, PermissionDenied
 from lightlink.runtime.denials import Denials
 from lightlink.runtime.registry import Registry
 
@@ -30,6 +30,17 @@ class Event:
 def client(url: str) -> Iterator[lightlink.Client]:
     with lightlink.connect(url) as connected:
         yield connected
+
+
+@pytest.mark.parametrize("headers", ["a: b", [("a", "b")], 5])
+def test_headers_that_are_no_mapping_are_refused(client: lightlink.Client, prefix: str, headers: Any) -> None:
+    with pytest.raises(InvalidOption, match="headers"):
+        client.publish(prefix, 1, headers=headers)
+
+
+def test_a_listener_that_cannot_be_called_is_refused(client: lightlink.Client) -> None:
+    with pytest.raises(InvalidOption, match="listener"):
+        client.on_status_change(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.interop

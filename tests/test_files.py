@@ -162,6 +162,20 @@ def test_a_bucket_that_cannot_be_is_refused(client: lightlink.Client, option: st
         client.file_store("bucket", **{option: value})
 
 
+@pytest.mark.parametrize(("option", "value"), [("progress", 5), ("metadata", "site=berlin"), ("metadata", 5)])
+def test_an_upload_that_cannot_be_is_refused(store: lightlink.FileStore, option: str, value: Any) -> None:
+    with pytest.raises(InvalidOption, match=option):
+        store.upload(io.BytesIO(b"x"), **{option: value})
+    assert store.files() == []
+
+
+def test_a_download_whose_progress_cannot_be_told_is_refused(store: lightlink.FileStore) -> None:
+    info, target = store.upload(io.BytesIO(b"x")), io.BytesIO()
+    with pytest.raises(InvalidOption, match="progress"):
+        store.download(info.id, target, progress="bar")  # type: ignore[arg-type]
+    assert target.getvalue() == b""
+
+
 def test_a_bucket_that_somebody_removed_is_made_again(
     store: lightlink.FileStore, peer: RawPeer, prefix: str, content: bytes
 ) -> None:

@@ -355,6 +355,8 @@ def test_an_inbox_prefix_may_be_any_subject(value: str) -> None:
         ({"tls": "yes"}, "must be lightlink.TLS"),
         ({"on_error": "print"}, "is not callable"),
         ({"colour": "red"}, "no such setting"),
+        ({"name": 5}, "invalid name 'int': must be a string"),
+        ({"context": 5}, "invalid context 5: is not a name"),
         ({"name": None, "timeout": "x"}, "timeout"),
     ],
 )

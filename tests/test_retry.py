@@ -111,11 +111,17 @@ def test_pauses_double_up_to_a_cap_and_are_jittered() -> None:
         {"backoff_max": float("inf")},
         {"on": (ValueError,)},
         {"on": ("busy",)},
+        {"on": 429},
     ],
 )
 def test_a_policy_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match=next(iter(settings))):
         Retry(**settings)
+
+
+def test_what_is_no_policy_is_refused_before_the_call_is_made(url: str, prefix: str) -> None:
+    with lightlink.connect(url) as client, pytest.raises(InvalidOption, match="retry"):
+        client.call(prefix, "any", retry=3)  # type: ignore[call-overload]
 
 
 # Calls that did not run ---------------------------------------------------------------------------------------------

@@ -290,7 +290,10 @@ def test_a_server_that_never_gets_ready_is_an_error_and_ended(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"port": -1}, {"port": 65536}, {"ready_timeout": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"port": -1}, {"port": 65536}, {"port": "4222"}, {"port": None}, {"ready_timeout": 0}, {"ready_timeout": "1"}],
+)
 def test_impossible_options_are_refused_at_construction(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match=next(iter(options))):
         EmbeddedServer(**options)

@@ -591,7 +591,19 @@ def test_a_lambda_needs_a_name(service: lightlink.Service) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"version": "1"}, {"version": 1}, {"workers": 0}, {"workers": 1.5}, {"max_pending": 0}, {"max_pending": True}],
+    [
+        {"version": "1"},
+        {"version": 1},
+        {"workers": 0},
+        {"workers": 1.5},
+        {"max_pending": 0},
+        {"max_pending": True},
+        # Tools that list services could not read these, and would list none.
+        {"metadata": {"zone": 1}},
+        {"metadata": "zone"},
+        {"metadata": 5},
+        {"description": None},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match=next(iter(settings))):

@@ -156,6 +156,8 @@ def new_nuid() -> str:
 
 def _checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     """Return the user's pairs; raises InvalidOption unless all are text and none takes the place of ours."""
+    if not hasattr(metadata or {}, "items"):
+        raise InvalidOption("metadata", "must map text to text", type(metadata).__name__)
     pairs = dict(metadata or {})
     for key, value in pairs.items():
         if not _is_text(key) or not _is_text(value):

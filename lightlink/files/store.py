@@ -168,7 +168,8 @@ class FileStore:
         An upload is taken for dead when nothing came of it for ``older_than`` seconds, at least 1; one that does go on
         after that is FileCorrupt. Raises InvalidOption, DecodeError, LinkError, PermissionDenied, ClosedError.
         """
-        if seconds("older_than", older_than) < 1:
+        older_than = seconds("older_than", older_than)
+        if older_than < 1:
             raise InvalidOption("older_than", "must be at least one second", older_than)
         with operation(f"sweeping file store {self.bucket!r}"):
             return sweep.sweep(self._connection, self._bucket, older_than, self._connection.options.timeout)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lightlink.errors import LinkError, TransferStalled
+from lightlink.errors import InvalidOption, LinkError, TransferStalled
 from lightlink.files.patience import OutOfTime
 from lightlink.options import seconds
 from lightlink.runtime.connection import NoReply
@@ -26,6 +26,8 @@ class Transfer:
     def __init__(
         self, what: str, file_id: str, total: int | None, stall_timeout: float, progress: Progress | None
     ) -> None:
+        if progress is not None and not callable(progress):
+            raise InvalidOption("progress", "is not callable", type(progress).__name__)
         self.file_id = file_id
         self.total = total
         self.done = 0

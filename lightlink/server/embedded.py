@@ -32,12 +32,12 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients cannot
 
 
 def _check_port(_server: object, _attribute: attrs.Attribute[int], value: int) -> None:
-    if not 0 <= value <= 65535:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise InvalidOption("port", "must be between 0 (any free port) and 65535", value)
 
 
 def _check_positive(_server: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not value > 0:
+    if not isinstance(value, (int, float)) or not value > 0:
         raise InvalidOption(attribute.name, "must be more than 0 seconds", value)
 
 
