@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
@@ -234,6 +235,38 @@ def test_audit_prints_what_happened(cli: Cli, manager: CommandManager, agent: Ag
     assert [entry["kind"] for entry in data] == ["request", "status", "status"]
     nothing = cli("command", "audit", "nonesuch")
     assert (nothing.code, nothing.out, nothing.err) == (1, "", "error: the audit holds nothing of nonesuch\n")
+
+
+def test_a_time_at_the_end_of_the_calendar_is_a_usage_error_or_an_answer(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        with monkeypatch.context() as patch:
+            for zone, instant in (("Etc/GMT-14", "0001-01-01"), ("Etc/GMT+12", "9999-12-31T23:59:59")):
+                patch.setenv("TZ", zone)
+                time.tzset()
+                for command in ("list", "audit"):
+                    refused = cli("command", command, f"--since={instant}")
+                    assert (refused.code, "out of range" in refused.err) == (Exit.USAGE, True)
+    finally:
+        time.tzset()
+
+
+def test_what_a_peer_dates_to_the_first_instant_is_printed(cli: Cli, manager: CommandManager, prefix: str) -> None:
+    manager._store.ensure_consumers([prefix])
+    body = {
+        "command_id": "c",
+        "client_id": prefix,
+        "command_type": "x",
+        "timeout": 1,
+        "created_at": "0001-01-01T00:00:00",
+    }
+    manager._connection.request(f"ll.commands.{prefix}.c".encode(), json.dumps(body).encode(), 5.0)
+    assert f"1-01-01 00:00:00  {prefix}  x  c  timeout" in cli("command", "list", f"--client={prefix}").out
+
+
+def test_to_watch_a_client_that_cannot_be_is_a_usage_error(cli: Cli) -> None:
+    assert cli("command", "watch", "--client=no.token", "--timeout=0.1").code == Exit.USAGE
 
 
 # batch ----------------------------------------------------------------------------------------------------------------

@@ -311,11 +311,16 @@ def _payload(text: str) -> Any:
 
 
 def _aware(instant: datetime | None) -> datetime | None:
-    return None if instant is None else instant.astimezone()
+    try:
+        return None if instant is None else instant.astimezone()
+    except (ValueError, OverflowError):  # the first or the last day of the calendar
+        raise click.BadParameter(f"{instant} is out of range", click.get_current_context()) from None
 
 
 def _clock(instant: datetime) -> str:
-    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    with contextlib.suppress(ValueError, OverflowError):  # a peer may write the calendar's first instant
+        instant = instant.astimezone()
+    return instant.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _words(status: str, detail: str) -> str:

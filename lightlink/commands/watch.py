@@ -46,12 +46,13 @@ class Change:
 class Changes:
     """The changes of the commands of one client, or of all, from now on or behind the one with the number ``after``.
 
-    Each command's changes are its request (as pending) and every revision of its status. Raises StoreUnavailable.
+    Each command's changes are its request (as pending) and every revision of its status. Raises InvalidName,
+    StoreUnavailable.
     """
 
     def __init__(self, manager: CommandManager, client_id: str | None = None, after: int | None = None) -> None:
         self._store = manager._store
-        token = client_id or "*"
+        token = "*" if client_id is None else schema.client_id(client_id)
         patterns = [schema.request_subject(token, "*"), schema.status_subject(token, "*")]
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)
         self._requests: OrderedDict[str, RequestRecord] = OrderedDict()
