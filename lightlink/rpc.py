@@ -28,7 +28,7 @@ from lightlink.errors import (
 from lightlink.ids import new_id
 from lightlink.options import seconds
 from lightlink.retry import DID_NOT_RUN, Retry
-from lightlink.runtime.connection import NoReply
+from lightlink.runtime.connection import NoReply, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ class Caller:
         try:
             waiter = self._connection.request(subject, payload, limit, _timeout_header, request_id.encode())
         except NoReply as exc:
-            raise _no_reply(service, method, limit, exc) from None
+            raise _no_reply(service, method, limit, exc, self._connection.status) from None
         return _result(service, method, request_id, waiter, read)
 
     def _reader(self, returns: Any) -> Reader:
@@ -143,7 +143,7 @@ class Caller:
                 return
             try:
                 if isinstance(waiter.error, NoReply):
-                    raise _no_reply(service, method, limit, waiter.error)
+                    raise _no_reply(service, method, limit, waiter.error, self._connection.status)
                 if waiter.error is not None:
                     raise waiter.error
                 result = _result(service, method, request_id, waiter, read)
@@ -193,9 +193,13 @@ def _timeout_header(remaining: float) -> bytes:
     return b"NATS/1.0\r\nLightLink-Timeout-Ms: %d\r\n\r\n" % max(1, int(remaining * 1000))
 
 
-def _no_reply(service: str, method: str, timeout: float, exc: NoReply) -> CallTimeout | ServiceUnavailable:
+def _no_reply(
+    service: str, method: str, timeout: float, exc: NoReply, status: Status
+) -> CallTimeout | ServiceUnavailable:
     if exc.sent:
         return CallTimeout(service, method, timeout)
+    if status is Status.CONNECTED:  # much is waiting to be sent, or the time was very short
+        return ServiceUnavailable(service, method, f"the call could not be sent within {timeout:g} s")
     return ServiceUnavailable(service, method, f"not connected for {timeout:g} s; the call was not sent")
 
 

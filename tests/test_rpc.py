@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import pickle
 import queue
+import re
 import threading
 import time
 import uuid
@@ -307,6 +308,16 @@ def test_a_wrong_argument_is_a_typed_error_that_names_method_argument_and_expect
         client.call(prefix, "add", args)
     assert words in str(caught.value)
     assert f"{prefix}.add" in str(caught.value)
+
+
+def test_a_call_whose_time_is_over_before_it_is_sent_is_not_told_that_there_is_no_connection(
+    client: lightlink.Client, prefix: str
+) -> None:
+    words = re.escape(f"{prefix}.any is unavailable: the call could not be sent within 1e-09 s")
+    with pytest.raises(lightlink.ServiceUnavailable, match=words):
+        client.call(prefix, "any", timeout=1e-9)
+    with pytest.raises(lightlink.ServiceUnavailable, match=words):
+        client.submit(prefix, "any", timeout=1e-9).result(10)
 
 
 def test_arguments_that_cannot_be_sent_are_refused_in_the_callers_thread(client: lightlink.Client, prefix: str) -> None:
