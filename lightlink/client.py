@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from msgspec import UNSET
 
@@ -94,6 +94,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Client cannot be pickled: each process makes its own with lightlink.connect, or forks")
 
     def __repr__(self) -> str:
         return f"<Client {self.options.name!r} {self.status.value} {','.join(self.options.servers)}>"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ class Event:
 def client(url: str) -> Iterator[lightlink.Client]:
     with lightlink.connect(url) as connected:
         yield connected
+
+
+def test_a_client_says_that_it_cannot_be_pickled(client: lightlink.Client) -> None:
+    # As `ProcessPoolExecutor.submit(client.call, ...)` would.
+    with pytest.raises(TypeError, match=r"each process makes its own with lightlink\.connect"):
+        pickle.dumps(client.call)
 
 
 @pytest.mark.parametrize("headers", ["a: b", [("a", "b")], 5])
