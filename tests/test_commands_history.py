@@ -156,6 +156,12 @@ def test_a_question_may_reach_from_the_first_instant_to_the_last(manager: Comman
     assert list(manager.audit(record.command_id, since=last)) == []
 
 
+def test_an_audit_in_which_nothing_is_yet_is_empty(fresh_server: StartServer) -> None:
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        assert list(manager.audit(since=model.now())) == []
+
+
 def test_a_batch_id_of_an_impossible_time_is_only_not_found(manager: CommandManager, prefix: str) -> None:
     put_many(manager, 1, [prefix])
     assert manager.list(batch_id="ffffffff-ffff-7fff-bfff-ffffffffffff") == []
