@@ -153,6 +153,18 @@ def test_beyond_the_limit_a_wait_is_refused_and_all_else_is_answered(url: str, p
             assert running.http.get(f"/api/command/{command_id}").status == 200
 
 
+def test_many_commands_are_not_sent_when_there_is_no_room_to_wait_for_them(url: str, prefix: str) -> None:
+    with HttpProcess(url, "--max-waiting=1") as running:
+        command_id = send(running.http, prefix)
+        with running.http.open(f"/api/command/{command_id}?wait=60"):
+            eventually(lambda: waiting(running.http) == 1)
+            many = {"client_ids": [prefix], "command_type": "pass"}
+
+            assert running.http.post("/api/command/multi", many).status == 503
+            assert running.http.get(f"/api/commands?client_id={prefix}").json["total"] == 1
+            assert running.http.post("/api/command/multi", many | {"wait": False}).status == 200
+
+
 def test_whoever_hangs_up_waits_no_more(url: str, prefix: str) -> None:
     with HttpProcess(url, "--max-waiting=1") as running:
         command_id = send(running.http, prefix)

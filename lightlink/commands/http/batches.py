@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -24,6 +25,12 @@ _STORE_SECONDS = 30.0
 
 def send_commands(call: Call) -> BatchView | BatchStarted:
     """Send a command to many agents, and wait for all of them or not at all."""
+    # Whoever is told that there is no room to wait will send again, so nothing may have been sent.
+    with call.seat() if call.body.wait else contextlib.nullcontext():
+        return _send(call)
+
+
+def _send(call: Call) -> BatchView | BatchStarted:
     body = call.body
     targets = _targets(call)
     for client_id in targets:
@@ -42,7 +49,7 @@ def send_commands(call: Call) -> BatchView | BatchStarted:
         count = len(batch) - len(unsent)
         lost = f"; {len(unsent)} could not be stored" if unsent else ""
         return BatchStarted(batch_id=batch.batch_id, total=count, message=sent_to(count) + lost)
-    call.wait(MAX_WAIT, lambda seconds: batch.wait(seconds) or None)
+    call.wait_seated(MAX_WAIT, lambda seconds: batch.wait(seconds) or None)
     commands = [promise.command() for promise in batch.promises if promise.command_id not in unsent]
     return batch_view(batch.batch_id, commands, list(unsent.values()))
 

@@ -104,12 +104,16 @@ class Call:
         None after ``seconds``, or as soon as nobody waits any more.
         """
         with self.seat():
-            for length in slices(seconds, _LOOK_SECONDS):
-                found = look(length)
-                if found is not None:
-                    return found
-                if self.is_pointless():
-                    break
+            return self.wait_seated(seconds, look)
+
+    def wait_seated(self, seconds: float, look: Callable[[float], T | None]) -> T | None:
+        """Wait as `wait` does, in a seat that was taken before."""
+        for length in slices(seconds, _LOOK_SECONDS):
+            found = look(length)
+            if found is not None:
+                return found
+            if self.is_pointless():
+                break
         return None
 
     def is_pointless(self) -> bool:
