@@ -201,7 +201,7 @@ def test_what_is_sent_while_a_cluster_elects_is_stored_once(cluster: EmbeddedClu
         world.manager("first").send("a0", "work")  # the streams are there
         leader = leader_of(cluster, schema.REQUESTS)
         world.url = ",".join(node.url for node in cluster.nodes if node is not leader)
-        manager = world.manager("second", sweep_interval=None)
+        manager = world.manager("second", timeout=30.0, sweep_interval=None)  # an election may take longer than 5 s
         doomed = manager.send("a0", "work")
         leader.kill()
         promise = manager.send("a0", "work", timeout=120)

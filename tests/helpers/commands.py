@@ -29,10 +29,10 @@ class World:
         """Return a client that is closed with the test."""
         return self._stack.enter_context(lightlink.connect(self.url, **{"name": "test", **options}))
 
-    def manager(self, name: str = "manager", **options: Any) -> CommandManager:
-        """Return a manager with a client of its own."""
+    def manager(self, name: str = "manager", timeout: float = 5.0, **options: Any) -> CommandManager:
+        """Return a manager with a client of its own, whose operations may take ``timeout`` seconds."""
         settings = {"store": self.options, **options}
-        return self._stack.enter_context(CommandManager(self.client(name=name), **settings))
+        return self._stack.enter_context(CommandManager(self.client(name=name, timeout=timeout), **settings))
 
     def agent(self, client_id: str, **options: Any) -> Agent:
         """Return an agent that is not started, and is stopped with the test."""
