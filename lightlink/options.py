@@ -24,7 +24,7 @@ DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_PORT = 4222
 
 # Seconds, 285 years. Locks wait no longer, and what the server is told in nanoseconds has 64 bits.
-_FOR_EVER = 9e9
+FOR_EVER = 9e9
 
 _IDENTITY = frozenset({"user", "password", "token", "creds", "nkey"})
 _PREFIX = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+)*")
@@ -36,7 +36,7 @@ def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _bounded(value: float) -> float:
-    return min(value, _FOR_EVER) if isinstance(value, (int, float)) and value < float("inf") else value
+    return min(value, FOR_EVER) if isinstance(value, (int, float)) and value < float("inf") else value
 
 
 def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -76,14 +76,14 @@ def seconds(option: str, value: Any) -> float:
     """Return a timeout in seconds; raises InvalidOption unless it is a number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InvalidOption(option, "must be a number of seconds above 0", value)
-    return float(min(value, _FOR_EVER))
+    return float(min(value, FOR_EVER))
 
 
 def wait_limit(timeout: Any) -> float:
     """Return how many seconds to wait at most, infinity included; raises InvalidOption unless it is a number."""
     if not isinstance(timeout, (int, float)) or not timeout <= float("inf"):
         raise InvalidOption("timeout", "must be a number of seconds", timeout)
-    return float(max(min(timeout, _FOR_EVER), 0))
+    return float(max(min(timeout, FOR_EVER), 0))
 
 
 @attrs.frozen

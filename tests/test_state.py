@@ -15,12 +15,13 @@ import lightlink
 from lightlink.errors import (
     ClosedError,
     DecodeError,
+    InvalidOption,
     RevisionConflict,
     StateNotFound,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from conftest import StartPython
     from helpers.raw import RawPeer
@@ -155,6 +156,19 @@ def test_an_update_needs_the_last_revision(bucket: lightlink.StateBucket[Any]) -
         bucket.purge("key", revision=first)
     bucket.delete("key", revision=second)
     assert bucket.get("key", default=None) is None
+
+
+def test_a_revision_that_the_server_would_take_for_another_is_refused(bucket: lightlink.StateBucket[Any]) -> None:
+    last = bucket.set("key", 1)
+    writes: list[Callable[[int], object]] = [
+        lambda revision: bucket.update("key", 2, revision=revision),
+        lambda revision: bucket.delete("key", revision=revision),
+        lambda revision: bucket.purge("key", revision=revision),
+    ]
+    for write in writes:
+        with pytest.raises(InvalidOption, match="revision"):
+            write(2**64 + last)
+    assert bucket.entry("key").revision == last
 
 
 def test_an_update_of_revision_zero_is_the_first_write(bucket: lightlink.StateBucket[Any]) -> None:

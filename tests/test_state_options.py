@@ -62,7 +62,7 @@ def test_a_ttl_is_refused_by_a_bucket_made_without(client: lightlink.Client, pre
         client.state(prefix).set("key", 1, ttl=1)
 
 
-@pytest.mark.parametrize("ttl", [0, -1, 0.5, True, "1s", float("inf"), float("nan")])
+@pytest.mark.parametrize("ttl", [0, -1, 0.5, True, "1s", float("inf"), float("nan"), 1e300, 10**400])
 def test_a_ttl_that_cannot_be_is_refused(bucket: lightlink.StateBucket[Any], ttl: Any) -> None:
     with pytest.raises(InvalidOption, match="ttl"):
         bucket.set("key", 1, ttl=ttl)
@@ -166,6 +166,8 @@ def test_two_processes_can_make_a_bucket_at_the_same_instant(url: str, prefix: s
         {"history": True},
         {"ttl": 0},
         {"ttl": "1m"},
+        {"ttl": 1e300},
+        {"marker_ttl": 10**400},
         {"replicas": 6},
         {"storage": "tape"},
         {"max_value_size": 0},

@@ -247,6 +247,7 @@ class StateBucket(Generic[T]):
 
 
 def _check_revision(revision: Any) -> int:
-    if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
-        raise InvalidOption("revision", "must be a whole number, 0 or more", revision)
+    # The server takes one of more than 64 bits for what is left of it then, which may be the last.
+    if isinstance(revision, bool) or not isinstance(revision, int) or not 0 <= revision < 2**64:
+        raise InvalidOption("revision", "must be a whole number, from 0 to 2**64 - 1", revision)
     return revision

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from lightlink.errors import InvalidOption
+from lightlink.options import FOR_EVER
 from lightlink.runtime.jetstream import nanoseconds
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def _seconds(least: float) -> Any:
 
 
 def check_seconds(name: str, value: Any, least: float) -> float:
-    """Return a number of seconds; raises InvalidOption unless it is a number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise InvalidOption(name, f"must be a number of seconds, at least {least:g}", value)
+    """Return a number of seconds; raises InvalidOption unless the server can hold it and it is at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= FOR_EVER:
+        raise InvalidOption(name, f"must be a number of seconds, from {least:g} to {FOR_EVER:g}", value)
     return float(value)
 
 
