@@ -530,6 +530,22 @@ def test_a_blocking_method_called_on_the_loops_own_thread_is_refused_by_name(cli
     assert not subscription.closed
 
 
+def test_a_subscription_given_up_while_it_is_made_receives_nothing(
+    client: lightlink.Client, line: TcpProxy, url: str, prefix: str
+) -> None:
+    """So Ctrl-C, and once more the same line of a notebook, does not make two of it."""
+    given_up: list[object] = []
+    line.pause()
+    session = client._connection.session
+    with pytest.raises(TimeoutError):
+        session.run(session._subscribe, prefix, "", lambda *_: given_up.append(1), 60.0, timeout=0.1)
+    line.resume()
+    with client.subscribe(prefix) as received, lightlink.connect(url) as other:
+        other.publish(prefix, "once")
+        assert received.get(timeout=10).data == "once"
+    assert given_up == []
+
+
 def test_a_status_listener_may_close_the_client(url: str, proxy: StartProxy) -> None:
     line = proxy()
     client = lightlink.connect(line.url, **QUICK)

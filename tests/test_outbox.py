@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-import contextlib
-import itertools
-import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.instants import interrupt_at
 from helpers.waiting import eventually
 
 from lightlink.errors import ClosedError, OutboxFull
 from lightlink.runtime.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 def make(max_messages: int = 100, max_bytes: int = 1000, wake: Callable[[], object] = lambda: None) -> Outbox:
@@ -142,7 +140,6 @@ def test_an_interrupt_while_the_loop_is_woken_does_not_leave_it_asleep_for_ever(
 
 
 def test_an_interrupt_at_any_instant_of_a_put_does_not_leave_the_loop_asleep_for_ever() -> None:
-    """Wherever a function is entered or left: there Python looks for signals."""
     for instant in range(1, 100):
         wakes: list[int] = []
         outbox = make(wake=partial(wakes.append, 1))
@@ -156,22 +153,6 @@ def test_an_interrupt_at_any_instant_of_a_put_does_not_leave_the_loop_asleep_for
             assert instant > 3
             return
     raise AssertionError("there is no end of it")
-
-
-@contextlib.contextmanager
-def interrupt_at(instant: int) -> Iterator[None]:
-    """Raise KeyboardInterrupt where the block enters or leaves a function for the ``instant``th time."""
-    left = itertools.count(instant, -1)
-
-    def look(*_: object) -> None:
-        if not next(left):
-            raise KeyboardInterrupt
-
-    sys.setprofile(look)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
 
 
 def test_many_threads_and_a_taker_lose_nothing_and_keep_each_threads_order() -> None:

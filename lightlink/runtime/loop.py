@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import sys
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -13,7 +12,7 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from lightlink.errors import ClosedError
-from lightlink.runtime.threads import join_thread, start_thread
+from lightlink.runtime.threads import Promise, join_thread, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,25 +47,15 @@ class LoopThread:
         self.refuse_own_thread()
         job = _Job(function, args)
         try:
-            future = self._portal.start_task_soon(job.run)
+            self.loop.call_soon_threadsafe(job.start)
+            return job.result(timeout)
         except RuntimeError as exc:
-            raise ClosedError("the client") from exc
-        except BaseException:  # Ctrl-C, before there is a future to cancel
-            self.call_soon(job.cancel)
-            raise
-        try:
-            return future.result(timeout)
-        except (concurrent.futures.TimeoutError, asyncio.TimeoutError) as exc:
-            # A TimeoutError raised inside belongs to the coroutine; ours is the one with the future not done.
-            if not future.done():
-                raise TimeoutError(f"no result within {timeout:g} s") from None
-            if isinstance(exc, TimeoutError):
+            if job.started or not self.loop.is_closed():
                 raise
-            raise TimeoutError(str(exc)) from exc  # before Python 3.11 asyncio's is a class of its own
-        except concurrent.futures.CancelledError as exc:
-            raise ClosedError("the client", "was closed meanwhile") from exc
+            raise ClosedError("the client") from exc
         finally:
-            future.cancel()
+            if not job.done:
+                self.call_soon(job.cancel)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call a function on the loop's thread soon; without effect once the loop has ended."""
@@ -90,9 +79,11 @@ class LoopThread:
 
     def stop(self, timeout: float) -> bool:
         """Cancel what runs on the loop, end its thread and tell whether it has ended within ``timeout`` seconds."""
-        with contextlib.suppress(RuntimeError):  # it has been stopped before
-            self._portal.start_task_soon(self._portal.stop, True)
+        self.call_soon(self._end)
         return join_thread(self._thread, timeout)
+
+    def _end(self) -> None:
+        self._ending = asyncio.ensure_future(self._portal.stop(True))
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:
         try:
@@ -111,26 +102,63 @@ class LoopThread:
 
 
 class _Job(Generic[T]):
-    """A coroutine function to be run once, that can be cancelled before anybody holds its future."""
+    """A coroutine function to be run once on the loop, that can be cancelled before it has begun.
+
+    It does without `concurrent.futures`, and so without the portal's calls: Ctrl-C may leave a future's own lock taken
+    by the thread that waits for it, and the loop, which has to take it too, would never come back.
+    """
 
     def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
         self._function = function
         self._args = args
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[T] | None = None
         self._cancelled = False
+        self._ended = Promise()
 
-    async def run(self) -> T:
-        """Run it, on the loop's thread."""
-        self._task = asyncio.current_task()
+    def start(self) -> None:
+        """Begin, on the loop's thread."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._note_end)
         if self._cancelled:
-            raise asyncio.CancelledError
-        return await self._function(*self._args)
+            self._task.cancel()
 
     def cancel(self) -> None:
         """Cancel it, on the loop's thread; without effect once it has ended."""
         self._cancelled = True
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def started(self) -> bool:
+        """Whether it has begun."""
+        return self._task is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._task is not None and self._task.done()
+
+    def result(self, timeout: float) -> T:
+        """Wait for the result at most ``timeout`` seconds; see `LoopThread.run`."""
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"no result within {timeout:g} s")
+        assert self._task is not None
+        try:
+            return self._task.result()
+        except asyncio.CancelledError as exc:
+            raise ClosedError("the client", "was closed meanwhile") from exc
+        except asyncio.TimeoutError as exc:
+            if isinstance(exc, TimeoutError):
+                raise
+            raise TimeoutError(str(exc)) from exc  # before Python 3.11 asyncio's is a class of its own
+
+    def _note_end(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # asyncio reports one that nobody asks for, and whoever waited may be gone
+        self._ended.keep()
+
+    async def _run(self) -> T:
+        return await self._function(*self._args)
 
 
 def _has_uvloop() -> bool:

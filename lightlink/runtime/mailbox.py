@@ -33,11 +33,13 @@ class MessageQueue:
         self._waiting: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._closed = False
-        self._changed = threading.Condition()
+        # Taken by itself: Ctrl-C while a thread enters a condition may leave the lock taken, and the loop needs it.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def put(self, item: Any, size: int) -> bool:
         """Queue an item of ``size`` bytes; False says that there is no room for it."""
-        with self._changed:
+        with self._lock:
             if self._closed or len(self._waiting) >= self._max_messages or self._bytes + size > self._max_bytes:
                 return False
             self._waiting.append((item, size))
@@ -47,7 +49,7 @@ class MessageQueue:
 
     def get(self, deadline: float | None) -> Any:
         """Return the next item; raises TimeoutError at the deadline (of `time.monotonic`), Closed if none will come."""
-        with self._changed:
+        with self._lock:
             while not self._waiting:
                 if self._closed:
                     raise Closed
@@ -61,7 +63,7 @@ class MessageQueue:
 
     def close(self) -> None:
         """Take no more; what waits can still be got."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import time
 from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import ClosedError
 from lightlink.runtime.outbox import Outbox
+from lightlink.runtime.threads import Promise
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,17 +32,24 @@ class Flush:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.confirmed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._error: Exception | None = None
+        self._answered = Promise()
+
+    def wait(self) -> None:
+        """Return when the server has confirmed; raises TimeoutError at the deadline, and the error it ended with."""
+        if not self._answered.wait(self.deadline - time.monotonic()):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
 
     def confirm(self) -> None:
-        """Let the caller go on, if it still waits."""
-        if self.confirmed.set_running_or_notify_cancel():
-            self.confirmed.set_result(None)
+        """Let the caller go on, if it still waits; called once, as is `fail`, and one of the two."""
+        self._answered.keep()
 
     def fail(self, error: Exception) -> None:
         """Let the caller go on with an error, if it still waits."""
-        if self.confirmed.set_running_or_notify_cancel():
-            self.confirmed.set_exception(error)
+        self._error = error
+        self._answered.keep()
 
 
 class Pump:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from lightlink.runtime import jetstream
 from lightlink.runtime.connection import NoReply
 from lightlink.runtime.ordered import OrderedReader
 from lightlink.runtime.position import EVERYTHING, LAST_OF_EACH, Delivery, from_stored
+from lightlink.runtime.threads import Promise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,14 +99,16 @@ def _read_until(
 ) -> None:
     """Give ``take`` what the stream has now, until it returns True."""
     deadline = time.monotonic() + timeout
-    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+    done, is_done = Promise(), False
 
     def finish() -> None:
-        if not done.done():
-            done.set_result(None)
+        nonlocal is_done
+        if not is_done:
+            is_done = True
+            done.keep()
 
     def deliver(delivery: Delivery) -> None:
-        if not done.done() and take(delivery):
+        if not is_done and take(delivery):
             finish()
         reader.release(delivery)
 
@@ -114,8 +116,7 @@ def _read_until(
     reader = OrderedReader(connection, stream, patterns, deliver, **settings)
     reader.start(timeout)
     try:
-        done.result(max(deadline - time.monotonic(), 0))
-    except concurrent.futures.TimeoutError:
-        raise NoReply(patterns[0], timeout, True) from None
+        if not done.wait(deadline - time.monotonic()):
+            raise NoReply(patterns[0], timeout, True)
     finally:
         reader.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import copy
 import enum
 import logging
@@ -124,11 +123,10 @@ class Session:
         flush = Flush(time.monotonic() + timeout)
         try:
             self.outbox.put(flush, 0, timeout)
-            flush.confirmed.result(max(flush.deadline - time.monotonic(), 0))
+            flush.wait()
         except ClosedError:
             raise
-        except (concurrent.futures.TimeoutError, OutboxFull, nats.errors.Error, OSError):
-            flush.confirmed.cancel()
+        except (TimeoutError, OutboxFull, nats.errors.Error, OSError):
             raise FlushTimeout(timeout, self.status.value) from None
         denied = self._denials.take_publish()
         if denied is not None:
@@ -242,18 +240,18 @@ class Session:
         with self._denials.asking(subject):
             exceeded = self._denials.exceeded
             subscription = await self.nc.route(subject, queue, sink)
-            if self.nc.is_connected:
-                try:
-                    await self.nc.flush(timeout)
-                except (nats.errors.Error, OSError):
-                    # Lost meanwhile: reconnecting subscribes again.
-                    _log.debug("lightlink: the subscription to %s waits for the reconnect", subject)
             try:
+                if self.nc.is_connected:
+                    try:
+                        await self.nc.flush(timeout)
+                    except (nats.errors.Error, OSError):
+                        # Lost meanwhile: reconnecting subscribes again.
+                        _log.debug("lightlink: the subscription to %s waits for the reconnect", subject)
                 self._denials.check(subject)
                 if self._denials.exceeded > exceeded:
                     # It may have been another that is being made at the same time; none of them counts.
                     raise LinkError(f"subscribing to {subject!r}", TOO_MANY_SUBSCRIPTIONS)
-            except LightLinkError:
+            except BaseException:  # refused, or cancelled, as by Ctrl-C: nobody holds it, to end it
                 await self.nc.unroute(subscription)
                 raise
         return subscription

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import threading
-from threading import Condition, Event
+from threading import Condition, Event, Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Condition", "Event", "is_own_thread", "join_thread", "start_thread"]
+__all__ = ["Condition", "Event", "Promise", "is_own_thread", "join_thread", "start_thread"]
+
+_FIRST_WAIT_SECONDS = 0.05
 
 
 class _Thread(threading.Thread):
     """A thread of the library's: told from the user's by its class."""
+
+
+class Promise:
+    """Something that happens once, for one thread that waits for it.
+
+    Ctrl-C in that thread never leaves a lock taken that whoever calls `keep` needs, as it may with futures and events.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lock.acquire()
+
+    def keep(self) -> None:
+        """Let the waiting thread go on; called once."""
+        self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; tell whether it has happened."""
+        # In two parts: a signal that comes just before a wait begins is noticed when it is over.
+        first = max(min(timeout, _FIRST_WAIT_SECONDS), 0)
+        if self._lock.acquire(timeout=first):
+            return True
+        return self._lock.acquire(timeout=min(max(timeout - first, 0), threading.TIMEOUT_MAX))
 
 
 def start_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.instants import interrupt_at
 from helpers.process import run_python
 from helpers.waiting import eventually
 
 import lightlink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from conftest import StartPython
 
@@ -64,6 +66,35 @@ def slow_service(url: str, prefix: str) -> Iterator[str]:
     with service:
         yield prefix
         ended.set()
+
+
+# What takes locks that the loop takes too.
+BRIEF: dict[str, Callable[[lightlink.Client, str, lightlink.Subscription], object]] = {
+    "call": lambda client, name, _: client.call(name, "echo", {"text": ""}),
+    "flush": lambda client, _name, _: client.flush(),
+    "get": lambda client, name, events: (client.publish(name, 1), events.get(timeout=10)),
+    "keys": lambda client, name, _: client.state(name, storage="memory").keys(),
+    "subscribe": lambda client, _name, _: client.subscribe("silence").stop(),
+}
+
+
+@pytest.mark.parametrize("operation", BRIEF)
+def test_ctrl_c_at_any_instant_leaves_the_client_working(operation: str, url: str, slow_service: str) -> None:
+    """Never is a lock left taken, or the loop asleep that was to be woken."""
+    with lightlink.connect(url) as client, client.subscribe(slow_service) as events:
+        client.state(slow_service, storage="memory").set("key", 1)
+        for instant in itertools.count(1):
+            try:
+                with interrupt_at(instant):
+                    BRIEF[operation](client, slow_service, events)
+            except (
+                KeyboardInterrupt,
+                RuntimeError,
+            ):  # the second is what Python's own conditions may make of the first
+                client.flush(timeout=10)
+            else:
+                break
+    assert instant > 10
 
 
 @pytest.mark.parametrize("situation", WAITS)
