@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.commands import World
+from helpers.hostile import HostilePeer
 from helpers.waiting import eventually
 
 from lightlink.commands import model, schema
@@ -15,10 +18,13 @@ from lightlink.commands.expiry import Expiry
 from lightlink.commands.presence import list_presences, read_presence
 from lightlink.commands.store import read_request, read_status
 from lightlink.commands.sweep import Sweeper
+from lightlink.commands.watch import Changes
 from lightlink.errors import AgentOffline, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from conftest import StartServer
 
     from lightlink.commands import CommandManager
 
@@ -139,6 +145,36 @@ def test_the_audit_bears_statuses_without_an_offset(manager: CommandManager, pre
         lambda: found if len(found := [e for e in manager.audit(since=since) if e.client_id == prefix]) == 2 else None
     )
     assert {entry.command_id for entry in kept} == {promise.command_id for promise in promises}
+
+
+def test_a_subject_that_is_no_text_stops_nobody(fresh_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    url = fresh_server().url
+    with World(url) as world, HostilePeer(url) as peer:
+        manager = world.manager(sweep_interval=None)
+        promise = manager.send("pump", "work", timeout=60)
+        heard = threading.Event()
+        manager._connection.subscribe("ll.>", "", lambda subject, *_: subject.endswith(b"end") and heard.set())
+        with contextlib.closing(Changes(manager, after=0)) as changes:
+            for subject in (
+                b"ll.commands.pump.\xff",
+                b"$KV.lightlink_command_status.pump.\xff",
+                b"ll.progress.pump.\xff",
+            ):
+                peer._say(b"PUB %b 2\r\n{}\r\n" % subject)
+            peer._say(b"HPUB ll.status.pump.%b 34 36\r\n" % promise.command_id.encode())
+            peer._say(b"NATS/1.0\r\nNats-Sequence: seven\r\n\r\n{}\r\n")
+            peer.publish("ll.status.end", b"{}")
+            peer.flush()
+            assert heard.wait(10)
+            assert [command.command_id for command in manager.list("pump")] == [promise.command_id]
+            eventually(lambda: len([*manager.audit()]) == 3)
+            assert Sweeper(manager._store, Expiry(manager._store, "sweeper")).sweep() == 0
+            agent = world.agent("pump")
+            agent.register("work", lambda: "done")
+            agent.start()
+            assert promise.result(10) == "done"
+            eventually(lambda: (change := changes.get(1)) and change.command.status == "completed")
+    assert "could not be delivered" not in caplog.text
 
 
 def test_an_agent_need_not_say_when(manager: CommandManager, prefix: str) -> None:

@@ -119,7 +119,7 @@ def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> 
 
 
 def _entry(delivery: Delivery) -> AuditEntry:
-    subject = delivery.subject.decode()
+    subject = delivery.subject.decode("utf-8", "replace")
     client_id, command_id = schema.ids_of(subject)
     common: dict[str, Any] = {"command_id": command_id, "client_id": client_id}
     try:

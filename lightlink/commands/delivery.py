@@ -182,7 +182,7 @@ class Deliveries:
             self._end_of_pull(int(subject[len(self._inbox) :]), codec.decode_headers(headers))
             return
         try:
-            delivery = Delivery(read_request(data, subject.decode()), reply, message.seq)
+            delivery = Delivery(read_request(data, subject.decode("utf-8", "replace")), reply, message.seq)
         except DecodeError as exc:
             # Only a stranger to the wire format writes such a request; nobody could ever run it.
             self._connection.session.report(exc)

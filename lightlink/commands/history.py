@@ -118,7 +118,7 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
     candidates = []
     for delivery in reversed(stretch):
         try:
-            request = read_request(delivery.data, delivery.subject.decode())
+            request = read_request(delivery.data, delivery.subject.decode("utf-8", "replace"))
         except DecodeError as exc:
             store.connection.report(exc)  # nobody could run it either
             continue

@@ -7,6 +7,7 @@ import time
 from lightlink import codec
 
 _ASK_SECONDS = 10.0
+_MOST_DIGITS = 20
 
 
 class Losses:
@@ -56,4 +57,5 @@ class Losses:
 
 def revision_of(headers: bytes | None) -> int:
     """Return which stored message the server republishes with these headers, 0 when they do not say."""
-    return int(codec.decode_headers(headers).get("Nats-Sequence", "0")) if headers else 0
+    sequence = codec.decode_headers(headers).get("Nats-Sequence", "") if headers else ""
+    return int(sequence) if sequence.isascii() and sequence.isdigit() and len(sequence) <= _MOST_DIGITS else 0

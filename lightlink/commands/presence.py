@@ -82,7 +82,7 @@ def list_presences(store: CommandStore) -> list[Presence]:
         if _DELETED in codec.decode_headers(delivery.headers):
             continue
         try:
-            presences.append(_decoded(delivery.data, delivery.subject.decode()))
+            presences.append(_decoded(delivery.data, delivery.subject.decode("utf-8", "replace")))
         except DecodeError as exc:
             store.connection.report(exc)  # any agent may write what it likes about itself
     return sorted(presences, key=lambda presence: presence.client_id)

@@ -206,7 +206,7 @@ class Runner:
 
     def _on_status_revision(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
         if b'"cancel_requested"' in data:  # we leave it out while it is false; peers may put spaces behind it
-            self._connection.session.notifier.post(self._hear_of_cancel, subject.decode(), data)
+            self._connection.session.notifier.post(self._hear_of_cancel, subject.decode("utf-8", "replace"), data)
 
     def _hear_of_cancel(self, subject: str, data: bytes) -> None:
         try:

@@ -87,7 +87,7 @@ class Sweeper:
         pattern = schema.request_subject("*", "*")
         for delivery in history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before):
             try:
-                request = read_request(delivery.data, delivery.subject.decode())
+                request = read_request(delivery.data, delivery.subject.decode("utf-8", "replace"))
             except DecodeError as exc:
                 self._store.connection.report(exc)
                 continue

@@ -110,7 +110,7 @@ class Changes:
 
     def _read(self, delivery: Delivery) -> Change | None:
         """Return what happened; None for what is not worth telling."""
-        subject = delivery.subject.decode()
+        subject = delivery.subject.decode("utf-8", "replace")
         client_id, command_id = schema.ids_of(subject)
         if subject.startswith("ll.commands."):
             request = read_request(delivery.data, subject)
