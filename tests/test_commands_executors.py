@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -171,6 +172,23 @@ def test_output_need_not_be_text(agent: Agent, run: Run, tmp_path: Path) -> None
     program = script(tmp_path / "program", r"printf '\377\000ok'")
     executors.exec_shell(agent, [str(program)])
     assert run("exec_shell", {"argv": [str(program)]})["stdout"] == "\ufffd\0ok"
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_output_that_takes_up_more_as_json_is_cut_to_what_the_server_takes(
+    agent: Agent, run: Run, tmp_path: Path, both: bool
+) -> None:
+    noise = "echo begin; head -c 200000 /dev/zero; echo end"
+    program = script(tmp_path / "program", noise, f"({noise}) >&2" if both else "echo short >&2", "exit 3")
+    executors.exec_shell(agent, [str(program)])
+    result = run("exec_shell", {"argv": [str(program)]})
+    assert (result["exit_code"], result["truncated"]) == (3, True)
+    for text in (result["stdout"], result["stderr"]) if both else (result["stdout"],):
+        assert text.startswith("begin\n\0")
+        assert text.endswith("\0end\n")
+        assert int(re.search(r"\[\.\.\. (\d+) bytes cut \.\.\.\]", text)[1]) + text.count("\0") == 200_000
+        assert text.count("\0") > (70_000 if both else 140_000)
+    assert both or result["stderr"] == "short\n"
 
 
 def test_a_signal_is_a_negative_exit_code(agent: Agent, run: Run, tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def exec_shell(
     ``allow`` names the programs, each by the name to call it by, found on PATH now, or by its absolute path; nothing
     else is run. The payload is ``{"argv": ["df", "-h"]}``, with ``timeout`` in seconds and ``stdin`` text if wanted; at
     most the ``timeout`` given here. A program runs in ``cwd`` with a clean environment: PATH and a few more of the
-    agent's, and ``environment``. Of its stdout and stderr each at most ``max_output`` bytes are kept, from the
-    beginning and the end, with a mark where some were cut. It has a process group of its own, which is ended with it,
-    and when the command is cancelled or overdue.
+    agent's, and ``environment``. Of its stdout and stderr each at most ``max_output`` bytes are kept, less if the
+    result would be too large, from the beginning and the end, with a mark where some were cut. It has a process group
+    of its own, which is ended with it, and when the command is cancelled or overdue.
 
     The result is ``{"exit_code", "stdout", "stderr", "truncated", "timed_out", "duration"}``; a program ended by a
     signal has its number as a negative exit code. A payload that is not fit is rejected with the reason. Raises
@@ -101,7 +101,8 @@ def exec_shell(
         command = _allowed(programs, argv)
         if timeout is not None and not 0 < timeout <= limits.timeout:
             raise Rejected(f"timeout must be above 0 and at most {limits.timeout:g} s")
-        result = run_program(command, stdin, folder, settings, limits.within(timeout), context.cancelled)
+        bounds = limits.within(timeout, context._connection.max_payload)
+        result = run_program(command, stdin, folder, settings, bounds, context.cancelled)
         if result.cancelled:
             raise Cancelled(context.command_id)
         return result.facts()

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink import codec
 from lightlink.commands.handlers import Rejected
 from lightlink.errors import InvalidOption
 from lightlink.options import seconds
@@ -30,14 +31,20 @@ _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 # A program may leave children behind that hold its output open for ever.
 _OUTPUT_SECONDS = 1.0
+# What a result holds beside the outputs.
+_REST_OF_RESULT = 2048
 
 
 @attrs.frozen
 class Limits:
-    """How long a program may run, in seconds, and how many bytes of each of its outputs are kept."""
+    """How long a program may run, in seconds, and how many bytes of each of its outputs are kept.
+
+    ``room`` is how many bytes both may take up in a result, where some bytes take up six.
+    """
 
     timeout: float
     max_output: int
+    room: int = 1 << 40
 
     @classmethod
     def checked(cls, timeout: float, max_output: int) -> Limits:
@@ -46,9 +53,10 @@ class Limits:
             raise InvalidOption("max_output", "must be a whole number of bytes above 0", max_output)
         return cls(seconds("timeout", timeout), max_output)
 
-    def within(self, timeout: float | None) -> Limits:
-        """Return these limits with a time of its own, if one is given."""
-        return self if timeout is None else attrs.evolve(self, timeout=timeout)
+    def within(self, timeout: float | None, max_payload: int) -> Limits:
+        """Return these limits with a time of its own, if one is given, and room for a result of so many bytes."""
+        room = max_payload - min(_REST_OF_RESULT, max_payload // 2)
+        return attrs.evolve(self, timeout=self.timeout if timeout is None else timeout, room=room)
 
 
 @attrs.frozen(kw_only=True)
@@ -92,9 +100,23 @@ class _Output:
             # A child that left the group holds it open.
             self._given_up = True
             join_thread(self._thread, 2 * _POLL_SECONDS)
-        head, tail, cut = bytes(self._head), bytes(self._tail), self._cut
-        mark = f"\n[... {cut} bytes cut ...]\n" if cut else ""
-        return head.decode("utf-8", "replace") + mark + tail.decode("utf-8", "replace")
+        return self._shown()
+
+    def text_within(self, room: int) -> str:
+        """Return what was kept, of which so much is cut that it takes up at most ``room`` bytes in JSON."""
+        if not self._cut:
+            whole = self._head + self._tail
+            self._head, self._tail = whole[: len(whole) // 2], whole[len(whole) // 2 :]
+        while (size := json_size(text := self._shown())) > room and (kept := len(self._head) + len(self._tail)):
+            # The two ends stay, and a little less than there is room for: not all bytes take up the same.
+            left = kept * room // size * 15 // 16
+            del self._head[left - left // 2 :], self._tail[: max(len(self._tail) - left // 2, 0)]
+            self._cut += kept - len(self._head) - len(self._tail)
+        return text
+
+    def _shown(self) -> str:
+        mark = f"\n[... {self._cut} bytes cut ...]\n" if self._cut else ""
+        return self._head.decode("utf-8", "replace") + mark + self._tail.decode("utf-8", "replace")
 
     def _read(self) -> None:
         with self._stream:
@@ -115,6 +137,11 @@ class _Output:
         if surplus > 0:
             del self._tail[:surplus]
             self._cut += surplus
+
+
+def json_size(text: str) -> int:
+    """Return how many bytes a text takes up in a result."""
+    return len(codec.encode_json(text))
 
 
 def run_program(
@@ -138,7 +165,13 @@ def run_program(
     was_cancelled = not ended and cancelled.is_set()
     timed_out = not ended and not was_cancelled
     _end(process)
-    stdout, stderr = [output.text(_OUTPUT_SECONDS) for output in outputs]
+    texts = [output.text(_OUTPUT_SECONDS) for output in outputs]
+    sizes = [json_size(text) for text in texts]
+    if sum(sizes) > limits.room:
+        # Each has half of the room, and what the other leaves.
+        shares = [max(limits.room // 2, limits.room - other) for other in reversed(sizes)]
+        texts = [output.text_within(share) for output, share in zip(outputs, shares, strict=True)]
+    stdout, stderr = texts
     return Finished(
         exit_code=process.returncode,
         stdout=stdout,
