@@ -139,6 +139,13 @@ def test_a_cancel_that_nobody_could_read_is_refused(
         promise.result(10)
 
 
+def test_how_the_streams_are_made_is_said_by_store_options(world: World, prefix: str) -> None:
+    with pytest.raises(InvalidOption, match="store"):
+        lightlink.CommandManager(world.client(), store={"replicas": 3})  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="store"):
+        lightlink.Agent(prefix, world.client(), store=3).start()  # type: ignore[arg-type]
+
+
 def test_a_manager_needs_a_client_and_a_name(world: World) -> None:
     for client, options in ((world.url, {}), (None, {}), (world.client(), {"name": 5}), (world.client(), {"name": ""})):
         with pytest.raises(InvalidOption):

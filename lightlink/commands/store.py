@@ -17,7 +17,7 @@ from lightlink import codec
 from lightlink.commands import model, records, schema
 from lightlink.commands.access import FAILURES, Access, Conflict, check, hope, unavailable
 from lightlink.commands.model import RequestRecord, StatusRecord
-from lightlink.errors import DecodeError, LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.errors import DecodeError, InvalidOption, LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.ids import new_id
 from lightlink.runtime import jetstream
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
@@ -53,6 +53,8 @@ class CommandStore(Access):
 
     def __init__(self, connection: Connection, options: StoreOptions, timeout: float) -> None:
         super().__init__(connection, timeout)
+        if not isinstance(options, schema.StoreOptions):
+            raise InvalidOption("store", "must be StoreOptions(...)", type(options).__name__)
         self.options = options
         self._consumers: set[str] = set()
 
