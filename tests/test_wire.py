@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.protocol.command import hpub_cmd, pub_cmd
 
+import lightlink
 from lightlink import codec
 from lightlink.runtime.wire import TLSRequired, WireClient, _denied_operation, publish_frame
 
@@ -251,6 +253,28 @@ def test_a_flush_is_not_confirmed_when_the_connection_has_just_been_lost(url: st
     wire.stop()
 
 
+def test_what_is_said_to_a_connection_that_has_just_ended_is_no_mistake(url: str) -> None:
+    """With uvloop it was, and ended for good whatever reads a stream, say a watch."""
+    pytest.importorskip("uvloop")
+    with lightlink.connect(url) as client:
+        nc = client._connection.session.nc
+
+        async def speak() -> None:
+            assert nc._flusher_task is not None
+            assert nc._reading_task is not None
+            nc._flusher_task.cancel()  # it ends of the same mistake, a moment before
+            reading, nc._reading_task = nc._reading_task, None  # which would notice the end
+            reading.cancel()
+            await asyncio.gather(nc._flusher_task, reading, return_exceptions=True)
+            nc._abort_transport()
+            with contextlib.suppress(OSError):
+                await nc._transport.wait_closed()  # type: ignore[union-attr]
+            await nc.publish("any", b"")
+            await nc._process_op_err(nats.errors.StaleConnectionError())
+
+        client._connection.run(speak)
+
+
 def test_a_read_loop_that_dies_of_a_surprise_makes_the_client_reconnect(
     url: str, peer: RawPeer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -340,7 +364,7 @@ def test_the_private_parts_of_nats_py_that_are_used_are_there(server: EmbeddedSe
     assert isinstance(nc._ps.buf, bytearray)
     assert nc._max_payload == nc.max_payload == 1048576
     hooks = "_process_msg _process_info _process_err _process_pong _send_ping _read_loop _attempt_reconnect _close"
-    for name in (*hooks.split(), "_process_op_err", "_process_connect_init", "flush"):
+    for name in (*hooks.split(), "_flush_pending", "_process_op_err", "_process_connect_init", "flush"):
         assert asyncio.iscoroutinefunction(getattr(nc, name)), name
     assert {"tls", "allow_reconnect", "max_reconnect_attempts", "connect_timeout", "reconnect_time_wait"} <= {
         "tls",

@@ -255,6 +255,12 @@ class WireClient(NatsClient):
             _log.exception("lightlink: a message on %r could not be delivered", subject)
         return True
 
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        # Nothing is written, as while disconnected: uvloop takes writing to what has just ended for a mistake.
+        if not self.is_connected or self.is_writable:
+            return await super()._flush_pending(force_flush)
+        return None
+
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         # nats-py writes the PING at once, and commands given before it, a SUB say, later: what would the PONG confirm?
         if self._pending_data_size > 0 and self.is_writable:
