@@ -256,6 +256,16 @@ def test_keys_match_a_pattern_by_tokens(bucket: lightlink.StateBucket[Any]) -> N
     assert len(bucket.keys()) == 6
 
 
+def test_a_key_by_a_peer_that_is_no_text_hides_no_other(
+    client: lightlink.Client, bucket: lightlink.StateBucket[Any], prefix: str
+) -> None:
+    bucket.set("a", 1)
+    client._connection.request(f"$KV.{prefix}.b".encode() + b"\xff", b"2", 5.0)
+    assert bucket.keys() == ["a", "b\ufffd"]
+    with bucket.watch() as watch:
+        assert [watch.get(timeout=10).key for _ in range(2)] == ["a", "b\ufffd"]
+
+
 def test_keys_of_a_large_bucket_all_come(bucket: lightlink.StateBucket[Any]) -> None:
     expected = sorted(f"key.{n}" for n in range(1500))
     with ThreadPoolExecutor(16) as pool:

@@ -93,7 +93,7 @@ class Bucket:
         listed: list[tuple[ObjectMeta, datetime]] = []
         for delivery in sorted(found, key=lambda delivery: -delivery.seq):
             try:
-                meta = codec.decode(delivery.data, delivery.subject.decode(), ObjectMeta)
+                meta = codec.decode(delivery.data, delivery.subject.decode("utf-8", "replace"), ObjectMeta)
             except DecodeError as exc:
                 self._connection.report(exc)
                 continue

@@ -61,7 +61,7 @@ def _with_the_missing(
     """
     present = jetstream.subjects_of(connection, stream, pattern, max(deadline - time.monotonic(), 0.001))
     # What only a replica has was removed; the subjects come in pages, so that one may also have been left out.
-    for subject in sorted(present ^ {each.decode() for each in last}):
+    for subject in sorted(present ^ {each.decode("utf-8", "replace") for each in last}):
         remaining = max(deadline - time.monotonic(), 0.001)
         message = jetstream.get_last_written(connection, stream, subject, remaining)
         if message is not None:

@@ -237,7 +237,7 @@ class StateBucket(Generic[T]):
         return found
 
     def _key(self, delivery: Delivery) -> str:
-        return delivery.subject[len(self._stream.prefix) :].decode()
+        return delivery.subject[len(self._stream.prefix) :].decode("utf-8", "replace")
 
     def _limit(self, timeout: float | None) -> float:
         return self._connection.options.timeout if timeout is None else seconds("timeout", timeout)
