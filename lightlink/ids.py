@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 
 _DRAWN_AT_ONCE = 64
+# What the variant's digit is (RFC 9562: its two highest bits are 10), by the digit drawn for it.
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 # By process: what a fork copied, whoever forked, the parent uses too.
 _stock: dict[int, list[str]] = {}
@@ -31,8 +33,7 @@ def _draw() -> list[str]:
 
 
 def _uuid(digits: str) -> str:
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 if hasattr(os, "register_at_fork"):
