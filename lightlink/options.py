@@ -75,7 +75,7 @@ def _optional_path(value: str | os.PathLike[str] | None) -> Path | None:
 def seconds(option: str, value: Any) -> float:
     """Return a timeout in seconds; raises InvalidOption unless it is a number above 0."""
     if value.__class__ is float and 0 < value <= FOR_EVER:  # as mostly; the rest costs a call half a microsecond
-        return value  # type: ignore[no-any-return]
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InvalidOption(option, "must be a number of seconds above 0", value)
     return float(min(value, FOR_EVER))
