@@ -15,6 +15,7 @@ from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTo
 from lightlink.request import Request
 from lightlink.runtime.process import run_handler
 from lightlink.runtime.threads import Condition
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,9 +137,9 @@ class Dispatcher:
             self._release()
 
     def _read(self, subject: bytes, data: bytes) -> codec.Request:
-        method = subject.rpartition(b".")[2].decode("utf-8", "replace")
+        method = as_text(subject.rpartition(b".")[2])
         try:
-            envelope = codec.decode_request(data, subject.decode("utf-8", "replace"))
+            envelope = codec.decode_request(data, as_text(subject))
         except DecodeError as exc:
             raise Rejection(codec.INVALID_REQUEST, f"invalid request: {exc.reason}") from None
         if envelope.method != method:
@@ -190,7 +191,7 @@ class Dispatcher:
             method.stats.requests += 1
 
     def _method_of(self, subject: bytes) -> Method | None:
-        return self.methods.get(subject.rpartition(b".")[2].decode("utf-8", "replace"))
+        return self.methods.get(as_text(subject.rpartition(b".")[2]))
 
     def _reply(self, subject: bytes, reply: bytes, request_id: str, body: bytes) -> None:
         if not reply:

@@ -27,6 +27,16 @@ def new_id() -> str:
         return drawn
 
 
+def new_token() -> str:
+    """Return a random id that is one token of a subject: a UUID's 32 hexadecimal digits."""
+    return new_id().replace("-", "")
+
+
+def new_inbox(prefix: str | None) -> str:
+    """Return the begin of subjects for replies that nobody else has; ``prefix`` None is that of NATS."""
+    return f"{prefix or '_INBOX'}.{new_token()}."
+
+
 def _draw() -> list[str]:
     drawn = os.urandom(16 * _DRAWN_AT_ONCE).hex()
     return [_uuid(drawn[at : at + 32]) for at in range(0, len(drawn), 32)]

@@ -10,6 +10,7 @@ import attrs
 from lightlink import codec
 from lightlink.binding import handler_name, read_annotations
 from lightlink.errors import InvalidOption
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +36,9 @@ Arrival = tuple[bytes, bytes, bytes, "bytes | None"]
 def read_arrival(arrival: Arrival, raw: bool) -> Message:
     """Return the message; raises DecodeError when it is not JSON."""
     subject, reply, payload, headers = arrival
-    name = subject.decode("utf-8", "replace")
+    name = as_text(subject)
     data = payload if raw else codec.decode(payload, name)
-    return Message(name, data, codec.decode_headers(headers), reply.decode("utf-8", "replace"))
+    return Message(name, data, codec.decode_headers(headers), as_text(reply))
 
 
 def adapt_handler(handler: Callable[[Any], object], raw: bool) -> Callable[[Arrival], object]:
@@ -55,7 +56,7 @@ def adapt_handler(handler: Callable[[Any], object], raw: bool) -> Callable[[Arri
         decode = codec.decoder(wanted)
     except TypeError as exc:
         raise InvalidOption("handler", f"its annotation cannot be checked: {exc}", handler_name(handler)) from exc
-    return lambda arrival: handler(decode(arrival[2], arrival[0].decode("utf-8", "replace")))
+    return lambda arrival: handler(decode(arrival[2], as_text(arrival[0])))
 
 
 def _parameter_type(handler: Callable[..., object]) -> Any:

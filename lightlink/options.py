@@ -39,6 +39,10 @@ def _bounded(value: float) -> float:
     return min(value, FOR_EVER) if isinstance(value, (int, float)) and value < float("inf") else value
 
 
+def _time(default: float) -> Any:
+    return attrs.field(default=default, converter=_bounded, validator=_positive)
+
+
 def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str):
         raise InvalidOption(attribute.name, "must be a string", type(value).__name__)
@@ -142,14 +146,14 @@ class ConnectOptions:
     nkey: Path | None = attrs.field(default=None, converter=_optional_path)
     tls: TLS | None = attrs.field(default=None)
     inbox_prefix: str | None = attrs.field(default=None, validator=_subject_or_none)
-    timeout: float = attrs.field(default=5.0, converter=_bounded, validator=_positive)
-    connect_timeout: float = attrs.field(default=5.0, converter=_bounded, validator=_positive)
-    reconnect_wait: float = attrs.field(default=0.1, converter=_bounded, validator=_positive)
-    reconnect_wait_max: float = attrs.field(default=4.0, converter=_bounded, validator=_positive)
-    ping_interval: float = attrs.field(default=10.0, converter=_bounded, validator=_positive)
+    timeout: float = _time(5.0)
+    connect_timeout: float = _time(5.0)
+    reconnect_wait: float = _time(0.1)
+    reconnect_wait_max: float = _time(4.0)
+    ping_interval: float = _time(10.0)
     outbox_messages: int = attrs.field(default=65_536, validator=_whole)
     outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_whole)
-    outbox_timeout: float = attrs.field(default=5.0, converter=_bounded, validator=_positive)
+    outbox_timeout: float = _time(5.0)
     workers: int = attrs.field(default=8, validator=_whole)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
 

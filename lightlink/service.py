@@ -17,7 +17,7 @@ from lightlink.discovery import Discovery, text_map
 from lightlink.dispatch import Dispatcher
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
 from lightlink.files import FileInfo, FileReceiver
-from lightlink.ids import new_id
+from lightlink.ids import new_token
 from lightlink.message import adapt_handler
 from lightlink.options import seconds
 from lightlink.runtime.connection import Status
@@ -65,7 +65,7 @@ class Service:
         **options: Any,
     ) -> None:
         self.name = subjects.service_name(name)
-        self.instance = new_id().replace("-", "")
+        self.instance = new_token()
         if not isinstance(version, str) or not _SEMVER.fullmatch(version):
             raise InvalidOption("version", "must be a semantic version such as 1.0.0", version)
         for option, value in (("workers", workers), ("max_pending", max_pending)):

@@ -26,6 +26,11 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 
 
+def as_text(subject: bytes) -> str:
+    """Return a subject, or a part of one, as text; peers may send what is no text, which is replaced."""
+    return subject.decode("utf-8", "replace")
+
+
 def publish_subject(subject: str) -> bytes:
     """Return the subject to publish to, as bytes.
 

@@ -14,7 +14,7 @@ from lightlink.commands.messages import MessageHandlers
 from lightlink.commands.runner import Runner
 from lightlink.commands.schema import StoreOptions
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
-from lightlink.ids import new_id
+from lightlink.ids import new_token
 from lightlink.options import seconds
 from lightlink.runtime.signals import StopSignal
 from lightlink.runtime.threads import Condition, Event
@@ -63,7 +63,7 @@ class Agent:
         **options: Any,
     ) -> None:
         self.client_id = schema.client_id(client_id)
-        self.instance = new_id().replace("-", "")
+        self.instance = new_token()
         self.labels = schema.labels(labels)
         if isinstance(target, Client) and options:
             raise InvalidOption(", ".join(options), "belongs to the client, which is given")

@@ -15,6 +15,7 @@ from lightlink.commands.history import read_block, stream_state
 from lightlink.commands.store import read_request, read_status
 from lightlink.errors import DecodeError
 from lightlink.runtime import jetstream
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +120,7 @@ def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> 
 
 
 def _entry(delivery: Delivery) -> AuditEntry:
-    subject = delivery.subject.decode("utf-8", "replace")
+    subject = as_text(delivery.subject)
     client_id, command_id = schema.ids_of(subject)
     common: dict[str, Any] = {"command_id": command_id, "client_id": client_id}
     try:

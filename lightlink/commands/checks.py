@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+_MOST_DIGITS = 20  # what the server counts in 64 bits
+
+
+def is_sequence(text: str) -> bool:
+    """Tell whether text may be the number of a stored message."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
 def text(option: str, value: Any, *, may_be_empty: bool = False) -> str:
     """Return text that JSON can carry; raises InvalidOption."""
     if not isinstance(value, str) or not (value or may_be_empty):

@@ -12,11 +12,12 @@ from lightlink import codec
 from lightlink.commands import schema
 from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, LightLinkError
-from lightlink.ids import new_id
+from lightlink.ids import new_inbox
 from lightlink.runtime import jetstream
 from lightlink.runtime.position import read_delivery
 from lightlink.runtime.session import Status
 from lightlink.runtime.threads import Condition
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,7 @@ class Deliveries:
         self._answered = False
         self._stopped = False
         self._forget_status: Callable[[], None] = lambda: None
-        self._inbox = f"{connection.options.inbox_prefix or '_INBOX'}.{new_id().replace('-', '')}."
+        self._inbox = new_inbox(connection.options.inbox_prefix)
 
     def start(self) -> None:
         """Subscribe and begin to fetch."""
@@ -182,7 +183,7 @@ class Deliveries:
             self._end_of_pull(int(subject[len(self._inbox) :]), codec.decode_headers(headers))
             return
         try:
-            delivery = Delivery(read_request(data, subject.decode("utf-8", "replace")), reply, message.seq)
+            delivery = Delivery(read_request(data, as_text(subject)), reply, message.seq)
         except DecodeError as exc:
             # Only a stranger to the wire format writes such a request; nobody could ever run it.
             self._connection.session.report(exc)

@@ -16,6 +16,7 @@ from lightlink.errors import ClosedError, DecodeError, LightLinkError, StoreUnav
 from lightlink.runtime.rounds import every
 from lightlink.runtime.session import Status
 from lightlink.runtime.threads import Condition
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,10 +183,10 @@ class Follower:
         self._hear(self._note_progress, subject, data, headers)
 
     def _hear(self, take: Callable[..., None], subject: bytes, data: bytes, headers: bytes | None) -> None:
-        promise = self._open.get(subject.rpartition(b".")[2].decode("utf-8", "replace"))
+        promise = self._open.get(as_text(subject.rpartition(b".")[2]))
         if promise is None:
             return
-        if schema.ids_of(subject.decode("utf-8", "replace")) != (promise.client_id, promise.command_id):
+        if schema.ids_of(as_text(subject)) != (promise.client_id, promise.command_id):
             return  # an agent may write under its own client id only, but there any command id it likes
         if len(data) < _SMALL:
             take(promise, data, headers)

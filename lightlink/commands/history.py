@@ -12,6 +12,7 @@ from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.runtime import reader
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,7 +27,6 @@ _WIDEN = 4
 _WIDEST = 10_000
 _WIDEST_OF_ONE = 1_000_000
 _MOST_STATUSES = 2000
-_MOST_DIGITS = 20  # what the server counts in 64 bits
 
 
 @attrs.frozen(kw_only=True)
@@ -118,7 +118,7 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
     candidates = []
     for delivery in reversed(stretch):
         try:
-            request = read_request(delivery.data, delivery.subject.decode("utf-8", "replace"))
+            request = read_request(delivery.data, as_text(delivery.subject))
         except DecodeError as exc:
             store.connection.report(exc)  # nobody could run it either
             continue
@@ -140,6 +140,6 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
 def _before(after: str | None, last: int) -> int:
     if after is None:
         return last + 1
-    if not isinstance(after, str) or not after.isascii() or not after.isdigit() or len(after) > _MOST_DIGITS:
+    if not isinstance(after, str) or not checks.is_sequence(after):
         raise InvalidOption("after", "must be the `next` of an earlier page", after)
     return min(int(after), last + 1)

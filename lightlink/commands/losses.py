@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from lightlink import codec
+from lightlink.commands import checks
 
 _ASK_SECONDS = 10.0
-_MOST_DIGITS = 20
 
 
 class Losses:
@@ -58,4 +58,4 @@ class Losses:
 def revision_of(headers: bytes | None) -> int:
     """Return which stored message the server republishes with these headers, 0 when they do not say."""
     sequence = codec.decode_headers(headers).get("Nats-Sequence", "") if headers else ""
-    return int(sequence) if sequence.isascii() and sequence.isdigit() and len(sequence) <= _MOST_DIGITS else 0
+    return int(sequence) if checks.is_sequence(sequence) else 0

@@ -33,6 +33,7 @@ from lightlink.ids import new_id
 from lightlink.runtime.connection import NoReply
 from lightlink.runtime.mailbox import Mailbox
 from lightlink.runtime.threads import Condition
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -203,7 +204,7 @@ class Messenger:
                 self._route = self._connection.subscribe(ACKS, "", self._arrive)
 
     def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
-        client_id, msg_id = subject.decode("utf-8", "replace").split(".")[-2:]
+        client_id, msg_id = as_text(subject).split(".")[-2:]
         sent = self._open.get(msg_id)
         if sent is not None:
             self._connection.session.notifier.post(self._note, sent, client_id, data)

@@ -17,6 +17,7 @@ from lightlink.commands.model import now
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_FOUND, JetStreamError
 from lightlink.runtime.reader import LAST_OF_EACH, read_current
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,7 +83,7 @@ def list_presences(store: CommandStore) -> list[Presence]:
         if _DELETED in codec.decode_headers(delivery.headers):
             continue
         try:
-            presences.append(_decoded(delivery.data, delivery.subject.decode("utf-8", "replace")))
+            presences.append(_decoded(delivery.data, as_text(delivery.subject)))
         except DecodeError as exc:
             store.connection.report(exc)  # any agent may write what it likes about itself
     return sorted(presences, key=lambda presence: presence.client_id)

@@ -25,6 +25,7 @@ from lightlink.runtime.rounds import every
 from lightlink.runtime.session import Status
 from lightlink.runtime.threads import Event
 from lightlink.runtime.workers import WorkerPool
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -206,7 +207,7 @@ class Runner:
 
     def _on_status_revision(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
         if b'"cancel_requested"' in data:  # we leave it out while it is false; peers may put spaces behind it
-            self._connection.session.notifier.post(self._hear_of_cancel, subject.decode("utf-8", "replace"), data)
+            self._connection.session.notifier.post(self._hear_of_cancel, as_text(subject), data)
 
     def _hear_of_cancel(self, subject: str, data: bytes) -> None:
         try:

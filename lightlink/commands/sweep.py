@@ -18,6 +18,7 @@ from lightlink.commands.store import read_request
 from lightlink.errors import DecodeError, StoreUnavailable
 from lightlink.runtime.jetstream import EXPECTED_LAST_SUBJECT_SEQUENCE
 from lightlink.runtime.session import Status
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -87,7 +88,7 @@ class Sweeper:
         pattern = schema.request_subject("*", "*")
         for delivery in history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before):
             try:
-                request = read_request(delivery.data, delivery.subject.decode("utf-8", "replace"))
+                request = read_request(delivery.data, as_text(delivery.subject))
             except DecodeError as exc:
                 self._store.connection.report(exc)
                 continue

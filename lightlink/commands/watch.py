@@ -21,6 +21,7 @@ from lightlink.runtime.jetstream import JetStreamError
 from lightlink.runtime.mailbox import Closed, MessageQueue
 from lightlink.runtime.reader import Delivery, OrderedReader
 from lightlink.runtime.session import Status
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from lightlink.commands.manager import CommandManager
@@ -110,7 +111,7 @@ class Changes:
 
     def _read(self, delivery: Delivery) -> Change | None:
         """Return what happened; None for what is not worth telling."""
-        subject = delivery.subject.decode("utf-8", "replace")
+        subject = as_text(delivery.subject)
         client_id, command_id = schema.ids_of(subject)
         if subject.startswith("ll.commands."):
             request = read_request(delivery.data, subject)

@@ -13,6 +13,7 @@ from lightlink.runtime import jetstream
 from lightlink.runtime.election import while_electing
 from lightlink.runtime.jetstream import JetStreamError
 from lightlink.runtime.reader import LAST_OF_EACH, read_current
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,7 @@ class Bucket:
         listed: list[tuple[ObjectMeta, datetime]] = []
         for delivery in sorted(found, key=lambda delivery: -delivery.seq):
             try:
-                meta = codec.decode(delivery.data, delivery.subject.decode("utf-8", "replace"), ObjectMeta)
+                meta = codec.decode(delivery.data, as_text(delivery.subject), ObjectMeta)
             except DecodeError as exc:
                 self._connection.report(exc)
                 continue

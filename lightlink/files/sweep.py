@@ -9,6 +9,7 @@ from lightlink import codec, subjects
 from lightlink.files.info import ObjectMeta
 from lightlink.runtime import jetstream
 from lightlink.runtime.reader import LAST_OF_EACH, read_current
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from lightlink.files.bucket import Bucket
@@ -40,5 +41,5 @@ def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: fl
 def _nuids(connection: Connection, bucket: Bucket, timeout: float) -> set[str]:
     pattern = subjects.object_metas(bucket.name)
     metas = read_current(connection, bucket.stream, pattern, timeout, policy=LAST_OF_EACH)
-    decoded = [codec.decode(each.data, each.subject.decode("utf-8", "replace"), ObjectMeta) for each in metas]
+    decoded = [codec.decode(each.data, as_text(each.subject), ObjectMeta) for each in metas]
     return {meta.nuid for meta in decoded if meta.nuid and not meta.deleted}

@@ -20,6 +20,7 @@ from lightlink.runtime.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.runtime.session import Session, Status
 from lightlink.runtime.tls import with_inbox_prefix
 from lightlink.runtime.wire import publish_frame
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -103,7 +104,7 @@ class Connection:
         session = self._session or self._open_session()
         size = len(payload) if headers is None else len(payload) + len(headers)
         if size > session.nc._max_payload:
-            raise PayloadTooLarge(subject.decode("utf-8", "replace"), size, session.nc.max_payload)
+            raise PayloadTooLarge(as_text(subject), size, session.nc.max_payload)
         frame = publish_frame(subject, reply, payload, headers)
         session.outbox.put(frame, len(frame), self.options.outbox_timeout if timeout is None else timeout)
 

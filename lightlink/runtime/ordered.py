@@ -16,7 +16,7 @@ import nats.errors
 
 from lightlink import codec
 from lightlink.errors import LightLinkError, LinkError
-from lightlink.ids import new_id
+from lightlink.ids import new_inbox
 from lightlink.runtime import jetstream, loop_api
 from lightlink.runtime.jetstream import API, JetStreamError, nanoseconds
 from lightlink.runtime.position import EVERYTHING, Delivery, Position, read_delivery
@@ -97,7 +97,7 @@ class OrderedReader:
         """
         self._session = session = self._connection.session
         self._nc = session.nc
-        self._inbox = f"{self._connection.options.inbox_prefix or '_INBOX'}.{new_id().replace('-', '')}."
+        self._inbox = new_inbox(self._connection.options.inbox_prefix)
         deadline = time.monotonic() + timeout
 
         def remaining() -> float:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightlink import codec
-from lightlink.ids import new_id
+from lightlink.ids import new_token
 from lightlink.runtime.jetstream import nanoseconds
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Position:
 
     def consumer_request(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return the name of a consumer that goes on from here, the API subject to make it by, and the request."""
-        name = new_id().replace("-", "")
+        name = new_token()
         config: dict[str, Any] = {
             "name": name,
             "ack_policy": "none",

@@ -10,6 +10,7 @@ from lightlink.runtime.connection import NoReply
 from lightlink.runtime.ordered import OrderedReader
 from lightlink.runtime.position import EVERYTHING, LAST_OF_EACH, Delivery, from_stored
 from lightlink.runtime.threads import Promise
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ def _with_the_missing(
     """
     present = jetstream.subjects_of(connection, stream, pattern, max(deadline - time.monotonic(), 0.001))
     # What only a replica has was removed; the subjects come in pages, so that one may also have been left out.
-    for subject in sorted(present ^ {each.decode("utf-8", "replace") for each in last}):
+    for subject in sorted(present ^ {as_text(each) for each in last}):
         remaining = max(deadline - time.monotonic(), 0.001)
         message = jetstream.get_last_written(connection, stream, subject, remaining)
         if message is not None:

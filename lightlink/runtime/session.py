@@ -22,7 +22,7 @@ from lightlink.errors import (
     OutboxFull,
     PermissionDenied,
 )
-from lightlink.ids import new_id
+from lightlink.ids import new_inbox
 from lightlink.runtime.denials import Denials
 from lightlink.runtime.dial import Backoff, dial
 from lightlink.runtime.loop import LoopThread
@@ -73,7 +73,7 @@ class Session:
         self.status = Status.CONNECTING
         self.notifier = Notifier(options.name)
         self.workers = WorkerPool(f"lightlink-{options.name}", options.workers)
-        self.replies = ReplyMap(f"{options.inbox_prefix or '_INBOX'}.{new_id().replace('-', '')}.".encode())
+        self.replies = ReplyMap(new_inbox(options.inbox_prefix).encode())
         self.loop = LoopThread(options.name)
         self._pump = Pump(self.loop, self.replies, options.outbox_messages, options.outbox_bytes)
         self.outbox = self._pump.outbox

@@ -21,6 +21,7 @@ from lightlink.state.failures import Failures
 from lightlink.state.options import MIN_TTL_SECONDS, BucketOptions, check_seconds
 from lightlink.state.stream import BucketStream, remaining
 from lightlink.state.watch import StateWatch
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,7 +238,7 @@ class StateBucket(Generic[T]):
         return found
 
     def _key(self, delivery: Delivery) -> str:
-        return delivery.subject[len(self._stream.prefix) :].decode("utf-8", "replace")
+        return as_text(delivery.subject[len(self._stream.prefix) :])
 
     def _limit(self, timeout: float | None) -> float:
         return self._connection.options.timeout if timeout is None else seconds("timeout", timeout)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import attrs
 
 from lightlink import codec
+from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ class ValueCodec(Generic[T]):
 
     def change(self, prefix: str, delivery: Delivery) -> StateChange[T]:
         """Return what a message says; ``prefix`` is its subject up to the key. Raises DecodeError."""
-        subject = delivery.subject.decode("utf-8", "replace")
+        subject = as_text(delivery.subject)
         operation = operation_in(delivery.headers)
         value = self.decode(delivery.data, subject) if operation == "put" else None
         return StateChange(subject[len(prefix) :], value, delivery.seq, operation, delivery.created)
