@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from helpers.commands import World
 from helpers.pki import connect_to, issue_all, tls_of
 from helpers.process import PythonProcess
 from helpers.proxy import TcpProxy
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.pki import ConnectAs, LinkAs, SetClock
+
+    from lightlink.commands import CommandManager
 
 
 def pytest_configure() -> None:
@@ -95,6 +98,19 @@ def peer(url: str) -> Iterator[RawPeer]:
     """A plain nats-py client of the shared server."""
     with RawPeer(url) as connected:
         yield connected
+
+
+@pytest.fixture
+def world(url: str) -> Iterator[World]:
+    """Managers and agents on the server that tests share."""
+    with World(url) as world:
+        yield world
+
+
+@pytest.fixture
+def manager(world: World) -> CommandManager:
+    """A manager that ends no command by itself."""
+    return world.manager(sweep_interval=None)
 
 
 @pytest.fixture

@@ -61,17 +61,6 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url
 
 
 @pytest.fixture
-def world(url: str) -> Iterator[World]:
-    with World(url) as world:
-        yield world
-
-
-@pytest.fixture
-def manager(world: World) -> CommandManager:
-    return world.manager(sweep_interval=None)
-
-
-@pytest.fixture
 def agent(world: World, prefix: str) -> Agent:
     """An agent that runs."""
     agent = world.agent(prefix, labels={"test": prefix})

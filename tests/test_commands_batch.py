@@ -17,22 +17,9 @@ from lightlink.commands import CommandContext, schema
 from lightlink.errors import ClosedError, InvalidName, InvalidOption, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import StartProxy, StartServer
 
     from lightlink.commands import CommandManager
-
-
-@pytest.fixture
-def world(url: str) -> Iterator[World]:
-    with World(url) as world:
-        yield world
-
-
-@pytest.fixture
-def manager(world: World) -> CommandManager:
-    return world.manager(sweep_interval=None)
 
 
 def fleet(world: World, prefix: str, count: int, handler: object, **labels: str) -> list[str]:

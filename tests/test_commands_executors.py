@@ -19,22 +19,11 @@ from lightlink.commands import executors
 from lightlink.errors import CommandCancelled, CommandFailed, CommandTimeout, InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lightlink.commands import Agent, CommandManager
 
     Run = Callable[..., Any]
-
-
-@pytest.fixture
-def world(url: str) -> Iterator[World]:
-    with World(url) as world:
-        yield world
-
-
-@pytest.fixture
-def manager(world: World) -> CommandManager:
-    return world.manager(sweep_interval=None)
 
 
 @pytest.fixture

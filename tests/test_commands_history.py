@@ -20,22 +20,9 @@ from lightlink.errors import InvalidName, InvalidOption
 from lightlink.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import StartPython, StartServer
 
     from lightlink.commands import CommandManager
-
-
-@pytest.fixture
-def world(url: str) -> Iterator[World]:
-    with World(url) as world:
-        yield world
-
-
-@pytest.fixture
-def manager(world: World) -> CommandManager:
-    return world.manager(sweep_interval=None)
 
 
 def put_many(manager: CommandManager, count: int, clients: list[str], **facts: object) -> list[RequestRecord]:

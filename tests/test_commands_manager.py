@@ -31,22 +31,9 @@ from lightlink.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import StartProxy, StartServer
 
     from lightlink.commands import Agent, CommandManager, CommandPromise
-
-
-@pytest.fixture
-def world(url: str) -> Iterator[World]:
-    with World(url) as world:
-        yield world
-
-
-@pytest.fixture
-def manager(world: World) -> CommandManager:
-    return world.manager(sweep_interval=None)
 
 
 @pytest.fixture

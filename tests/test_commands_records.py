@@ -22,8 +22,6 @@ from lightlink.commands.watch import Changes
 from lightlink.errors import AgentOffline, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import StartServer
 
     from lightlink.commands import CommandManager
@@ -36,17 +34,6 @@ REQUEST = {
     "created_at": "2026-11-22T21:00:00Z",
     "timeout": 9,
 }
-
-
-@pytest.fixture
-def world(url: str) -> Iterator[World]:
-    with World(url) as world:
-        yield world
-
-
-@pytest.fixture
-def manager(world: World) -> CommandManager:
-    return world.manager(sweep_interval=None)
 
 
 def request(**changes: Any) -> model.RequestRecord:
