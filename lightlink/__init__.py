@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StoreOptions,
         UnknownCommand,
     )
+    from lightlink.connection.connection import Status
     from lightlink.errors import (
         AgentInUse,
         AgentOffline,
@@ -68,17 +69,16 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TransferStalled,
     )
+    from lightlink.events.message import Message
+    from lightlink.events.subscription import Subscription
     from lightlink.files import FileInfo, FileStore
-    from lightlink.message import Message
     from lightlink.options import TLS, ConnectOptions
-    from lightlink.request import Request
-    from lightlink.retry import Retry
-    from lightlink.rpc import ServiceProxy
-    from lightlink.runtime.connection import Status
+    from lightlink.rpc.caller import ServiceProxy
+    from lightlink.rpc.retry import Retry
     from lightlink.server import EmbeddedServer
-    from lightlink.service import Service
+    from lightlink.service.request import Request
+    from lightlink.service.service import Service
     from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
-    from lightlink.subscription import Subscription
 
 __all__ = [
     "TLS",
@@ -215,17 +215,17 @@ _HOME = {
         "FileInfo",
         "FileStore",
     ),
-    "lightlink.message": ("Message",),
+    "lightlink.events.message": ("Message",),
     "lightlink.options": (
         "TLS",
         "ConnectOptions",
     ),
-    "lightlink.request": ("Request",),
-    "lightlink.retry": ("Retry",),
-    "lightlink.rpc": ("ServiceProxy",),
-    "lightlink.runtime.connection": ("Status",),
+    "lightlink.service.request": ("Request",),
+    "lightlink.rpc.retry": ("Retry",),
+    "lightlink.rpc.caller": ("ServiceProxy",),
+    "lightlink.connection.connection": ("Status",),
     "lightlink.server": ("EmbeddedServer",),
-    "lightlink.service": ("Service",),
+    "lightlink.service.service": ("Service",),
     "lightlink.state": (
         "BucketOptions",
         "StateBucket",
@@ -233,7 +233,7 @@ _HOME = {
         "StateEntry",
         "StateWatch",
     ),
-    "lightlink.subscription": ("Subscription",),
+    "lightlink.events.subscription": ("Subscription",),
     "lightlink.commands": (
         "Agent",
         "AgentMessage",

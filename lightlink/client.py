@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from msgspec import UNSET
 
-from lightlink import codec, subjects
+from lightlink.concurrency.registry import Registry
+from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
+from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
 from lightlink.options import ConnectOptions, seconds, wait_limit
-from lightlink.retry import Retry
-from lightlink.rpc import Caller, ServiceProxy
-from lightlink.runtime.connection import Connection, Status
-from lightlink.runtime.registry import Registry
-from lightlink.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
+from lightlink.protocol import codec, subjects
+from lightlink.rpc.caller import Caller, ServiceProxy
+from lightlink.rpc.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

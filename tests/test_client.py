@@ -10,9 +10,9 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.concurrency.registry import Registry
+from lightlink.connection.permission_errors import Denials
 from lightlink.errors import ClosedError, InvalidOption, PermissionDenied
-from lightlink.runtime.denials import Denials
-from lightlink.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

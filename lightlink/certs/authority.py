@@ -24,7 +24,7 @@ from lightlink.certs.certificate import (
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, write_file
 from lightlink.certs.signing import host_names, sign_authority, sign_leaf
 from lightlink.errors import InvalidName, InvalidOption
-from lightlink.roles import Grant, identity_name
+from lightlink.protocol.permissions import Grant, identity_name
 
 if TYPE_CHECKING:
     import os

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lightlink.certs.files import read_file
 from lightlink.errors import InvalidOption
-from lightlink.roles import Grant
+from lightlink.protocol.permissions import Grant
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.authority import CertificateAuthority
 from lightlink.errors import InvalidOption
-from lightlink.roles import Permissions, permissions
+from lightlink.protocol.permissions import Permissions, permissions
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lightlink.roles import Grant
+    from lightlink.protocol.permissions import Grant
 
 ACCOUNT = "LIGHTLINK"
 MEBIBYTE = 1024 * 1024

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from lightlink.roles import Grant
+    from lightlink.protocol.permissions import Grant
 
 _MAX_DAYS = 36_500
 # Clocks differ; a certificate made on this machine must be valid on the others at once.

@@ -13,8 +13,8 @@ from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, server_con
 from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
-from lightlink.roles import ROLES
-from lightlink.subjects import FILES_BUCKET, STATE_BUCKET
+from lightlink.protocol.permissions import ROLES
+from lightlink.protocol.subjects import FILES_BUCKET, STATE_BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, to_json
 from lightlink.commands import CommandManager
 from lightlink.commands.model import STATUSES
-from lightlink.commands.watch import Changes
+from lightlink.commands.store.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lightlink.cli.options import Link
     from lightlink.commands import Command
-    from lightlink.commands.promise import CommandPromise
+    from lightlink.commands.manager.promise import CommandPromise
 
 _timeout = click.option(
     "--timeout", type=SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="Then the command is over."

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.errors import LightLinkError
 from lightlink.files.store import DEFAULT_STALL_TIMEOUT, DEFAULT_SWEEP_AGE
-from lightlink.subjects import FILES_BUCKET
+from lightlink.protocol.subjects import FILES_BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

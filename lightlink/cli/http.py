@@ -36,7 +36,7 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
     """
     try:
         # First the one whose error names the extra, which brings all of them.
-        from lightlink.commands.http import Limits, create_app, serve  # noqa: PLC0415 - its packages may be missing
+        from lightlink.http import Limits, create_app, serve  # noqa: PLC0415 - its packages may be missing
         from lightlink.metrics import register  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise click.ClickException(str(exc)) from exc

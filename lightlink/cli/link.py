@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink import codec
 from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import (
     SECONDS,
@@ -20,6 +19,7 @@ from lightlink.cli.options import (
     to_json,
 )
 from lightlink.errors import DecodeError
+from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     import lightlink

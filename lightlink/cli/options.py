@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 
 import lightlink
-from lightlink import codec
 from lightlink.errors import DecodeError, EncodeError
+from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

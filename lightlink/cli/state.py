@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink import codec
 from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, read_argument, to_json
 from lightlink.errors import DecodeError
-from lightlink.subjects import STATE_BUCKET
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import STATE_BUCKET
 
 if TYPE_CHECKING:
     import lightlink

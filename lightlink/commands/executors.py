@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightlink.commands.context import Cancelled, CommandContext
-from lightlink.commands.handlers import Rejected
+from lightlink.commands.agent.context import Cancelled, CommandContext
+from lightlink.commands.agent.handlers import Rejected
 from lightlink.commands.subprocesses import Limits, run_program
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lightlink.commands.agent import Agent
+    from lightlink.commands.agent.agent import Agent
 
 # What a program needs to start at all; nothing else of the agent's environment reaches it unasked.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")

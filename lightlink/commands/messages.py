@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from lightlink import codec, subjects
-from lightlink.commands import checks, records
-from lightlink.commands.handlers import safe_text
+from lightlink.commands.agent.handlers import safe_text
 from lightlink.commands.model import now
+from lightlink.commands.store import checks, records
+from lightlink.concurrency.mailbox import Mailbox
+from lightlink.concurrency.threads import Condition
+from lightlink.connection.connection import NoReply
 from lightlink.errors import (
     AgentOffline,
     ClosedError,
@@ -29,17 +31,15 @@ from lightlink.errors import (
     PermissionDenied,
     StoreUnavailable,
 )
-from lightlink.ids import new_id
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.mailbox import Mailbox
-from lightlink.runtime.threads import Condition
-from lightlink.subjects import as_text
+from lightlink.protocol import codec, subjects
+from lightlink.protocol.ids import new_id
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lightlink.runtime.connection import Connection
-    from lightlink.runtime.replies import Waiter
+    from lightlink.connection.connection import Connection
+    from lightlink.connection.replies import Waiter
 
 _log = logging.getLogger("lightlink")
 

@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 import attrs
 import msgspec
 
-from lightlink import codec
 from lightlink.errors import LightLinkError
+from lightlink.protocol import codec
 
 PENDING: Final = "pending"
 EXECUTING: Final = "executing"

@@ -13,17 +13,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink import codec
-from lightlink.commands.handlers import Rejected
+from lightlink.commands.agent.handlers import Rejected
+from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import InvalidOption
 from lightlink.options import seconds
-from lightlink.runtime.threads import join_thread, start_thread
+from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lightlink.runtime.threads import Event
+    from lightlink.concurrency.threads import Event
 
 _CHUNK = 65536
 # How long a program that is asked to end has for it before it is killed.

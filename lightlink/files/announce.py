@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from lightlink import codec, subjects
 from lightlink.errors import DecodeError
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.connection.connection import Connection
     from lightlink.files.info import FileInfo
     from lightlink.files.store import FileStore
-    from lightlink.runtime.connection import Connection
 
 
 class Announcement(msgspec.Struct, rename={"sender": "from"}):

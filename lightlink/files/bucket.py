@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from lightlink import codec, subjects
 from lightlink.errors import DecodeError, InvalidOption, LinkError, PayloadTooLarge, StoredFileNotFound
 from lightlink.files.info import ObjectMeta
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.read import LAST_OF_EACH, read_current
+from lightlink.jetstream.retry import while_electing
 from lightlink.options import seconds
-from lightlink.runtime import jetstream
-from lightlink.runtime.election import while_electing
-from lightlink.runtime.jetstream import JetStreamError
-from lightlink.runtime.reader import LAST_OF_EACH, read_current
-from lightlink.subjects import as_text
+from lightlink.protocol import codec, subjects
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from lightlink.runtime.connection import Connection
+    from lightlink.connection.connection import Connection
 
 # Room for the headers of a meta message.
 _HEADER_BYTES = 256
@@ -48,7 +48,7 @@ class Bucket:
         if self._made:
             return
         with self._needs_jetstream():
-            jetstream.create_stream(self._connection, self._config, timeout)
+            api.create_stream(self._connection, self._config, timeout)
         self._made = True
 
     def make_again(self, timeout: float) -> None:
@@ -68,9 +68,9 @@ class Bucket:
         subject = subjects.object_meta(self.name, file_id)
         try:
             with self._needs_jetstream():
-                message = jetstream.get_last_written(self._connection, self.stream, subject, timeout)
+                message = api.get_last_written(self._connection, self.stream, subject, timeout)
         except JetStreamError as exc:
-            if exc.err_code != jetstream.STREAM_NOT_FOUND:
+            if exc.err_code != api.STREAM_NOT_FOUND:
                 raise
             message = None
         if message is None:
@@ -88,7 +88,7 @@ class Bucket:
         try:
             found = read_current(self._connection, self.stream, pattern, timeout, policy=LAST_OF_EACH)
         except JetStreamError as exc:
-            if exc.err_code != jetstream.STREAM_NOT_FOUND:
+            if exc.err_code != api.STREAM_NOT_FOUND:
                 raise
             found = []
         listed: list[tuple[ObjectMeta, datetime]] = []
@@ -105,9 +105,9 @@ class Bucket:
     def put(self, meta: ObjectMeta, timeout: float) -> None:
         """Store an object's description in place of the one before; to do so twice does no harm."""
         subject, body = subjects.object_meta(self.name, meta.name).encode(), meta.encode()
-        headers = {jetstream.ROLLUP: "sub"}
+        headers = {api.ROLLUP: "sub"}
         while_electing(
-            lambda limit: jetstream.publish(self._connection, subject, body, limit, headers),
+            lambda limit: api.publish(self._connection, subject, body, limit, headers),
             timeout,
             lambda exc: getattr(exc, "no_responders", False),
             repeatable=True,
@@ -151,7 +151,7 @@ def _stream_config(
         "retention": "limits",
         "storage": storage,
         "num_replicas": replicas,
-        "max_age": 0 if ttl is None else jetstream.nanoseconds(seconds("ttl", ttl)),
+        "max_age": 0 if ttl is None else api.nanoseconds(seconds("ttl", ttl)),
         "max_bytes": max_bytes or -1,
         "discard": "new",
         "allow_rollup_hdrs": True,

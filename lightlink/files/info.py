@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from lightlink import codec
 from lightlink.errors import FileCorrupt, InvalidOption
-from lightlink.ids import new_id
+from lightlink.protocol import codec
+from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

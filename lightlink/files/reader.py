@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lightlink import subjects
-from lightlink.files.patience import persist
-from lightlink.runtime import jetstream
-from lightlink.runtime.mailbox import MessageQueue
-from lightlink.runtime.reader import OrderedReader
+from lightlink.concurrency.mailbox import MessageQueue
+from lightlink.jetstream import api
+from lightlink.jetstream.patience import persist
+from lightlink.jetstream.read import OrderedReader
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
+    from lightlink.connection.connection import Connection
     from lightlink.files.info import ObjectMeta
     from lightlink.files.transfer import Transfer
-    from lightlink.runtime.connection import Connection
-    from lightlink.runtime.reader import Delivery
+    from lightlink.jetstream.read import Delivery
 
 # When nothing comes for so long, the stream is asked whether there still is anything.
 _PATIENCE_SECONDS = 2.0
@@ -85,6 +85,6 @@ class ChunkReader:
         return reader
 
     def _is_exhausted(self, timeout: float) -> bool:
-        found = jetstream.get_next(self._connection, self._stream, self._subject, self._last_seq + 1, timeout)
+        found = api.get_next(self._connection, self._stream, self._subject, self._last_seq + 1, timeout)
         # What has been delivered meanwhile counts.
         return found is None and not len(self._arrived)

@@ -7,29 +7,29 @@ import hashlib
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from lightlink import subjects
+from lightlink.connection.connection import NoReply
 from lightlink.errors import FileCorrupt, InvalidOption, LinkError
 from lightlink.files import announce, sweep
 from lightlink.files.bucket import Bucket
 from lightlink.files.info import FileInfo, ObjectMeta, encode_digest, new_meta
-from lightlink.files.patience import persist
 from lightlink.files.reader import ChunkReader
 from lightlink.files.source import open_source
 from lightlink.files.target import open_target
 from lightlink.files.transfer import Transfer, operation
 from lightlink.files.writer import ChunkWriter, discard
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.patience import persist
 from lightlink.options import seconds
-from lightlink.runtime import jetstream
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.jetstream import JetStreamError
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from lightlink.connection.connection import Connection
     from lightlink.files.source import FileSource, Source
     from lightlink.files.target import FileTarget, Write
     from lightlink.files.transfer import Progress
-    from lightlink.runtime.connection import Connection
 
 DEFAULT_STALL_TIMEOUT = 120.0  # so a transfer goes on after a server was gone for a minute, and waited for
 DEFAULT_SWEEP_AGE = 86_400.0
@@ -155,7 +155,7 @@ class FileStore:
             try:
                 self._bucket.put(meta.as_deleted(), timeout)
             except JetStreamError as exc:
-                if exc.err_code != jetstream.STORE_FAILED:
+                if exc.err_code != api.STORE_FAILED:
                     raise
                 # The bucket is full: not even this fits, unless something goes first.
                 discard(self._connection, self._bucket.stream, chunks)

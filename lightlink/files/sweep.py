@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lightlink import codec, subjects
 from lightlink.files.info import ObjectMeta
-from lightlink.runtime import jetstream
-from lightlink.runtime.reader import LAST_OF_EACH, read_current
-from lightlink.subjects import as_text
+from lightlink.jetstream import api
+from lightlink.jetstream.read import LAST_OF_EACH, read_current
+from lightlink.protocol import codec, subjects
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
+    from lightlink.connection.connection import Connection
     from lightlink.files.bucket import Bucket
-    from lightlink.runtime.connection import Connection
 
 
 def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: float) -> int:
@@ -23,18 +23,18 @@ def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: fl
     DecodeError for a description that cannot be read: nobody knows which chunks are its.
     """
     stream = bucket.stream
-    info = jetstream.stream_info(connection, stream, timeout)
+    info = api.stream_info(connection, stream, timeout)
     if info is None:
         return 0
-    before = jetstream.parse_time(info["ts"]) - timedelta(seconds=older_than)  # by the server's clock, as the chunks
-    found = jetstream.subjects_of(connection, stream, subjects.object_chunks(bucket.name), timeout)
+    before = api.parse_time(info["ts"]) - timedelta(seconds=older_than)  # by the server's clock, as the chunks
+    found = api.subjects_of(connection, stream, subjects.object_chunks(bucket.name), timeout)
     # In this order: a file that is described meanwhile is seen.
     owned = {subjects.object_chunks(bucket.name, nuid) for nuid in _nuids(connection, bucket, timeout)}
     removed = 0
     for subject in sorted(found - owned):
-        last = jetstream.get_last_written(connection, stream, subject, timeout)
+        last = api.get_last_written(connection, stream, subject, timeout)
         if last is not None and last.created < before:
-            removed += jetstream.purge(connection, stream, subject, timeout)
+            removed += api.purge(connection, stream, subject, timeout)
     return removed
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Union
 
 from lightlink.errors import InvalidOption
-from lightlink.ids import new_id
+from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightlink.connection.connection import NoReply
 from lightlink.errors import InvalidOption, LinkError, TransferStalled
-from lightlink.files.patience import OutOfTime
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.patience import OutOfTime
 from lightlink.options import seconds
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.jetstream import JetStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

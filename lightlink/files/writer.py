@@ -14,20 +14,20 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lightlink import codec, subjects
+from lightlink.connection.pipeline import Broken, Pipeline
+from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, FileCorrupt, LightLinkError, OutboxFull
-from lightlink.files.patience import is_passing, persist
-from lightlink.runtime import jetstream
-from lightlink.runtime.jetstream import API, EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
-from lightlink.runtime.pipeline import Broken, Pipeline
-from lightlink.runtime.session import Status
+from lightlink.jetstream import api
+from lightlink.jetstream.api import API, EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
+from lightlink.jetstream.patience import is_passing, persist
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.connection.connection import Connection
     from lightlink.files.bucket import Bucket
     from lightlink.files.transfer import Transfer
-    from lightlink.runtime.connection import Connection
 
 _log = logging.getLogger("lightlink")
 
@@ -85,7 +85,7 @@ class ChunkWriter:
             count = persist(
                 self._connection,
                 self._transfer.deadline(),
-                lambda timeout: jetstream.count_messages(self._connection, self._stream, self._subject, timeout),
+                lambda timeout: api.count_messages(self._connection, self._stream, self._subject, timeout),
             )
             if count != self.chunks:
                 reason = f"{count} chunks are stored where {self.chunks} were sent"
@@ -103,7 +103,7 @@ class ChunkWriter:
             try:
                 # It is refused, but after all that has left before it was taken.
                 headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: _NEVER}
-                jetstream.publish(self._connection, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
+                api.publish(self._connection, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
             except (LightLinkError, OSError) as exc:
                 _log.debug("lightlink: ending the upload to %s: %r", self._subject, exc)
         discard(self._connection, self._stream, self._subject, _CLEAN_UP_SECONDS - (time.monotonic() - started))
@@ -126,7 +126,7 @@ class ChunkWriter:
         deadline = self._transfer.deadline()
         try:
             waiter = self._pipeline.next(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
-            self._advance(jetstream.parse_ack(waiter).seq)
+            self._advance(api.parse_ack(waiter).seq)
         except JetStreamError as exc:
             if not is_passing(exc):
                 raise
@@ -161,22 +161,22 @@ class ChunkWriter:
         stored = self._find_stored(held, timeout)
         if len(stored) < len(held):
             last = stored[-1] if stored else self._last_seq
-            if jetstream.get_last_written(self._connection, self._stream, self._subject, timeout) is None:
+            if api.get_last_written(self._connection, self._stream, self._subject, timeout) is None:
                 last = 0  # some servers (seen: 2.10 to 2.12) know no last one any more once that was removed
             headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(last)}
             chunk, subject = held[len(stored)], self._subject.encode()
-            stored.append(jetstream.publish(self._connection, subject, chunk, timeout, headers).seq)
+            stored.append(api.publish(self._connection, subject, chunk, timeout, headers).seq)
         return stored
 
     def _find_stored(self, held: list[bytes], timeout: float) -> list[int]:
         stored: list[int] = []
         seq = self._last_seq
-        while found := jetstream.get_next(self._connection, self._stream, self._subject, seq + 1, timeout):
+        while found := api.get_next(self._connection, self._stream, self._subject, seq + 1, timeout):
             seq = found.seq
             if len(stored) < len(held) and found.data == held[len(stored)]:
                 stored.append(seq)
             else:
-                jetstream.delete_message(self._connection, self._stream, seq, timeout)
+                api.delete_message(self._connection, self._stream, seq, timeout)
         return stored
 
 
@@ -187,7 +187,7 @@ def discard(connection: Connection, stream: str, subject: str, timeout: float = 
     """
     try:
         if timeout > 0 and connection.status is Status.CONNECTED:
-            jetstream.purge(connection, stream, subject, timeout)
+            api.purge(connection, stream, subject, timeout)
             return
     except (LightLinkError, OSError) as exc:
         _log.debug("lightlink: removing %s: %r", subject, exc)

@@ -6,7 +6,7 @@
     lightlink.metrics.register(service, registry=my_registry)
 
 Clients of one name are shown as one, and so are a service's instances in one process. What has been garbage-collected
-is no longer shown. The HTTP API has metrics of the commands: see `lightlink.commands.http`.
+is no longer shown. The HTTP API has metrics of the commands: see `lightlink.http`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from lightlink.client import Client
 from lightlink.errors import InvalidOption
-from lightlink.service import Service
+from lightlink.service.service import Service
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry

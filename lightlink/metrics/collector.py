@@ -13,9 +13,9 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from lightlink.concurrency.threads import Condition
+from lightlink.connection.session import Status
 from lightlink.metrics.counts import Calls, ClientCounts, Drops
-from lightlink.runtime.session import Status
-from lightlink.runtime.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from lightlink.client import Client
-    from lightlink.service import Service
+    from lightlink.service.service import Service
 
 
 class LinkCollector(Collector):

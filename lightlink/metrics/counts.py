@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.runtime.session import Status
-from lightlink.runtime.threads import Condition
+from lightlink.concurrency.threads import Condition
+from lightlink.connection.session import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from lightlink.client import Client
-    from lightlink.rpc import Caller
+    from lightlink.rpc.caller import Caller
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # A program may call methods whose names others give it; beyond so many they are counted as one.

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from msgspec import UNSET
 
-from lightlink import subjects
 from lightlink.errors import InvalidOption, RevisionConflict, StateNotFound
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.options import seconds
-from lightlink.runtime import jetstream
-from lightlink.runtime.jetstream import JetStreamError
-from lightlink.runtime.reader import LAST_OF_EACH, read_current
+from lightlink.protocol import subjects
+from lightlink.protocol.subjects import as_text
 from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, ValueCodec, operation_in, operation_of
 from lightlink.state.failures import Failures
 from lightlink.state.options import MIN_TTL_SECONDS, BucketOptions, check_seconds
 from lightlink.state.stream import BucketStream, remaining
 from lightlink.state.watch import StateWatch
-from lightlink.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.runtime.connection import Connection
-    from lightlink.runtime.jetstream import StoredMessage
-    from lightlink.runtime.reader import Delivery
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.api import StoredMessage
+    from lightlink.jetstream.read import Delivery
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -114,7 +114,7 @@ class StateBucket(Generic[T]):
 
     def purge(self, key: str, *, revision: int | None = None, timeout: float | None = None) -> None:
         """Remove a value and its history; see `delete`."""
-        self._remove("purge", key, {OPERATION_HEADER: "PURGE", jetstream.ROLLUP: "sub"}, revision, timeout)
+        self._remove("purge", key, {OPERATION_HEADER: "PURGE", api.ROLLUP: "sub"}, revision, timeout)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class StateBucket(Generic[T]):
             try:
                 watch = self._start_watch(pattern, handler, deadline)
             except JetStreamError as exc:
-                if exc.err_code != jetstream.STREAM_NOT_FOUND:
+                if exc.err_code != api.STREAM_NOT_FOUND:
                     raise
                 self._stream.make("watch", deadline)
                 watch = self._start_watch(pattern, handler, deadline)
@@ -192,10 +192,10 @@ class StateBucket(Generic[T]):
     ) -> int:
         key = subjects.state_key(key)
         deadline = deadline or self._deadline(timeout)
-        headers = {} if expected is None else {jetstream.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
+        headers = {} if expected is None else {api.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
         with Failures(self.name, operation, writes=True, key=key, expected=expected):
             if ttl is not None:
-                headers[jetstream.TTL] = f"{check_seconds('ttl', ttl, MIN_TTL_SECONDS):f}s"
+                headers[api.TTL] = f"{check_seconds('ttl', ttl, MIN_TTL_SECONDS):f}s"
                 self._stream.check_takes_ttl(operation, deadline)
             return self._stream.store(operation, key, payload, headers, deadline)
 
@@ -205,7 +205,7 @@ class StateBucket(Generic[T]):
         key = subjects.state_key(key)
         deadline = self._deadline(timeout)
         if revision is not None:
-            headers[jetstream.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(_check_revision(revision))
+            headers[api.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(_check_revision(revision))
         with Failures(self.name, operation, writes=True, key=key, expected=revision):
             self._stream.store(operation, key, b"", headers, deadline, make=False)
 
@@ -230,7 +230,7 @@ class StateBucket(Generic[T]):
             try:
                 found = read_current(self._connection, self._stream.name, subject, limit, **settings)
             except JetStreamError as exc:
-                if exc.err_code != jetstream.STREAM_NOT_FOUND:
+                if exc.err_code != api.STREAM_NOT_FOUND:
                     raise
                 return []
         for delivery in found:

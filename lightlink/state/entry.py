@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
 
-from lightlink import codec
-from lightlink.subjects import as_text
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from lightlink.runtime.jetstream import StoredMessage
-    from lightlink.runtime.reader import Delivery
+    from lightlink.jetstream.api import StoredMessage
+    from lightlink.jetstream.read import Delivery
 
 T = TypeVar("T")
 Operation = Literal["put", "delete", "purge"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, RevisionConflict, StateError
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.jetstream import WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.jetstream.api import WRONG_LAST_SEQUENCE, JetStreamError
 
 if TYPE_CHECKING:
     from types import TracebackType

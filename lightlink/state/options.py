@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from lightlink.errors import InvalidOption
+from lightlink.jetstream.api import nanoseconds
 from lightlink.options import FOR_EVER
-from lightlink.runtime.jetstream import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,20 +9,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lightlink.connection.connection import NoReply
 from lightlink.errors import PayloadTooLarge, StateError
-from lightlink.runtime import jetstream
-from lightlink.runtime.connection import NoReply
-from lightlink.runtime.election import while_electing
-from lightlink.runtime.jetstream import JetStreamError
-from lightlink.runtime.revisions import revisions_of
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.retry import while_electing
+from lightlink.jetstream.revisions import revisions_of
 from lightlink.state.failures import Failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lightlink.connection.connection import Connection
     from lightlink.errors import LightLinkError
-    from lightlink.runtime.connection import Connection
-    from lightlink.runtime.jetstream import StoredMessage
+    from lightlink.jetstream.api import StoredMessage
 
 _PAUSE = 0.1
 # How long making the stream may take before the write is tried again, at first; then twice as long each time.
@@ -69,13 +69,13 @@ class BucketStream:
     def last(self, key: str, deadline: float) -> StoredMessage | None:
         """Return a key's last message, None if it has none; never one older than this client has written or read."""
         if self._direct is None:
-            self._direct = jetstream.answers_every_direct_get(self._connection)
+            self._direct = api.answers_every_direct_get(self._connection)
         if not self._direct:
             return self.last_written(key, deadline)
 
         def ask(limit: float) -> StoredMessage | None:
             try:
-                return jetstream.get_last(self._connection, self.name, self.prefix + key, limit)
+                return api.get_last(self._connection, self.name, self.prefix + key, limit)
             except JetStreamError as exc:
                 if not exc.no_responders:
                     raise
@@ -93,9 +93,9 @@ class BucketStream:
     def last_written(self, key: str, deadline: float) -> StoredMessage | None:
         """Return a key's last message as the stream's leader has it, None if there is none, or no stream."""
         try:
-            message = jetstream.get_last_written(self._connection, self.name, self.prefix + key, remaining(deadline))
+            message = api.get_last_written(self._connection, self.name, self.prefix + key, remaining(deadline))
         except JetStreamError as exc:
-            if exc.err_code != jetstream.STREAM_NOT_FOUND:
+            if exc.err_code != api.STREAM_NOT_FOUND:
                 raise
             message = None
         self.revisions.learn(key, message.seq if message is not None else 0)
@@ -104,7 +104,7 @@ class BucketStream:
     def make(self, operation: str, deadline: float) -> None:
         """Make the stream unless it is there."""
         with Failures(self.bucket, operation):  # no value is stored by this: without an answer nothing is unknown
-            jetstream.create_stream(self._connection, self.config, remaining(deadline))
+            api.create_stream(self._connection, self.config, remaining(deadline))
 
     def check_takes_ttl(self, operation: str, deadline: float) -> None:
         """Raise StateError unless a value of this bucket may have a time to live of its own."""
@@ -131,9 +131,9 @@ class BucketStream:
         limit = _MAKING_SECONDS
         while True:
             try:
-                return jetstream.publish(self._connection, subject, payload, remaining(deadline), headers).seq
+                return api.publish(self._connection, subject, payload, remaining(deadline), headers).seq
             except JetStreamError as exc:
-                if exc.err_code == jetstream.MESSAGE_TOO_LARGE:
+                if exc.err_code == api.MESSAGE_TOO_LARGE:
                     raise PayloadTooLarge(subject.decode(), len(payload), self._max_size(operation, deadline)) from exc
                 if not exc.no_responders:
                     raise
@@ -156,9 +156,9 @@ class BucketStream:
         with Failures(self.bucket, operation):
             try:
                 if make:
-                    jetstream.create_stream(self._connection, self.config, timeout)
+                    api.create_stream(self._connection, self.config, timeout)
                     return True
-                return jetstream.stream_info(self._connection, self.name, timeout) is not None
+                return api.stream_info(self._connection, self.name, timeout) is not None
             except NoReply:
                 return None
             except JetStreamError as exc:
@@ -171,7 +171,7 @@ class BucketStream:
 
     def _info(self, operation: str, deadline: float) -> dict[str, Any] | None:
         with Failures(self.bucket, operation):
-            return jetstream.stream_info(self._connection, self.name, remaining(deadline))
+            return api.stream_info(self._connection, self.name, remaining(deadline))
 
 
 def remaining(deadline: float) -> float:
@@ -180,4 +180,4 @@ def remaining(deadline: float) -> float:
 
 
 def _is_electing(error: LightLinkError) -> bool:
-    return isinstance(error, JetStreamError) and error.err_code == jetstream.UNAVAILABLE
+    return isinstance(error, JetStreamError) and error.err_code == api.UNAVAILABLE

@@ -10,18 +10,18 @@ import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lightlink.binding import handler_name
+from lightlink.concurrency.forks import run_handler
+from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.concurrency.threads import Event
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
+from lightlink.jetstream.read import LAST_OF_EACH, OrderedReader
 from lightlink.options import seconds, wait_limit
-from lightlink.runtime.mailbox import Closed, Mailbox, MessageQueue
-from lightlink.runtime.process import run_handler
-from lightlink.runtime.reader import LAST_OF_EACH, OrderedReader
-from lightlink.runtime.threads import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lightlink.runtime.connection import Connection
-    from lightlink.runtime.reader import Delivery
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.read import Delivery
     from lightlink.state.entry import StateChange, ValueCodec
     from lightlink.state.stream import BucketStream
 

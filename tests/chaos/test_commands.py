@@ -16,7 +16,8 @@ from helpers.proxy import TcpProxy
 from helpers.waiting import eventually
 
 from chaos.nodes import leader_of
-from lightlink.commands import StoreOptions, model, schema
+from lightlink.commands import StoreOptions, model
+from lightlink.commands.store import schema
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.commands import model
-from lightlink.commands.access import Conflict
-from lightlink.commands.cancel import Canceller
-from lightlink.commands.context import CommandContext
-from lightlink.commands.delivery import Delivery
-from lightlink.commands.execution import Execution
-from lightlink.commands.expiry import Expiry
-from lightlink.commands.handlers import Handlers
+from lightlink.commands.agent.context import CommandContext
+from lightlink.commands.agent.delivery import Delivery
+from lightlink.commands.agent.execution import Execution
+from lightlink.commands.agent.handlers import Handlers
+from lightlink.commands.manager.cancel import Canceller
+from lightlink.commands.manager.expiry import Expiry
+from lightlink.commands.store.access import Conflict
 from lightlink.errors import CommandEnded, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lightlink.commands.model import RequestRecord, StatusRecord
-    from lightlink.commands.store import StatusWrite
+    from lightlink.commands.store.store import StatusWrite
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 TIMEOUT = 30.0

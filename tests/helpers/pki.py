@@ -11,7 +11,7 @@ import pytest
 
 import lightlink
 from helpers.raw import RawPeer
-from lightlink.roles import inbox_prefix
+from lightlink.protocol.permissions import inbox_prefix
 
 if TYPE_CHECKING:
     import datetime

@@ -63,9 +63,9 @@ class Manager:
         return count / (time.perf_counter() - started)
 
     def _stored(self) -> int:
-        from lightlink.runtime import jetstream
+        from lightlink.jetstream import api
 
-        info = jetstream.stream_info(self._client._connection, "LIGHTLINK_COMMANDS", _TIMEOUT)
+        info = api.stream_info(self._client._connection, "LIGHTLINK_COMMANDS", _TIMEOUT)
         assert info is not None
         return int(info["state"]["messages"])
 

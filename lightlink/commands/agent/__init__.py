@@ -1,0 +1,1 @@
+"""The agent: takes commands, runs them, stores how they ended."""

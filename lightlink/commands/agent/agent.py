@@ -1,0 +1,301 @@
+"""An agent: runs the commands sent to one client id, whenever it is there."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from lightlink.client import Client, connect
+from lightlink.commands.agent.handlers import CommandExecutor, ContextExecutor, Handlers
+from lightlink.commands.agent.runner import Runner
+from lightlink.commands.messages import MessageHandlers
+from lightlink.commands.store import schema
+from lightlink.commands.store.schema import StoreOptions
+from lightlink.concurrency.signals import StopSignal
+from lightlink.concurrency.threads import Condition, Event
+from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
+from lightlink.options import seconds
+from lightlink.protocol.ids import new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+_log = logging.getLogger("lightlink")
+
+_MAX_WORKERS = 1024
+# The server lets a consumer have 4,096 commands under way.
+_MAX_PREFETCH = 1024
+
+
+class Stage(enum.Enum):
+    """How far an agent has come."""
+
+    NEW = "not started"  # handlers are registered
+    STARTING = "starting"  # it may have to wait for its client id
+    RUNNING = "running"
+    STOPPING = "stopping"  # being drained
+    STOPPED = "stopped"  # it does not start again
+
+
+class Agent:
+    """Runs the commands sent to ``client_id``, on ``workers`` threads, higher priorities first.
+
+    ``target`` is a `Client`, whose connection is then shared, or a URL as for `connect`, with its ``options``.
+    ``executor`` is asked for commands that no function is registered for. ``labels`` let managers address many
+    agents at once. ``prefetch`` commands are fetched ahead: among them, the higher priority goes first. ``store`` tells
+    how the streams are made if this agent comes first. It belongs to the process that started it.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        target: Client | str | Sequence[str] | None = None,
+        *,
+        executor: CommandExecutor | ContextExecutor | None = None,
+        workers: int = 4,
+        labels: Mapping[str, str] | None = None,
+        prefetch: int = 256,
+        store: StoreOptions | None = None,
+        **options: Any,
+    ) -> None:
+        self.client_id = schema.client_id(client_id)
+        self.instance = new_token()
+        self.labels = schema.labels(labels)
+        if isinstance(target, Client) and options:
+            raise InvalidOption(", ".join(options), "belongs to the client, which is given")
+        for option, value, most in (("workers", workers, _MAX_WORKERS), ("prefetch", prefetch, _MAX_PREFETCH)):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise InvalidOption(option, f"must be a whole number from 1 to {most}", value)
+        self._target = target
+        self._options = {"name": client_id, **options}
+        self._store_options = store or StoreOptions()
+        self._workers = workers
+        self._prefetch = prefetch
+        self._handlers = Handlers(executor)
+        self._messages = MessageHandlers()
+        self._client: Client | None = target if isinstance(target, Client) else None
+        self._runner: Runner | None = None
+        self._pid: int | None = None
+        self._stage = Stage.NEW
+        self._changed = Condition()
+        self._lost: LightLinkError | None = None
+        self._leaving = Event()
+        self._stop_signal = StopSignal()
+
+    # Registering ----------------------------------------------------------------------------------------------------
+
+    def command(self, command_type: str, *, idempotent: bool = False) -> Callable[[Function], Function]:
+        """Register the decorated function for a type of command, and return it unchanged.
+
+        The payload is bound to its parameters by name and checked against the annotations; a parameter annotated with
+        `CommandContext` gets the context. An ``idempotent`` command is run again when an agent died while running it;
+        another one then ends as failed / interrupted.
+        """
+        if callable(command_type):
+            raise InvalidOption("command", "name the type: @agent.command('restart')")
+
+        def decorate(function: Function) -> Function:
+            self.register(command_type, function, idempotent=idempotent)
+            return function
+
+        return decorate
+
+    def register(self, command_type: str, function: Callable[..., Any], *, idempotent: bool = False) -> None:
+        """Register a function for a type of command; raises NotReady after the start."""
+        self._refuse_after_start(f"command {command_type!r}")
+        self._handlers.add(command_type, function, idempotent)
+
+    @overload
+    def on_message(self, message_type: Function) -> Function: ...
+    @overload
+    def on_message(self, message_type: str | None = None) -> Callable[[Function], Function]: ...
+    def on_message(self, message_type: Any = None) -> Any:
+        """Register the decorated function for messages: ``@agent.on_message`` or ``@agent.on_message("notice")``.
+
+        It is given an `AgentMessage`. Messages are not stored; they are handled in order, one at a time, beside the
+        commands. The function is returned unchanged.
+        """
+        if callable(message_type):
+            return self.on_message()(message_type)
+        if message_type is not None and (not isinstance(message_type, str) or not message_type):
+            raise InvalidOption("message type", "must be text", message_type)
+
+        def decorate(function: Function) -> Function:
+            self._refuse_after_start("on_message")
+            self._messages.add(message_type, function)
+            return function
+
+        return decorate
+
+    def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
+        """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
+
+        Raises NotReady after the start, InvalidOption for an agent that was given a client.
+        """
+        self._refuse_after_start("another connection")
+        if isinstance(self._target, Client):
+            raise InvalidOption("url", f"agent {self.client_id!r} was given a client, whose connection is made already")
+        self._target = url or self._target
+        self._options |= {name: value for name, value in options.items() if value is not None}
+
+    # Lifetime -------------------------------------------------------------------------------------------------------
+
+    def start(self, timeout: float | None = 30.0) -> Agent:
+        """Connect, claim the client id and begin to take commands; returns self.
+
+        A dead agent's claim is waited out, up to three heartbeats. What cannot be claimed at all, because no manager
+        has made the streams yet and this identity may not, or because a cluster elects who leads, is waited for
+        ``timeout`` seconds (None: until it can, or `stop`). Raises AgentInUse when a live agent holds the id,
+        StoreUnavailable, and the errors of `connect`.
+        """
+        if timeout is not None:
+            timeout = seconds("timeout", timeout)
+        with self._changed:
+            if self._stage in (Stage.STARTING, Stage.RUNNING):
+                raise NotReady(f"agent {self.client_id!r}", "is running already")
+            if self._stage is not Stage.NEW:
+                raise ClosedError(f"agent {self.client_id!r}")
+            self._stage = Stage.STARTING
+            self._pid = os.getpid()
+        try:
+            self._begin(timeout)
+        except BaseException:
+            self._end(1.0)
+            raise
+        with self._changed:
+            self._stage = Stage.RUNNING
+        if self._leaving.is_set():
+            self.stop()
+            raise ClosedError(f"agent {self.client_id!r}", "was stopped while it started")
+        _log.info("lightlink: agent %s is running (instance %s)", self.client_id, self.instance)
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Take no more commands, hand back what was not begun, finish what runs within ``timeout`` seconds, and leave.
+
+        A handler that does not end in time is told through `CommandContext.cancelled`; its command ends as interrupted
+        or, if it is idempotent, is run again by the next agent. Called by a handler itself, it returns at once, and the
+        agent stops once the handler is done. Idempotent.
+        """
+        timeout = seconds("timeout", timeout)
+        if self._pid is not None and self._pid != os.getpid():
+            return  # it is the parent's
+        self._stop_signal.set()
+        self._leaving.set()
+        with self._changed:
+            if self._stage in (Stage.STARTING, Stage.STOPPING) and not self._is_own_worker:
+                # Another thread is at it.
+                self._changed.wait_for(lambda: self._stage is Stage.STOPPED, timeout + 2)
+            if self._stage not in (Stage.NEW, Stage.RUNNING):
+                return
+            self._stage = Stage.STOPPING
+        if self._runner is not None and self._is_own_worker:
+            self._runner.steward.put(self._end, timeout)
+        else:
+            self._end(timeout)
+
+    def run(self, stop_timeout: float = 10.0) -> None:
+        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop.
+
+        It tries to start for as long as it takes. Raises AgentInUse also when another agent has taken the client id
+        after ours had been silent for too long, ClosedError when the client is closed, and the errors of `start`.
+        """
+        if self._stage is Stage.NEW:
+            self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
+        try:
+            # From before the first command comes: a signal that came with it would end the program, and the command.
+            with self._stop_signal.caught():
+                if self._stage is Stage.NEW:
+                    self._start_unless_stopped()
+                self._stop_signal.wait()
+        finally:
+            self.stop(stop_timeout)
+        if self._lost is not None:
+            raise self._lost
+
+    def __enter__(self) -> Agent:
+        return self if self._stage is Stage.RUNNING else self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.client_id!r} {self._stage.value}>"
+
+    @property
+    def stage(self) -> Stage:
+        """How far the agent has come."""
+        return self._stage
+
+    @property
+    def client(self) -> Client:
+        """The client the agent talks through; raises NotReady before the start."""
+        if self._client is None:
+            raise NotReady(f"agent {self.client_id!r}", "has no client before it is started")
+        return self._client
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Client:
+        if self._client is None:
+            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+        return self._client
+
+    def _start_unless_stopped(self) -> None:
+        try:
+            self.start(timeout=None)
+        except ClosedError:
+            if not self._stop_signal.is_set:
+                raise
+
+    def _is_leaving_after(self, pause: float) -> bool:
+        """Wait a little and tell whether the agent is to leave before it has come."""
+        return self._leaving.wait(pause) or self._stop_signal.is_set
+
+    def _begin(self, timeout: float | None) -> None:
+        self._runner = Runner(
+            self._connect(),
+            self.client_id,
+            self.instance,
+            self.labels,
+            self._handlers,
+            self._messages,
+            self._store_options,
+            self._workers,
+            self._prefetch,
+            self._on_lost,
+        )
+        self._runner.start(self._is_leaving_after, timeout)
+
+    def _end(self, timeout: float) -> None:
+        try:
+            if self._runner is not None:
+                self._runner.stop(timeout)
+            if self._client is not None and self._client is not self._target:
+                self._client.close(max(min(timeout, 5.0), 0.5))
+        finally:
+            with self._changed:
+                was, self._stage = self._stage, Stage.STOPPED
+                self._changed.notify_all()
+        if was is Stage.STOPPING:
+            _log.info("lightlink: agent %s has stopped", self.client_id)
+
+    def _on_lost(self, error: LightLinkError) -> None:
+        """Stop, because there is no going on; called on a thread that takes part in the stop."""
+        assert self._runner is not None
+        if self._lost is None and self._stage is Stage.RUNNING:
+            self._lost = error
+            self.client._connection.report(error)
+            self._runner.steward.put(self.stop)
+
+    @property
+    def _is_own_worker(self) -> bool:
+        return self._runner is not None and self._runner.pool.is_own_thread
+
+    def _refuse_after_start(self, what: str) -> None:
+        if self._stage is not Stage.NEW:
+            raise NotReady(what, f"cannot be registered: the agent is {self._stage.value}")

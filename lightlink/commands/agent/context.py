@@ -1,0 +1,54 @@
+"""What a command's handler may ask to know and to say."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lightlink.commands.model import Progress, RequestRecord, now
+from lightlink.commands.store import checks, schema
+from lightlink.concurrency.threads import Event
+from lightlink.errors import InvalidOption
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from lightlink.connection.connection import Connection
+
+
+class Cancelled(Exception):
+    """Raised by `CommandContext.check` in a handler whose command was cancelled or ran out of time."""
+
+
+class CommandContext:
+    """The command a handler runs; a parameter annotated with this class gets it.
+
+    ``cancelled`` is an event, set when the command is cancelled or overdue, or its agent has to leave. ``attempt``
+    counts from 1; ``deadline`` is an instant of `time.monotonic`.
+    """
+
+    def __init__(self, request: RequestRecord, connection: Connection) -> None:
+        self.command_id = request.command_id
+        self.client_id = request.client_id
+        self.command_type = request.command_type
+        self.attempt = 1
+        self.cancelled = Event()
+        left = (request.deadline - now()).total_seconds()
+        self.deadline = time.monotonic() + left
+        self._connection = connection
+        self._subject = schema.progress_subject(request.client_id, request.command_id).encode()
+
+    def remaining(self) -> float:
+        """Return the seconds left until the command is overdue."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """Tell whoever follows the command how far it has come, from 0 to 1; it is not stored and may be lost."""
+        if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
+            raise InvalidOption("progress", "must be from 0 to 1", fraction)
+        checks.text("note", note, may_be_empty=True)
+        self._connection.publish(self._subject, codec.encode_json(Progress(float(fraction), note)))
+
+    def check(self) -> None:
+        """Raise Cancelled if the command was cancelled or is overdue: a place for the handler to end."""
+        if self.cancelled.is_set():
+            raise Cancelled(self.command_id)

@@ -1,0 +1,176 @@
+"""What an agent can run: functions by type of command, and an executor for the rest."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import attrs
+import msgspec
+
+from lightlink.binding import Binder, BindError
+from lightlink.commands import model
+from lightlink.commands.agent.context import Cancelled, CommandContext
+from lightlink.commands.store import checks
+from lightlink.concurrency.forks import run_handler
+from lightlink.errors import EncodeError, InvalidOption, LightLinkError
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.commands.model import RequestRecord, StatusName
+
+_log = logging.getLogger("lightlink")
+
+CANCELLED_TEXT = "cancelled"
+_MAX_ERROR_TEXT = 4096
+
+
+@runtime_checkable
+class CommandExecutor(Protocol):
+    """Runs commands of any type. ``execute`` may have a third parameter, ``context``, for the `CommandContext`."""
+
+    def execute(self, command_type: str, payload: Any) -> Any:
+        """Run a command and return its result; raise UnknownCommand, or Rejected for a payload it does not take."""
+
+
+class ContextExecutor(Protocol):
+    """A `CommandExecutor` that asks for the context."""
+
+    def execute(self, command_type: str, payload: Any, context: CommandContext) -> Any:
+        """Run a command and return its result."""
+
+
+class Rejected(LightLinkError):
+    """Raised by a handler or executor for a command that it will not run: it ends as failed / rejected."""
+
+
+class UnknownCommand(Rejected):
+    """Raised by an executor for a command type it does not know."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How a handler ended, in the words of a status. ``result`` is JSON already."""
+
+    status: StatusName
+    status_detail: str = ""
+    result: msgspec.Raw | None = None
+    error: str = ""
+    outcome_unknown: bool = False
+
+
+@attrs.frozen
+class Handler:
+    """A registered function; ``idempotent`` says that running it twice does no harm."""
+
+    binder: Binder
+    idempotent: bool
+
+
+class Handlers:
+    """Looks up and runs the handlers of one agent."""
+
+    def __init__(self, executor: CommandExecutor | ContextExecutor | None) -> None:
+        self._functions: dict[str, Handler] = {}
+        self._executor = executor
+        self._executor_takes_context = executor is not None and _takes_context(executor)
+
+    def add(self, command_type: str, function: Callable[..., Any], idempotent: bool) -> None:
+        """Register a function; raises InvalidOption."""
+        checks.text("command type", command_type)
+        if command_type in self._functions:
+            raise InvalidOption("command type", "is registered already", command_type)
+        self._functions[command_type] = Handler(Binder(function, {CommandContext: "context"}), idempotent)
+
+    def is_idempotent(self, command_type: str) -> bool:
+        """Tell whether a command may be run again after its agent died while running it."""
+        handler = self._functions.get(command_type)
+        return handler is not None and handler.idempotent
+
+    def refusal(self, request: RequestRecord) -> str | None:
+        """Return why a command cannot be run at all, or None."""
+        handler = self._functions.get(request.command_type)
+        if handler is None:
+            return None if self._executor is not None else f"unknown command type {request.command_type!r}"
+        try:
+            handler.binder.bind(_arguments(request))
+        except BindError as exc:
+            return safe_text(f"{request.command_type}: {exc}")
+        return None
+
+    def run(self, request: RequestRecord, context: CommandContext) -> Outcome:
+        """Run a command and return how that ended; raises nothing."""
+        try:
+            return Outcome(status=model.COMPLETED, result=msgspec.Raw(self._call(request, context)))
+        except Cancelled:
+            return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error=CANCELLED_TEXT)
+        except Rejected as exc:
+            return Outcome(status=model.FAILED, status_detail=model.REJECTED, error=safe_text(exc))
+        except EncodeError as exc:
+            return self.failed(safe_text(exc))
+        except BaseException as exc:
+            # A handler may even call sys.exit().
+            _log.exception("lightlink: command %s (%s) failed", request.command_id, request.command_type)
+            detail = model.CANCELLED if context.cancelled.is_set() else ""
+            error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
+            return Outcome(status=model.FAILED, status_detail=detail, error=error)
+
+    def failed(self, error: str) -> Outcome:
+        """Return the outcome of a command that failed."""
+        return Outcome(status=model.FAILED, error=error)
+
+    def interrupted(self) -> Outcome:
+        """Return the outcome of a command whose handler ended because the agent was to leave."""
+        error = "the agent stopped while running it"
+        return Outcome(status=model.FAILED, status_detail=model.INTERRUPTED, error=error, outcome_unknown=True)
+
+    def _call(self, request: RequestRecord, context: CommandContext) -> bytes:
+        handler = self._functions.get(request.command_type)
+        if handler is not None:
+            arguments = handler.binder.bind(_arguments(request))
+            result = run_handler(handler.binder.call, arguments, {"context": context})
+        else:
+            assert self._executor is not None
+            payload = codec.decode(bytes(request.payload), request.command_id)
+            execute = functools.partial(self._executor.execute, request.command_type, payload)
+            result = run_handler(execute, **({"context": context} if self._executor_takes_context else {}))
+        return codec.encode_json(result, "the result")
+
+
+def _takes_context(executor: CommandExecutor | ContextExecutor) -> bool:
+    """Tell whether an executor wants the context, too; raises InvalidOption for what is no executor."""
+    name = getattr(executor, "__name__", type(executor).__name__)
+    if inspect.isclass(executor):
+        raise InvalidOption("executor", "is a class; give an object of it", name)
+    if not callable(getattr(executor, "execute", None)):
+        raise InvalidOption("executor", "has no method execute(command_type, payload)", name)
+    if inspect.iscoroutinefunction(executor.execute):
+        raise InvalidOption("executor", "its method execute is a coroutine function; it must be a plain one", name)
+    try:
+        signature = inspect.signature(executor.execute)
+    except (TypeError, ValueError):
+        return False  # one that does not tell, as some written in C
+    takes = "context" in signature.parameters
+    try:
+        signature.bind("", None, **({"context": None} if takes else {}))
+    except TypeError:
+        raise InvalidOption("executor", "its method execute must take (command_type, payload)", name) from None
+    return takes
+
+
+def _arguments(request: RequestRecord) -> bytes:
+    payload = bytes(request.payload)
+    return b"{}" if payload == b"null" else payload
+
+
+def safe_text(value: object) -> str:
+    """Return text that JSON can carry, whatever an exception says of itself."""
+    try:
+        text = str(value)
+    except Exception as exc:
+        text = f"(no text: {type(exc).__name__})"
+    return text[:_MAX_ERROR_TEXT].encode("utf-8", "replace").decode()

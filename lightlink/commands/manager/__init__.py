@@ -1,0 +1,1 @@
+"""The manager: sends commands and follows them."""

@@ -1,0 +1,351 @@
+"""The managing side: send commands to agents, follow them, cancel them, look at them."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from typing import TYPE_CHECKING, Any
+
+from lightlink.client import Client
+from lightlink.commands import model
+from lightlink.commands.manager.batch import Batch, Limits, Rollout
+from lightlink.commands.manager.cancel import Canceller
+from lightlink.commands.manager.expiry import Expiry
+from lightlink.commands.manager.follower import Follower
+from lightlink.commands.manager.promise import CommandPromise
+from lightlink.commands.manager.sweep import Sweeper
+from lightlink.commands.manager.template import Template, refuse_too_large
+from lightlink.commands.messages import Messenger
+from lightlink.commands.model import Command, RequestRecord
+from lightlink.commands.store import audit, checks, history, schema
+from lightlink.commands.store.presence import list_presences, read_presence
+from lightlink.commands.store.schema import StoreOptions
+from lightlink.commands.store.store import CommandStore
+from lightlink.concurrency.periodic import every
+from lightlink.concurrency.workers import WorkerPool
+from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, InvalidOption
+from lightlink.options import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from lightlink.commands.messages import Receipt
+    from lightlink.commands.store.audit import AuditEntry
+    from lightlink.commands.store.history import Page
+    from lightlink.commands.store.presence import Presence
+    from lightlink.concurrency.periodic import Round
+
+DEFAULT_TIMEOUT = 30.0
+
+
+class CommandManager:
+    """Sends commands over a client's connection and follows them; a context manager.
+
+    ``name`` is what commands and the audit say issued them, by default the client's name. Any number of managers work
+    side by side; none holds the only copy of anything. Every ``sweep_interval`` seconds a manager writes down which
+    commands are overdue (None: it does not). ``store`` tells how the streams are made if this manager comes first.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        name: str | None = None,
+        store: StoreOptions | None = None,
+        sweep_interval: float | None = 5.0,
+    ) -> None:
+        if not isinstance(client, Client):
+            raise InvalidOption("client", "must be a lightlink.Client: lightlink.connect(url)", client)
+        self.name = checks.text("name", client.options.name if name is None else name)
+        self._client = client
+        self._connection = connection = client._connection
+        self._sweep_interval = None if sweep_interval is None else seconds("sweep_interval", sweep_interval)
+        self._pid = os.getpid()
+        self._closed = False
+        self._store = CommandStore(connection, store or StoreOptions(), client.options.timeout)
+        self._pool = WorkerPool(f"lightlink-manager-{self.name}", 2)
+        self._callbacks = WorkerPool(f"lightlink-callbacks-{self.name}", 1)
+        expiry = Expiry(self._store, self.name)
+        self._follower = Follower(self._store, expiry, self._callbacks)
+        self._canceller = Canceller(self._store, self.name)
+        self._messenger = Messenger(connection, self.name)
+        self._store.ensure_streams()
+        self._rounds: builtins.list[Round] = []
+        try:
+            self._follower.start()
+            if self._sweep_interval is not None:
+                self._rounds = [every(connection, self._sweep_interval, Sweeper(self._store, expiry).sweep)]
+        except BaseException:
+            self.close()
+            raise
+
+    # Sending --------------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        client_id: str,
+        command_type: str,
+        payload: Any = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        queue: bool = True,
+        issued_by: str | None = None,
+    ) -> CommandPromise:
+        """Send a command to an agent, which may be offline, and return a promise once the request is stored.
+
+        ``payload`` is what the agent's handler is given, by name. The command is over ``timeout`` seconds from now at
+        the latest. Of those waiting, a higher ``priority`` goes first. With an ``idempotency_key``, sending again
+        returns the first command. ``queue=False`` refuses a client that is not online. ``issued_by`` is who asked for
+        it, by default this manager.
+
+        Raises InvalidName, InvalidOption, EncodeError, PayloadTooLarge, AgentOffline, StoreUnavailable,
+        PermissionDenied, ClosedError.
+        """
+        self._refuse_closed()
+        template = self._template(command_type, payload, timeout, priority, issued_by)
+        record = template.to(client_id, idempotency_key)
+        if not queue and read_presence(self._store, client_id)[0] is None:
+            raise AgentOffline(client_id)
+        self._store.ensure_consumers([client_id])
+        if idempotency_key is not None:
+            return self._send_once(record)
+        # Followed before it is written, so that no revision is missed.
+        promise = self._follower.open(record)
+        try:
+            self._store.put_request(record)
+        except BaseException as exc:
+            promise.fail(
+                exc if isinstance(exc, Exception) else ClosedError("the wait for the store", "was interrupted")
+            )
+            raise
+        return promise
+
+    def _send_once(self, record: RequestRecord) -> CommandPromise:
+        """Send a command whose id comes from a caller's key, or follow the one that was sent with that key before."""
+        first = self._store.find_request(record.command_id) or self._store.put_request(record)
+        for name in ("client_id", "command_type"):
+            if getattr(first, name) != getattr(record, name):
+                used = f"was used for the command {first.command_type!r} to {first.client_id}"
+                raise InvalidOption("idempotency_key", used, record.idempotency_key)
+        promise = self._follower.open(first)
+        self._follower.check(promise)
+        return promise
+
+    def send_many(
+        self,
+        client_ids: Iterable[str] | None,
+        command_type: str,
+        payload: Any = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        priority: int = 0,
+        max_concurrency: int | None = None,
+        max_failures: int | None = None,
+        repeat: int = 1,
+        issued_by: str | None = None,
+    ) -> Batch:
+        """Send a command to many agents: to ``client_ids``, or to those online that carry all ``labels``.
+
+        Each gets one, in the order given, also if it is named twice; or ``repeat`` of them, round by round. At most
+        ``max_concurrency`` run at a time (None: all at once); after more than ``max_failures`` failures no further one
+        is sent (None: all are). The ``timeout`` of each counts from when it is sent. Raises the errors of `send`; of
+        what fails for some only, the batch tells.
+        """
+        self._refuse_closed()
+        limits = Limits(max_concurrency=max_concurrency, max_failures=max_failures, repeat=repeat)
+        batch_id = schema.new_batch_id()
+        template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
+        targets = self._targets(client_ids, labels)
+        records = template.to_each(targets * repeat)
+        refuse_too_large(records, self._connection.max_payload)
+        self._store.ensure_consumers(targets)
+        batch = Batch(batch_id, records, self._canceller.cancel_all)
+        Rollout(batch, self._store, self._follower, self._pool, limits).start()
+        return batch
+
+    def promise(self, command_id: str) -> CommandPromise:
+        """Return a promise for a command sent before, by this manager or another; raises CommandNotFound."""
+        promise = self._follower.open(self._find(command_id))
+        self._follower.check(promise)
+        return promise
+
+    # Looking --------------------------------------------------------------------------------------------------------
+
+    def get(self, command_id: str) -> Command:
+        """Return a command as it stands now; raises CommandNotFound, StoreUnavailable."""
+        request = self._find(command_id)
+        status, _ = self._store.read_written_status(request.client_id, request.command_id)
+        return model.fold(request, status, model.now())
+
+    def list(
+        self,
+        client_id: str | None = None,
+        status: str | None = None,
+        *,
+        command_type: str | None = None,
+        batch_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        """Return stored commands, newest first: a page of ``limit`` (at most 1,000), with its `next` for ``after``.
+
+        Raises InvalidName, InvalidOption, StoreUnavailable.
+        """
+        if client_id is not None:
+            schema.client_id(client_id)
+        wanted = history.Filter(
+            client_id=client_id,
+            status=status,
+            command_type=command_type,
+            batch_id=batch_id,
+            since=since,
+            until=until,
+        )
+        self._refuse_closed()
+        return history.list_commands(self._store, wanted, limit, after)
+
+    def audit(self, command_id: str | None = None, since: datetime | None = None) -> Iterator[AuditEntry]:
+        """Yield every request and transition kept, oldest first: when, of which command, by whom.
+
+        Of one command, or of all; ``since`` is an aware datetime. What has just happened may take a moment to appear.
+        Raises InvalidName, InvalidOption, StoreUnavailable.
+        """
+        self._refuse_closed()
+        if command_id is not None:
+            schema.command_id(command_id)
+        return audit.read_audit(self._store, command_id, checks.aware("since", since))
+
+    def clients(self, labels: Mapping[str, str] | None = None) -> builtins.list[Presence]:
+        """Return who is online, by client id: of all agents, or of those that carry all ``labels``."""
+        self._refuse_closed()
+        wanted = schema.labels(labels).items()
+        return [presence for presence in list_presences(self._store) if wanted <= presence.labels.items()]
+
+    # Cancelling -----------------------------------------------------------------------------------------------------
+
+    def cancel(self, command_id: str, reason: str = "", *, issued_by: str | None = None) -> Command:
+        """Cancel a command: a pending one ends as failed / cancelled; one that runs is told, and may heed it.
+
+        ``issued_by`` is who asked for it, by default this manager. Returns the command as it stands then. Raises
+        CommandNotFound, CommandEnded, InvalidOption, StoreUnavailable.
+        """
+        checks.text("reason", reason, may_be_empty=True)
+        checks.text_or_none("issued_by", issued_by)
+        return self._canceller.cancel(self._find(command_id), reason, issued_by)
+
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    def message(
+        self,
+        client_id: str,
+        message_type: str,
+        payload: Any = None,
+        *,
+        wait_ack: bool = False,
+        timeout: float = 5.0,
+        issued_by: str | None = None,
+    ) -> Receipt:
+        """Send a message, which is not stored, to an agent that is online; see `Agent.on_message`.
+
+        Returns once the agent has it or, with ``wait_ack``, once it has handled it. Raises AgentOffline, MessageTimeout
+        after ``timeout`` seconds, InvalidName, InvalidOption, EncodeError, PayloadTooLarge, PermissionDenied,
+        StoreUnavailable.
+        """
+        self._refuse_closed()
+        message = self._messenger.compose(message_type, payload, wait_ack, issued_by)
+        return self._messenger.send(client_id, message, seconds("timeout", timeout))
+
+    def broadcast(
+        self, message_type: str, payload: Any = None, *, timeout: float = 2.0, issued_by: str | None = None
+    ) -> Receipt:
+        """Send a message, which is not stored, to all agents; returns which have it, after ``timeout`` seconds at most.
+
+        Raises the errors of `message`, but for AgentOffline and MessageTimeout.
+        """
+        self._refuse_closed()
+        online = [presence.client_id for presence in self.clients()]
+        message = self._messenger.compose(message_type, payload, False, issued_by)
+        return self._messenger.broadcast(message, online, seconds("timeout", timeout))
+
+    # Lifetime -------------------------------------------------------------------------------------------------------
+
+    def for_this_process(self) -> CommandManager:
+        """Return this manager or, in a forked child, a new one like it: a manager follows in its own process only."""
+        if self._pid == os.getpid():
+            return self
+        return CommandManager(
+            self._client, name=self.name, store=self._store.options, sweep_interval=self._sweep_interval
+        )
+
+    def close(self) -> None:
+        """Stop following; commands go on, and other managers see them. Idempotent.
+
+        Promises of commands that have not ended raise ClosedError.
+        """
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        for each in self._rounds:
+            each.stop(1.0)
+        self._messenger.stop()
+        self._follower.stop()
+        self._pool.stop(2.0)
+        self._callbacks.stop(2.0)
+
+    def __enter__(self) -> CommandManager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<CommandManager {self.name!r} follows {len(self._follower)} commands>"
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _template(
+        self,
+        command_type: str,
+        payload: Any,
+        timeout: float,
+        priority: int,
+        issued_by: str | None,
+        batch_id: str | None = None,
+    ) -> Template:
+        if seconds("timeout", timeout) > self._store.options.retention:
+            raise InvalidOption("timeout", "is longer than commands are kept (StoreOptions.retention)", timeout)
+        return Template(
+            command_type=command_type,
+            payload=payload,
+            timeout=timeout,
+            priority=priority,
+            batch_id=batch_id,
+            issued_by=issued_by or self.name,
+        )
+
+    def _targets(self, client_ids: Iterable[str] | None, labels: Mapping[str, str] | None) -> builtins.list[str]:
+        if (client_ids is None) == (labels is None):
+            raise InvalidOption("client_ids", "give either client ids or labels")
+        if client_ids is not None:
+            return checks.client_ids(client_ids)
+        return [presence.client_id for presence in self.clients(labels)]
+
+    def _find(self, command_id: str) -> RequestRecord:
+        self._refuse_closed()
+        schema.command_id(command_id)
+        request = self._follower.request(command_id) or self._store.find_request(command_id)
+        if request is None:
+            raise CommandNotFound(command_id)
+        return request
+
+    def _refuse_closed(self) -> None:
+        if self._pid != os.getpid():
+            raise ClosedError("the command manager", "belongs to the parent process; see for_this_process()")
+        if self._closed:
+            raise ClosedError("the command manager")

@@ -1,0 +1,1 @@
+"""The streams and buckets that hold commands."""

@@ -1,0 +1,164 @@
+"""Ask JetStream for the commands' sake, and say what became of that in the commands' errors.
+
+Every method raises StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, PayloadTooLarge and
+ClosedError.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lightlink.commands import model
+from lightlink.connection.connection import NoReply
+from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.jetstream import api
+from lightlink.jetstream.api import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.jetstream.retry import while_electing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from lightlink.connection.connection import Connection
+    from lightlink.connection.replies import Waiter
+    from lightlink.jetstream.api import StoredMessage
+
+T = TypeVar("T")
+A = TypeVar("A", bound="dict[str, Any] | None")
+_log = logging.getLogger("lightlink")
+
+# What a request to JetStream may end with that says nothing about who asked.
+FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
+# What a cluster answers while it elects who leads a stream, or all of them.
+_PASSING = frozenset({api.UNAVAILABLE, 10009})
+# How long that lasts at the most; the servers take up to nine seconds to notice, and then vote.
+_ELECTION_SECONDS = 15.0
+# A stream's leader that does not answer within this is not there; a replica is asked then.
+_LEADER_SECONDS = 1.0
+
+
+class Conflict(LightLinkError):
+    """Another writer came first. For use inside the library."""
+
+
+class Access:
+    """JetStream over one connection; ``timeout`` seconds for each operation."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.connection = connection
+        self.timeout = timeout
+        # By more than others wait for, when the server was last asked.
+        self.clock_is_wrong = False
+
+    def read(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the last message of a subject, None when there is none.
+
+        In a cluster a replica may answer that is a little behind the stream's leader.
+        """
+        return self.patiently(f"reading {subject}", lambda limit: api.get_last(self.connection, stream, subject, limit))
+
+    def read_written(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the last message of a subject, which may be a pattern, with all that was acknowledged.
+
+        While nobody leads the stream a replica may answer; that there is none is the leader's word only, and that is
+        waited for as long as an election may take.
+        """
+        operation = f"reading {subject}"
+        give_up_at = time.monotonic() + _ELECTION_SECONDS
+        while True:
+            try:
+                timeout = min(_LEADER_SECONDS, self.timeout)
+                return api.get_last_written(self.connection, stream, subject, timeout)
+            except FAILURES as exc:
+                if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
+                    raise StoreUnavailable(operation, str(exc)) from exc
+                failure = exc
+            found = self.patiently(operation, lambda limit: api.find_last(self.connection, stream, subject, limit))
+            if found is not None:
+                return found
+            if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_passing(failure)):
+                raise StoreUnavailable(operation, str(failure)) from failure
+
+    def stream_info(self, stream: str, operation: str) -> dict[str, Any] | None:
+        """Return what the server says of a stream, None when there is no such stream."""
+        return self.ask(operation, partial(api.stream_info, self.connection, stream))
+
+    def ask(self, operation: str, question: Callable[[float], A]) -> A:
+        """Return the answer of the API to ``question(timeout)``, and see by it whether our clock is right."""
+        asked_at = model.now()
+        try:
+            answer = question(self.timeout)
+        except FAILURES as exc:
+            raise StoreUnavailable(operation, str(exc)) from exc
+        if answer is not None and "ts" in answer:
+            self._compare_clocks(api.parse_time(answer["ts"]), asked_at)
+        return answer
+
+    def _compare_clocks(self, server: datetime, asked_at: datetime) -> None:
+        """Say, once, that deadlines are not what they seem: commands are overdue by the clock of who looks at them."""
+        behind, ahead = server - model.now(), asked_at - server
+        wrong = max(behind, ahead) > model.GRACE
+        if wrong and not self.clock_is_wrong:
+            apart = f"{max(behind, ahead).total_seconds():.0f} s {'behind' if behind > ahead else 'ahead of'}"
+            _log.warning("lightlink: this clock is %s the server's: commands time out too early or too late", apart)
+        self.clock_is_wrong = wrong
+
+    def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
+        """Store a message with headers that say over which revision; return the new one; raises Conflict."""
+        try:
+            return api.publish(self.connection, subject.encode(), payload, self.timeout, headers).seq
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+                raise Conflict(subject) from exc
+            raise unavailable(operation, exc) from exc
+
+    def patiently(self, operation: str, ask: Callable[[float], T]) -> T:
+        """Return what ``ask(limit)`` returns, asked again while nobody leads what it asks; it may be done twice."""
+        give_up = time.monotonic() + _ELECTION_SECONDS
+        while True:
+            try:
+                return while_electing(ask, self.timeout, is_passing, repeatable=True)
+            except FAILURES as exc:
+                if not is_passing(exc) or time.monotonic() > give_up:
+                    raise StoreUnavailable(operation, str(exc)) from exc
+
+    def request_all(
+        self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]], timeout: float | None = None
+    ) -> list[Waiter]:
+        """Send many requests at once and return what came of each; a reply that did not come is its ``error``."""
+        try:
+            return self.connection.request_all(requests, timeout or self.timeout)
+        except OutboxFull as exc:
+            raise unavailable("asking JetStream", exc) from exc
+
+
+def check(waiter: Waiter) -> None:
+    """Raise what a request ended with instead of a reply."""
+    if waiter.error is not None:
+        raise waiter.error
+
+
+def is_passing(exc: Exception) -> bool:
+    """Tell whether a refusal is that of a cluster that elects who leads: nothing was done, and asking again may help.
+
+    So is that of a stream that nobody has made yet.
+    """
+    cause = exc.__cause__ if isinstance(exc, StoreUnavailable) else exc
+    return isinstance(cause, JetStreamError) and (cause.no_responders or cause.err_code in _PASSING)
+
+
+def hope(exc: StoreUnavailable, timeout: float) -> float:
+    """Return for how many seconds a write, which may be done twice, is worth trying that ended so; 0: it is not."""
+    if is_passing(exc):
+        return _ELECTION_SECONDS
+    return 2 * timeout if exc.unknown else 0.0
+
+
+def unavailable(operation: str, exc: Exception) -> StoreUnavailable:
+    """Return the error for a write that the store refused or did not answer."""
+    error = StoreUnavailable(operation, str(exc), unknown=isinstance(exc, NoReply) and exc.sent)
+    error.__cause__ = exc  # also where it is not raised but told
+    return error

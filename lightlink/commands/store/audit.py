@@ -1,0 +1,146 @@
+"""Everything that happened to the commands, as the audit stream keeps it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from lightlink.commands import model
+from lightlink.commands.store import schema
+from lightlink.commands.store.access import FAILURES, unavailable
+from lightlink.commands.store.history import read_block, stream_state
+from lightlink.commands.store.store import read_request, read_status
+from lightlink.errors import DecodeError
+from lightlink.jetstream import api
+from lightlink.protocol.subjects import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from lightlink.commands.model import StatusRecord
+    from lightlink.commands.store.store import CommandStore
+    from lightlink.jetstream.read import Delivery
+
+_BLOCK = 1000
+
+REQUEST = "request"
+STATUS = "status"
+CANCEL = "cancel"
+LATE_RESULT = "late_result"
+
+
+@attrs.frozen(kw_only=True)
+class AuditEntry:
+    """Something that happened to a command.
+
+    ``kind`` is ``request``, ``status`` (it has become ``status``), ``cancel`` (it runs, and is no longer wanted) or
+    ``late_result`` (its handler brought one after its end). ``at`` is when, ``by`` who did it: whoever issued the
+    request or the cancel, the manager that found it overdue, or the agent's instance. ``instance`` is the agent's
+    instance that had taken it by then.
+    """
+
+    at: datetime
+    command_id: str
+    client_id: str
+    kind: str
+    by: str
+    status: str = model.PENDING
+    status_detail: str = ""
+    attempt: int = 0
+    instance: str = ""
+    error: str = ""
+    command_type: str = ""
+
+
+def read_audit(store: CommandStore, command_id: str | None, since: datetime | None) -> Iterator[AuditEntry]:
+    """Yield every request and transition, in order; raises StoreUnavailable.
+
+    The order is that of one command's revisions, and otherwise that of the times which their writers gave.
+    """
+    state = stream_state(store, schema.AUDIT)
+    if state is None:
+        return
+    first, end = max(state["first_seq"], 1), state["last_seq"] + 1  # a stream that never had a message says 0
+    if since is not None:
+        first = _first_since(store, since, first, end)
+    token = "*" if command_id is None else schema.command_id(command_id)
+    # The stream takes turns between its two sources, and one may be far behind the other.
+    patterns = [schema.request_subject("*", token), schema.status_subject("*", token)]
+    if command_id is not None:
+        entries: Iterator[AuditEntry] = itertools.chain.from_iterable(
+            _read(store, pattern, first, end) for pattern in patterns
+        )
+    else:
+        entries = heapq.merge(*(_by_time(store, pattern, first, end) for pattern in patterns), key=_place)
+    for entry in entries:
+        if since is None or entry.at >= since:
+            yield entry
+
+
+def _by_time(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:
+    """Yield the entries of one source by time; two writers' entries may be out of order, though never far."""
+    held: list[AuditEntry] = []
+    while first < end:
+        # Block by block, so that memory stays flat; so many entries are held back as a block has at the most.
+        before = min(first + _BLOCK, end)
+        held = sorted([*held, *_read(store, pattern, first, before)], key=_place)
+        ready = max(0, len(held) - _BLOCK)
+        yield from held[:ready]
+        held = held[ready:]
+        first = before
+    yield from held
+
+
+def _read(store: CommandStore, pattern: str, first: int, before: int) -> list[AuditEntry]:
+    return [_entry(delivery) for delivery in read_block(store, schema.AUDIT, [pattern], first, before)]
+
+
+def _place(entry: AuditEntry) -> tuple[datetime, bool]:
+    return entry.at, entry.kind != REQUEST
+
+
+def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> int:
+    """Return a sequence from which on everything since an instant is found, by halving."""
+    earliest = model.shortly_before(since)
+    while first < end:
+        middle = (first + end) // 2
+        try:
+            message = api.get_message(store.connection, schema.AUDIT, middle, store.timeout)
+        except FAILURES as exc:
+            raise unavailable("reading the audit", exc) from exc
+        if message is None or message.created < earliest:
+            first = middle + 1  # too early, or too old to be there any more
+        else:
+            end = middle
+    return first
+
+
+def _entry(delivery: Delivery) -> AuditEntry:
+    subject = as_text(delivery.subject)
+    client_id, command_id = schema.ids_of(subject)
+    common: dict[str, Any] = {"command_id": command_id, "client_id": client_id}
+    try:
+        if subject.startswith(schema.REQUEST_PREFIX):
+            request = read_request(delivery.data, subject)
+            return AuditEntry(
+                at=request.created_at, kind=REQUEST, by=request.issued_by, command_type=request.command_type, **common
+            )
+        status = read_status(delivery.data, subject)
+    except DecodeError as exc:
+        common |= {"by": "", "status_detail": model.UNREADABLE, "error": str(exc)}
+        return AuditEntry(at=delivery.created, kind=STATUS, **common)
+    names = ("at", "by", "status", "status_detail", "attempt", "instance", "error")
+    if status.at == model.UNTOLD:
+        status = msgspec.structs.replace(status, at=delivery.created)
+    return AuditEntry(kind=_kind(status), **{name: getattr(status, name) for name in names}, **common)
+
+
+def _kind(status: StatusRecord) -> str:
+    if not status.ended:
+        return CANCEL if status.cancel_requested else STATUS
+    return LATE_RESULT if status.late else STATUS

@@ -1,0 +1,214 @@
+"""The streams, buckets and subjects that hold commands. JetStream holds everything; each fact is written once."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.errors import InvalidName, InvalidOption
+from lightlink.options import seconds
+from lightlink.protocol import subjects
+from lightlink.protocol.ids import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REQUESTS = "LIGHTLINK_COMMANDS"
+STATUS_BUCKET = "lightlink_command_status"
+AGENTS_BUCKET = "lightlink_agents"
+STATUS = f"KV_{STATUS_BUCKET}"
+AGENTS = f"KV_{AGENTS_BUCKET}"
+AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
+
+STATUS_EVENTS = "ll.status.>"  # every stored status revision, republished by the server
+PROGRESS_EVENTS = "ll.progress.>"
+
+_SECOND = 1_000_000_000
+_HEARTBEATS = 3  # so many may be missed
+_MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
+_DAY = 86_400.0
+_LEAST_RETENTION = 1.0
+_LEAST_HEARTBEAT = 0.05
+LONGEST = 100 * 365 * _DAY  # the server counts in nanoseconds, and in 64 bits
+REQUEST_PREFIX = "ll.commands."
+_STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
+# Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
+SWEPT = f"{_STATUS_PREFIX}swept"
+
+
+def _lasting(least: float) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not least <= seconds(attribute.name, value) <= LONGEST:
+            raise InvalidOption(attribute.name, f"must be from {least:g} to {LONGEST:g} seconds", value)
+
+    return check
+
+
+def _one_of(*choices: Any) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            raise InvalidOption(attribute.name, f"must be one of {', '.join(map(str, choices))}", value)
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class StoreOptions:
+    """How the streams are made by whoever comes first; without effect on streams that exist. Times in seconds.
+
+    ``retention`` is how long commands are kept, ``audit_retention`` how long the audit is. ``ack_wait`` is how long the
+    server waits for a dead agent before it delivers a command again. ``heartbeat`` is how often an agent says that it
+    lives; after three without one it counts as gone. ``replicas`` is 1 or, in a cluster, 3 or 5; ``storage`` file or
+    memory.
+    """
+
+    retention: float = attrs.field(default=7 * _DAY, validator=_lasting(_LEAST_RETENTION))
+    audit_retention: float = attrs.field(default=30 * _DAY, validator=_lasting(_LEAST_RETENTION))
+    ack_wait: float = attrs.field(default=30.0, validator=_lasting(0.1))
+    heartbeat: float = attrs.field(default=10.0, validator=_lasting(_LEAST_HEARTBEAT))
+    replicas: int = attrs.field(default=1, validator=_one_of(1, 3, 5))
+    storage: str = attrs.field(default="file", validator=_one_of("file", "memory"))
+
+    @property
+    def presence_age(self) -> float:
+        """How long an agent counts as online after its last heartbeat."""
+        return _HEARTBEATS * self.heartbeat
+
+
+def request_subject(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's request."""
+    return f"{REQUEST_PREFIX}{client_id}.{command_id}"
+
+
+def status_subject(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's status revisions."""
+    return f"{_STATUS_PREFIX}{client_id}.{command_id}"
+
+
+def presence_subject(client_id: str) -> str:
+    """Return the subject of an agent's presence."""
+    return f"$KV.{AGENTS_BUCKET}.{client_id}"
+
+
+def progress_subject(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's progress, which is not stored."""
+    return f"ll.progress.{client_id}.{command_id}"
+
+
+def consumer_name(client_id: str) -> str:
+    """Return the name of an agent's durable consumer."""
+    return f"agent-{client_id}"
+
+
+def ids_of(subject: str) -> tuple[str, str]:
+    """Return (client id, command id) from a subject of a request, a status or progress."""
+    client_id, command_id = subject.split(".")[-2:]
+    return client_id, command_id
+
+
+def client_id(text: str) -> str:
+    """Return the id of an agent: letters, digits, ``-`` and ``_``; raises InvalidName."""
+    if len(subjects.client_id(text)) > _MAX_CLIENT_ID:
+        raise InvalidName("client id", text, f"longer than {_MAX_CLIENT_ID} characters")
+    return text
+
+
+def labels(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return labels, by name; raises InvalidOption unless they are text."""
+    try:
+        found = dict(given or {})
+    except (TypeError, ValueError):
+        raise InvalidOption("labels", "must be a mapping of text to text", given) from None
+    for name, value in found.items():
+        if not isinstance(name, str) or not name or not isinstance(value, str):
+            raise InvalidOption("labels", "names and values must be text", found)
+    return found
+
+
+def command_id(text: str) -> str:
+    """Return the id of a command: letters, digits, ``-`` and ``_``; raises InvalidName."""
+    try:
+        return subjects.client_id(text)
+    except InvalidName as exc:
+        raise InvalidName("command id", text, exc.reason) from None
+
+
+def new_batch_id() -> str:
+    """Return the id of a new batch, which tells when it was made: a UUID of version 7 (RFC 9562)."""
+    digits = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7{new_id()[15:]}"
+
+
+def batch_made_at(batch_id: str) -> datetime | None:
+    """Return when a batch was made, None when its id does not tell."""
+    try:
+        number = uuid.UUID(batch_id)
+        return datetime.fromtimestamp((number.int >> 80) / 1000, timezone.utc) if number.version == 7 else None
+    except ValueError:  # no UUID, or one of a year that there is not
+        return None
+
+
+def streams(options: StoreOptions) -> list[dict[str, Any]]:
+    """Return the configurations of all streams, in the order in which they are to be made."""
+    common = {"storage": options.storage, "num_replicas": options.replicas, "allow_direct": True, "deny_delete": True}
+    # No roll-ups: with them one agent could erase the others' messages. Purges are denied for the same reason. Message
+    # ids are shared by a whole stream, so one writer could suppress another's message: the window is short.
+    common |= {"allow_rollup_hdrs": False, "deny_purge": True, "duplicate_window": _SECOND // 10}
+    # The server caps a stream at 1,000 consumers by default, and each agent has one of its own.
+    many_consumers = {"max_consumers": 100_000}
+    kept, audited = round(options.retention * _SECOND), round(options.audit_retention * _SECOND)
+    bucket = {**common, "discard": "new"}
+    return [
+        {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **common, **many_consumers},
+        {
+            "name": STATUS,
+            "subjects": [f"{_STATUS_PREFIX}>"],
+            "max_msgs_per_subject": 16,
+            "max_age": kept,
+            "republish": {"src": f"{_STATUS_PREFIX}>", "dest": STATUS_EVENTS},
+            **bucket,
+        },
+        {
+            "name": AGENTS,
+            "subjects": [f"$KV.{AGENTS_BUCKET}.>"],
+            "max_msgs_per_subject": 1,
+            "max_age": round(options.presence_age * _SECOND),
+            **bucket,
+        },
+        {"name": AUDIT, "sources": [{"name": REQUESTS}, {"name": STATUS}], "max_age": audited, **common},
+    ]
+
+
+def as_made(options: StoreOptions, stream: str, config: dict[str, Any]) -> StoreOptions:
+    """Return the options with what a stream that exists, with this configuration, was made for."""
+    age = config.get("max_age", 0) / _SECOND
+    if stream == AGENTS and age:
+        return attrs.evolve(options, heartbeat=max(age / _HEARTBEATS, _LEAST_HEARTBEAT))
+    if stream == REQUESTS:
+        return attrs.evolve(options, retention=max(age, _LEAST_RETENTION) if age else LONGEST)
+    return options
+
+
+def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[str, Any]]:
+    """Return the API subject and the request that make an agent's consumer; one that exists stays as it is.
+
+    It never gives up on a command (max_deliver -1).
+    """
+    name = consumer_name(client_id)
+    config = {
+        "name": name,
+        "durable_name": name,
+        "filter_subject": f"ll.commands.{client_id}.*",
+        "ack_policy": "explicit",
+        "ack_wait": round(options.ack_wait * _SECOND),
+        "deliver_policy": "all",
+        "max_deliver": -1,
+        "max_ack_pending": 4096,
+        "replay_policy": "instant",
+    }
+    subject = f"$JS.API.CONSUMER.CREATE.{REQUESTS}.{name}.{config['filter_subject']}"
+    return subject, {"stream_name": REQUESTS, "config": config, "action": "create"}

@@ -1,0 +1,287 @@
+"""Commands in JetStream: the only part of the commands that knows it.
+
+Requests are written once; statuses by compare-and-set, so of two writers exactly one succeeds. Every method raises
+StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, PayloadTooLarge and ClosedError.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from lightlink.commands import model
+from lightlink.commands.model import RequestRecord, StatusRecord
+from lightlink.commands.store import records, schema
+from lightlink.commands.store.access import FAILURES, Access, Conflict, check, hope, unavailable
+from lightlink.errors import DecodeError, InvalidOption, LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.jetstream import api
+from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.protocol import codec
+from lightlink.protocol.ids import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from lightlink.commands.store.schema import StoreOptions
+    from lightlink.connection.connection import Connection
+    from lightlink.connection.replies import Waiter
+    from lightlink.jetstream.api import StoredMessage
+
+    MakeHeaders = Callable[[float], bytes]
+
+# How many consumers are made at a time; each is some work for the server.
+_CONSUMERS_AT_ONCE = 200
+_CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
+_RETRY_SECONDS = 0.1
+
+
+@attrs.frozen
+class StatusWrite:
+    """A status to store over the revision it is based on (0: none)."""
+
+    client_id: str
+    command_id: str
+    record: StatusRecord
+    expected: int
+
+
+class CommandStore(Access):
+    """Requests and statuses over one connection; ``timeout`` seconds for each operation."""
+
+    def __init__(self, connection: Connection, options: StoreOptions, timeout: float) -> None:
+        super().__init__(connection, timeout)
+        if not isinstance(options, schema.StoreOptions):
+            raise InvalidOption("store", "must be StoreOptions(...)", type(options).__name__)
+        self.options = options
+        self._consumers: set[str] = set()
+
+    # Streams and consumers ------------------------------------------------------------------------------------------
+
+    def ensure_streams(self) -> None:
+        """Make the streams that do not exist yet, and go by the retention and heartbeat of those that do."""
+        for config in schema.streams(self.options):
+            name = config["name"]
+            try:
+                is_as_wanted = api.create_stream(self.connection, config, self.timeout)
+            except FAILURES as exc:
+                raise StoreUnavailable(f"making stream {name}", str(exc)) from exc
+            if not is_as_wanted and (info := self.stream_info(name, f"reading stream {name}")) is not None:
+                self.options = schema.as_made(self.options, name, info["config"])
+
+    def ensure_consumer(self, client_id: str) -> None:
+        """Make an agent's consumer unless it exists."""
+        self.ensure_consumers([client_id])
+
+    def ensure_consumers(self, client_ids: Iterable[str]) -> None:
+        """Make the consumers that do not exist yet, many at once."""
+        missing = [client_id for client_id in dict.fromkeys(client_ids) if client_id not in self._consumers]
+        for start in range(0, len(missing), _CONSUMERS_AT_ONCE):
+            block = missing[start : start + _CONSUMERS_AT_ONCE]
+            self.patiently("making consumers", partial(self._make_consumers, block))
+
+    def _make_consumers(self, client_ids: Sequence[str], timeout: float) -> None:
+        requests = [schema.consumer_request(client_id, self.options) for client_id in client_ids]
+        bodies = [(subject.encode(), codec.encode_json(body), None) for subject, body in requests]
+        for waiter in self.request_all(bodies, timeout):
+            try:
+                check(waiter)
+                api.raise_problem(waiter)
+            except JetStreamError as exc:
+                if exc.err_code not in _CONSUMER_EXISTS:
+                    raise
+        self._consumers.update(client_ids)
+
+    def forget_consumers(self) -> None:
+        """Believe of no consumer any more that it exists."""
+        self._consumers.clear()
+
+    def consumer_ack_wait(self, client_id: str) -> float:
+        """Return for how many seconds an agent's consumer waits for a sign of life."""
+        subject = f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(client_id)}"
+        question = partial(api.api, self.connection, subject, None)
+        info: dict[str, Any] = self.ask(f"reading the consumer of {client_id}", question)
+        return float(info["config"]["ack_wait"]) / 1e9
+
+    # Requests -------------------------------------------------------------------------------------------------------
+
+    def put_request(self, record: RequestRecord) -> RequestRecord:
+        """Store a request and return what is stored under its id: this one, or the one that came first."""
+        started = time.monotonic()
+        subject, payload = encoded_request(record)
+        unknown = False
+        while True:
+            try:
+                self._put(subject, payload, 0, "sending a command")
+            except Conflict:
+                return self._first_under(record)
+            except StoreUnavailable as exc:
+                # Whatever became of it, asking again under the same id stores it once.
+                unknown = unknown or exc.unknown
+                if time.monotonic() - started < hope(exc, self.timeout):
+                    time.sleep(_RETRY_SECONDS)
+                    continue
+                raise StoreUnavailable(exc.operation, exc.reason, unknown) from exc
+            return record
+
+    def _first_under(self, record: RequestRecord) -> RequestRecord:
+        """Return the request that is stored under a record's id."""
+        if record.idempotency_key is None:
+            return record  # nobody else has this id: it was stored by an attempt whose answer never came
+        try:
+            return self.get_request(record.client_id, record.command_id) or record
+        except StoreUnavailable as exc:
+            raise StoreUnavailable(exc.operation, exc.reason, unknown=True) from exc
+
+    def put_requests(
+        self, records: Sequence[RequestRecord], on_stored: Callable[[RequestRecord, Exception | None], None]
+    ) -> None:
+        """Store many requests, pipelined; ``on_stored`` is told of each, on a thread of the library.
+
+        Its error is a Conflict or what the methods of this class raise. Nothing is raised.
+        """
+        headers = _expecting(0)
+        # Nobody can guess where the answers go, and what is random is drawn once.
+        token = new_id()
+        for number, record in enumerate(records):
+            subject, payload = encoded_request(record)
+
+            def settle(waiter: Waiter, record: RequestRecord = record) -> None:
+                on_stored(record, _outcome(waiter))
+
+            try:
+                self.connection.request_async(
+                    subject.encode(), payload, self.timeout, settle, headers, f"{token}-{number}".encode()
+                )
+            except OutboxFull as exc:
+                on_stored(record, unavailable("sending a command", exc))
+            except LightLinkError as exc:
+                on_stored(record, exc)
+
+    def get_request(self, client_id: str, command_id: str) -> RequestRecord | None:
+        """Return a request by both ids; raises DecodeError."""
+        return _request(self.read_written(schema.REQUESTS, schema.request_subject(client_id, command_id)))
+
+    def find_request(self, command_id: str) -> RequestRecord | None:
+        """Return a request by its command's id alone; raises DecodeError."""
+        return self.get_request("*", schema.command_id(command_id))
+
+    # Statuses -------------------------------------------------------------------------------------------------------
+
+    def read_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
+        """Return the last status and its revision; (None, 0) when there is none yet. Any replica answers."""
+        return _status(self.read(schema.STATUS, schema.status_subject(client_id, command_id)))
+
+    def read_written_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
+        """Return what `read_status` does, with all that was acknowledged; an agent's identity may not ask so."""
+        return _status(self.read_written(schema.STATUS, schema.status_subject(client_id, command_id)))
+
+    def read_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
+        """Return the last status and its revision for each (client id, command id), all asked for at once.
+
+        Any replica answers.
+        """
+        subjects = [schema.status_subject(client_id, command_id) for client_id, command_id in ids]
+        requests = [(f"{api.API}.DIRECT.GET.{schema.STATUS}.{subject}".encode(), b"", None) for subject in subjects]
+        statuses = []
+        for waiter in self.request_all(requests):
+            try:
+                check(waiter)
+                statuses.append(_status(api.parse_stored(waiter)))
+            except FAILURES as exc:
+                raise StoreUnavailable("reading statuses", str(exc)) from exc
+        return statuses
+
+    def last_status_revision(self) -> int:
+        """Return the revision of the last status of any command."""
+        info = self.stream_info(schema.STATUS, "reading statuses")
+        return int(info["state"]["last_seq"]) if info is not None else 0
+
+    def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
+        """Store a status over the revision it is based on (0: none) and return the new revision.
+
+        Raises Conflict when that is not the last.
+        """
+        payload = codec.encode_json(record, "the command's result")
+        return self._put(schema.status_subject(client_id, command_id), payload, expected, "writing a status")
+
+    def write_statuses(self, writes: Sequence[StatusWrite]) -> list[int | None]:
+        """Store many statuses at once; return the new revision of each, None where another writer came first."""
+        requests = [
+            (
+                schema.status_subject(write.client_id, write.command_id).encode(),
+                codec.encode_json(write.record, "the command's result"),
+                _expecting(write.expected),
+            )
+            for write in writes
+        ]
+        revisions: list[int | None] = []
+        for waiter in self.request_all(requests):
+            try:
+                check(waiter)
+                revisions.append(api.parse_ack(waiter).seq)
+            except FAILURES as exc:
+                if not isinstance(exc, JetStreamError) or exc.err_code not in WRONG_LAST_SEQUENCE:
+                    raise unavailable("writing statuses", exc) from exc
+                revisions.append(None)
+        return revisions
+
+    def _put(self, subject: str, payload: bytes, expected: int, operation: str) -> int:
+        return self.put(subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}, operation)
+
+
+def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
+    """Return the subject and body of a request."""
+    subject = schema.request_subject(record.client_id, record.command_id)
+    return subject, codec.encode_json(record, f"the command {record.command_type!r}")
+
+
+def read_request(data: bytes, subject: str) -> RequestRecord:
+    """Return the request in a message on its subject; raises DecodeError, also when the two do not agree."""
+    request = records.read(data, subject, RequestRecord, "created_at")
+    if schema.request_subject(request.client_id, request.command_id) != subject:
+        raise DecodeError(subject, "the command in it has other ids than its subject", data[:64])
+    if not 0 <= request.timeout <= schema.LONGEST:
+        # Whoever looks at many commands works out their deadlines, and must not stumble over one.
+        request = msgspec.structs.replace(request, timeout=min(max(request.timeout, 0.0), schema.LONGEST))
+    return request
+
+
+def read_status(data: bytes, subject: str) -> StatusRecord:
+    """Return the status in a stored or republished message; raises DecodeError."""
+    return records.read(data, subject, StatusRecord, "at", "started_at", "completed_at")
+
+
+def _request(message: StoredMessage | None) -> RequestRecord | None:
+    return None if message is None else read_request(message.data, message.subject)
+
+
+def _status(message: StoredMessage | None) -> tuple[StatusRecord | None, int]:
+    if message is None:
+        return None, 0
+    try:
+        return read_status(message.data, message.subject), message.seq
+    except DecodeError as exc:
+        # Any agent may write what it likes about its own commands; nobody else is to stumble over it.
+        return model.unreadable(message.created, str(exc)), message.seq
+
+
+def _expecting(sequence: int) -> MakeHeaders:
+    block = codec.encode_headers({EXPECTED_LAST_SUBJECT_SEQUENCE: str(sequence)})
+    return lambda _: block
+
+
+def _outcome(waiter: Waiter) -> Exception | None:
+    try:
+        check(waiter)
+        api.parse_ack(waiter)
+    except FAILURES as exc:
+        if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+            return Conflict(waiter.subject.decode())
+        return unavailable("sending a command", exc)
+    except LightLinkError as exc:
+        return exc
+    return None

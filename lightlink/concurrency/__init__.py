@@ -1,0 +1,1 @@
+"""Threads and time; nothing here knows NATS."""

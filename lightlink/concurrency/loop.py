@@ -1,0 +1,169 @@
+"""The background event-loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sys
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from lightlink.concurrency.threads import Promise, join_thread, start_thread
+from lightlink.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An asyncio event loop on a daemon thread of its own.
+
+    ``name`` becomes part of the thread's name, ``lightlink-loop-<name>``. The thread runs once `start` returns.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = f"lightlink-loop-{name}"
+        self._portal: BlockingPortal
+        self.loop: asyncio.AbstractEventLoop
+        self.ident = 0
+
+    def start(self) -> None:
+        """Start the thread and wait for its loop; a failure to start is raised here."""
+        started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = start_thread(self._run, self._name, started)
+        started.result()
+
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float) -> T:
+        """Run a coroutine function on the loop and return its result.
+
+        Raises TimeoutError and cancels it when it takes longer than ``timeout`` seconds; an interrupt (Ctrl-C) cancels
+        it too. Raises ClosedError on the loop's own thread, where waiting would never end.
+        """
+        self.refuse_own_thread()
+        job = _Job(function, args)
+        try:
+            self.loop.call_soon_threadsafe(job.start)
+            return job.result(timeout)
+        except RuntimeError as exc:
+            if job.started or not self.loop.is_closed():
+                raise
+            raise ClosedError("the client") from exc
+        finally:
+            if not job.done:
+                self.call_soon(job.cancel)
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call a function on the loop's thread soon; without effect once the loop has ended."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def refuse_own_thread(self) -> None:
+        """Raise ClosedError where waiting would never end: on the loop's own thread, and after the interpreter's exit.
+
+        By then no thread runs but the main one, say in a destructor.
+        """
+        if sys.is_finalizing():
+            raise ClosedError("the client", "has ended with the interpreter")
+        if get_ident() == self.ident:
+            raise ClosedError(
+                self._name, "is the thread a blocking method was called from; call it from a handler or your own thread"
+            )
+
+    def stop(self, timeout: float) -> bool:
+        """Cancel what runs on the loop, end its thread and tell whether it has ended within ``timeout`` seconds."""
+        self.call_soon(self._end)
+        return join_thread(self._thread, timeout)
+
+    def _end(self) -> None:
+        self._ending = asyncio.ensure_future(self._portal.stop(True))
+
+    def _run(self, started: concurrent.futures.Future[None]) -> None:
+        try:
+            anyio.run(self._serve, started, backend_options={"use_uvloop": _has_uvloop()})
+        except BaseException as exc:
+            if started.done():
+                raise
+            started.set_exception(exc)
+
+    async def _serve(self, started: concurrent.futures.Future[None]) -> None:
+        self.ident = get_ident()
+        self.loop = asyncio.get_running_loop()
+        async with BlockingPortal() as self._portal:
+            started.set_result(None)
+            await self._portal.sleep_until_stopped()
+
+
+class _Job(Generic[T]):
+    """A coroutine function to be run once on the loop, that can be cancelled before it has begun.
+
+    It does without `concurrent.futures`, and so without the portal's calls: Ctrl-C may leave a future's own lock taken
+    by the thread that waits for it, and the loop, which has to take it too, would never come back.
+    """
+
+    def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+        self._task: asyncio.Task[T] | None = None
+        self._cancelled = False
+        self._ended = Promise()
+
+    def start(self) -> None:
+        """Begin, on the loop's thread."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._note_end)
+        if self._cancelled:
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Cancel it, on the loop's thread; without effect once it has ended."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def started(self) -> bool:
+        """Whether it has begun."""
+        return self._task is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._task is not None and self._task.done()
+
+    def result(self, timeout: float) -> T:
+        """Wait for the result at most ``timeout`` seconds; see `LoopThread.run`."""
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"no result within {timeout:g} s")
+        assert self._task is not None
+        try:
+            return self._task.result()
+        except asyncio.CancelledError as exc:
+            raise ClosedError("the client", "was closed meanwhile") from exc
+        except asyncio.TimeoutError as exc:
+            if isinstance(exc, TimeoutError):
+                raise
+            raise TimeoutError(str(exc)) from exc  # before Python 3.11 asyncio's is a class of its own
+
+    def _note_end(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # asyncio reports one that nobody asks for, and whoever waited may be gone
+        self._ended.keep()
+
+    async def _run(self) -> T:
+        return await self._function(*self._args)
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415 - optional, and slow to import
+    except ImportError:
+        return False
+    return True

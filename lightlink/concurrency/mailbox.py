@@ -1,0 +1,184 @@
+"""Where messages wait for their handler or reader: bounded, in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.concurrency.workers import WorkerPool
+
+_log = logging.getLogger("lightlink")
+
+# A mailbox with much to do lets the others have a turn after this many messages.
+_TURN = 64
+_NOTHING = object()
+
+
+class Closed(Exception):
+    """The queue is closed and empty. For use inside the library."""
+
+
+class MessageQueue:
+    """Messages for whoever asks next. ``max_messages`` and ``max_bytes`` bound what waits."""
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._waiting: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
+        self._closed = False
+        # Taken by itself: Ctrl-C while a thread enters a condition may leave the lock taken, and the loop needs it.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+
+    def put(self, item: Any, size: int) -> bool:
+        """Queue an item of ``size`` bytes; False says that there is no room for it."""
+        with self._lock:
+            if self._closed or len(self._waiting) >= self._max_messages or self._bytes + size > self._max_bytes:
+                return False
+            self._waiting.append((item, size))
+            self._bytes += size
+            self._changed.notify()
+            return True
+
+    def get(self, deadline: float | None) -> Any:
+        """Return the next item; raises TimeoutError at the deadline (of `time.monotonic`), Closed if none will come."""
+        with self._lock:
+            while not self._waiting:
+                if self._closed:
+                    raise Closed
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError
+                self._changed.wait(remaining)
+            item, size = self._waiting.popleft()
+            self._bytes -= size
+            return item
+
+    def close(self) -> None:
+        """Take no more; what waits can still be got."""
+        with self._lock:
+            self._closed = True
+            self._changed.notify_all()
+
+    def drain(self, _timeout: float) -> bool:
+        """Tell that nothing is left to wait for: what is queued belongs to the reader."""
+        return True
+
+    @property
+    def half_empty(self) -> bool:
+        """Whether there is room for half of what it may hold."""
+        return len(self._waiting) <= self._max_messages // 2 and self._bytes <= self._max_bytes // 2
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+class Mailbox:
+    """Messages for one handler, bounded, run in order on a pool.
+
+    At most ``concurrency`` of the pool's threads are at it at a time; with one, the order of arrival is the order of
+    handling. ``max_messages`` and ``max_bytes`` bound what waits.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        handle: Callable[[Any], object],
+        max_messages: int,
+        max_bytes: int,
+        concurrency: int = 1,
+    ) -> None:
+        self._pool = pool
+        self._handle = handle
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._concurrency = concurrency
+        self._waiting: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
+        self._running = 0
+        self._busy: set[int] = set()
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, item: Any, size: int) -> bool:
+        """Queue an item of ``size`` bytes; False says that there is no room for it."""
+        with self._changed:
+            if self._closed or len(self._waiting) >= self._max_messages or self._bytes + size > self._max_bytes:
+                return False
+            self._waiting.append((item, size))
+            self._bytes += size
+            if self._running >= self._concurrency:
+                return True
+            self._running += 1
+        self._pool.put(self._run)
+        return True
+
+    def close(self) -> None:
+        """Take no more, and forget what waits."""
+        with self._changed:
+            self._closed = True
+            self._forget()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all that was put is handled; tell whether it was within ``timeout`` seconds.
+
+        Called by the handler itself, which what waits would have to wait for, it forgets what waits.
+        """
+        own = threading.get_ident()
+        with self._changed:
+            if own in self._busy:
+                self._forget()
+            return self._changed.wait_for(lambda: not self._waiting and not self._busy - {own}, max(timeout, 0))
+
+    @property
+    def half_empty(self) -> bool:
+        """Whether there is room for half of what it may hold."""
+        return len(self._waiting) <= self._max_messages // 2 and self._bytes <= self._max_bytes // 2
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._bytes = 0
+
+    def _run(self) -> None:
+        for _ in range(_TURN):
+            item = self._next()
+            if item is _NOTHING:
+                return
+            try:
+                self._handle(item)
+            except BaseException:
+                _log.exception("lightlink: a handler failed on %s", threading.current_thread().name)
+            # Otherwise the last message would live until the next one comes.
+            del item
+        with self._changed:
+            self._busy.discard(threading.get_ident())
+            if self._waiting:
+                self._pool.put(self._run)
+            else:
+                self._rest()
+
+    def _next(self) -> Any:
+        own = threading.get_ident()
+        with self._changed:
+            self._busy.discard(own)
+            if not self._waiting:
+                self._rest()
+                return _NOTHING
+            item, size = self._waiting.popleft()
+            self._bytes -= size
+            self._busy.add(own)
+            return item
+
+    def _rest(self) -> None:
+        self._running -= 1
+        self._changed.notify_all()

@@ -1,0 +1,87 @@
+"""A pool of named worker threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from lightlink.concurrency.threads import join_thread, start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger("lightlink")
+
+
+class WorkerPool:
+    """``size`` threads named ``<name>-worker-<n>`` that run what they are given. They start with the first job."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.size = size
+        self._name = name
+        self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def put(self, job: Callable[..., object], *args: Any) -> None:
+        """Queue a job; it is never refused. Without effect after `stop`."""
+        if not self._threads:
+            self._start()
+        self._jobs.put((job, args))
+
+    def offer(self, limit: int, job: Callable[..., object], *args: Any) -> bool:
+        """Queue a job unless ``limit`` jobs wait already; tell whether it was queued."""
+        if self._jobs.qsize() >= limit:
+            return False
+        self.put(job, *args)
+        return True
+
+    def stop(self, timeout: float) -> bool:
+        """End the threads once the jobs queued so far are done; tell whether all ended within ``timeout`` seconds.
+
+        A straggler is logged by name. The pool's own threads may call this; they are not waited for.
+        """
+        with self._lock:
+            if self._stopped:
+                return True
+            self._stopped = True
+            threads = self._threads
+        for _ in threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + timeout
+        stragglers = [t for t in threads if not join_thread(t, deadline - time.monotonic())]
+        for thread in stragglers:
+            if thread is not threading.current_thread():
+                _log.warning("lightlink: %s is still running its handler", thread.name)
+        return not stragglers
+
+    def join(self, timeout: float) -> bool:
+        """Wait, after `stop`, for threads that had not ended; tell whether they have within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        return all(join_thread(thread, deadline - time.monotonic()) for thread in self._threads)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on one of the pool's threads."""
+        return threading.current_thread() in self._threads
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._threads or self._stopped:
+                return
+            self._threads = [start_thread(self._work, f"{self._name}-worker-{n}") for n in range(1, self.size + 1)]
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            function, args = job
+            try:
+                function(*args)
+            except BaseException:
+                # A handler may even call sys.exit(); that ends neither the thread nor the program.
+                _log.exception("lightlink: a job failed on %s", threading.current_thread().name)
+            # Otherwise the last job's message would live until the next one comes.
+            del job, function, args

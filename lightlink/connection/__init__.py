@@ -1,0 +1,1 @@
+"""nats-py and the socket: the only place that talks to a server."""

@@ -1,0 +1,315 @@
+"""The connection as the rest of the library sees it: one handle that outlives forks and outages."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from lightlink.concurrency import forks
+from lightlink.concurrency.patched import refuse_patched_threads
+from lightlink.connection.nats_client import publish_frame
+from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
+from lightlink.connection.session import Session, Status
+from lightlink.connection.tls import with_inbox_prefix
+from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
+from lightlink.protocol.ids import new_id
+from lightlink.protocol.subjects import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from nats.aio.subscription import Subscription as NatsSubscription
+
+    from lightlink.connection.nats_client import Sink
+    from lightlink.options import ConnectOptions
+
+__all__ = ["Connection", "NoReply", "Status"]
+
+T = TypeVar("T")
+_log = logging.getLogger("lightlink")
+
+_FRAME_OVERHEAD = 64
+
+
+@attrs.define(slots=False)
+class NoReply(LightLinkError, TimeoutError):
+    """No reply came in time; ``sent`` tells whether the request has left for the server. For use inside the library."""
+
+    subject: str
+    timeout: float
+    sent: bool
+
+    def __str__(self) -> str:
+        return f"no reply on {self.subject!r} within {self.timeout:g} s" + ("" if self.sent else ": not connected")
+
+
+class Connection:
+    """A connection to NATS that blocking code shares between threads.
+
+    In a forked child it drops what it inherited and connects again at first use.
+    """
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self.options = with_inbox_prefix(options)
+        self._session: Session | None = None
+        self._closed = False
+        self._listeners: list[Callable[[Status], object]] = []
+        self._lock = threading.RLock()
+        self._status_changed = threading.Condition()
+        forks.watch(self)
+
+    def open(self) -> None:
+        """Connect; raises ConnectError."""
+        _ = self.session
+
+    @property
+    def session(self) -> Session:
+        """The session of this process, which is opened when there is none yet."""
+        return self._session or self._open_session()
+
+    @property
+    def status(self) -> Status:
+        """The state of the connection."""
+        if self._closed:
+            return Status.CLOSED
+        session = self._session
+        return session.status if session is not None else Status.CONNECTING
+
+    @property
+    def failure(self) -> LightLinkError | None:
+        """Why the connection was closed, if a refusal that does not heal closed it."""
+        return None if self._session is None else copy.copy(self._session.failure)
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes the server takes in a message."""
+        return self.session.nc.max_payload
+
+    def publish(
+        self,
+        subject: bytes,
+        payload: bytes,
+        reply: bytes = b"",
+        headers: bytes | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Hand a message to the outbox; raises PayloadTooLarge, OutboxFull (after ``timeout`` seconds), ClosedError."""
+        session = self._session or self._open_session()
+        size = len(payload) if headers is None else len(payload) + len(headers)
+        if size > session.nc._max_payload:
+            raise PayloadTooLarge(as_text(subject), size, session.nc.max_payload)
+        frame = publish_frame(subject, reply, payload, headers)
+        session.outbox.put(frame, len(frame), self.options.outbox_timeout if timeout is None else timeout)
+
+    def request(
+        self,
+        subject: bytes,
+        payload: bytes,
+        timeout: float,
+        make_headers: Callable[[float], bytes] | None = None,
+        token: bytes | None = None,
+    ) -> Waiter:
+        """Send a request and wait for its reply; returns the waiter, with ``data`` and ``headers``.
+
+        ``make_headers`` is given the seconds that remain as the request leaves. Raises NoReply after ``timeout``
+        seconds, PermissionDenied, PayloadTooLarge, ClosedError, OutboxFull.
+        """
+        session = self._session or self._open_session()
+        session.loop.refuse_own_thread()
+        deadline = time.monotonic() + timeout
+        waiter = TurnWaiter(token or new_id().encode(), subject, payload, deadline, make_headers)
+        self._send(session, waiter, timeout)
+        if not session.replies.wait(waiter):
+            raise NoReply(subject.decode(), timeout, waiter.sent)
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter
+
+    def request_async(
+        self,
+        subject: bytes,
+        payload: bytes,
+        timeout: float,
+        on_settled: Callable[[Waiter], object],
+        make_headers: Callable[[float], bytes] | None = None,
+        token: bytes | None = None,
+    ) -> Callable[[], bool]:
+        """Send a request; its reply, or a NoReply as its error, goes to ``on_settled`` on the notifier's thread.
+
+        Returns a function that withdraws the request, and tells whether it came before the reply.
+        """
+        session = self._session or self._open_session()
+        deadline = time.monotonic() + timeout
+        waiter = CallbackWaiter(
+            token or new_id().encode(),
+            subject,
+            payload,
+            deadline,
+            make_headers,
+            on_settled,
+            session.notifier.post_all,
+        )
+        self._send(session, waiter, timeout)
+
+        def expire(late: CallbackWaiter) -> None:
+            if session.replies.withdraw(late):
+                late.error = NoReply(late.subject.decode(), timeout, late.sent)
+                late.settle_here()
+
+        # The timer must not keep an answered request, nor what waits for it.
+        session.notifier.post_at_for(waiter, deadline, expire)
+        return lambda: session.replies.withdraw(waiter)
+
+    def request_all(
+        self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]], timeout: float
+    ) -> list[Waiter]:
+        """Send many requests (subject, payload, header maker) at once and wait for their replies, in order.
+
+        A reply that does not come within ``timeout`` seconds is a NoReply as its waiter's ``error``; nothing is raised
+        for it. Raises PayloadTooLarge, OutboxFull, ClosedError.
+        """
+        session = self._session or self._open_session()
+        session.loop.refuse_own_thread()
+        deadline = time.monotonic() + timeout
+        waiters: list[Waiter] = []
+        try:
+            for subject, payload, make_headers in requests:
+                waiter = Waiter(new_id().encode(), subject, payload, deadline, make_headers)
+                self._send(session, waiter, timeout)
+                waiters.append(waiter)
+            for waiter in waiters:
+                if not session.replies.wait(waiter):
+                    waiter.error = NoReply(waiter.subject.decode(), timeout, waiter.sent)
+        except BaseException:
+            for waiter in waiters:
+                session.replies.withdraw(waiter)
+            raise
+        return waiters
+
+    def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float | None = None) -> NatsSubscription:
+        """Subscribe ``sink``, which is called on the loop's thread and must not block; see `Session.subscribe`."""
+        return self.session.subscribe(subject, queue, sink, timeout or self.options.timeout)
+
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float | None = None) -> T:
+        """Run a coroutine function on the loop; raises TimeoutError after ``timeout`` seconds."""
+        return self.session.run(function, *args, timeout=timeout or self.options.timeout)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when the server has everything published so far; raises FlushTimeout or PermissionDenied."""
+        self.session.flush(timeout or self.options.timeout)
+
+    def on_status(self, listener: Callable[[Status], object]) -> Callable[[], None]:
+        """Call ``listener`` with each new status, in order, on a thread of the library; returns what ends that."""
+        self._listeners.append(listener)
+
+        def forget() -> None:
+            with contextlib.suppress(ValueError):  # it is forgotten already
+                self._listeners.remove(listener)
+
+        return forget
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until connected; tell whether it is after at most ``timeout`` seconds."""
+        with self._status_changed:
+            return self._status_changed.wait_for(
+                lambda: self.status in (Status.CONNECTED, Status.CLOSED), timeout
+            ) and (self.status is Status.CONNECTED)
+
+    def close(self, timeout: float) -> None:
+        """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's."""
+        with self._lock:
+            if self._closed:
+                return
+            session = self._session
+            if sys.is_finalizing():
+                self._closed = True
+                return  # there is nobody left to tell; what was published was delivered at the exit
+            if session is not None:
+                session.loop.refuse_own_thread()
+            self._closed = True
+        forks.unwatch(self)
+        if session is not None:
+            session.close(timeout)
+        with self._status_changed:
+            self._status_changed.notify_all()
+
+    def report(self, error: Exception) -> None:
+        """Log an error that no caller is there to get, and hand it to the error hook."""
+        _log.error("lightlink: %s", error)
+        self.tell_hook(error)
+
+    def tell_hook(self, error: Exception) -> None:
+        """Hand an error that is in the log already to the error hook, if there is one."""
+        if self.options.on_error is None:
+            return
+        try:
+            self.options.on_error(error)
+        except Exception:
+            _log.exception("lightlink: the error hook failed on %r", error)
+
+    def flush_at_exit(self, timeout: float) -> None:
+        """Deliver what was published, as the interpreter ends."""
+        session = self._session
+        if session is None or session.status is not Status.CONNECTED:
+            return
+        try:
+            session.flush(timeout)
+        except LightLinkError as exc:
+            _log.warning("lightlink: not everything was delivered before exit: %s", exc)
+
+    def forget_parent(self) -> Session | None:
+        """Start anew in a forked child; returns the parent's session.
+
+        Its threads do not run here, its locks may be held, and its socket is the parent's.
+        """
+        session, self._session = self._session, None
+        self._lock = threading.RLock()
+        self._status_changed = threading.Condition()
+        if session is not None and hasattr(session, "nc"):
+            session.nc.abandon()
+        return session
+
+    def _send(self, session: Session, waiter: Waiter, timeout: float) -> None:
+        if session.inbox_denied is not None:
+            raise PermissionDenied(session.inbox_denied.operation, session.inbox_denied.subject)
+        size, limit = len(waiter.payload), session.nc._max_payload
+        if 2 * size > limit and waiter.make_headers is not None:
+            size += len(waiter.make_headers(timeout))  # they count too, and will not be longer when the request leaves
+        if size > limit:
+            raise PayloadTooLarge(waiter.subject.decode(), size, limit)
+        session.replies.add(waiter)
+        try:
+            session.outbox.put(waiter, size + _FRAME_OVERHEAD, min(timeout, self.options.outbox_timeout))
+        except BaseException:
+            session.replies.withdraw(waiter)
+            raise
+
+    def _open_session(self) -> Session:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client")
+            if self._session is None:
+                refuse_patched_threads()
+                session = Session(self.options, self._tell_status, self.report)
+                session.start()
+                self._session = session
+                forks.flush_at_end_of_child()
+                with self._status_changed:
+                    self._status_changed.notify_all()
+            return self._session
+
+    def _tell_status(self, status: Status) -> None:
+        with self._status_changed:
+            self._status_changed.notify_all()
+        for listener in list(self._listeners):
+            try:
+                listener(status)
+            except Exception:
+                _log.exception("lightlink: a status listener failed on %s", status)

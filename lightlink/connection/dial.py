@@ -1,0 +1,150 @@
+"""Open the first connection: every server once, within one limit, with the reason each was not taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+
+from lightlink.connection.credentials import identity_settings
+from lightlink.connection.diagnosis import explain, is_refusal, true_reason
+from lightlink.errors import AuthenticationError, ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.client import Server
+
+    from lightlink.connection.nats_client import WireClient
+    from lightlink.options import ConnectOptions
+
+
+async def dial(
+    options: ConnectOptions, make_client: Callable[[], WireClient], callbacks: dict[str, Callable[..., Any]]
+) -> WireClient:
+    """Return a connected client.
+
+    ``make_client`` makes a fresh one for each server; ``callbacks`` are nats-py's. Each server gets an equal share of
+    the time left, so that one that is silent does not keep us from the others. Raises ConnectError,
+    AuthenticationError when a server refused us, InvalidOption for unfit key files.
+    """
+    deadline = time.monotonic() + options.connect_timeout
+    settings = _settings(options)
+    tried: list[tuple[str, str]] = []
+    refused = False
+    servers = list(options.servers)
+    random.shuffle(servers)
+    for number, server in enumerate(servers):
+        share = max(deadline - time.monotonic(), 0.0) / (len(servers) - number)
+        client = make_client()
+        try:
+            await _connect(client, server, {**settings, "connect_timeout": share}, callbacks)
+        except (OSError, ValueError, nats.errors.Error, asyncio.TimeoutError) as exc:
+            await _discard(client)
+            reason = await true_reason(client, exc, deadline - time.monotonic())
+            refused = refused or is_refusal(reason)
+            tried.append((server, explain(reason, share, options)))
+        except BaseException:
+            await _discard(client)
+            raise
+        else:
+            client.stay_connected(options.servers, options.connect_timeout)
+            return client
+    raise (AuthenticationError if refused else ConnectError)(tried, options.connect_timeout)
+
+
+async def _connect(
+    client: WireClient, server: str, settings: dict[str, Any], callbacks: dict[str, Callable[..., Any]]
+) -> None:
+    first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def on_error(exc: Exception) -> None:
+        if not first_error.done():
+            first_error.set_exception(exc)
+        else:
+            await callbacks["error_cb"](exc)
+
+    # nats-py tries a server again and again; the first error is what we want to know.
+    settings = {**settings, **callbacks, "error_cb": on_error}
+    connecting = asyncio.ensure_future(client.connect(servers=[server], **settings))
+    attempts = {connecting, first_error}
+    for attempt in attempts:
+        attempt.add_done_callback(_look_at)
+    try:
+        done, _ = await asyncio.wait(attempts, timeout=settings["connect_timeout"], return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise asyncio.TimeoutError
+        for finished in done:
+            finished.result()
+        if not client.is_connected:
+            # nats-py takes a connection closed right after CONNECT for an open one.
+            raise ConnectionResetError("the server closed the connection during the handshake")
+    finally:
+        first_error.cancel()
+        connecting.cancel()
+        await asyncio.wait({connecting})
+
+
+def _look_at(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()  # asyncio complains of one that nobody has looked at
+
+
+async def _discard(client: WireClient) -> None:
+    with contextlib.suppress(Exception):  # it never was connected; there is nothing to lose
+        await asyncio.wait_for(client.discard(), 0.2)
+
+
+def _settings(options: ConnectOptions) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "name": options.name,
+        "allow_reconnect": False,
+        "ping_interval": options.ping_interval,
+        "reconnect_time_wait": options.reconnect_wait,
+        "max_reconnect_attempts": -1,
+        # Our own outbox bounds what waits, and nats-py's buffer must not refuse its own small requests.
+        "pending_size": 8 * 1024 * 1024,
+        "flush_timeout": 10.0,
+        **identity_settings(options),
+    }
+    if options.wants_tls:
+        settings["tls_hostname"] = options.tls.hostname if options.tls else None
+    if options.inbox_prefix:
+        settings["inbox_prefix"] = options.inbox_prefix
+    return settings
+
+
+class Backoff:
+    """Chooses the server and the wait before each attempt to reconnect: round robin, doubling, capped, jittered."""
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self._first = options.reconnect_wait
+        self._most = options.reconnect_wait_max
+        self._attempt = 0
+        self._avoided = ""
+
+    def avoid(self, server: str) -> None:
+        """Begin with another server than this, and without a wait: the connection is about to be given up."""
+        self._avoided = server
+
+    def reset(self) -> None:
+        """Begin again with the shortest wait: the connection is back."""
+        self._attempt = 0
+
+    def __call__(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        """Return the server to try next and the seconds to wait before."""
+        avoided, self._avoided = self._avoided, ""
+        if avoided:
+            for server in servers:
+                if server.uri.geturl() != avoided:
+                    return server, 0.0
+        server = servers[self._attempt % len(servers)]
+        rounds = min(self._attempt // len(servers), 16)
+        self._attempt += 1
+        # Jitter from the very first wait on keeps a thousand clients from coming back in the same instant.
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return server, min(self._most, self._first * 2**rounds) * jitter

@@ -1,0 +1,348 @@
+"""nats-py's client with two seams: messages are delivered without a queue or task, and batches are written at once.
+
+What is kept from nats-py: connecting, TLS, authentication, reconnecting, replaying subscriptions and JetStream
+management. Only this module, `parser` and `transport` touch its private parts;
+tests/connection/test_nats_client.py watches over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+from nats.aio.client import Client as NatsClient
+from nats.aio.client import Srv
+
+from lightlink.connection.parser import WireParser
+from lightlink.connection.transport import Transport
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from nats.aio.subscription import Subscription
+
+    # (subject, reply subject, payload, header block), called on the loop's thread; must not block.
+    Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
+
+_log = logging.getLogger("lightlink")
+
+# Above this many bytes not yet taken by the kernel, writing pauses until the socket has caught up.
+_CONGESTED_BYTES = 256 * 1024
+_READ_BYTES = 32 * 1024
+
+# What the server says to one subscription more than it allows.
+TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r'\\(["\\])')
+
+
+class TLSRequired(nats.errors.Error):
+    """The server does not offer TLS, and without it nothing may be said to it."""
+
+    def __str__(self) -> str:
+        return "the server does not offer TLS"
+
+
+def publish_frame(subject: bytes, reply: bytes, payload: bytes, headers: bytes | None = None) -> bytes:
+    """Return the protocol bytes that publish one message (PUB or HPUB)."""
+    if headers is None:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
+    size = len(headers)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, size, size + len(payload), headers, payload)
+
+
+class WireClient(NatsClient):
+    """A nats-py client whose subscriptions made with `route` deliver straight from the parser.
+
+    ``require_tls`` refuses a server that does not offer TLS before any credential is sent.
+    ``on_denied`` is called with the operation and the subject when the server's permissions refuse one. ``make_tls``
+    makes the TLS context for each handshake. After the messages of each read ``end_read`` is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        require_tls: bool,
+        on_denied: Callable[[str, str], None],
+        make_tls: Callable[[], ssl.SSLContext] | None = None,
+        end_read: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._require_tls = require_tls
+        self._make_tls = make_tls
+        self._on_denied = on_denied
+        self._sinks: dict[int, Sink] = {}
+        self._ps = WireParser(self, self._deliver, end_read)
+
+    async def route(self, subject: str, queue: str, sink: Sink) -> Subscription:
+        """Subscribe, with each message given to ``sink`` on the loop's thread as it is parsed."""
+        sid = self._sid + 1
+        self._sinks[sid] = sink
+        try:
+            return await self.subscribe(subject, queue=queue)
+        except BaseException:
+            del self._sinks[sid]
+            raise
+
+    async def unroute(self, subscription: Subscription) -> None:
+        """End a subscription made with `route`; without effect when it has ended."""
+        self._sinks.pop(subscription._id, None)
+        await self._unsubscribe(subscription)
+
+    async def stop_route(self, subscription: Subscription) -> None:
+        """Tell the server to send no more, and return once all it had sent has been delivered."""
+        await self.stop_routes([subscription])
+
+    async def stop_routes(self, subscriptions: Sequence[Subscription]) -> None:
+        """Do what `stop_route` does for several at once."""
+        for subscription in subscriptions:
+            await self._unsubscribe(subscription)
+        try:
+            await self.flush()
+        except (nats.errors.Error, OSError) as exc:
+            # The connection is lost, and with it what was under way.
+            _log.debug("lightlink: unsubscribing: %r", exc)
+
+    def cut_routes(self, subscriptions: Sequence[Subscription]) -> None:
+        """Deliver nothing more on subscriptions that were stopped."""
+        for subscription in subscriptions:
+            self._sinks.pop(subscription._id, None)
+
+    async def _unsubscribe(self, subscription: Subscription) -> None:
+        """Unsubscribe, if it is subscribed still; the sink stays."""
+        if subscription._id in self._subs and not self.is_closed:
+            await subscription.unsubscribe()
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Write protocol bytes to the socket. Only to be called while connected."""
+        assert self._transport is not None
+        self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it is connected, with no sign yet of the connection's end."""
+        if not self.is_connected or self._transport is None:
+            return False
+        return not self._transport.at_eof() and not self._socket.is_closing()
+
+    @property
+    def server_version(self) -> tuple[int, int]:
+        """The version of the server connected to last: major and minor."""
+        major, minor, *_ = self._server_info.get("version", "0.0").split(".")
+        return int(major), int(minor)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the socket takes less than is written to it."""
+        return bool(self._socket.get_write_buffer_size() > _CONGESTED_BYTES)
+
+    async def wait_decongested(self) -> None:
+        """Return when the socket has caught up; raises OSError when the connection is lost."""
+        await self._transport.drain()  # type: ignore[union-attr]
+
+    def stay_connected(self, servers: Sequence[str], connect_timeout: float) -> None:
+        """From now on reconnect whenever the connection is lost, for ever; ``connect_timeout`` seconds for each try.
+
+        ``servers`` are tried as well as those of which the server has told, the others of its cluster.
+        """
+        known = {server.uri.netloc for server in self._server_pool}
+        uris = [self._parse_server_uri(server) for server in servers]
+        self._server_pool += [Srv(uri) for uri in uris if uri.netloc not in known]
+        self.options["allow_reconnect"] = True
+        self.options["max_reconnect_attempts"] = -1
+        self.options["connect_timeout"] = connect_timeout
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The context for a handshake that is about to begin."""
+        return super().ssl_context if self._make_tls is None else self._make_tls()
+
+    @property
+    def server(self) -> str:
+        """The address of the server that is connected, or was tried last."""
+        return "" if self._current_server is None else self._current_server.uri.geturl()
+
+    async def ask_again(self, pause: float) -> None:
+        """Connect once more to the server tried last, and listen for ``pause`` seconds before each word of ours.
+
+        Raises what the server says, if that is an error, and the errors of connecting. The connection is given up.
+        """
+        if self._current_server is None:
+            return
+        limit = self.options["connect_timeout"]
+        uri, name = self._current_server.uri, self._current_server.tls_name
+        transport = Transport()
+        try:
+            await transport.connect(uri, _READ_BYTES, limit)
+            info = json.loads((await transport.readline()).removeprefix(b"INFO "))
+            await transport.listen(pause)
+            if info.get("tls_required"):
+                hostname = self.options.get("tls_hostname") or name or str(uri.hostname)
+                await transport.connect_tls(hostname, self.ssl_context, _READ_BYTES, limit)
+                await transport.listen(pause)
+            elif self._require_tls:
+                raise TLSRequired
+            self._server_info = info  # its nonce is what CONNECT signs
+            transport.write(self._connect_command())
+            await transport.listen(pause)
+        finally:
+            transport.abort()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # What cannot be written any more must not be: uvloop takes that for a mistake, and closing would end half-way.
+        if not self.is_writable:
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
+    async def leave(self, keep: str) -> None:
+        """Have the server send no more, except on subjects that begin with ``keep``; take what it had sent; reconnect.
+
+        Each subscription is made anew on reconnecting.
+        """
+        try:
+            self.write([b"UNSUB %d\r\n" % sid for sid, sub in self._subs.items() if not sub.subject.startswith(keep)])
+            await self.flush()
+        except (nats.errors.Error, OSError) as exc:
+            _log.debug("lightlink: leaving the server: %r", exc)
+        await self._process_op_err(nats.errors.Error("nats: the server is about to shut down"))
+
+    async def discard(self) -> None:
+        """Give up a connection that never was one: nobody is called back, and nothing is waited for."""
+        self._abort_transport()
+        await self._close(NatsClient.CLOSED, do_cbs=False)
+
+    async def flush(self, timeout: float = 10.0) -> None:
+        """Return when the server has answered everything written so far; raises nats errors when it cannot.
+
+        nats-py's own tells success when the connection has just been lost.
+        """
+        if not self.is_connected or self._reading_task is None or self._reading_task.done():
+            raise nats.errors.StaleConnectionError
+        await super().flush(timeout)  # type: ignore[arg-type]  # it takes fractions of a second too
+
+    def abandon(self) -> None:
+        """Let go, in a forked child, of the parent's socket, without a word to the server.
+
+        The descriptor is pointed at the null device: its owner (asyncio or uvloop) may close it later, and a copy held
+        open here would keep the server from seeing the parent's end.
+        """
+        try:
+            inherited = self._socket.get_extra_info("socket").fileno()
+        except AttributeError:  # it was not connected
+            return
+        if inherited >= 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, inherited)
+            os.close(null)
+
+    def _deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Give a message to its sink; False when its subscription has none."""
+        sink = self._sinks.get(sid)
+        if sink is None:
+            return False
+        try:
+            sink(subject, reply, data, headers)
+        except Exception:
+            # An exception here would end nats-py's read loop, and with it the connection.
+            _log.exception("lightlink: a message on %r could not be delivered", subject)
+        return True
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        # Nothing is written, as while disconnected: uvloop takes writing to what has just ended for a mistake.
+        if not self.is_connected or self.is_writable:
+            return await super()._flush_pending(force_flush)
+        return None
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # nats-py writes the PING at once, and commands given before it, a SUB say, later: what would the PONG confirm?
+        if self._pending_data_size > 0 and self.is_writable:
+            assert self._transport is not None
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        # nats-py's read loop would end for good at a PONG that comes after its flush was given up.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        # nats-py's loop ends at an error it does not expect and leaves the connection open, but deaf.
+        if self.is_connected and self._reading_task is asyncio.current_task():
+            await self._process_op_err(nats.errors.Error("nats: reading from the server failed"))
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py would take a transport of its own.
+        s.last_attempt = time.monotonic()
+        self._transport = self._transport or Transport()
+        await self._transport.connect(s.uri, _READ_BYTES, self.options["connect_timeout"])
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._require_tls and not info.get("tls_required"):
+            raise TLSRequired
+        await super()._process_info(info, initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        message = self._as_the_server_wrote_it(err_msg)
+        denied = _denied_operation(message)
+        if denied is not None:
+            self._on_denied(*denied)
+            return
+        if TOO_MANY_SUBSCRIPTIONS in err_msg:
+            # The connection stays; on a new one the same subscription would be one too many again.
+            await self._error_cb(nats.errors.Error(f"nats: {err_msg}"))
+            return
+        # nats-py would close for good here. The server is about to hang up, and a reconnect heals most of its reasons;
+        # a refusal that does not heal is recognised when the reconnect is refused too.
+        error = nats.errors.Error(f"nats: {message}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    def _as_the_server_wrote_it(self, lowered: str) -> str:
+        """Return an error's text with its capitals: nats-py lowers them, subjects included."""
+        line = bytes(self._ps.buf).partition(b"\r\n")[0].decode("utf-8", "replace")
+        start = line.lower().find(lowered)
+        return line[start : start + len(lowered)] if start >= 0 else lowered
+
+    async def _attempt_reconnect(self) -> None:
+        # nats-py's own loop ends for good at an error of a type it does not expect, say from a server that speaks HTTP.
+        while not self.is_closed:
+            # Closed politely, a half-open connection would first have to take what is written to it already.
+            self._abort_transport()
+            try:
+                await super()._attempt_reconnect()
+                return
+            except Exception as exc:
+                _log.debug("lightlink: reconnecting failed: %r", exc)
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+
+    def _abort_transport(self) -> None:
+        if self._socket is not None:
+            self._socket.abort()
+
+    @property
+    def _socket(self) -> Any:
+        """The asyncio transport, None before there is one."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return None if writer is None else writer.transport
+
+
+def _denied_operation(message: str) -> tuple[str, str] | None:
+    """Return (publish or subscribe, subject) from the text of a permissions violation, None from another."""
+    if "permissions violation" not in message.lower():
+        return None
+    operation = "subscribe" if "for subscription" in message.lower() else "publish"
+    quoted = _QUOTED.search(message)  # the server writes the subject as Go quotes a string
+    return operation, _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""

@@ -1,0 +1,179 @@
+"""From the outbox to the socket, on the loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink.concurrency.threads import Promise
+from lightlink.connection.outbox import Outbox
+from lightlink.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from lightlink.concurrency.loop import LoopThread
+    from lightlink.connection.nats_client import WireClient
+    from lightlink.connection.replies import ReplyMap
+
+# How much is written to the socket at once, and how often in a row before the loop does something else.
+_BATCH_BYTES = 1024 * 1024
+_BATCHES_IN_A_ROW = 8
+# How long whoever has the turn may be held up, say by a signal handler, before another is woken, and all is written.
+_HELD_UP_SECONDS = 0.05
+
+
+class Flush:
+    """A question to the server, on its way through the outbox, whether it has all that went before.
+
+    ``deadline`` is an instant of `time.monotonic`.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self._error: Exception | None = None
+        self._answered = Promise()
+
+    def wait(self) -> None:
+        """Return when the server has confirmed; raises TimeoutError at the deadline, and the error it ended with."""
+        if not self._answered.wait(self.deadline - time.monotonic()):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+
+    def confirm(self) -> None:
+        """Let the caller go on, if it still waits; called once, as is `fail`, and one of the two."""
+        self._answered.keep()
+
+    def fail(self, error: Exception) -> None:
+        """Let the caller go on with an error, if it still waits."""
+        self._error = error
+        self._answered.keep()
+
+
+class Pump:
+    """Owns the outbox and writes what is in it whenever the connection takes it.
+
+    The outbox carries bytes, objects that make their bytes when asked for their ``frame(inbox)``, and `Flush`. While
+    callers are woken whose ``replies`` came in one read, writing waits: they may have more to send, and one write and
+    one wake-up of the loop are cheaper than many.
+    """
+
+    def __init__(self, loop: LoopThread, replies: ReplyMap, max_messages: int, max_bytes: int) -> None:
+        self.outbox = Outbox(max_messages, max_bytes, self._wake)
+        self._loop = loop
+        self._replies = replies
+        self._late = False  # something waits in the outbox until all callers are woken
+        self._will_look = False
+        replies.on_all_woken = self._catch_up
+        self._nc: WireClient | None = None
+        self._held = False
+        self._congested = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> bool:
+        """Whether what is put into the outbox leaves at once."""
+        return self._nc is not None
+
+    def start(self, nc: WireClient) -> None:
+        """Write from now on; on the loop's thread."""
+        self._nc = nc
+        self.release()
+
+    def stop(self) -> None:
+        """Let what is put into the outbox wait there: there is no connection."""
+        self._nc = None
+
+    def hold(self) -> None:
+        """Let what is put into the outbox wait there until `release`, or until the connection has been made again."""
+        self._held = True
+
+    def release(self) -> None:
+        """Write again."""
+        self._held = False
+        self._pump()
+
+    def end_read(self) -> None:
+        """Have callers woken whose replies were read; on the loop's thread, which is awake and so writes too."""
+        self._replies.end_read()
+        if self._late:
+            self._loop.loop.call_soon(self._pump)
+        if self._replies.waking and not self._will_look:
+            self._will_look = True
+            self._loop.loop.call_later(_HELD_UP_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._will_look = False
+        self.end_read()
+
+    def _wake(self) -> None:
+        if self._replies.waking:
+            self._late = True
+            # Looked at again, as whoever woke the last of them may have seen nothing late.
+            if self._replies.waking:
+                return
+        self._loop.call_soon(self._pump)
+
+    def _catch_up(self) -> None:
+        if self._late:
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._late = False
+        for _ in range(_BATCHES_IN_A_ROW):
+            if self._nc is None or self._held or self._congested or not self._nc.is_writable:
+                return  # reconnecting, or the socket catching up, pumps again
+            batch = self.outbox.take(_BATCH_BYTES)
+            if not batch:
+                return
+            self._write(self._nc, batch)
+        self._wake()
+
+    def _write(self, nc: WireClient, batch: list[Any]) -> None:
+        frames: list[bytes] = []
+        for item in batch:
+            if item.__class__ is bytes:
+                frames.append(item)
+            elif item.__class__ is Flush:
+                if frames:
+                    nc.write(frames)
+                    frames = []
+                self._spawn(self._confirm(nc, item))
+            else:
+                frame = item.frame(self._replies.prefix)
+                if frame:
+                    frames.append(frame)
+        if frames:
+            nc.write(frames)
+        if nc.is_congested:
+            self._congested = True
+            self._spawn(self._wait_decongested(nc))
+
+    async def _wait_decongested(self, nc: WireClient) -> None:
+        try:
+            await nc.wait_decongested()
+        except OSError:
+            pass  # the connection is lost; reconnecting pumps again
+        finally:
+            self._congested = False
+        self._pump()
+
+    async def _confirm(self, nc: WireClient, flush: Flush) -> None:
+        remaining = flush.deadline - time.monotonic()
+        if remaining <= 0:
+            return
+        try:
+            await nc.flush(remaining)
+        except BaseException as exc:
+            flush.fail(exc if isinstance(exc, Exception) else ClosedError("the client", "was closed meanwhile"))
+            if not isinstance(exc, Exception):
+                raise
+        else:
+            flush.confirm()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.loop.create_task(coroutine)
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)

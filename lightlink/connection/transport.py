@@ -1,0 +1,96 @@
+"""The connection to a server under nats-py's client."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import nats.errors
+from nats.aio.transport import TcpTransport
+
+from lightlink.connection.resolver import Resolver
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class _Info(msgspec.Struct):
+    """What a server says of itself first, as far as this is relied on."""
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+")] = "0.0"
+    max_payload: Annotated[int, msgspec.Meta(gt=0)] = 1
+    auth_required: bool | None = None
+    tls_required: bool | None = None
+    nonce: str | None = None
+    connect_urls: list[str] | None = None
+
+
+class Transport(TcpTransport):
+    """nats-py's connection to a server; not a WebSocket."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._in_handshake = False
+        self._resolver = Resolver()
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
+        """Connect, without TLS, to the first of the host's addresses that takes us."""
+        # nats-py leaves the connection of an attempt that failed open.
+        self.abort()
+        self._in_handshake = False
+        addresses = await asyncio.wait_for(self._resolver.look_up(uri.hostname, uri.port), connect_timeout)
+        for number, address in enumerate(addresses, start=1):
+            try:
+                opened = await asyncio.wait_for(asyncio.open_connection(*address, limit=buffer_size), connect_timeout)
+            except (OSError, asyncio.TimeoutError):
+                if number == len(addresses):
+                    raise
+            else:
+                self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = opened
+                return
+
+    async def connect_tls(self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int) -> None:
+        """Speak TLS from now on."""
+        self._in_handshake = True
+        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        self._in_handshake = False
+        # As asyncio's own streams have it; without this each end of a connection is a warning in the log.
+        self._io_writer._protocol._over_ssl = True  # type: ignore[union-attr]
+
+    async def wait_closed(self) -> None:
+        """Return when the connection has ended."""
+        # After a handshake that failed, asyncio's stream does not hear of its end.
+        if not self._in_handshake:
+            await super().wait_closed()  # type: ignore[no-untyped-call]
+
+    async def readline(self) -> bytes:
+        """Return the next line of the handshake; empty at the end. Raises ValueError for an INFO that is none."""
+        line: bytes = await super().readline()  # type: ignore[no-untyped-call]
+        if line.startswith(b"INFO "):
+            # nats-py looks no closer, and what is wrong would show later, as an error of another kind.
+            try:
+                msgspec.json.decode(line[5:], type=_Info)
+            except (RecursionError, msgspec.MsgspecError) as exc:
+                raise ValueError(f"the server's INFO cannot be read: {exc}") from None
+        return line
+
+    async def listen(self, pause: float) -> None:
+        """Raise what the server says within ``pause`` seconds if that is an error, or its end."""
+        try:
+            line = await asyncio.wait_for(self.readline(), pause)
+        except asyncio.TimeoutError:
+            return
+        if not line:
+            raise ConnectionResetError("the server closed the connection")
+        if line.startswith(b"-ERR"):
+            raise nats.errors.Error(f"nats: {line[4:].strip().decode()}")
+
+    def write(self, payload: bytes) -> None:
+        """Write bytes."""
+        super().write(payload)  # type: ignore[no-untyped-call]
+
+    def abort(self) -> None:
+        """Close at once; what is not written yet is lost."""
+        if self._io_writer is not None:
+            self._io_writer.transport.abort()

@@ -1,0 +1,74 @@
+"""A message as a handler or reader gets it, and how handlers say which form of it they want."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.binding import handler_name, read_annotations
+from lightlink.errors import InvalidOption
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@attrs.frozen
+class Message:
+    """What was published: ``data`` is decoded from JSON, or the bytes themselves on a raw subscription.
+
+    ``reply`` is the subject an answer is wanted on, or empty.
+    """
+
+    subject: str
+    data: Any
+    headers: dict[str, str] = attrs.field(factory=dict)
+    reply: str = ""
+
+
+# What the loop hands on: (subject, reply, payload, header block), not yet decoded.
+Arrival = tuple[bytes, bytes, bytes, "bytes | None"]
+
+
+def read_arrival(arrival: Arrival, raw: bool) -> Message:
+    """Return the message; raises DecodeError when it is not JSON."""
+    subject, reply, payload, headers = arrival
+    name = as_text(subject)
+    data = payload if raw else codec.decode(payload, name)
+    return Message(name, data, codec.decode_headers(headers), as_text(reply))
+
+
+def adapt_handler(handler: Callable[[Any], object], raw: bool) -> Callable[[Arrival], object]:
+    """Return a function that reads an arrival and calls ``handler`` with what its parameter is annotated as.
+
+    Annotated `Message`, it gets the message; annotated with another type, the data converted to that type; else the
+    data. Raises InvalidOption when it does not take exactly one argument, or when its type cannot be converted to.
+    """
+    wanted = _parameter_type(handler)
+    if wanted is Message:
+        return lambda arrival: handler(read_arrival(arrival, raw))
+    if raw:
+        return lambda arrival: handler(arrival[2])
+    try:
+        decode = codec.decoder(wanted)
+    except TypeError as exc:
+        raise InvalidOption("handler", f"its annotation cannot be checked: {exc}", handler_name(handler)) from exc
+    return lambda arrival: handler(decode(arrival[2], as_text(arrival[0])))
+
+
+def _parameter_type(handler: Callable[..., object]) -> Any:
+    hints = read_annotations(handler)
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # a built-in such as print or list.append does not tell
+        return Any
+    try:
+        signature.bind(None)
+    except TypeError:
+        reason = f"must take one argument, the message; it takes {signature}"
+        raise InvalidOption("handler", reason, handler_name(handler)) from None
+    first = next(iter(signature.parameters.values()))
+    return Any if first.kind is first.VAR_POSITIONAL else hints.get(first.name, Any)

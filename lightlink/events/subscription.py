@@ -1,0 +1,195 @@
+"""Events as they come: to a handler on a worker thread, or to whoever iterates."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink.concurrency.forks import run_handler
+from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
+from lightlink.events.message import Message, adapt_handler, read_arrival
+from lightlink.options import wait_limit
+from lightlink.protocol import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lightlink.concurrency.workers import WorkerPool
+    from lightlink.connection.connection import Connection
+    from lightlink.events.message import Arrival
+
+_log = logging.getLogger("lightlink")
+
+DEFAULT_MAX_PENDING = 65_536
+DEFAULT_MAX_PENDING_BYTES = 64 * 1024 * 1024
+
+
+class Subscription:
+    """Interest in a subject, made by `Client.subscribe`.
+
+    With a handler, messages are handled in order, one at a time (``concurrency`` at a time, and then in no order). At
+    most ``max_pending`` messages of ``max_pending_bytes`` in all wait; what comes beyond is dropped and counted in
+    ``dropped``. It belongs to the process that made it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        pool: WorkerPool,
+        subject: str,
+        handler: Callable[[Any], object] | None = None,
+        *,
+        queue: str = "",
+        raw: bool = False,
+        max_pending: int = DEFAULT_MAX_PENDING,
+        max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
+        concurrency: int = 1,
+    ) -> None:
+        self.subject = subjects.subscribe_subject(subject)
+        self.queue = subjects.queue_group(queue)
+        self.dropped = 0
+        self._raw = raw
+        self._bursting = False
+        self._connection = connection
+        self._pid = os.getpid()
+        self._closed = False
+        self._box: Mailbox | MessageQueue
+        limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
+        for name, value in limits.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidOption(name, "must be a whole number above 0", value)
+        if handler is None:
+            self._box = MessageQueue(max_pending, max_pending_bytes)
+        else:
+            self._handle = adapt_handler(handler, raw)
+            self._box = Mailbox(pool, self._run_handler, max_pending, max_pending_bytes, concurrency)
+        self._nats = connection.subscribe(self.subject, self.queue, self._arrive)
+
+    @property
+    def pending(self) -> int:
+        """How many messages wait for the handler or reader."""
+        return len(self._box)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been stopped."""
+        return self._closed
+
+    def get(self, timeout: float | None = None) -> Message:
+        """Return the next message; wait at most ``timeout`` seconds, or until there is one.
+
+        One that is not JSON goes to the error hook and is skipped. Raises NoMessage at the timeout and ClosedError when
+        the subscription has ended and nothing is left.
+        """
+        if not isinstance(self._box, MessageQueue):
+            raise InvalidOption("get", "this subscription has a handler, which gets the messages", self.subject)
+        self._refuse_other_process()
+        self._connection.session.loop.refuse_own_thread()
+        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        while True:
+            try:
+                return read_arrival(self._box.get(deadline), self._raw)
+            except Closed:
+                raise ClosedError(f"the subscription to {self.subject!r}") from None
+            except DecodeError as exc:
+                self._connection.report(exc)
+            except TimeoutError:
+                raise NoMessage(self.subject, timeout or 0.0) from None
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield messages as they come, until the subscription or the client is closed."""
+        while True:
+            try:
+                yield self.get()
+            except ClosedError:
+                self._refuse_other_process()
+                return
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop receiving and let the handler finish what is held, within ``timeout`` seconds; idempotent.
+
+        Called by the handler itself, it finishes no more than the message at hand.
+        """
+        stop_all([self], timeout)
+
+    close = stop
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.pending} pending, {self.dropped} dropped"
+        return f"<Subscription {self.subject!r} {state}>"
+
+    def connection_closed(self) -> None:
+        """End the wait of whoever iterates: the connection is gone for good."""
+        if self._pid != os.getpid():
+            return  # its locks may be held by a thread of the parent's
+        self._closed = True
+        self._box.close()
+
+    def _begin_stop(self) -> bool:
+        """Take the stop upon oneself; False when another has."""
+        was, self._closed = self._closed, True
+        return not was
+
+    def _finish_stop(self, deadline: float) -> None:
+        if not self._box.drain(deadline - time.monotonic()):
+            problem = "lightlink: the handler of %r did not finish; %d messages are lost"
+            _log.warning(problem, self.subject, self.pending)
+        self._box.close()
+
+    def _arrive(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
+        if self._box.put((subject, reply, payload, headers), len(payload)):
+            # A burst is over when there is room again, and not whenever the handler has taken one.
+            if self._bursting and self._box.half_empty:
+                self._bursting = False
+            return
+        if self._closed:
+            return
+        self.dropped += 1
+        if not self._bursting:
+            self._bursting = True
+            _log.warning(
+                "lightlink: the subscription to %r is too slow: %d messages wait, more are dropped",
+                self.subject,
+                self.pending,
+            )
+
+    def _run_handler(self, arrival: Arrival) -> None:
+        try:
+            run_handler(self._handle, arrival)
+        except DecodeError as exc:
+            self._connection.report(exc)
+        except Exception as exc:
+            _log.exception("lightlink: the handler of %r failed", self.subject)
+            self._connection.tell_hook(exc)
+
+    def _refuse_other_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ClosedError(f"the subscription to {self.subject!r}", "belongs to the parent process")
+
+
+def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
+    """Stop several subscriptions of one connection at once, all within ``timeout`` seconds; see `Subscription.stop`."""
+    timeout = wait_limit(timeout)
+    deadline = time.monotonic() + timeout
+    own = [subscription for subscription in subscriptions if subscription._pid == os.getpid()]
+    if not own or sys.is_finalizing():
+        return
+    session = own[0]._connection.session
+    session.loop.refuse_own_thread()
+    stopping = [subscription for subscription in own if subscription._begin_stop()]
+    routes = [subscription._nats for subscription in stopping]
+    # First the door, then what has come in: the server sends no more from here on.
+    session.stop_routes(routes, timeout)
+    for subscription in stopping:
+        subscription._finish_stop(deadline)
+    session.cut_routes(routes)

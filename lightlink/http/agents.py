@@ -1,0 +1,77 @@
+"""Views of agents: who is online, and messages to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import NotFound
+
+from lightlink.commands import model
+from lightlink.commands.store import schema
+from lightlink.commands.store.presence import read_presence
+from lightlink.errors import InvalidName
+from lightlink.http.schemas import ClientList, ClientView, MessageSent
+from lightlink.http.views import client_view, message_view
+
+if TYPE_CHECKING:
+    from lightlink.http.call import Call
+
+# How long an agent may take to say that it has a message, and to handle one.
+_TAKE_SECONDS = 5.0
+_HANDLE_SECONDS = 30.0
+_BROADCAST_SECONDS = 2.0
+
+
+def list_clients(call: Call) -> ClientList:
+    """List the agents that are online."""
+    now = model.now()
+    token = call.token
+    clients = [
+        client_view(presence, now)
+        for presence in call.manager.clients()
+        if token is None or token.may_address(presence.client_id)
+    ]
+    return ClientList(total=len(clients), clients=clients)
+
+
+def get_client(call: Call) -> ClientView:
+    """Look at one agent that is online."""
+    client_id = call.path["client_id"]
+    try:
+        schema.client_id(client_id)
+    except InvalidName:
+        raise NotFound(f"Client not found: {client_id}") from None
+    call.check(client_id)
+    presence, _ = read_presence(call.manager._store, client_id)
+    if presence is None:
+        raise NotFound(f"Client not found: {client_id}")
+    return client_view(presence, model.now())
+
+
+def send_message(call: Call) -> MessageSent:
+    """Send a message to one agent."""
+    body = call.body
+    call.check(body.client_id, body.type)
+    manager = call.manager
+    seconds = _HANDLE_SECONDS if body.wait_ack else _TAKE_SECONDS
+    with call.seat():
+        receipt = manager.message(
+            body.client_id,
+            body.type,
+            body.payload,
+            wait_ack=body.wait_ack,
+            timeout=seconds,
+            issued_by=call.issued_by,
+        )
+    return message_view(receipt)
+
+
+def broadcast_message(call: Call) -> MessageSent:
+    """Send a message to all agents."""
+    body = call.body
+    call.check_all()
+    call.check(command_type=body.type)
+    manager = call.manager
+    with call.seat():
+        receipt = manager.broadcast(body.type, body.payload, timeout=_BROADCAST_SECONDS, issued_by=call.issued_by)
+    return message_view(receipt)

@@ -1,0 +1,177 @@
+"""The WSGI app: finds the call, lets in who may make it, reads what it brings, and answers in JSON whatever happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests, Unauthorized
+from werkzeug.routing import Map, Rule, UnicodeConverter
+from werkzeug.wrappers import Request, Response
+
+from lightlink.concurrency.threads import Event
+from lightlink.errors import InvalidOption
+from lightlink.http import inputs
+from lightlink.http.access import FileTokens, Token
+from lightlink.http.call import Call
+from lightlink.http.limits import Limits, RateLimiter, WaitingRoom
+from lightlink.http.metrics import Metrics
+from lightlink.http.processes import Managers
+from lightlink.http.replies import refusal, reply
+from lightlink.http.routes import ROUTES, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from lightlink.commands.manager.manager import CommandManager
+    from lightlink.http.access import TokenSource
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Those who bring no good token share one bucket.
+_STRANGERS = ""
+
+
+def create_app(
+    manager: CommandManager | Callable[[], CommandManager],
+    *,
+    tokens: str | Path | TokenSource | None = None,
+    limits: Limits | None = None,
+    open_to_all: bool = False,
+) -> HttpApp:
+    """Return a WSGI app that serves a manager's commands.
+
+    ``manager`` is a `CommandManager`, which is followed into forked workers, or a function that makes one when a
+    process gets its first request. ``tokens`` is the path of a token file (see `FileTokens`) or a function from what a
+    request brings as its bearer token to a `Token` or None. Without tokens only this machine is answered, unless
+    ``open_to_all``: then something before this app decides who may. Raises InvalidOption.
+    """
+    source = tokens if tokens is None or callable(tokens) else FileTokens(tokens)
+    if limits is not None and not isinstance(limits, Limits):
+        raise InvalidOption("limits", "must be Limits(...)", type(limits).__name__)
+    return HttpApp(Managers(manager), source, limits or Limits(), open_to_all)
+
+
+class _CommandId(UnicodeConverter):
+    """The id of a command in a path, where /api/command/multi has none."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map)
+        self.regex = "(?!multi$)[^/]+"
+
+
+class HttpApp:
+    """A WSGI app over the commands. Made by `create_app`; safe to share between threads."""
+
+    def __init__(self, managers: Managers, tokens: TokenSource | None, limits: Limits, open_to_all: bool) -> None:
+        self.managers = managers
+        self.tokens = tokens
+        self.limits = limits
+        self.open_to_all = open_to_all
+        self.room = WaitingRoom(limits.max_waiting)
+        self.metrics = Metrics(managers.get, self.room)
+        self.stopping = Event()
+        self._rates = RateLimiter(limits.burst)
+        rules = [Rule(route.path, methods=[route.method], endpoint=route) for route in ROUTES]
+        # A redirect would have a body of HTML.
+        self._map = Map(rules, converters={"command": _CommandId}, merge_slashes=False, redirect_defaults=False)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        request = Request(environ)
+        try:
+            response = self._answer(request)
+        except Exception as exc:
+            response = refusal(exc, request)
+        return response(environ, start_response)
+
+    def stop(self) -> None:
+        """End every wait and every stream, so that a server can stop; what is asked later does not wait."""
+        self.stopping.set()
+
+    def __repr__(self) -> str:
+        return f"<HttpApp {'with' if self.tokens else 'without'} tokens>"
+
+    def _answer(self, request: Request) -> Response:
+        route, path = self._find(request)
+        token = self._let_in(request, route)
+        call = Call(app=self, request=request, token=token, path=path)
+        call.query = inputs.read_query(request, route.query)
+        if route.body is not None:
+            call.body = inputs.read_body(request, route.body, self.limits, optional=route.body_is_optional)
+        result = route.view(call)
+        return result if isinstance(result, Response) else reply(result)
+
+    def _find(self, request: Request) -> tuple[Route, dict[str, Any]]:
+        adapter = self._map.bind_to_environ(request.environ)
+        try:
+            route, path = adapter.match()
+        except HTTPException as exc:
+            if exc.code == 404:
+                exc.description = f"there is no {request.path}"
+            elif exc.code == 405:
+                exc.description = f"{request.method} is not for {request.path}"
+            raise
+        return route, dict(path)
+
+    # Who may --------------------------------------------------------------------------------------------------------
+
+    def _let_in(self, request: Request, route: Route) -> Token | None:
+        """Return whose request it is; raises the HTTP errors 401, 403 and 429."""
+        if self.tokens is None:
+            self._refuse_strangers(request)
+            if route.scope is not None:
+                self._count(_STRANGERS, self.limits.rate)
+            return None
+        if route.scope is None:
+            return None
+        token = self._identify(request)
+        if token is None:
+            self._count(_STRANGERS, self.limits.rate)
+            # A realm is in quotes, always (RFC 9110, section 11.5).
+            challenge = WWWAuthenticate("bearer", token='realm="lightlink"')
+            raise Unauthorized(
+                "a good bearer token is needed: Authorization: Bearer <token>", www_authenticate=challenge
+            )
+        self._count(token.name, token.rate or self.limits.rate)
+        if route.scope not in token.scope:
+            raise Forbidden(f"token {token.name!r} may not {route.scope}")
+        return token
+
+    def _identify(self, request: Request) -> Token | None:
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip() or self.tokens is None:
+            return None
+        token = self.tokens(secret.strip())
+        if token is not None and not isinstance(token, Token):
+            raise InvalidOption("tokens", "must return a Token or None", type(token).__name__)
+        return token
+
+    def _count(self, caller: str, rate: float) -> None:
+        wait = self._rates.take(caller, rate)
+        if wait > 0:
+            seconds = int(wait) + 1
+            raise TooManyRequests(
+                f"more than {rate:g} requests a second; try again in {seconds} s", retry_after=seconds
+            )
+
+    def _refuse_strangers(self, request: Request) -> None:
+        """Without tokens, answer this machine only; nor a browser that another's page has told a false name of ours."""
+        if self.open_to_all:
+            return
+        remote = request.remote_addr or ""
+        if remote and not _is_loopback(remote):
+            raise Forbidden(f"no tokens are configured, so only this machine is answered, and not {remote}")
+        host = _host_name(request.environ.get("HTTP_HOST", ""))
+        if host and not _is_loopback(host):
+            raise Forbidden(f"no tokens are configured, so only this machine's own names are answered, and not {host}")
+
+
+def _is_loopback(host: str) -> bool:
+    return host in _LOOPBACK or host.startswith(("127.", "::ffff:127."))
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()

@@ -1,0 +1,53 @@
+"""One manager in each process: an app that was made before a fork is carried by the children too."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TYPE_CHECKING
+
+from lightlink.commands.manager.manager import CommandManager
+from lightlink.errors import LightLinkError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The first request of a process may have to wait until it is connected.
+_PATIENCE = 15.0
+
+
+class Managers:
+    """Finds this process's manager.
+
+    ``source`` is one, which is followed into forked children, or a function that makes one at the first request, when
+    NATS need not be there before.
+    """
+
+    def __init__(self, source: CommandManager | Callable[[], CommandManager]) -> None:
+        self._make = source.for_this_process if isinstance(source, CommandManager) else source
+        self._made: dict[int, Future[CommandManager]] = {}
+
+    def get(self) -> CommandManager:
+        """Return the manager; raises ConnectError, StoreUnavailable when it cannot be made now."""
+        process = os.getpid()
+        made = self._made.get(process)
+        if made is None:
+            # Of threads that come at the same time one makes it, and a child never waits for a thread of its parent.
+            mine: Future[CommandManager] = Future()
+            made = self._made.setdefault(process, mine)
+            if made is mine:
+                self._fill(mine, process)
+        try:
+            return made.result(_PATIENCE)
+        except FutureTimeout as exc:
+            if isinstance(exc, LightLinkError):
+                raise
+            raise StoreUnavailable("reaching NATS", "this process is still connecting") from None
+
+    def _fill(self, future: Future[CommandManager], process: int) -> None:
+        try:
+            future.set_result(self._make())
+        except BaseException as exc:
+            del self._made[process]  # the next request tries again
+            future.set_exception(exc)

@@ -1,0 +1,167 @@
+"""Every call there is: its path, who may make it, what it takes and what it gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.http import agents, batches, operations, schemas, single, stream
+from lightlink.http.access import READ, SEND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.http.call import Call
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Route:
+    """One call. ``scope`` is what a token must be good for, None when none is needed.
+
+    ``replies`` are the types of the replies that are not Problems, by status; ``problems`` the statuses that are,
+    beside those that each call has. ``content`` is what a reply that is not JSON is.
+    """
+
+    method: str
+    path: str
+    view: Callable[[Call], Any]
+    summary: str
+    scope: str | None = READ
+    query: type[Any] | None = None
+    body: type[Any] | None = None
+    body_is_optional: bool = False
+    replies: dict[int, Any] = attrs.field(factory=dict)
+    problems: tuple[int, ...] = ()
+    content: str = "application/json"
+
+    @property
+    def name(self) -> str:
+        """The name of the call, which no other has."""
+        return self.view.__name__
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/command",
+        view=single.send_command,
+        summary="Send a command to an agent, which may be offline.",
+        scope=SEND,
+        body=schemas.SendCommand,
+        replies={200: schemas.CommandSent},
+        problems=(409,),
+    ),
+    Route(
+        method="POST",
+        path="/api/command/multi",
+        view=batches.send_commands,
+        summary="Send a command to many agents.",
+        scope=SEND,
+        body=schemas.SendCommands,
+        replies={200: schemas.BatchView | schemas.BatchStarted},
+    ),
+    Route(
+        method="GET",
+        path="/api/batch/<batch_id>",
+        view=batches.get_batch,
+        summary="Look at the commands sent to many agents.",
+        replies={200: schemas.BatchView},
+        problems=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/command/<command:command_id>",
+        view=single.get_command,
+        summary="Look at a command, or wait for its end.",
+        query=schemas.CommandQuery,
+        replies={200: schemas.OneCommand},
+        problems=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/command/<command:command_id>/cancel",
+        view=single.cancel_command,
+        summary="Cancel a command that has not ended.",
+        scope=SEND,
+        body=schemas.CancelCommand,
+        body_is_optional=True,
+        replies={200: schemas.OneCommand},
+        problems=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/api/commands",
+        view=single.list_commands,
+        summary="List stored commands, newest first.",
+        query=schemas.ListQuery,
+        replies={200: schemas.CommandPage},
+    ),
+    Route(
+        method="GET",
+        path="/api/commands/stream",
+        view=stream.stream_commands,
+        summary="Follow every change of every command, as server-sent events with an OneCommand's command as data.",
+        query=schemas.StreamQuery,
+        replies={200: str},
+        content=stream.MIMETYPE,
+    ),
+    Route(
+        method="GET",
+        path="/api/clients",
+        view=agents.list_clients,
+        summary="List the agents that are online.",
+        replies={200: schemas.ClientList},
+    ),
+    Route(
+        method="GET",
+        path="/api/clients/<client_id>",
+        view=agents.get_client,
+        summary="Look at an agent that is online.",
+        replies={200: schemas.ClientView},
+        problems=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/send",
+        view=agents.send_message,
+        summary="Send a message to an agent that is online.",
+        scope=SEND,
+        body=schemas.SendMessage,
+        replies={200: schemas.MessageSent},
+        problems=(504,),
+    ),
+    Route(
+        method="POST",
+        path="/api/broadcast",
+        view=agents.broadcast_message,
+        summary="Send a message to all agents that are online.",
+        scope=SEND,
+        body=schemas.BroadcastMessage,
+        replies={200: schemas.MessageSent},
+    ),
+    Route(
+        method="GET",
+        path="/health",
+        view=operations.get_health,
+        summary="Tell whether commands can be stored and read.",
+        scope=None,
+        replies={200: schemas.Health, 503: schemas.Sickness},
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        view=operations.get_metrics,
+        summary="Metrics for Prometheus.",
+        replies={200: str},
+        content="text/plain",
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        view=operations.get_openapi,
+        summary="This document.",
+        scope=None,
+        replies={200: dict[str, Any]},
+    ),
+)

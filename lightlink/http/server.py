@@ -1,0 +1,150 @@
+"""Serve an app with waitress: many threads, JSON whatever goes wrong, and a prompt end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.server import create_server
+from waitress.task import ErrorTask
+
+from lightlink.errors import InvalidOption, LightLinkError
+from lightlink.http.schemas import Problem
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from lightlink.http.app import HttpApp
+
+_log = logging.getLogger("lightlink")
+
+DEFAULT_LISTEN = "127.0.0.1:8475"
+# Beside the threads of those who wait.
+_SPARE_THREADS = 16
+_SPARE_CONNECTIONS = 256
+
+
+@attrs.define(slots=False)
+class CannotListen(LightLinkError):
+    """The address is in use, or this process may not use it."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.reason}"
+
+
+class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
+    """What waitress itself refuses, as it cannot be read as HTTP, is refused in JSON too."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        self.status = f"{error.code} {error.reason}"
+        body = codec.encode_json(Problem(error=f"{error.reason}: {error.body}"))
+        self.response_headers.append(("Content-Type", "application/json"))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    error_task_class = _JsonErrorTask
+
+
+def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[str], object] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; then end what waits, finish what runs, and return. For the main thread.
+
+    ``listen`` is ``host:port``; port 0 takes any free one. ``on_listening(url)`` is called once clients are taken.
+    Raises CannotListen; InvalidOption when the address cannot be, or is not a loopback one though there are no tokens.
+    """
+    family, address = _resolve(listen)
+    if app.tokens is None and not app.open_to_all and not ipaddress.ip_address(address[0]).is_loopback:
+        raise InvalidOption("listen", "without tokens only a loopback address such as 127.0.0.1 may be used", listen)
+    try:
+        door = socket.create_server(address, family=family, backlog=1024)
+    except OSError as exc:
+        raise CannotListen(listen, os.strerror(exc.errno) if exc.errno else str(exc)) from exc
+    sockets: dict[int, Any] = {}
+    with door:
+        server = create_server(app, map=sockets, sockets=[door], **_settings(app))
+        server.channel_class = _Channel
+        try:
+            with _stopping_on_signals(app):
+                if on_listening is not None:
+                    on_listening(_url(door))
+                # Returns when the signal handler has raised _Stop in it, once the threads have ended.
+                server.run()
+        except _Stop:
+            server.task_dispatcher.shutdown()
+        finally:
+            wasyncore.close_all(sockets, ignore_all=True)
+
+
+def _settings(app: HttpApp) -> dict[str, Any]:
+    waiting = app.limits.max_waiting
+    return {
+        # A request that waits holds a thread, idle and cheap; a poll, unlike select, knows no 1,024 connections.
+        "threads": waiting + _SPARE_THREADS,
+        "connection_limit": waiting + _SPARE_CONNECTIONS,
+        "asyncore_use_poll": True,
+        # Reading ahead is how waitress learns that a client has gone.
+        "channel_request_lookahead": 1,
+        # Beyond this even the rest of a refused body is not read.
+        "max_request_body_size": 4 * app.limits.max_body,
+        "max_request_header_size": 32 * 1024,
+        "ident": "lightlink",
+        "clear_untrusted_proxy_headers": True,
+    }
+
+
+class _Stop(SystemExit):
+    """SIGINT or SIGTERM came; waitress takes any SystemExit for its end."""
+
+
+@contextmanager
+def _stopping_on_signals(app: HttpApp) -> Iterator[None]:
+    def on_signal(number: int, _: FrameType | None) -> NoReturn:
+        if app.stopping.is_set():
+            sys.exit(128 + number)  # asked twice: there is no time for the threads to end
+        _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
+        # The server waits a few seconds for its threads, and these wait for commands.
+        app.stop()
+        raise _Stop
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _resolve(listen: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    host, separator, port = listen.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidOption("listen", "must be host:port", listen)
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        raise InvalidOption("listen", f"there is no such address: {exc.strerror}", listen) from exc
+    # Where a name has both, the addresses of version 4 are those that everything on a machine can reach.
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    return family, (str(address[0]), int(address[1]))
+
+
+def _url(door: socket.socket) -> str:
+    host, port = door.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

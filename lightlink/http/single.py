@@ -1,0 +1,95 @@
+"""Views of single commands: send, look, wait, list, cancel."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+from werkzeug.exceptions import Conflict
+
+from lightlink.commands import model
+from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
+from lightlink.http.schemas import CommandPage, CommandSent, OneCommand
+from lightlink.http.views import command_view
+
+if TYPE_CHECKING:
+    from lightlink.commands.model import Command
+    from lightlink.http.call import Call
+    from lightlink.http.schemas import ListQuery
+
+# How long a token that is not good for most commands may look for a full page of those that it is good for.
+_LOOK_SECONDS = 5.0
+
+
+def send_command(call: Call) -> CommandSent:
+    """Send a command to one agent."""
+    body = call.body
+    call.check(body.client_id, body.command_type)
+    asked_at = model.now()
+    try:
+        promise = call.manager.send(
+            body.client_id,
+            body.command_type,
+            body.payload,
+            timeout=body.timeout,
+            priority=body.priority,
+            idempotency_key=body.idempotency_key,
+            queue=body.queue,
+            issued_by=call.issued_by,
+        )
+    except InvalidOption as exc:
+        if exc.option == "idempotency_key":
+            raise Conflict(str(exc)) from None  # it was used for another command
+        raise
+    call.app.metrics.follow(promise, asked_at)
+    return CommandSent(command_id=promise.command_id)
+
+
+def get_command(call: Call) -> OneCommand:
+    """Look at a command, or wait for its end."""
+    command = _find(call)
+    if call.query.wait > 0 and not command.ended:
+        promise = call.manager.promise(command.command_id)
+        command = call.wait(call.query.wait, promise.wait) or promise.command()
+    return OneCommand(command=command_view(command))
+
+
+def cancel_command(call: Call) -> OneCommand:
+    """Cancel a command that has not ended."""
+    command = _find(call)
+    cancelled = call.manager.cancel(command.command_id, call.body.reason, issued_by=call.issued_by)
+    return OneCommand(command=command_view(cancelled))
+
+
+def list_commands(call: Call) -> CommandPage:
+    """List stored commands, newest first."""
+    query: ListQuery = call.query
+    call.check(query.client_id or None, query.command_type or None)
+    after = query.after or None
+    found: list[Command] = []
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while True:
+        page = call.manager.list(
+            query.client_id or None,
+            query.status or None,
+            command_type=query.command_type or None,
+            limit=query.limit - len(found),
+            after=after,
+        )
+        found += [command for command in page if call.may_see(command)]
+        after = page.next
+        if after is None or len(found) == query.limit or time.monotonic() > deadline:
+            break
+    commands = [command_view(command) for command in found]
+    return CommandPage(total=len(commands), commands=commands, next=after or UNSET)
+
+
+def _find(call: Call) -> Command:
+    command_id: Any = call.path["command_id"]
+    try:
+        command = call.manager.get(command_id)
+    except InvalidName:
+        raise CommandNotFound(command_id) from None  # no command can have such an id
+    call.check(command.client_id, command.command_type)
+    return command

@@ -1,0 +1,1 @@
+"""JetStream on top of a connection: requests, reads, pulls and ordered consumers."""

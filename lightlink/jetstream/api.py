@@ -1,0 +1,350 @@
+"""JetStream in requests: store a message, read one back, make a stream, ask the API (ADR-1, ADR-8, ADR-31).
+
+Everything goes over `Connection.request`, so a request whose deadline passed while disconnected is never sent later.
+Each function raises JetStreamError when the server refuses, NoReply when no answer came (its ``sent`` tells whether the
+request has left), PermissionDenied, PayloadTooLarge and ClosedError. `lightlink.jetstream.read` reads many messages.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import attrs
+import msgspec
+
+from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
+from lightlink.jetstream.retry import while_electing
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightlink.connection.connection import Connection
+    from lightlink.connection.replies import Waiter
+
+T = TypeVar("T")
+
+API = "$JS.API"
+
+# Header names (ADR-8, ADR-31, ADR-43).
+EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+ROLLUP = "Nats-Rollup"
+TTL = "Nats-TTL"
+
+# The server's error codes (err_code) that are told apart here or by those who build on this.
+JETSTREAM_DISABLED = frozenset({10039, 10076})
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+UNAVAILABLE = 10008  # JetStream starts, or its cluster elects a leader
+CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
+SEQUENCE_NOT_FOUND = 10043
+MESSAGE_TOO_LARGE = 10054
+MESSAGE_DELETE_FAILED = 10057  # what the server also says of a sequence beyond the last
+STREAM_NAME_IN_USE = 10058
+STREAM_NOT_FOUND = 10059
+STORE_FAILED = 10077  # what the server also says of a stream that is full
+TTL_INVALID = 10165
+TTL_DISABLED = 10166
+
+NO_RESPONDERS = 503
+
+
+@attrs.define(slots=False)
+class JetStreamError(LightLinkError):
+    """JetStream refused a request; ``subject`` is where it went. For use inside the library.
+
+    ``code`` is like an HTTP status, ``err_code`` tells exactly which error (0: the server gave none).
+    """
+
+    subject: str
+    code: int
+    err_code: int
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.description} (code {self.code}, err_code {self.err_code})"
+
+    @property
+    def no_responders(self) -> bool:
+        """Whether nobody listens on the subject: no such stream or consumer, or no JetStream at all."""
+        return self.code == NO_RESPONDERS and not self.err_code
+
+
+class PubAck(msgspec.Struct):
+    """The server's word that a message is stored, as message ``seq`` of ``stream``.
+
+    It comes before the disk's fsync unless the server runs with ``sync_interval: always``.
+    """
+
+    stream: str
+    seq: int
+    duplicate: bool = False
+
+
+class _Problem(msgspec.Struct):
+    code: int = 500
+    err_code: int = 0
+    description: str = "the server gave no reason"
+
+
+class _Answer(msgspec.Struct):
+    error: _Problem | None = None
+
+
+class _MessageInAnswer(msgspec.Struct):
+    subject: str
+    seq: int
+    time: str
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: _MessageInAnswer
+
+
+@attrs.frozen
+class StoredMessage:
+    """A message in a stream; ``seq`` is its place there, ``time`` when it was stored (UTC), as the server wrote it."""
+
+    subject: str
+    seq: int
+    data: bytes
+    headers: dict[str, str]
+    time: str
+
+    @property
+    def created(self) -> datetime:
+        """When it was stored."""
+        return parse_time(self.time)
+
+
+_ack_decoder = msgspec.json.Decoder(PubAck)
+_answer_decoder = msgspec.json.Decoder(_Answer)
+
+
+# Storing ------------------------------------------------------------------------------------------------------------
+
+
+def publish(
+    connection: Connection, subject: bytes, payload: bytes, timeout: float, headers: Mapping[str, str] | None = None
+) -> PubAck:
+    """Store a message in the stream that listens on its subject, and return the server's acknowledgement.
+
+    With the header Nats-Expected-Last-Subject-Sequence it is stored only if the last message of its subject has that
+    sequence (0: there is none); otherwise the error's ``err_code`` is in `WRONG_LAST_SEQUENCE`. ``timeout`` in seconds.
+    """
+    if not headers:
+        return parse_ack(connection.request(subject, payload, timeout))
+    block = checked_block(connection, subject, payload, headers)
+    return parse_ack(connection.request(subject, payload, timeout, lambda _: block))
+
+
+def checked_block(connection: Connection, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> bytes:
+    """Return the header block for a message; raises PayloadTooLarge when the two together are too large."""
+    block = codec.encode_headers(dict(headers))
+    # The server counts the headers, and hangs up on a message over its limit.
+    if len(payload) + len(block) > connection.max_payload:
+        raise PayloadTooLarge(subject.decode(), len(payload) + len(block), connection.max_payload)
+    return block
+
+
+def parse_ack(waiter: Waiter) -> PubAck:
+    """Return the acknowledgement in the reply to a stored message, or raise the error in it."""
+    try:
+        ack = _ack_decoder.decode(waiter.data)
+    except (ValueError, msgspec.MsgspecError):
+        raise_problem(waiter)
+        raise DecodeError(waiter.subject.decode(), "not an acknowledgement", waiter.data[:64]) from None
+    if not ack.seq:  # a refusal may name the stream, and then has the sequence 0
+        raise_problem(waiter)
+    return ack
+
+
+# Reading one message ------------------------------------------------------------------------------------------------
+
+
+def get_last(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
+    """Return the last message of a subject, None if there is none. The stream must allow direct gets (ADR-31)."""
+    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}.{subject}".encode(), b"", timeout))
+
+
+def answers_every_direct_get(connection: Connection) -> bool:
+    """Tell whether the server answers a direct get from a stream that is not there; before 2.11 nobody does."""
+    return connection.session.nc.server_version >= (2, 11)
+
+
+def get_message(connection: Connection, stream: str, seq: int, timeout: float) -> StoredMessage | None:
+    """Return the message with a sequence, None if there is none. The stream must allow direct gets (ADR-31)."""
+    body = codec.encode_json({"seq": seq})
+    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
+
+
+def find_last(connection: Connection, stream: str, pattern: str, timeout: float) -> StoredMessage | None:
+    """Return the last message whose subject matches a pattern, None if there is none."""
+    body = codec.encode_json({"last_by_subj": pattern})
+    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
+
+
+def parse_stored(waiter: Waiter) -> StoredMessage | None:
+    """Return the message in the reply to a direct get, None if there is none, or raise the error in it."""
+    headers = codec.decode_headers(waiter.headers)
+    status = headers.get("Status")
+    if status == "404":
+        return None
+    if status is not None or "Nats-Sequence" not in headers:
+        raise_problem(waiter)
+        raise JetStreamError(
+            waiter.subject.decode(), int(status or 500), 0, headers.get("Description") or "no message in the reply"
+        )
+    subject, seq, time = headers["Nats-Subject"], int(headers["Nats-Sequence"]), headers.get("Nats-Time-Stamp", "")
+    return StoredMessage(subject, seq, waiter.data, headers, time)
+
+
+def get_last_written(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
+    """Return the last message of a subject, None if there is none, from the stream's leader.
+
+    So what was acknowledged is seen. Needs no direct gets. Raises JetStreamError (STREAM_NOT_FOUND) when
+    there is no such stream.
+    """
+    return _get_from_leader(connection, stream, {"last_by_subj": subject}, timeout)
+
+
+def get_next(connection: Connection, stream: str, subject: str, seq: int, timeout: float) -> StoredMessage | None:
+    """Return the first message of a subject from sequence ``seq`` on, None if there is none; from the leader."""
+    return _get_from_leader(connection, stream, {"seq": seq, "next_by_subj": subject}, timeout)
+
+
+def _get_from_leader(
+    connection: Connection, stream: str, request: Mapping[str, Any], timeout: float
+) -> StoredMessage | None:
+    try:
+        message = api(connection, f"STREAM.MSG.GET.{stream}", request, timeout, _MessageAnswer).message
+    except JetStreamError as exc:
+        if exc.err_code == NO_MESSAGE:
+            return None
+        raise
+    return StoredMessage(message.subject, message.seq, message.data, codec.decode_headers(message.hdrs), message.time)
+
+
+# The API ------------------------------------------------------------------------------------------------------------
+
+
+@overload
+def api(connection: Connection, subject: str, body: Any, timeout: float) -> dict[str, Any]: ...
+@overload
+def api(connection: Connection, subject: str, body: Any, timeout: float, as_type: type[T]) -> T: ...
+def api(connection: Connection, subject: str, body: Any, timeout: float, as_type: Any = dict) -> Any:
+    """Ask ``$JS.API.<subject>`` and return the answer, as a dictionary or converted to ``as_type``.
+
+    ``body`` is the request as JSON will carry it, None for none; it may be made twice. Durations are in nanoseconds.
+    """
+    payload = b"" if body is None else codec.encode_json(body, f"the request to {subject}")
+
+    def ask(limit: float) -> Any:
+        waiter = connection.request(f"{API}.{subject}".encode(), payload, limit)
+        raise_problem(waiter)
+        return codec.decode(waiter.data, waiter.subject.decode(), as_type)
+
+    return while_electing(ask, timeout, lambda exc: getattr(exc, "err_code", 0) == UNAVAILABLE, repeatable=True)
+
+
+def create_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:
+    """Make a stream unless there is one of that name, which is then left as it is; False tells that it is otherwise.
+
+    Safe when two processes do it at the same instant. ``config`` is a stream configuration as the API takes it.
+    """
+    try:
+        api(connection, f"STREAM.CREATE.{config['name']}", dict(config), timeout)
+    except JetStreamError as exc:
+        if exc.err_code == STREAM_NAME_IN_USE:
+            return False
+        raise
+    return True
+
+
+def stream_info(connection: Connection, stream: str, timeout: float) -> dict[str, Any] | None:
+    """Return what the server says of a stream (``config`` and ``state``), None if there is no such stream."""
+    try:
+        return api(connection, f"STREAM.INFO.{stream}", None, timeout)
+    except JetStreamError as exc:
+        if exc.err_code == STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+def subjects_of(connection: Connection, stream: str, pattern: str, timeout: float) -> set[str]:
+    """Return the subjects that match a pattern and of which a stream holds a message, all as of one instant.
+
+    Of more than 100,000 the server tells them in pages, which are of an instant each.
+    """
+    deadline = time.monotonic() + timeout
+    found: set[str] = set()
+    offset, total = 0, 1
+    while offset < total:
+        request = {"subjects_filter": pattern, "offset": offset}
+        answer = api(connection, f"STREAM.INFO.{stream}", request, max(deadline - time.monotonic(), 0.001))
+        page = answer["state"].get("subjects") or {}
+        found.update(page)
+        total = answer.get("total", 0) if page else 0
+        offset += len(page)
+    return found
+
+
+def purge(connection: Connection, stream: str, subject: str, timeout: float) -> int:
+    """Remove every message of a subject (wildcards allowed) from a stream; return how many there were."""
+    answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject}, timeout)
+    return int(answer.get("purged", 0))
+
+
+def delete_message(connection: Connection, stream: str, seq: int, timeout: float) -> None:
+    """Remove a message from a stream; without effect when it is not there."""
+    try:
+        api(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True}, timeout)
+    except JetStreamError as exc:
+        if exc.err_code not in (SEQUENCE_NOT_FOUND, MESSAGE_DELETE_FAILED):
+            raise
+
+
+def count_messages(connection: Connection, stream: str, subject: str, timeout: float) -> int:
+    """Return how many messages of a subject a stream holds."""
+    answer = api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, timeout)
+    return int((answer["state"].get("subjects") or {}).get(subject, 0))
+
+
+def raise_problem(waiter: Waiter) -> None:
+    """Raise the error in a reply, if there is one."""
+    subject = waiter.subject.decode()
+    if codec.is_no_responders(waiter.data, waiter.headers):
+        reason = f"nobody listens on {subject}"
+        if subject.startswith(API):
+            reason = "no JetStream on this server or for this account, or no such stream or consumer"
+        raise JetStreamError(subject, NO_RESPONDERS, 0, reason)
+    if not waiter.data.startswith(b"{"):
+        return
+    try:
+        problem = _answer_decoder.decode(waiter.data).error
+    except (ValueError, msgspec.MsgspecError):
+        return
+    if problem is not None:
+        description = problem.description
+        if problem.err_code in JETSTREAM_DISABLED:
+            description = f"JetStream is not enabled on this server or for this account ({description})"
+        raise JetStreamError(subject, problem.code, problem.err_code, description)
+
+
+# Times --------------------------------------------------------------------------------------------------------------
+
+
+def parse_time(text: str) -> datetime:
+    """Return an instant as the server writes it (RFC 3339 with up to nine digits), to the microsecond."""
+    whole, _, rest = text.partition(".")
+    digits = rest.rstrip("Z").partition("+")[0]
+    return datetime.fromisoformat(f"{whole.rstrip('Z')}.{digits[:6]:0<6}+00:00")
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a duration as the API takes it."""
+    return round(seconds * 1_000_000_000)

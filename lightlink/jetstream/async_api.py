@@ -1,0 +1,43 @@
+"""JetStream's API asked on the loop, by what goes on by itself; `lightlink.jetstream.api` is for who waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightlink.connection.replies import Waiter
+from lightlink.jetstream import api
+from lightlink.jetstream.api import API, JetStreamError
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightlink.connection.connection import Connection
+
+# Who had the lead may be gone, and then nobody answers; who gets it next will.
+_ANSWER_SECONDS = 2.0
+
+
+async def ask(connection: Connection, subject: str, body: Any) -> dict[str, Any]:
+    """Ask ``$JS.API.<subject>`` and return the answer; raises JetStreamError, and the errors of nats-py's request."""
+    payload = b"" if body is None else codec.encode_json(body)
+    limit = min(connection.options.timeout, _ANSWER_SECONDS)
+    message = await connection.session.nc.request(f"{API}.{subject}", payload, timeout=limit)
+    waiter = Waiter(b"", f"{API}.{subject}".encode(), payload, 0.0, None)
+    waiter.data = message.data
+    api.raise_problem(waiter)
+    return codec.decode(message.data, subject, dict[str, Any])
+
+
+async def last_written(connection: Connection, stream: str, patterns: Sequence[str]) -> int:
+    """Return the last sequence that a stream's leader has on the subjects of some patterns, 0 if there is none."""
+    last = 0
+    for pattern in patterns:
+        try:
+            answer = await ask(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern})
+        except JetStreamError as exc:
+            if exc.err_code != api.NO_MESSAGE:
+                raise
+        else:
+            last = max(last, int(answer["message"]["seq"]))
+    return last

@@ -1,0 +1,123 @@
+"""Read what a stream has on some subjects now, all of it or a range."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightlink.concurrency.threads import Promise
+from lightlink.connection.connection import NoReply
+from lightlink.jetstream import api
+from lightlink.jetstream.cursor import EVERYTHING, LAST_OF_EACH, Delivery, from_stored
+from lightlink.jetstream.ordered import OrderedReader
+from lightlink.protocol.subjects import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lightlink.connection.connection import Connection
+
+__all__ = ["EVERYTHING", "LAST_OF_EACH", "Delivery", "OrderedReader", "read_current", "read_range"]
+
+# Somebody waits: when the server that the consumer is on is gone, that has to be noticed soon.
+_HEARTBEAT_SECONDS = 1.0
+
+
+def read_current(
+    connection: Connection,
+    stream: str,
+    pattern: str,
+    timeout: float,
+    *,
+    policy: str = EVERYTHING,
+    headers_only: bool = False,
+) -> list[Delivery]:
+    """Return the messages that a stream has now on the subjects of a pattern, in order.
+
+    With the policy LAST_OF_EACH one message a subject, and one of every subject, however busy its writers are. Raises
+    the errors of `OrderedReader.start`.
+    """
+    deadline = time.monotonic() + timeout
+    found: list[Delivery] = []
+
+    def take(delivery: Delivery) -> bool:
+        found.append(delivery)
+        return False
+
+    settings = {"policy": policy, "headers_only": headers_only}
+    _read_until(connection, stream, [pattern], timeout, take, settings)
+    if policy != LAST_OF_EACH:
+        return found
+    last = {delivery.subject: delivery for delivery in found}
+    return _with_the_missing(connection, stream, pattern, deadline, last)
+
+
+def _with_the_missing(
+    connection: Connection, stream: str, pattern: str, deadline: float, last: dict[bytes, Delivery]
+) -> list[Delivery]:
+    """Return the last messages in order, with the subjects that were being written, and without those removed.
+
+    The last message of a subject that is written all the time keeps moving to the end of the stream, and the server may
+    say that nothing is pending between removing the old one and counting the new (tried with nats-server 2.15.1).
+    """
+    present = api.subjects_of(connection, stream, pattern, max(deadline - time.monotonic(), 0.001))
+    # What only a replica has was removed; the subjects come in pages, so that one may also have been left out.
+    for subject in sorted(present ^ {as_text(each) for each in last}):
+        remaining = max(deadline - time.monotonic(), 0.001)
+        message = api.get_last_written(connection, stream, subject, remaining)
+        if message is not None:
+            last[subject.encode()] = from_stored(message)
+        else:
+            last.pop(subject.encode(), None)
+    return sorted(last.values(), key=lambda delivery: delivery.seq)
+
+
+def read_range(
+    connection: Connection, stream: str, patterns: Sequence[str], first: int, before: int, timeout: float
+) -> list[Delivery]:
+    """Return the messages with sequences from ``first`` to below ``before`` on the subjects of some patterns.
+
+    Raises the errors of `OrderedReader.start`.
+    """
+    found: list[Delivery] = []
+
+    def take(delivery: Delivery) -> bool:
+        if delivery.seq < before:
+            found.append(delivery)
+        return delivery.seq >= before - 1
+
+    _read_until(connection, stream, patterns, timeout, take, {"first": max(first, 1)})
+    return found
+
+
+def _read_until(
+    connection: Connection,
+    stream: str,
+    patterns: Sequence[str],
+    timeout: float,
+    take: Callable[[Delivery], bool],
+    settings: dict[str, Any],
+) -> None:
+    """Give ``take`` what the stream has now, until it returns True."""
+    deadline = time.monotonic() + timeout
+    done, is_done = Promise(), False
+
+    def finish() -> None:
+        nonlocal is_done
+        if not is_done:
+            is_done = True
+            done.keep()
+
+    def deliver(delivery: Delivery) -> None:
+        if not is_done and take(delivery):
+            finish()
+        reader.release(delivery)
+
+    settings = {"on_current": finish, "heartbeat": _HEARTBEAT_SECONDS, **settings}
+    reader = OrderedReader(connection, stream, patterns, deliver, **settings)
+    reader.start(timeout)
+    try:
+        if not done.wait(deadline - time.monotonic()):
+            raise NoReply(patterns[0], timeout, True)
+    finally:
+        reader.stop()

@@ -1,0 +1,238 @@
+"""The calling side of RPC: envelopes out, results or typed errors back (wire format: design section 4)."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lightlink.connection.connection import NoReply, Status
+from lightlink.errors import (
+    CallError,
+    CallTimeout,
+    DeadlineExceeded,
+    DecodeError,
+    HandlerError,
+    InvalidArguments,
+    InvalidOption,
+    InvalidRequest,
+    LightLinkError,
+    MethodNotFound,
+    RemoteError,
+    ServiceBusy,
+    ServiceUnavailable,
+)
+from lightlink.options import seconds
+from lightlink.protocol import codec, subjects
+from lightlink.protocol.ids import new_id
+from lightlink.rpc.retry import DID_NOT_RUN, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.connection.connection import Connection
+    from lightlink.connection.replies import Waiter
+
+    # Reads a result, given its subject for the error.
+    Reader = Callable[[bytes, str], Any]
+
+_ERROR_OF_CODE: dict[str, type[RemoteError]] = {
+    codec.METHOD_NOT_FOUND: MethodNotFound,
+    codec.INVALID_REQUEST: InvalidRequest,
+    codec.INVALID_ARGUMENTS: InvalidArguments,
+    codec.BUSY: ServiceBusy,
+    codec.DEADLINE_EXCEEDED: DeadlineExceeded,
+    codec.HANDLER_ERROR: HandlerError,
+}
+
+
+class EndpointInfo(msgspec.Struct):
+    """What a service says of one of its methods (ADR-32)."""
+
+    name: str
+    metadata: dict[str, str] = {}
+
+
+class ServiceInfo(msgspec.Struct):
+    """What a service says of itself (ADR-32), as far as it matters here."""
+
+    endpoints: list[EndpointInfo] = []
+
+
+class Caller:
+    """Makes calls over a connection. ``timeout`` is the default, in seconds."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._readers: dict[Any, Reader] = {}
+
+    def call(
+        self, service: str, method: str, args: Any, timeout: float | None, returns: Any, retry: Retry | None = None
+    ) -> Any:
+        """Call a method and return its result; see `Client.call`."""
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        if retry is None:
+            return self._call_once(service, method, args, limit, returns)
+        if not isinstance(retry, Retry):
+            raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
+        for attempt in itertools.count(1):
+            try:
+                return self._call_once(service, method, args, limit, returns)
+            except CallError as exc:
+                if not retry.wants(exc, attempt) or not self._may_repeat(exc, service, method, retry, limit):
+                    raise
+            time.sleep(retry.pause(attempt))
+        raise AssertionError("unreachable")
+
+    def _may_repeat(self, error: CallError, service: str, method: str, retry: Retry, timeout: float) -> bool:
+        """Tell whether repeating a call does no harm: it did not run, or running it twice is declared harmless."""
+        if isinstance(error, DID_NOT_RUN) or retry.idempotent:
+            return True
+        return self._is_declared_idempotent(service, method, timeout)
+
+    def _is_declared_idempotent(self, service: str, method: str, timeout: float) -> bool:
+        """Ask one instance of the service what it says of its method (service discovery, ADR-32); no answer is a no.
+
+        Each time anew: another version may serve by now, and asking is rare.
+        """
+        subject = f"$SRV.INFO.{service}"
+        try:
+            waiter = self._connection.request(subject.encode(), b"", timeout)
+            if codec.is_no_responders(waiter.data, waiter.headers):
+                return False
+            info = codec.decode(waiter.data, subject, ServiceInfo)
+        except LightLinkError:
+            return False  # there is an error to raise already: the call's own
+        return any(e.name == method and e.metadata.get("idempotent") == "true" for e in info.endpoints)
+
+    def _call_once(self, service: str, method: str, args: Any, limit: float, returns: Any) -> Any:
+        read = self._reader(returns)
+        subject = subjects.call_subject(service, method)
+        request_id = new_id()
+        payload = codec.encode_request(request_id, method, {} if args is None else args)
+        try:
+            waiter = self._connection.request(subject, payload, limit, _timeout_header, request_id.encode())
+        except NoReply as exc:
+            raise _no_reply(service, method, limit, exc, self._connection.status) from None
+        return _result(service, method, request_id, waiter, read)
+
+    def _reader(self, returns: Any) -> Reader:
+        """Return what reads a result; raises InvalidOption, before anything is sent, for a type that cannot be."""
+        try:
+            if returns not in self._readers:
+                self._readers[returns] = codec.decoder(returns)
+            return self._readers[returns]
+        except TypeError as exc:
+            raise InvalidOption("returns", f"cannot be converted to: {exc}", returns) from exc
+
+    def submit(self, service: str, method: str, args: Any, timeout: float | None, returns: Any) -> Future[Any]:
+        """Call a method and return a future of its result; see `Client.submit`."""
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        read = self._reader(returns)
+        subject = subjects.call_subject(service, method)
+        request_id = new_id()
+        payload = codec.encode_request(request_id, method, {} if args is None else args)
+        future: Future[Any] = Future()
+
+        def settle(waiter: Waiter) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                if isinstance(waiter.error, NoReply):
+                    raise _no_reply(service, method, limit, waiter.error, self._connection.status)
+                if waiter.error is not None:
+                    raise waiter.error
+                result = _result(service, method, request_id, waiter, read)
+            except Exception as exc:
+                future.set_exception(exc)
+            else:
+                future.set_result(result)
+
+        withdraw = self._connection.request_async(subject, payload, limit, settle, _timeout_header, request_id.encode())
+
+        def note_cancel(done: Future[Any]) -> None:
+            # Whoever waits for several futures at once is told only by this; `settle` does it when the reply is here.
+            if done.cancelled() and withdraw():
+                done.set_running_or_notify_cancel()
+
+        future.add_done_callback(note_cancel)
+        return future
+
+
+class ServiceProxy:
+    """A remote service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
+
+    def __init__(self, caller: Caller, service: str, timeout: float | None = None, retry: Retry | None = None) -> None:
+        self._caller = caller
+        self._service = subjects.service_name(service)
+        self._timeout = timeout
+        self._retry = retry
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("__"):
+            raise AttributeError(method)
+        subjects.method_name(method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if args:
+                raise TypeError(f"{self._service}.{method}: give each argument by name")
+            return self._caller.call(self._service, method, kwargs, self._timeout, Any, self._retry)
+
+        call.__name__ = call.__qualname__ = method
+        return call
+
+    def __repr__(self) -> str:
+        return f"ServiceProxy({self._service!r})"
+
+
+def _timeout_header(remaining: float) -> bytes:
+    return b"NATS/1.0\r\nLightLink-Timeout-Ms: %d\r\n\r\n" % max(1, int(remaining * 1000))
+
+
+def _no_reply(
+    service: str, method: str, timeout: float, exc: NoReply, status: Status
+) -> CallTimeout | ServiceUnavailable:
+    if exc.sent:
+        return CallTimeout(service, method, timeout)
+    if status is Status.CONNECTED:  # much is waiting to be sent, or the time was very short
+        return ServiceUnavailable(service, method, f"the call could not be sent within {timeout:g} s")
+    return ServiceUnavailable(service, method, f"not connected for {timeout:g} s; the call was not sent")
+
+
+def _result(service: str, method: str, request_id: str, waiter: Waiter, read: Reader) -> Any:
+    """Return the result in a reply, or raise the error in it."""
+    if codec.is_no_responders(waiter.data, waiter.headers):
+        raise ServiceUnavailable(service, method)
+    subject = waiter.subject.decode()
+    try:
+        response = codec.decode_response(waiter.data, subject)
+    except DecodeError:
+        foreign = _foreign_error(service, method, waiter.headers)
+        if foreign is None:
+            raise
+        raise foreign from None
+    if response.id != request_id and (response.success or response.id is not None):
+        raise DecodeError(subject, f"the reply is to request {response.id!r}, not to {request_id!r}", waiter.data[:64])
+    if response.success:
+        return read(bytes(response.result), subject)
+    raise _remote_error(service, method, response.code, response.error)
+
+
+def _remote_error(service: str, method: str, code: Any, message: Any) -> RemoteError:
+    text = message if isinstance(message, str) else str(message)
+    if not isinstance(code, str):
+        # Peers in other languages send no code; this one text is fixed by the wire format.
+        code = codec.METHOD_NOT_FOUND if text.startswith("method not found") else ""
+    return _ERROR_OF_CODE.get(code, RemoteError)(service, method, code, text)
+
+
+def _foreign_error(service: str, method: str, headers: bytes | None) -> RemoteError | None:
+    """Return the error of a service that answers as ADR-32 says, with headers and without our envelope."""
+    given = codec.decode_headers(headers)
+    if codec.ERROR_HEADER not in given:
+        return None
+    return RemoteError(service, method, given.get(codec.ERROR_CODE_HEADER, ""), given[codec.ERROR_HEADER])

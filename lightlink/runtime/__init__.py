@@ -1,1 +1,0 @@
-"""The background: threads, the event loop and nats-py live in this package and nowhere else."""

@@ -1,0 +1,114 @@
+"""Answer NATS service discovery, so that any NATS tool can list, ping and inspect a service (ADR-32)."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import InvalidOption, LightLinkError
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lightlink.connection.connection import Connection
+    from lightlink.service.dispatch import Dispatcher, Method
+
+_log = logging.getLogger("lightlink")
+
+_TYPE = "io.nats.micro.v1.{}_response"
+
+
+def text_map(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Return metadata as it is announced; raises InvalidOption for what tools could not read."""
+    pairs = metadata or {}
+    if not hasattr(pairs, "items") or not all(isinstance(part, str) for pair in pairs.items() for part in pair):
+        raise InvalidOption("metadata", "must map text to text", metadata)
+    return dict(pairs)
+
+
+class Discovery:
+    """Answers ``$SRV.PING|INFO|STATS[.name[.id]]`` for one instance of a service."""
+
+    def __init__(
+        self,
+        name: str,
+        instance: str,
+        version: str,
+        description: str,
+        metadata: Mapping[str, str] | None,
+        calls: Dispatcher,
+    ) -> None:
+        if not isinstance(description, str):
+            raise InvalidOption("description", "must be a string", description)
+        # An empty description or metadata is sent as such: tools refuse a null.
+        self._identity = {"name": name, "id": instance, "version": version, "metadata": text_map(metadata)}
+        self._description = description
+        self._calls = calls
+        self._started = datetime.now(timezone.utc)
+
+    def subscribe(self, connection: Connection) -> list[Any]:
+        """Subscribe to the discovery subjects; returns the subscriptions."""
+        name, instance = self._identity["name"], self._identity["id"]
+        made = []
+        for verb, answer in (("PING", self.ping), ("INFO", self.info), ("STATS", self.stats)):
+            for target in ("", f".{name}", f".{name}.{instance}"):
+                sink = self._sink(connection, answer)
+                made.append(connection.subscribe(f"$SRV.{verb}{target}", "", sink))
+        return made
+
+    def ping(self) -> dict[str, Any]:
+        """Return who this is."""
+        return {"type": _TYPE.format("ping"), **self._identity}
+
+    def info(self) -> dict[str, Any]:
+        """Return who this is and what it serves."""
+        endpoints = [self._endpoint(method) for method in self._calls.methods.values()]
+        return {
+            "type": _TYPE.format("info"),
+            **self._identity,
+            "description": self._description,
+            "endpoints": endpoints,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return what each method has done since the start; times in nanoseconds."""
+        started = self._started.isoformat().replace("+00:00", "Z")
+        endpoints = [self._endpoint_stats(method) for method in self._calls.methods.values()]
+        return {"type": _TYPE.format("stats"), **self._identity, "started": started, "endpoints": endpoints}
+
+    def _endpoint(self, method: Method) -> dict[str, Any]:
+        return {
+            "name": method.name,
+            "subject": f"$SRV.{self._identity['name']}.{method.name}",
+            "queue_group": "q",
+            "metadata": dict(method.metadata),
+        }
+
+    def _endpoint_stats(self, method: Method) -> dict[str, Any]:
+        stats = method.stats
+        total = int(stats.processing_time * 1e9)
+        return {
+            **self._endpoint(method),
+            "num_requests": stats.requests,
+            "num_errors": stats.errors,
+            "last_error": stats.last_error,
+            "processing_time": total,
+            "average_processing_time": total // stats.requests if stats.requests else 0,
+            "data": None,  # optional, but nats-py cannot read an answer without it
+        }
+
+    @staticmethod
+    def _sink(connection: Connection, answer: Callable[[], dict[str, Any]]) -> Any:
+        def arrive(_subject: bytes, reply: bytes, _data: bytes, _headers: bytes | None) -> None:
+            if not reply:
+                return
+            try:
+                # On the loop's thread, which may not wait: the answer is short, and one that waited for a worker would
+                # have a busy service look dead, and let a flood of questions fill the memory.
+                connection.publish(reply, codec.encode_json(answer()), timeout=0.0)
+            except LightLinkError as exc:
+                _log.warning("lightlink: service discovery could not answer: %s", exc)
+
+        return arrive

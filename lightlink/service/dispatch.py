@@ -1,0 +1,249 @@
+"""The serving side of RPC: request -> worker -> reply (wire format: design section 4)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.binding import Binder, BindError
+from lightlink.concurrency.forks import run_handler
+from lightlink.concurrency.threads import Condition
+from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
+from lightlink.service.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lightlink.client import Client
+    from lightlink.concurrency.workers import WorkerPool
+    from lightlink.connection.connection import Connection
+
+_log = logging.getLogger("lightlink")
+_TIMEOUT_MS = re.compile(rb"\r\nLightLink-Timeout-Ms: *(\d{1,12})\r\n", re.IGNORECASE)
+# An exception's text may be anything, say the repr of an array; it must neither fill a reply nor break a header.
+_MAX_ERROR_TEXT = 4096
+_MAX_HEADER_TEXT = 256
+
+
+@attrs.define
+class MethodStats:
+    """What a method has done since the service started; times in seconds."""
+
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    processing_time: float = 0.0
+
+
+@attrs.frozen
+class Method:
+    """A registered handler, compiled."""
+
+    name: str
+    binder: Binder
+    metadata: Mapping[str, str]
+    stats: MethodStats = attrs.field(factory=MethodStats)
+
+
+class Rejection(Exception):
+    """A request that is answered with an error. For use inside the library."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+class Dispatcher:
+    """Takes requests off the loop, runs handlers on ``pool`` and puts the replies back into the outbox.
+
+    Besides one for each worker, at most ``max_pending`` requests are held; what comes beyond is answered ``busy`` at
+    once.
+    """
+
+    def __init__(self, service: str, pool: WorkerPool, max_pending: int) -> None:
+        self._service = service
+        self._pool = pool
+        self._max_pending = max_pending
+        # Not the pool's own count of what waits: it would refuse what idle workers are just about to take.
+        self._most = pool.size + max_pending
+        self.methods: dict[str, Method] = {}
+        self.strays = 0  # requests for methods that do not exist
+        self.busy = 0  # requests refused because too many were held
+        self._connection: Connection
+        self._client: Client
+        self._held = 0
+        self._idle = Condition()
+
+    def add(self, name: str, handler: Callable[..., Any], metadata: Mapping[str, str]) -> None:
+        """Compile and register a handler."""
+        self.methods[name] = Method(name, Binder(handler, {Request: "request"}), dict(metadata))
+
+    def attach(self, client: Client, connection: Connection) -> None:
+        """Set where replies go, before the first request comes."""
+        self._client = client
+        self._connection = connection
+
+    def arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """Queue a request; called on the loop's thread."""
+        with self._idle:
+            taken = self._held < self._most
+            self._held += taken
+        if taken:
+            self._pool.put(self._serve, subject, reply, data, headers, time.monotonic())
+            return
+        self.busy += 1
+        busy = Rejection(codec.BUSY, f"{self._service} is busy: {self._max_pending} requests wait already")
+        self._note(subject)
+        try:
+            # The loop may not wait for room: a reply that finds none is dropped, and the caller times out.
+            self._reject(subject, reply, codec.peek_request_id(data), busy, timeout=0.0)
+        except LightLinkError as exc:
+            _log.warning("lightlink: %s could not refuse a request: %s", self._service, exc)
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until every request taken is answered; tell whether it was within ``timeout`` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._held == 0, max(timeout, 0))
+
+    def _release(self) -> None:
+        with self._idle:
+            self._held -= 1
+            if self._held == 0:
+                self._idle.notify_all()
+
+    def _serve(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float) -> None:
+        """Answer one request; runs on a worker."""
+        request_id: str | None = None
+        self._note(subject)
+        try:
+            try:
+                envelope = self._read(subject, data)
+                request_id = envelope.id
+                body = self._answer(envelope, headers, arrived)
+            except Rejection as rejection:
+                self._reject(subject, reply, request_id or codec.peek_request_id(data), rejection)
+            else:
+                self._reply(subject, reply, request_id, body)
+        except LightLinkError as exc:
+            _log.error("lightlink: %s could not reply on %r: %s", self._service, reply, exc)
+        finally:
+            self._release()
+
+    def _read(self, subject: bytes, data: bytes) -> codec.Request:
+        method = as_text(subject.rpartition(b".")[2])
+        try:
+            envelope = codec.decode_request(data, as_text(subject))
+        except DecodeError as exc:
+            raise Rejection(codec.INVALID_REQUEST, f"invalid request: {exc.reason}") from None
+        if envelope.method != method:
+            problem = f"invalid request: the subject says {method!r}, the body {envelope.method!r}"
+            raise Rejection(codec.INVALID_REQUEST, problem)
+        return envelope
+
+    def _answer(self, envelope: codec.Request, headers: bytes | None, arrived: float) -> bytes:
+        """Return the body of a success reply, or raise the Rejection that says why there is none."""
+        method = self.methods.get(envelope.method)
+        if method is None:
+            raise Rejection(codec.METHOD_NOT_FOUND, f"method not found: {envelope.method}")
+        deadline = _deadline(headers, arrived)
+        started = time.monotonic()
+        if deadline is not None and started > deadline:
+            waited = f"waited {started - arrived:.3f} s for a worker"
+            raise Rejection(codec.DEADLINE_EXCEEDED, f"{envelope.method} was not run: the request {waited}")
+        try:
+            kwargs = method.binder.bind(bytes(envelope.args))
+            context = self._context(method, headers, deadline)
+            result = self._run(method, kwargs, context)
+            return codec.encode_success(envelope.id, result)
+        except BindError as exc:
+            raise Rejection(codec.INVALID_ARGUMENTS, f"{envelope.method}: {exc}") from None
+        except EncodeError as exc:
+            _log.error("lightlink: %s.%s returned what cannot be encoded: %s", self._service, method.name, exc.reason)
+            raise Rejection(codec.HANDLER_ERROR, f"EncodeError: {exc}") from None
+        finally:
+            method.stats.processing_time += time.monotonic() - started
+
+    def _context(self, method: Method, headers: bytes | None, deadline: float | None) -> dict[str, Any]:
+        if not method.binder.injects:
+            return {}
+        given = codec.decode_headers(headers)
+        return {"request": Request(self._service, method.name, given, deadline, self._client)}
+
+    def _run(self, method: Method, kwargs: dict[str, Any], context: dict[str, Any]) -> Any:
+        try:
+            return run_handler(method.binder.call, kwargs, context)
+        except BaseException as exc:
+            # The caller learns type and text; the traceback is for the service's own log.
+            _log.exception("lightlink: %s.%s failed", self._service, method.name)
+            raise Rejection(codec.HANDLER_ERROR, f"{type(exc).__name__}: {_text_of(exc)}") from None
+
+    def _note(self, subject: bytes) -> None:
+        """Count a request, whatever will be answered."""
+        method = self._method_of(subject)
+        if method is not None:
+            method.stats.requests += 1
+
+    def _method_of(self, subject: bytes) -> Method | None:
+        return self.methods.get(as_text(subject.rpartition(b".")[2]))
+
+    def _reply(self, subject: bytes, reply: bytes, request_id: str, body: bytes) -> None:
+        if not reply:
+            return
+        try:
+            self._connection.publish(reply, body)
+        except PayloadTooLarge as exc:
+            problem = f"PayloadTooLarge: the result has {exc.size} bytes; the server takes at most {exc.limit}"
+            self._reject(subject, reply, request_id, Rejection(codec.HANDLER_ERROR, problem))
+
+    def _reject(
+        self,
+        subject: bytes,
+        reply: bytes,
+        request_id: str | None,
+        rejection: Rejection,
+        timeout: float | None = None,
+    ) -> None:
+        message = _shorten(rejection.message, _MAX_ERROR_TEXT)
+        method = self._method_of(subject)
+        if method is not None:
+            method.stats.errors += 1
+            method.stats.last_error = message
+        else:
+            self.strays += 1
+        if not reply:
+            return
+        headers = {
+            codec.ERROR_HEADER: _one_line(_shorten(message, _MAX_HEADER_TEXT)),
+            codec.ERROR_CODE_HEADER: str(codec.STATUS_OF_CODE[rejection.code]),
+        }
+        body = codec.encode_failure(request_id, rejection.code, message)
+        self._connection.publish(reply, body, headers=codec.encode_headers(headers), timeout=timeout)
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _text_of(error: BaseException) -> str:
+    """Return an exception's text, of a kind that can be sent; some exceptions cannot even be told."""
+    try:
+        return str(error).encode("utf-8", "replace").decode()
+    except Exception as exc:
+        return f"({type(exc).__name__} in its own text)"
+
+
+def _deadline(headers: bytes | None, arrived: float) -> float | None:
+    """Return the instant at which the caller gives up, from the header LightLink-Timeout-Ms; None without one."""
+    found = _TIMEOUT_MS.search(headers) if headers else None
+    return arrived + int(found[1]) / 1000 if found else None

@@ -1,0 +1,345 @@
+"""A service: functions that others call, and events shared among its instances."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from lightlink.binding import handler_name
+from lightlink.client import Client, connect
+from lightlink.concurrency.signals import StopSignal
+from lightlink.concurrency.threads import Condition, Event, start_thread
+from lightlink.concurrency.workers import WorkerPool
+from lightlink.connection.connection import Status
+from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
+from lightlink.events.message import adapt_handler
+from lightlink.events.subscription import Subscription, stop_all
+from lightlink.files import FileInfo, FileReceiver
+from lightlink.options import seconds
+from lightlink.protocol import subjects
+from lightlink.protocol.ids import new_token
+from lightlink.service.discovery import Discovery, text_map
+from lightlink.service.dispatch import Dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Handler = TypeVar("Handler", bound="Callable[..., Any]")
+
+_log = logging.getLogger("lightlink")
+_QUEUE = "q"  # fixed by the wire format: the instances of a service share this queue group
+_SEMVER = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+
+
+class Stage(enum.Enum):
+    """How far a service has come."""
+
+    NEW = "not started"  # handlers are registered
+    RUNNING = "running"
+    STOPPED = "stopped"  # drained, or being drained; it does not start again
+
+
+class Service:
+    """A named service; ``workers`` threads run its handlers.
+
+    ``target`` is a URL, or several, as for `connect`, with its ``options``; or a `Client`, whose connection is then
+    shared. At most ``max_pending`` requests wait for a worker; what comes beyond is answered ``busy``. ``version`` is a
+    semantic version; name, version, ``description`` and ``metadata`` are what service discovery shows (ADR-32).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str | Sequence[str] | Client | None = None,
+        *,
+        version: str = "0.0.0",
+        workers: int = 8,
+        max_pending: int = 1024,
+        description: str = "",
+        metadata: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.name = subjects.service_name(name)
+        self.instance = new_token()
+        if not isinstance(version, str) or not _SEMVER.fullmatch(version):
+            raise InvalidOption("version", "must be a semantic version such as 1.0.0", version)
+        for option, value in (("workers", workers), ("max_pending", max_pending)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidOption(option, "must be a whole number above 0", value)
+        if isinstance(target, Client) and options:
+            raise InvalidOption(", ".join(options), "belongs to the client, which is given")
+        self.version = version
+        self._target = target
+        self._options = {"name": name, **options}
+        self._stage = Stage.NEW
+        self._pool = WorkerPool(f"lightlink-{name}", workers)
+        self._calls = Dispatcher(name, self._pool, max_pending)
+        self._discovery = Discovery(name, self.instance, version, description, metadata, self._calls)
+        self._events: list[tuple[str, Callable[[Any], object], str, bool]] = []
+        self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
+        self._subscriptions: list[Subscription] = []
+        self._routes: list[Any] = []
+        self._client: Client | None = target if isinstance(target, Client) else None
+        self._stop_signal = StopSignal()
+        self._guard = Condition()
+        self._gone = Event()
+        self._pid = os.getpid()
+        self._lost: LightLinkError | None = None
+        self._forget_status: Callable[[], None] = lambda: None
+
+    # Registering ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def rpc(self, name: Handler) -> Handler: ...
+    @overload
+    def rpc(
+        self, name: str | None = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> Callable[[Handler], Handler]: ...
+    def rpc(self, name: Any = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None) -> Any:
+        """Register the decorated function as a method: ``@service.rpc`` or ``@service.rpc("getUser")``.
+
+        Without a name the function's own is used. Arguments are bound by name and checked against the annotations. The
+        function is returned unchanged.
+        """
+        if callable(name):
+            return self.rpc()(name)
+
+        def decorate(handler: Handler) -> Handler:
+            chosen = name or getattr(handler, "__name__", None)
+            if chosen is None:
+                raise InvalidOption("rpc", "give the method a name: this handler has none", repr(handler))
+            self.register(chosen, handler, idempotent=idempotent, metadata=metadata)
+            return handler
+
+        return decorate
+
+    def register(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        *,
+        idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken.
+
+        ``idempotent`` announces that running it twice does no harm, so that callers may repeat a call whose outcome
+        they do not know.
+        """
+        self._refuse_after_start(f"method {name!r}")
+        subjects.method_name(name)
+        if name in self._calls.methods:
+            raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
+        announced = {"idempotent": "true"} if idempotent else {}
+        self._calls.add(name, handler, {**announced, **text_map(metadata)})
+
+    def has_rpc(self, name: str) -> bool:
+        """Tell whether a method of this name is registered."""
+        return name in self._calls.methods
+
+    def on(self, subject: str, *, queue: str | None = None, raw: bool = False) -> Callable[[Handler], Handler]:
+        """Register the decorated function for events; one instance of the service gets each event.
+
+        ``queue`` is the queue group, by default the service's name; an empty one gives every instance every event. What
+        the function is given is as with `Client.subscribe`.
+        """
+        if callable(subject):
+            raise InvalidOption("on", "name the subject: @service.on('events.user')")
+        subjects.subscribe_subject(subject)
+        group = subjects.queue_group(self.name if queue is None else queue)
+
+        def decorate(handler: Handler) -> Handler:
+            self._refuse_after_start(f"the handler of {subject!r}")
+            adapt_handler(handler, raw)  # raises InvalidOption for what cannot take the data
+            if any(taken == subject and fn is handler for taken, fn, *_ in self._events):
+                raise InvalidOption("handler", f"is registered already for {subject!r}", handler_name(handler))
+            self._events.append((subject, handler, group, raw))
+            return handler
+
+        return decorate
+
+    @overload
+    def on_file(self, handler: Handler, *, concurrency: int = 1) -> Handler: ...
+    @overload
+    def on_file(self, handler: None = None, *, concurrency: int = 1) -> Callable[[Handler], Handler]: ...
+    def on_file(self, handler: Any = None, *, concurrency: int = 1) -> Any:
+        """Register the decorated function for files sent to this service: ``@service.on_file``.
+
+        It is called with a `FileInfo`, and fetches the content by ``service.client.download(info.id, ...)``. One
+        instance of the service gets each file, and handles ``concurrency`` of them at a time.
+        """
+        if handler is None:
+            return lambda decorated: self.on_file(decorated, concurrency=concurrency)
+        self._refuse_after_start("the handler of files")
+        if self._on_file is not None:
+            raise InvalidOption("on_file", f"is registered already with service {self.name!r}")
+        adapt_handler(handler, raw=True)  # raises InvalidOption for what cannot take one argument
+        self._on_file = (handler, concurrency)
+        return handler
+
+    # Lifetime -------------------------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        """How far the service has come."""
+        return self._stage
+
+    def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
+        """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
+
+        Raises NotReady after the start, InvalidOption for a service that was given a client.
+        """
+        self._refuse_after_start("another connection")
+        if isinstance(self._target, Client):
+            raise InvalidOption("url", f"service {self.name!r} was given a client, whose connection is made already")
+        self._target = url or self._target
+        self._options |= {name: value for name, value in options.items() if value is not None}
+
+    @property
+    def client(self) -> Client:
+        """The client the service talks through; raises NotReady before the start."""
+        if self._client is None:
+            raise NotReady(f"service {self.name!r}", "has no client before it is started")
+        return self._client
+
+    def start(self) -> Service:
+        """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`."""
+        client = self._connect()
+        # A stop from another thread, or from a handler that runs already, waits until all is subscribed.
+        with self._guard:
+            self._refuse_second_start()
+            self._pid = os.getpid()
+            self._stage = Stage.RUNNING
+            self._forget_status = client._connection.on_status(self._on_connection)
+            try:
+                self._subscribe(client)
+            except BaseException:
+                self.stop(1.0)
+                raise
+        _log.info("lightlink: service %s is running (instance %s)", self.name, self.instance)
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
+
+        Idempotent: whoever comes later waits for the end of it. Called by one of the service's own handlers, whose
+        reply is to go out too, it returns at once, and the service stops when the handler has returned.
+        """
+        timeout = seconds("timeout", timeout)
+        if self._pid != os.getpid() or sys.is_finalizing():
+            return  # it is the parent process's, or gone with all threads
+        with self._guard:
+            was, self._stage = self._stage, Stage.STOPPED
+        self._stop_signal.set()
+        if was is Stage.NEW:
+            if self._client is not None and self._client is not self._target:
+                self._client.close(timeout)  # connected, and stopped before it was started
+            self._gone.set()
+        elif self._pool.is_own_thread:
+            if was is Stage.RUNNING:
+                start_thread(self._leave, f"lightlink-{self.name}-stop", timeout)
+        elif was is Stage.RUNNING:
+            self._leave(timeout)
+        else:
+            self._gone.wait(timeout)
+
+    def _leave(self, timeout: float) -> None:
+        try:
+            self._drain(timeout)
+        finally:
+            # Also when a second signal ends it half-way: nobody waits for what does not come any more.
+            self._gone.set()
+
+    def _drain(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        client = self.client
+        session = client._connection.session
+        self._forget_status()
+        # First the door: from here on the server gives new requests to the other instances.
+        session.stop_routes(self._routes, timeout)
+        stop_all(self._subscriptions, max(deadline - time.monotonic(), 0.1))
+        # Then what was taken: each request held is answered.
+        if not self._calls.drain(deadline - time.monotonic()):
+            _log.warning("lightlink: service %s stops with requests unanswered", self.name)
+        session.cut_routes(self._routes)
+        # The replies are in the outbox; closing, or this flush, brings them to the server.
+        if client is self._target:
+            self._flush(deadline)
+        else:
+            client.close(max(deadline - time.monotonic(), 0.5))
+        self._pool.stop(max(deadline - time.monotonic(), 0))
+        _log.info("lightlink: service %s has stopped", self.name)
+
+    def run(self, stop_timeout: float = 10.0) -> None:
+        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop.
+
+        Raises AuthenticationError when the server refuses the identity for good, ClosedError when the client is closed.
+        """
+        if self._stage is not Stage.RUNNING:
+            self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
+        try:
+            # From before the first request comes: a signal that came with it would end the program, and the request.
+            with self._stop_signal.caught():
+                if self._stage is not Stage.RUNNING:
+                    self.start()
+                self._stop_signal.wait()
+        finally:
+            self.stop(stop_timeout)
+        if self._lost is not None:
+            raise self._lost
+
+    def __enter__(self) -> Service:
+        return self if self._stage is Stage.RUNNING else self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name!r} {self.version} {self._stage.value}, {len(self._calls.methods)} methods>"
+
+    def _refuse_second_start(self) -> None:
+        if self._stage is Stage.RUNNING:
+            raise NotReady(f"service {self.name!r}", "is running already")
+        if self._stage is Stage.STOPPED:
+            raise ClosedError(f"service {self.name!r}")
+
+    def _connect(self) -> Client:
+        self._refuse_second_start()
+        if self._client is None:
+            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+        return self._client
+
+    def _subscribe(self, client: Client) -> None:
+        connection = client._connection
+        self._calls.attach(client, connection)
+        for subject, handler, group, raw in self._events:
+            self._subscriptions.append(Subscription(connection, self._pool, subject, handler, queue=group, raw=raw))
+        if self._on_file is not None:
+            file_handler, concurrency = self._on_file
+            receiver = FileReceiver(client.file_store(), self.name, file_handler)
+            settings: dict[str, Any] = {"queue": self.name, "raw": True, "concurrency": concurrency}
+            self._subscriptions.append(
+                Subscription(connection, self._pool, subjects.FILE_TRANSFER, receiver, **settings)
+            )
+        self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
+        self._routes += self._discovery.subscribe(connection)
+
+    def _on_connection(self, status: Status) -> None:
+        if status is Status.CLOSED and self._stage is Stage.RUNNING:
+            self._lost = self.client._connection.failure or ClosedError("the client", "was closed under the service")
+            self._stop_signal.set()
+
+    def _flush(self, deadline: float) -> None:
+        try:
+            self.client.flush(max(deadline - time.monotonic(), 0.1))
+        except LightLinkError as exc:
+            _log.warning("lightlink: service %s stops with replies not delivered: %s", self.name, exc)
+
+    def _refuse_after_start(self, what: str) -> None:
+        if self._stage is not Stage.NEW:
+            raise NotReady(what, f"comes too late: service {self.name!r} is {self._stage.value}")

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from helpers.process import run_python
+
+from lightlink.concurrency.loop import LoopThread
+from lightlink.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    thread = LoopThread("test")
+    thread.start()
+    yield thread
+    thread.stop(10)
+
+
+def test_a_coroutine_function_runs_on_the_loops_own_thread(loop: LoopThread) -> None:
+    async def where(extra: str) -> tuple[str, str]:
+        return threading.current_thread().name, extra
+
+    assert loop.run(where, "x", timeout=10) == ("lightlink-loop-test", "x")
+
+
+def test_what_a_coroutine_raises_is_raised_in_the_caller(loop: LoopThread) -> None:
+    async def fail() -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        loop.run(fail, timeout=10)
+
+
+def test_its_own_timeout_cancels_the_coroutine_and_tells_the_limit(loop: LoopThread) -> None:
+    cancelled = threading.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with pytest.raises(TimeoutError, match=r"no result within 0\.05 s"):
+        loop.run(hang, timeout=0.05)
+    assert cancelled.wait(10)
+
+
+@pytest.mark.parametrize("kind", [asyncio.TimeoutError, TimeoutError])
+def test_a_timeout_raised_inside_is_a_timeout_error_with_its_own_text(kind: type[Exception], loop: LoopThread) -> None:
+    async def fail() -> None:
+        raise kind("theirs")
+
+    with pytest.raises(TimeoutError, match="theirs"):
+        loop.run(fail, timeout=10)
+
+
+def test_running_something_from_the_loops_own_thread_is_refused_by_name(loop: LoopThread) -> None:
+    async def inner() -> None:
+        pass
+
+    async def outer() -> None:
+        loop.run(inner, timeout=10)
+
+    with pytest.raises(ClosedError, match="lightlink-loop-test is the thread a blocking method was called from"):
+        loop.run(outer, timeout=10)
+
+
+def test_a_failure_to_start_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_loop(*args: object, **kwargs: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(anyio, "run", no_loop)
+    with pytest.raises(OSError, match="too many open files"):
+        LoopThread("unlucky").start()
+
+
+def test_a_stopped_loop_has_no_thread_refuses_work_and_ignores_calls() -> None:
+    thread = LoopThread("brief")
+    thread.start()
+    assert thread.stop(10)
+    assert thread.stop(10)
+    assert "lightlink-loop-brief" not in [each.name for each in threading.enumerate()]
+    thread.call_soon(lambda: None)
+
+    async def nothing() -> None:
+        pass
+
+    with pytest.raises(ClosedError):
+        thread.run(nothing, timeout=10)
+
+
+def test_stopping_cancels_what_still_runs_and_tells_its_caller() -> None:
+    thread = LoopThread("test")
+    thread.start()
+    outcome: list[object] = []
+    begun = threading.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    def work() -> None:
+        try:
+            thread.run(hang, timeout=60)
+        except ClosedError as exc:
+            outcome.append(exc)
+
+    caller = threading.Thread(target=work)
+    caller.start()
+    assert begun.wait(10)
+    assert thread.stop(10)
+    caller.join(10)
+    assert [str(each) for each in outcome] == ["the client was closed meanwhile"]
+
+
+def test_a_call_soon_is_run_on_the_loop(loop: LoopThread) -> None:
+    done = threading.Event()
+    loop.call_soon(done.set)
+    assert done.wait(10)
+
+
+def test_a_loop_that_is_left_running_does_not_keep_the_interpreter() -> None:
+    code = """
+    from lightlink.concurrency.loop import LoopThread
+    loop = LoopThread("left")
+    loop.start()
+    """
+    result = run_python(code)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_an_interrupt_ends_the_wait_and_cancels_the_coroutine() -> None:
+    code = """
+    import asyncio, os, signal, threading
+    from lightlink.concurrency.loop import LoopThread
+    loop = LoopThread("test")
+    loop.start()
+    begun, cancelled = threading.Event(), threading.Event()
+    async def hang():
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+    threading.Thread(target=lambda: (begun.wait(10), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+    try:
+        loop.run(hang, timeout=60)
+    except KeyboardInterrupt:
+        print("interrupted", cancelled.wait(10))
+    """
+    result = run_python(code)
+    assert (result.stdout, result.stderr) == ("interrupted True\n", "")

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import random
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.waiting import eventually
+from nats.aio.client import Server, Srv
+
+import lightlink
+from lightlink.connection.dial import Backoff
+from lightlink.errors import ConnectError
+from lightlink.options import ConnectOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import StartProxy, StartServer
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("lightlink-")]
+
+
+@pytest.fixture
+def dead_port() -> int:
+    """A port of 127.0.0.1 where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[bytes], str]]:
+    """Start something that says one thing to whoever connects, and then nothing; returns its URL."""
+    sockets: list[socket.socket] = []
+
+    def start(words: bytes) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listener)
+
+        def serve() -> None:
+            while True:
+                try:
+                    taken, _ = listener.accept()
+                except OSError:
+                    return
+                sockets.append(taken)
+                taken.sendall(words)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"nats://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for sock in sockets:
+        # Closing alone does not wake a thread that accepts.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+
+
+def failure(url: str | list[str], timeout: float = 5.0) -> ConnectError:
+    with pytest.raises(ConnectError) as caught:
+        lightlink.connect(url, connect_timeout=timeout)
+    assert type(caught.value) is ConnectError
+    assert caught.value.timeout == timeout
+    return caught.value
+
+
+def test_a_port_where_nobody_listens_is_a_connect_error_with_what_was_tried(dead_port: int) -> None:
+    error = failure(f"nats://127.0.0.1:{dead_port}")
+    assert error.tried == [(f"nats://127.0.0.1:{dead_port}", "connection refused")]
+
+
+def test_a_name_that_does_not_resolve_is_said_to() -> None:
+    error = failure("nats://no-such-host.invalid:4222")
+    ((server, reason),) = error.tried
+    assert server == "nats://no-such-host.invalid:4222"
+    assert "does not resolve" in reason
+
+
+def test_one_who_never_says_a_word_is_given_up_after_the_limit(answering: Callable[[bytes], str]) -> None:
+    url = answering(b"")
+    assert failure(url, 0.2).tried == [(url, "no NATS server answered within 0.2 s")]
+
+
+def test_an_http_server_that_waits_for_a_request_is_given_up_after_the_limit() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        url = f"nats://127.0.0.1:{web.server_address[1]}"
+        error = failure(url, 0.2)
+        web.shutdown()
+        thread.join(10)
+    assert error.tried == [(url, "no NATS server answered within 0.2 s")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"INFO not json\r\n",
+        b"\r\n",
+        b"\xff" * 100_000 + b"\r\n",
+        b"INFO []\r\n",
+        b"INFO null\r\n",
+        b"INFO " + b"[" * 20_000 + b"\r\n",
+        b'INFO {"max_payload":"much"}\r\n',
+        b'INFO {"max_payload":-1}\r\n',
+        b'INFO {"max_payload":NaN}\r\n',
+        b'INFO {"max_payload":100,"version":"new"}\r\n',
+        b'INFO {"max_payload":100,"connect_urls":5}\r\n',
+        b'INFO {"max_payload":100,"connect_urls":["[::1"]}\r\n',
+        b'INFO {"max_payload":100,"nonce":5}\r\n',
+    ],
+    ids=lambda words: ascii(words[:40]),
+)
+def test_one_who_speaks_another_protocol_is_no_nats_server(words: bytes, answering: Callable[[bytes], str]) -> None:
+    url = answering(words)
+    assert failure(url).tried == [(url, "what answers there is not a NATS server")]
+
+
+def test_a_server_that_falls_silent_in_the_handshake_is_given_up(answering: Callable[[bytes], str]) -> None:
+    url = answering(b'INFO {"server_id":"x","version":"2.10.0","max_payload":100}\r\n')
+    assert "no NATS server answered" in failure(url, 0.2).tried[0][1]
+
+
+def test_a_server_that_falls_silent_after_the_handshake_is_given_up_too(answering: Callable[[bytes], str]) -> None:
+    url = answering(b'INFO {"server_id":"x","version":"2.10.0","max_payload":100}\r\nPONG\r\n')
+    assert failure(url, 0.2).servers == [url]
+
+
+def test_a_failed_connect_leaves_no_thread_behind(dead_port: int, answering: Callable[[bytes], str]) -> None:
+    before = threads()
+    for url in (f"nats://127.0.0.1:{dead_port}", answering(b""), answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")):
+        failure(url, 0.1)
+    eventually(lambda: threads() == before)
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_a_dead_server_among_several_is_passed_over(order: int, url: str, dead_port: int, prefix: str) -> None:
+    random.seed(order)  # both orders are tried
+    errors: list[Exception] = []
+    servers = [f"nats://127.0.0.1:{dead_port}", url]
+    with lightlink.connect(servers, on_error=errors.append) as client, client.subscribe(prefix) as subscription:
+        client.publish(prefix, 1)
+        assert subscription.get(timeout=5).data == 1
+        assert client.status is lightlink.Status.CONNECTED
+    assert errors == []
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_a_silent_server_among_several_leaves_time_for_the_others(
+    order: int, url: str, answering: Callable[[bytes], str]
+) -> None:
+    random.seed(order)
+    with lightlink.connect([answering(b""), url, answering(b"")], connect_timeout=0.9) as client:
+        client.flush()
+
+
+def test_when_all_servers_fail_each_is_named_with_its_own_reason(
+    dead_port: int, answering: Callable[[bytes], str]
+) -> None:
+    dead, web, silent = f"nats://127.0.0.1:{dead_port}", answering(b"HTTP/1.1 400 Bad\r\n\r\n"), answering(b"")
+    error = failure([dead, web, silent], 0.6)
+    reasons = dict(error.tried)
+    assert reasons.keys() == {dead, web, silent}
+    assert reasons[dead] == "connection refused"
+    assert reasons[web] == "what answers there is not a NATS server"
+    assert "no NATS server answered" in reasons[silent]
+    assert all(server in str(error) for server in (dead, web, silent))
+
+
+def test_the_share_of_the_first_connect_does_not_shorten_later_ones(url: str, dead_port: int) -> None:
+    random.seed(0)
+    with lightlink.connect([f"nats://127.0.0.1:{dead_port}", url], connect_timeout=3.0) as client:
+        assert client._connection.session.nc.options["connect_timeout"] == 3.0
+
+
+def test_connecting_through_a_network_that_comes_back_in_time_succeeds(proxy: StartProxy) -> None:
+    slow = proxy()
+    slow.pause()
+    threading.Timer(0.1, slow.resume).start()
+    with lightlink.connect(slow.url, connect_timeout=10) as client:
+        client.flush()
+
+
+def test_several_servers_are_all_known_to_the_reconnect(fresh_server: StartServer, prefix: str) -> None:
+    first, second = fresh_server(), fresh_server()
+    with lightlink.connect([first.url, second.url], reconnect_wait=0.01) as client:
+        subscription = client.subscribe(prefix)
+        for losses in (1, 2):
+            (first if client._connection.session.nc.connected_url.port == first.port else second).kill()
+            eventually(lambda losses=losses: client._connection.session.losses == losses)
+            assert client.wait_connected(10)
+            client.publish(prefix, 1)
+            assert subscription.get(timeout=5).data == 1
+            first.start()
+            second.start()
+
+
+def test_waits_between_attempts_double_up_to_a_cap_with_jitter_and_begin_again() -> None:
+    backoff = Backoff(ConnectOptions(reconnect_wait=0.1, reconnect_wait_max=1.0))
+    servers = [Server(uri=Srv(None).uri, reconnects=0) for _ in range(2)]  # type: ignore[arg-type]
+    chosen = [backoff(servers, {}) for _ in range(20)]
+    assert [server for server, _ in chosen] == servers * 10
+    waits = [wait for _, wait in chosen]
+    for number, wait in enumerate(waits):
+        most = min(1.0, 0.1 * 2 ** (number // 2))
+        assert most / 2 <= wait <= most
+    assert len(set(waits)) > 10
+    backoff.reset()
+    assert backoff(servers, {})[1] <= 0.1
+
+
+def test_connecting_from_a_thread_with_a_running_event_loop_works(url: str) -> None:
+    async def main() -> lightlink.Status:
+        with lightlink.connect(url) as client:
+            client.flush()
+            return client.status
+
+    assert asyncio.run(main()) is lightlink.Status.CONNECTED

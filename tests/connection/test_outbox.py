@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.instants import interrupt_at
+from helpers.waiting import eventually
+
+from lightlink.connection.outbox import Outbox
+from lightlink.errors import ClosedError, OutboxFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def make(max_messages: int = 100, max_bytes: int = 1000, wake: Callable[[], object] = lambda: None) -> Outbox:
+    return Outbox(max_messages, max_bytes, wake)
+
+
+def in_thread(function: Callable[..., object], *args: Any) -> tuple[threading.Thread, list[Any]]:
+    """Start a function in a thread; the list gets what it returned or raised."""
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(function(*args))
+        except Exception as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, outcome
+
+
+def test_items_leave_in_the_order_in_which_they_came() -> None:
+    outbox = make()
+    for number in range(10):
+        outbox.put(number, 1, 0)
+    assert outbox.take(1000) == list(range(10))
+    assert outbox.take(1000) == []
+
+
+def test_a_batch_holds_about_as_many_bytes_as_asked_for_and_the_rest_stays_in_order() -> None:
+    outbox = make()
+    for number in range(10):
+        outbox.put(number, 10, 0)
+    assert outbox.take(25) == [0, 1, 2]
+    assert outbox.take(10) == [3]
+    assert outbox.take(1000) == [4, 5, 6, 7, 8, 9]
+
+
+def test_the_loop_is_woken_once_until_it_finds_the_outbox_empty() -> None:
+    wakes: list[int] = []
+    outbox = make(wake=lambda: wakes.append(1))
+    outbox.put("a", 1, 0)
+    outbox.put("b", 1, 0)
+    assert len(wakes) == 1
+    outbox.take(1000)
+    outbox.put("c", 1, 0)
+    assert len(wakes) == 1, "the loop has not said yet that it sleeps"
+    outbox.take(1000)
+    assert outbox.take(1000) == []
+    outbox.put("d", 1, 0)
+    assert len(wakes) == 2
+
+
+@pytest.mark.parametrize(("max_messages", "max_bytes"), [(3, 1000), (100, 30)])
+def test_it_is_bounded_by_messages_and_by_bytes(max_messages: int, max_bytes: int) -> None:
+    outbox = make(max_messages, max_bytes)
+    for number in range(3):
+        outbox.put(number, 10, 0)
+    with pytest.raises(OutboxFull) as caught:
+        outbox.put(3, 10, 0.01)
+    assert (caught.value.messages, caught.value.size, caught.value.timeout) == (3, 30, 0.01)
+    assert outbox.take(1000) == [0, 1, 2], "what was refused is not in it"
+    outbox.put(4, 10, 0)
+    assert outbox.take(1000) == [4]
+
+
+def test_a_message_larger_than_the_bound_is_taken_when_nothing_else_waits() -> None:
+    outbox = make(max_bytes=10)
+    outbox.put("large", 50, 0)
+    with pytest.raises(OutboxFull):
+        outbox.put("small", 1, 0)
+    assert outbox.take(10) == ["large"]
+
+
+def test_a_publisher_waits_for_room_and_goes_on_when_there_is_some() -> None:
+    outbox = make(max_messages=1)
+    outbox.put("first", 1, 0)
+    thread, outcome = in_thread(outbox.put, "second", 1, 30)
+    eventually(lambda: outbox._waiting)
+    assert outbox.take(1000) == ["first"]
+    thread.join(10)
+    assert outcome == [None]
+    assert outbox.take(1000) == ["second"]
+
+
+def test_closing_releases_whoever_waits_for_room_and_returns_what_was_never_taken() -> None:
+    outbox = make(max_messages=1)
+    outbox.put("first", 1, 0)
+    thread, outcome = in_thread(outbox.put, "second", 1, 30)
+    eventually(lambda: outbox._waiting)
+    assert outbox.close() == ["first"]
+    thread.join(10)
+    assert isinstance(outcome[0], ClosedError)
+    with pytest.raises(ClosedError):
+        outbox.put("third", 1, 0)
+
+
+def test_a_put_from_within_a_put_as_a_signal_handler_does_it_does_not_deadlock() -> None:
+    outbox = make()
+
+    class Reentrant(int):
+        def __radd__(self, other: int) -> int:  # the size is added with the lock held
+            outbox.put("inner", 1, 0)
+            return other + 1
+
+    thread, outcome = in_thread(outbox.put, "outer", Reentrant(1), 0)
+    thread.join(10)
+    assert outcome == [None]
+    assert sorted(outbox.take(1000)) == ["inner", "outer"]
+
+
+def test_an_interrupt_while_the_loop_is_woken_does_not_leave_it_asleep_for_ever() -> None:
+    wakes: list[int] = []
+
+    def interrupted_once() -> None:
+        wakes.append(1)
+        if len(wakes) == 1:
+            raise KeyboardInterrupt
+
+    outbox = make(wake=interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        outbox.put("a", 1, 0)
+    assert len(wakes) == 2
+    assert outbox.take(1000) == ["a"]
+
+
+def test_an_interrupt_at_any_instant_of_a_put_does_not_leave_the_loop_asleep_for_ever() -> None:
+    for instant in range(1, 100):
+        wakes: list[int] = []
+        outbox = make(wake=partial(wakes.append, 1))
+        try:
+            with interrupt_at(instant):
+                outbox.put("a", 1, 0)
+        except KeyboardInterrupt:
+            outbox.put("b", 1, 0)
+            assert wakes, f"at instant {instant}"
+        else:
+            assert instant > 3
+            return
+    raise AssertionError("there is no end of it")
+
+
+def test_many_threads_and_a_taker_lose_nothing_and_keep_each_threads_order() -> None:
+    awake = threading.Event()
+    outbox = make(max_messages=50, wake=awake.set)
+    taken: list[tuple[int, int]] = []
+
+    def publish(thread: int) -> None:
+        for number in range(500):
+            outbox.put((thread, number), 1, 30)
+
+    publishers = [in_thread(publish, n) for n in range(8)]
+    while len(taken) < 4000:
+        assert awake.wait(30)
+        awake.clear()
+        while batch := outbox.take(20):
+            taken += batch
+    for thread, outcome in publishers:
+        thread.join(10)
+        assert outcome == [None]
+    for n in range(8):
+        assert [number for thread, number in taken if thread == n] == list(range(500))

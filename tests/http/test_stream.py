@@ -1,0 +1,200 @@
+"""Server-sent events of every change, over real HTTP."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.http import Events, HttpProcess
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.commands import Agent, CommandManager
+from lightlink.http import Limits, create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import StartServer
+    from helpers.http import Http
+
+    from lightlink.server import EmbeddedServer
+
+
+@pytest.fixture(scope="module")
+def running(server: EmbeddedServer) -> Iterator[HttpProcess]:
+    with HttpProcess(server.url) as process:
+        yield process
+
+
+@pytest.fixture
+def http(running: HttpProcess) -> Http:
+    return running.http
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[lightlink.Client]:
+    with lightlink.connect(url) as connected:
+        yield connected
+
+
+def send(http: Http, client_id: str, command_type: str = "add", **payload: Any) -> str:
+    body = {"client_id": client_id, "command_type": command_type, "payload": payload}
+    return str(http.post("/api/command", body).json["command_id"])
+
+
+def adder(client: lightlink.Client, client_id: str) -> Agent:
+    agent = Agent(client_id, client, workers=1)
+
+    @agent.command("add")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    return agent
+
+
+def test_every_change_of_a_command_is_told(http: Http, client: lightlink.Client, prefix: str) -> None:
+    with http.open(f"/api/commands/stream?client_id={prefix}") as opened, adder(client, prefix):
+        events = iter(Events(opened))
+        command_id = send(http, prefix, a=1, b=2)
+        told = [next(events) for _ in range(3)]
+
+    assert [command["command_id"] for _, command in told] == [command_id] * 3
+    assert [command["status"] for _, command in told] == ["pending", "executing", "completed"]
+    assert told[-1][1]["result"] == 3
+    assert told[-1][1] == http.get(f"/api/command/{command_id}").json["command"]
+    ids = [int(number) for number, _ in told]
+    assert ids == sorted(set(ids))
+
+
+def test_a_stream_tells_of_one_client_only_if_asked_to(http: Http, prefix: str) -> None:
+    with http.open(f"/api/commands/stream?client_id={prefix}_b") as opened:
+        events = iter(Events(opened))
+        send(http, f"{prefix}_a")
+        wanted = send(http, f"{prefix}_b")
+
+        assert next(events)[1]["command_id"] == wanted
+
+
+def test_a_stream_tells_of_one_status_only_if_asked_to(http: Http, client: lightlink.Client, prefix: str) -> None:
+    with (
+        http.open(f"/api/commands/stream?client_id={prefix}&status=completed") as opened,
+        adder(client, prefix),
+    ):
+        events = iter(Events(opened))
+        sent = [send(http, prefix, a=number, b=1) for number in range(3)]
+        told = [next(events)[1] for _ in range(3)]
+
+    assert {command["status"] for command in told} == {"completed"}
+    assert [command["command_id"] for command in told] == sent
+
+
+def test_a_stream_tells_of_all_clients(http: Http, prefix: str) -> None:
+    with http.open("/api/commands/stream") as opened:
+        events = iter(Events(opened))
+        sent = {send(http, f"{prefix}_{number}") for number in range(3)}
+        seen: set[str] = set()
+        while not sent <= seen:
+            seen.add(next(events)[1]["command_id"])
+
+
+def test_who_comes_again_misses_nothing(http: Http, prefix: str) -> None:
+    path = f"/api/commands/stream?client_id={prefix}"
+    with http.open(path) as opened:
+        events = iter(Events(opened))
+        send(http, prefix)
+        last, _ = next(events)
+    missed = [send(http, prefix) for _ in range(3)]
+
+    with http.open(path, headers={"Last-Event-ID": last}) as opened:
+        events = iter(Events(opened))
+        assert [next(events)[1]["command_id"] for _ in missed] == missed
+
+
+def test_who_comes_again_to_another_process_misses_nothing(url: str, http: Http, prefix: str) -> None:
+    path = f"/api/commands/stream?client_id={prefix}"
+    with http.open(path) as opened:
+        events = iter(Events(opened))
+        send(http, prefix)
+        last, _ = next(events)
+    missed = send(http, prefix)
+
+    with HttpProcess(url) as other, other.http.open(path, headers={"Last-Event-ID": last}) as opened:
+        assert next(iter(Events(opened)))[1]["command_id"] == missed
+
+
+def test_a_last_event_of_a_store_that_was_lost_is_no_obstacle(http: Http, prefix: str) -> None:
+    with http.open(f"/api/commands/stream?client_id={prefix}", headers={"Last-Event-ID": "9" * 15}) as opened:
+        events = iter(Events(opened))
+        sent = send(http, prefix)
+
+        assert next(events)[1]["command_id"] == sent
+
+
+def test_a_stream_goes_on_after_an_outage_of_nats(fresh_server: StartServer, prefix: str) -> None:
+    nats = fresh_server()
+    with HttpProcess(nats.url) as running, running.http.open("/api/commands/stream", timeout=50) as opened:
+        events = iter(Events(opened))
+        before = send(running.http, prefix)
+        assert next(events)[1]["command_id"] == before
+        nats.kill()
+        nats.start()
+        eventually(lambda: running.http.get("/health").status == 200, timeout=20)
+        after = send(running.http, prefix)
+
+        assert next(events)[1]["command_id"] == after
+
+
+def test_a_server_that_is_asked_to_stop_ends_its_streams(url: str) -> None:
+    with HttpProcess(url) as running, running.http.open("/api/commands/stream") as opened:
+        events = Events(opened)
+        running.process.signal(signal.SIGTERM)
+
+        assert list(events) == []
+        assert running.process.wait().returncode == 0
+
+
+def test_a_stream_that_nobody_reads_any_more_ends(url: str) -> None:
+    with HttpProcess(url, "--max-waiting=1") as running:
+        for _ in range(3):
+            with running.http.open("/api/commands/stream") as opened:
+                Events(opened)
+            eventually(lambda: b"command_waiting_requests 0.0" in running.http.get("/metrics").body)
+
+
+def test_a_quiet_stream_shows_that_it_lives(client: lightlink.Client, prefix: str) -> None:
+    with CommandManager(client) as manager:
+        app = create_app(manager, limits=Limits(heartbeat=0.05))
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/api/commands/stream",
+            "QUERY_STRING": f"client_id={prefix}",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+        }
+        body: Any = app(environ, lambda status, headers: None)
+        try:
+            pieces = iter(body)
+            assert [next(pieces) for _ in range(3)] == [b"retry: 2000\n: connected\n\n", b": \n\n", b": \n\n"]
+            assert app.room.taken == 1
+        finally:
+            body.close()
+        assert app.room.taken == 0
+
+
+def test_a_stream_that_is_dropped_before_it_is_read_gives_its_seat_back(client: lightlink.Client) -> None:
+    with CommandManager(client) as manager:
+        app = create_app(manager)
+        environ = {
+            "REQUEST_METHOD": "HEAD",
+            "PATH_INFO": "/api/commands/stream",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+        }
+        body: Any = app(environ, lambda status, headers: None)
+        body.close()
+
+        assert app.room.taken == 0

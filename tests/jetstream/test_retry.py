@@ -1,0 +1,99 @@
+"""Patience with who has no leader, or does not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import lightlink
+from lightlink.connection.connection import NoReply
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.retry import while_electing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from helpers.raw import RawPeer
+    from nats.aio.msg import Msg
+
+    from lightlink.connection.connection import Connection
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with lightlink.connect(url) as client:
+        yield client._connection
+
+
+def no_responders(exc: Exception) -> bool:
+    return isinstance(exc, JetStreamError) and exc.no_responders
+
+
+def test_what_has_no_leader_is_asked_again_until_it_has_one(connection: Connection, peer: RawPeer, prefix: str) -> None:
+    asked = threading.Event()
+
+    def ask(limit: float) -> int:
+        asked.set()
+        return api.publish(connection, f"{prefix}.a".encode(), b"", limit).seq
+
+    def lead() -> None:
+        assert asked.wait(10)
+        peer.run(peer.nc.jetstream().add_stream(name=prefix, subjects=[f"{prefix}.*"]))
+
+    leading = threading.Thread(target=lead)
+    leading.start()
+    assert while_electing(ask, 20, no_responders) == 1
+    leading.join()
+
+
+def test_what_nobody_answers_is_asked_again_only_if_that_may_be_done_twice(
+    connection: Connection, peer: RawPeer, prefix: str
+) -> None:
+    asked: list[bytes] = []
+
+    async def answer_the_third(message: Msg) -> None:
+        asked.append(message.data)
+        if len(asked) == 3:
+            await message.respond(b"yes")
+
+    peer.run(peer.nc.subscribe(prefix, cb=answer_the_third))
+    peer.run(peer.nc.flush())
+
+    def ask(limit: float) -> bytes:
+        return connection.request(prefix.encode(), b"", limit).data
+
+    with pytest.raises(NoReply):
+        while_electing(ask, 0.3, no_responders)
+    assert len(asked) == 1
+    assert while_electing(ask, 20, no_responders, repeatable=True) == b"yes"
+    assert len(asked) == 3
+
+
+def test_the_error_tells_of_the_whole_time_and_whether_anything_has_left(
+    connection: Connection, peer: RawPeer, prefix: str
+) -> None:
+    peer.run(peer.nc.subscribe(prefix))
+    peer.run(peer.nc.flush())
+    started = time.monotonic()
+    with pytest.raises(NoReply) as caught:
+        while_electing(
+            lambda limit: connection.request(prefix.encode(), b"", limit), 0.4, no_responders, repeatable=True
+        )
+    assert (caught.value.timeout, caught.value.sent) == (0.4, True)
+    assert time.monotonic() - started >= 0.4
+
+
+def test_another_error_is_raised_at_once(connection: Connection) -> None:
+    asked: list[float] = []
+
+    def refuse(limit: float) -> None:
+        asked.append(limit)
+        raise JetStreamError("any", 400, 10003, "bad request")
+
+    with pytest.raises(JetStreamError):
+        while_electing(refuse, 20, no_responders, repeatable=True)
+    assert len(asked) == 1
