@@ -25,8 +25,12 @@ QUICK ?=
 JSON ?=
 PLOT ?= build/bench.png
 
+# make test-repeat TIMES=5 BUSY=1
+TIMES ?= 20
+BUSY ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test test-slow soak bench interop check format certs clean distclean
+.PHONY: help setup demo cluster test test-repeat test-slow soak bench interop check format certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -45,6 +49,9 @@ cluster: $(STAMP) ## three nats-servers that are one cluster, with JetStream, un
 test: $(STAMP) ## run the whole suite against real nats-servers
 	@echo "==> test: the whole suite against real nats-servers"
 	@$(BIN)/pytest $(WORKERS) $(ARGS)
+
+test-repeat: $(STAMP) ## run the whole suite TIMES=20 times, BUSY=1 beside a busy loop on each core; print what failed how often
+	@PYTHONPATH=tests $(BIN)/python -m repeat --times $(TIMES) $(if $(BUSY),--busy) $(WORKERS) $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take minutes: long outages, overload, large files, many commands
 	@echo "==> test-slow: the long forms of the tests, one after the other"

@@ -71,7 +71,7 @@ def test_bytes_are_published_as_they_are_and_everything_else_as_json(
     subscription = peer.run(peer.nc.subscribe(prefix))
     peer.run(peer.nc.flush())
     client.publish(prefix, data)
-    message: Msg = peer.run(subscription.next_msg(timeout=5))
+    message: Msg = peer.run(subscription.next_msg(timeout=30))
     assert (message.data, message.headers, message.reply) == (payload, None, "")
 
 
@@ -80,7 +80,7 @@ def test_headers_go_with_the_message(client: lightlink.Client, peer: RawPeer, pr
     subscription = peer.run(peer.nc.subscribe(prefix))
     peer.run(peer.nc.flush())
     client.publish(prefix, 1, headers={"Trace": "x-1", "Note": "ünï cödé"})
-    message: Msg = peer.run(subscription.next_msg(timeout=5))
+    message: Msg = peer.run(subscription.next_msg(timeout=30))
     assert message.headers == {"Trace": "x-1", "Note": "ünï cödé"}
 
 
@@ -93,7 +93,7 @@ def test_each_threads_messages_keep_their_order(client: lightlink.Client, url: s
             thread.start()
         for thread in threads:
             thread.join(20)
-        seen = [subscription.get(timeout=10).data for _ in range(4000)]
+        seen = [subscription.get(timeout=30).data for _ in range(4000)]
     for t in range(8):
         assert [n for thread, n in seen if thread == t] == list(range(500))
 
@@ -133,7 +133,7 @@ def test_two_clients_of_one_process_are_apart(url: str, prefix: str) -> None:
     with lightlink.connect(url, name="one") as one, lightlink.connect(url, name="two") as two:
         with two.subscribe(prefix) as subscription:
             one.publish(prefix, 1)
-            assert subscription.get(timeout=5).data == 1
+            assert subscription.get(timeout=30).data == 1
         one.close()
         two.flush()
         assert (one.status, two.status) == (lightlink.Status.CLOSED, lightlink.Status.CONNECTED)

@@ -230,11 +230,17 @@ class EmbeddedServer:
         return [*command, *self.extra_args]
 
     def _await_info(self, port: int, deadline: float) -> None:
-        """Check that a client is greeted, with TLS or without: INFO comes before the handshake."""
+        """Check that a client is greeted, with TLS or without: INFO comes before the handshake.
+
+        The server's end of the check is awaited too: one still counted could keep the first client out where
+        ``max_connections`` is small.
+        """
         remaining = max(deadline - time.monotonic(), _POLL_INTERVAL)
         try:
             with socket.create_connection((self._address, port), remaining) as client, client.makefile("rb") as lines:
                 greeting = lines.readline(65536)
+                client.shutdown(socket.SHUT_WR)
+                lines.read(65536)
         except OSError as exc:
             raise self._failure(f"does not greet clients: {exc}") from exc
         if not greeting.startswith(b"INFO "):

@@ -134,7 +134,7 @@ class MixedLoad:
         assert self.client.wait_connected(30)
         self.events.wait_delivered()
         self.writes.wait_watched()
-        self.writes.close(int(key) for key in self._bucket.keys(timeout=20))
+        self.writes.close(int(key) for key in self._bucket.keys(timeout=30))
 
     def call_with(self, number: int) -> Any:
         """Call the service with a number of the calls' book."""

@@ -96,11 +96,11 @@ def test_a_program_ends_and_what_it_published_is_delivered(
         url,
         prefix,
     )
-    finished = process.wait(10)
+    finished = process.wait(30)
     assert finished.returncode == {"a fault": 1, "sys.exit": 3}.get(situation, 0), finished.stderr
     assert finished.stderr == "" or situation == "a fault"
     for number in range(1000):
-        assert peer.run(sub.next_msg(timeout=5)).data == str(number).encode()
+        assert peer.run(sub.next_msg(timeout=30)).data == str(number).encode()
 
 
 # What has become of the connection by then.
@@ -144,5 +144,5 @@ def test_a_program_ends_in_an_outage_too(outage: str, closing: str, python: Star
         """,
         url,
     )
-    finished = process.wait(10)
+    finished = process.wait(30)
     assert finished.returncode == 0, finished.stderr

@@ -100,7 +100,7 @@ def test_a_fork_in_the_middle_of_everything_leaves_both_sides_able_to_go_on(
             import lightlink
 
             url, service = sys.argv[1:]
-            client = lightlink.connect(url, timeout=20)
+            client = lightlink.connect(url, timeout=30)
             numbers = itertools.count(1)
             stopped = threading.Event()
             answered = []
@@ -180,10 +180,10 @@ def test_a_child_forked_in_a_handler_neither_answers_nor_takes_what_the_parent_h
             for how, status in (("return", 0), ("exit", 7), ("raise", 1)):
                 answer = client.submit(name, "fork", {"how": how})
                 held = [client.submit(name, "add", {"a": n, "b": 1}) for n in range(5)]
-                assert answer.result(10) == status << 8, answer.result()
-                assert [each.result(10) for each in held] == [1, 2, 3, 4, 5]
-                assert children.get(timeout=5).data == how
-                assert [runs.get(timeout=5).data for _ in held] == [0, 1, 2, 3, 4]
+                assert answer.result(30) == status << 8, answer.result()
+                assert [each.result(30) for each in held] == [1, 2, 3, 4, 5]
+                assert children.get(timeout=30).data == how
+                assert [runs.get(timeout=30).data for _ in held] == [0, 1, 2, 3, 4]
                 client.flush()
                 assert (children.pending, runs.pending) == (0, 0)
         print("done")
@@ -214,7 +214,7 @@ def test_a_child_forked_in_an_event_handler_does_not_handle_the_parents_events(u
 
         for number in range(5):
             client.publish(subject, number)
-        assert [done.get(timeout=5).data for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert [done.get(timeout=30).data for _ in range(5)] == [0, 1, 2, 3, 4]
         assert os.wait()[1] == 0
         client.flush()
         assert done.pending == 0
@@ -267,7 +267,7 @@ def test_what_a_child_of_multiprocessing_publishes_is_delivered_though_it_closes
     assert finished.returncode == 0, finished.stderr
     received = 0
     while received < 2001:
-        peer.run(sub.next_msg(timeout=5))
+        peer.run(sub.next_msg(timeout=30))
         received += 1
 
 
@@ -294,7 +294,7 @@ def test_what_a_forked_child_publishes_is_delivered_when_it_exits_in_order(
     )
     assert finished.returncode == 0, finished.stderr
     for _ in range(4000):
-        peer.run(sub.next_msg(timeout=5))
+        peer.run(sub.next_msg(timeout=30))
 
 
 def test_what_receives_stays_with_the_parent(url: str, prefix: str) -> None:
@@ -324,8 +324,8 @@ def test_what_receives_stays_with_the_parent(url: str, prefix: str) -> None:
         assert os.waitpid(child, 0)[1] == 0
         client.publish(name, "heard")
         client.set_state(f"{name}.key", "seen")
-        assert events.get(timeout=5).data == "heard"
-        assert watch.get(timeout=5).value == "seen"
+        assert events.get(timeout=30).data == "heard"
+        assert watch.get(timeout=30).value == "seen"
         assert client.call(name, "pid") == os.getpid()
         client.close()
         """,
@@ -367,4 +367,4 @@ def test_a_child_of_a_service_obeys_the_signal_to_end(url: str, prefix: str, pyt
     )
     process.wait_line("ready")
     with lightlink.connect(url) as client:
-        assert client.call(prefix, "fork", timeout=10) == 15
+        assert client.call(prefix, "fork", timeout=30) == 15

@@ -72,7 +72,7 @@ def slow_service(url: str, prefix: str) -> Iterator[str]:
 BRIEF: dict[str, Callable[[lightlink.Client, str, lightlink.Subscription], object]] = {
     "call": lambda client, name, _: client.call(name, "echo", {"text": ""}),
     "flush": lambda client, _name, _: client.flush(),
-    "get": lambda client, name, events: (client.publish(name, 1), events.get(timeout=10)),
+    "get": lambda client, name, events: (client.publish(name, 1), events.get(timeout=30)),
     "keys": lambda client, name, _: client.state(name, storage="memory").keys(),
     "subscribe": lambda client, _name, _: client.subscribe("silence").stop(),
 }
@@ -91,7 +91,7 @@ def test_ctrl_c_at_any_instant_leaves_the_client_working(operation: str, url: st
                 KeyboardInterrupt,
                 RuntimeError,
             ):  # the second is what Python's own conditions may make of the first
-                client.flush(timeout=10)
+                client.flush(timeout=30)
             else:
                 break
     assert instant > 10
@@ -112,7 +112,7 @@ def test_ctrl_c_ends_what_blocks_and_leaves_the_client_working(situation: str, u
         silent = socket.create_server(("127.0.0.1", 0))
         nowhere = f"nats://127.0.0.1:{{silent.getsockname()[1]}}"
         with TcpProxy(target.hostname, target.port) as link:
-            client = lightlink.connect(link.url, outbox_bytes=1_000_000, outbox_timeout=60, timeout=20)
+            client = lightlink.connect(link.url, outbox_bytes=1_000_000, outbox_timeout=60, timeout=30)
             ended = threading.Event()
             busy = client.subscribe(f"{{name}}.busy", lambda data: ended.wait(60))
             client.publish(f"{{name}}.busy", 1)
@@ -127,7 +127,7 @@ def test_ctrl_c_ends_what_blocks_and_leaves_the_client_working(situation: str, u
                 assert interrupted(wait)
                 link.accept()
                 link.resume()
-                assert client.call(name, "echo", {{"text": "well"}}, timeout=20) == "well"
+                assert client.call(name, "echo", {{"text": "well"}}, timeout=30) == "well"
             ended.set()
             client.close()
         """,
@@ -151,9 +151,9 @@ def test_ctrl_c_in_ipython_ends_the_cell_and_the_next_one_works(
     process.send_line("import lightlink; from chaos.interrupt import press_when_waiting")
     process.send_line(f"client = lightlink.connect('{url}'); service = '{slow_service}'")
     process.send_line("pressing = press_when_waiting(); client.call(service, 'wait', timeout=60)")
-    assert eventually(lambda: "KeyboardInterrupt" in process.stdout, timeout=20), process.stderr
+    assert eventually(lambda: "KeyboardInterrupt" in process.stdout, timeout=30), process.stderr
     process.send_line("pressing = press_when_waiting(); client.subscribe('silence').get()")
-    assert eventually(lambda: process.stdout.count("KeyboardInterrupt") >= 4, timeout=20)
+    assert eventually(lambda: process.stdout.count("KeyboardInterrupt") >= 4, timeout=30)
     process.send_line("print('it says', client.call(service, 'echo', {'text': 'well'}))")
     process.send_line("exit")
     assert process.wait(20).returncode == 0

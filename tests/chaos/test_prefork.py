@@ -81,7 +81,7 @@ def echo(url: str, prefix: str) -> Iterator[Echo]:
 
 def ask(port: int, text: str) -> tuple[int, str]:
     """Return the worker that answered, and its answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", f"/?{text}")
         pid, _, answer = connection.getresponse().read().decode().partition(" ")
@@ -106,10 +106,10 @@ def check_workers(process: PythonProcess, port: int, echo: Echo, forks: Callable
         workers.update(ask_many(port, [f"{len(echo.seen)}-{n}" for n in range(50)]))
         return len(workers) == 2
 
-    assert eventually(two_have_answered, timeout=20)
+    assert eventually(two_have_answered, timeout=30)
     killed = min(workers)
     os.kill(killed, SIGKILL)  # as the kernel does when memory runs out
-    assert eventually(lambda: forks() == 3 and not alive(killed), timeout=20)
+    assert eventually(lambda: forks() == 3 and not alive(killed), timeout=30)
     assert killed not in ask_many(port, [f"after-{n}" for n in range(50)])
     process.signal(SIGTERM)
     assert process.wait(20).returncode == 0
@@ -136,7 +136,7 @@ def test_a_client_made_before_gunicorn_forks_works_in_every_worker(
         env={"LIGHTLINK_URL": url, "SERVICE": prefix},
         options=(),
     )
-    listening = eventually(lambda: re.search(r"Listening at: http://127.0.0.1:(\d+)", process.stderr), timeout=20)
+    listening = eventually(lambda: re.search(r"Listening at: http://127.0.0.1:(\d+)", process.stderr), timeout=30)
     check_workers(process, int(listening[1]), echo, lambda: process.stderr.count("Booting worker"))
 
 
@@ -159,7 +159,7 @@ def test_a_client_made_before_uwsgi_forks_works_in_every_worker(
         env={"LIGHTLINK_URL": url, "SERVICE": prefix},
         options=(),
     )
-    bound = eventually(lambda: re.search(r"bound to TCP address 127.0.0.1:(\d+)", process.stderr), timeout=20)
+    bound = eventually(lambda: re.search(r"bound to TCP address 127.0.0.1:(\d+)", process.stderr), timeout=30)
     check_workers(process, int(bound[1]), echo, lambda: echo.heard["started"])
 
 

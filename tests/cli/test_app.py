@@ -88,7 +88,7 @@ def one_line(text: str) -> str:
 def listening(python: StartPython, url: str, subject: str, *args: str) -> PythonProcess:
     """Start ``lightlink sub`` in a process of its own; return when the server knows its subscription."""
     process = python(CLI, "sub", subject, f"--url={url}", *args)
-    eventually(lambda: f"listening on {subject}\n" in process.stderr, timeout=20.0)
+    eventually(lambda: f"listening on {subject}\n" in process.stderr, timeout=30)
     return process
 
 
@@ -194,7 +194,7 @@ def test_pub_sends_the_json_as_it_was_written(cli: Cli, url: str, prefix: str) -
         client.flush()
         text = '{"price": 1.10,  "id": 12345678901234567890123}'
         assert cli("pub", prefix, text, f"--url={url}").code == Exit.DONE
-        assert events.get(timeout=10).data == text.encode()
+        assert events.get(timeout=30).data == text.encode()
 
 
 def test_pub_reads_standard_input_and_reports_as_json(cli: Cli, url: str, prefix: str) -> None:
@@ -202,7 +202,7 @@ def test_pub_reads_standard_input_and_reports_as_json(cli: Cli, url: str, prefix
         client.flush()
         result = cli("pub", prefix, "-", "--json", f"--url={url}", stdin=b'{"n": 1}')
         assert json.loads(result.out) == {"subject": prefix, "bytes": 8}
-        assert events.get(timeout=10).data == {"n": 1}
+        assert events.get(timeout=30).data == {"n": 1}
 
 
 def test_pub_refuses_what_is_not_json_unless_told_that_it_is_raw(cli: Cli, url: str, prefix: str) -> None:
@@ -212,7 +212,7 @@ def test_pub_refuses_what_is_not_json_unless_told_that_it_is_raw(cli: Cli, url: 
         assert refused.code == Exit.USAGE
         assert "JSON" in one_line(refused.err)
         assert cli("pub", prefix, "hello", "--raw", f"--url={url}").code == Exit.DONE
-        assert events.get(timeout=10).data == b"hello"
+        assert events.get(timeout=30).data == b"hello"
 
 
 # sub
@@ -277,7 +277,7 @@ def test_sub_shares_the_messages_of_a_queue_group(python: StartPython, url: str,
         process.wait()
         # Now there is one member left, and it gets messages in order: what it is to get comes before this one.
         client.publish(prefix, "last")
-        mine = list(iter(lambda: received.get(timeout=10), "last"))
+        mine = list(iter(lambda: received.get(timeout=30), "last"))
     theirs = int(process.stdout.split()[-1])
     assert theirs not in mine
 

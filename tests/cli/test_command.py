@@ -158,8 +158,8 @@ def test_a_server_that_is_gone_is_one_line(fresh_server: StartServer, capsys: py
 
 def test_list_prints_pages(cli: Cli, manager: CommandManager, agent: Agent) -> None:
     for number in range(5):
-        manager.send(agent.client_id, "add", {"x": number}).result(10)
-    manager.send(agent.client_id, "fail").wait(10)
+        manager.send(agent.client_id, "add", {"x": number}).result(30)
+    manager.send(agent.client_id, "fail").wait(30)
     page = cli("command", "list", f"--client={agent.client_id}", "--status=completed", "--limit=3", "--json")
     assert [each["result"] for each in page.data] == [{"sum": 5}, {"sum": 4}, {"sum": 3}]
     after = page.err.split("--after=")[1].strip()
@@ -191,7 +191,7 @@ def test_watch_follows_a_command_to_its_end(
 
 def test_watch_follows_all_commands(python: StartPython, manager: CommandManager, agent: Agent, url: str) -> None:
     watch = python(CLI, "command", "watch", f"--client={agent.client_id}", "--json", f"--url={url}")
-    eventually(lambda: "watching" in watch.stderr, timeout=20)
+    eventually(lambda: "watching" in watch.stderr, timeout=30)
     promise = manager.send(agent.client_id, "add", {"x": 1})
     while (change := json.loads(watch.wait_line("")))["status"] != "completed":
         assert change["command_id"] == promise.command_id
@@ -216,7 +216,7 @@ def test_cancel_cancels(cli: Cli, manager: CommandManager, prefix: str) -> None:
 
 def test_audit_prints_what_happened(cli: Cli, manager: CommandManager, agent: Agent) -> None:
     promise = manager.send(agent.client_id, "add", {"x": 1}, issued_by="alice")
-    promise.result(10)
+    promise.result(30)
     eventually(lambda: len(list(manager.audit(promise.command_id))) == 3)
     lines = cli("command", "audit", promise.command_id).out.splitlines()
     assert ["add  by alice" in lines[0], "executing" in lines[1], "completed" in lines[2]] == [True] * 3
@@ -311,7 +311,7 @@ def test_agent_run_runs_the_agent_of_a_module(
     code = "import os, sys; os.chdir(sys.argv.pop(1)); from lightlink.cli import main; sys.exit(main())"
     process = python(code, tmp_path, "agent", "run", "plant", f"--url={url}")
     assert process.wait_line(f"agent {prefix} takes commands on {url}")
-    assert manager.send(prefix, "add", {"x": 1}).result(10) == 2
+    assert manager.send(prefix, "add", {"x": 1}).result(30) == 2
     process.signal(signal.SIGTERM)
     assert process.wait().returncode == 0
     assert [each for each in manager.clients() if each.client_id == prefix] == []

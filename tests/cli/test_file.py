@@ -216,7 +216,7 @@ def test_an_interrupted_upload_leaves_nothing(
     with lightlink.connect(url) as client:
         watched = client.subscribe(f"$O.{prefix}.C.>", raw=True)
         client.flush()
-        watched.get(timeout=20)
+        watched.get(timeout=30)
         process.signal(sign)
         finished = process.wait()
     assert finished.returncode == code
@@ -230,7 +230,7 @@ def test_what_a_killed_upload_has_left_is_swept_away(command: Command, store: li
         client.publish(f"$O.{store.bucket}.C.left", b"half a file")
         client.flush()
     assert command("sweep").out == b"0 chunks removed\n"  # it may still go on
-    assert eventually(lambda: command("sweep", "--older-than=1", "--json").data[0]["chunks"], timeout=20) == 1
+    assert eventually(lambda: command("sweep", "--older-than=1", "--json").data[0]["chunks"], timeout=30) == 1
     assert [info.id for info in store.files()] == [kept.id]
 
 

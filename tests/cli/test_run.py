@@ -60,7 +60,7 @@ def code(name: str, url: str, answer: str) -> str:
         def slow(subject: str, request: lightlink.Request) -> str:
             with request.client.subscribe(subject) as goes_on:
                 request.client.publish("started." + subject)
-                goes_on.get(timeout=20)
+                goes_on.get(timeout=30)
             return "done"
     """)
 
@@ -101,12 +101,12 @@ def test_ctrl_c_lets_run_finish_what_it_holds(run: Run, url: str, prefix: str) -
     serving(process, prefix)
     with lightlink.connect(url) as client, client.subscribe(f"started.{prefix}") as started:
         client.flush()
-        answer = client.submit(prefix, "slow", {"subject": prefix}, timeout=20)
-        started.get(timeout=10)
+        answer = client.submit(prefix, "slow", {"subject": prefix}, timeout=30)
+        started.get(timeout=30)
         process.signal_group(signal.SIGINT)
         eventually(lambda: "SIGINT received" in process.stderr)
         client.publish(prefix)
-        assert answer.result(timeout=10) == "done"
+        assert answer.result(timeout=30) == "done"
     result = process.wait()
     assert result.returncode == Exit.DONE
     assert "Traceback" not in result.stderr
@@ -118,12 +118,12 @@ def test_a_second_ctrl_c_ends_run_without_waiting(run: Run, url: str, prefix: st
     serving(process, prefix)
     with lightlink.connect(url) as client, client.subscribe(f"started.{prefix}") as started:
         client.flush()
-        answer = client.submit(prefix, "slow", {"subject": prefix}, timeout=20)
-        started.get(timeout=10)
+        answer = client.submit(prefix, "slow", {"subject": prefix}, timeout=30)
+        started.get(timeout=30)
         process.signal_group(signal.SIGINT)
         eventually(lambda: "SIGINT received" in process.stderr)
         process.signal_group(signal.SIGINT)
-        assert process.wait(timeout=15).returncode == Exit.INTERRUPTED
+        assert process.wait(timeout=30).returncode == Exit.INTERRUPTED
         answer.cancel()
 
 
@@ -217,7 +217,7 @@ def test_a_broken_file_is_reported_and_its_repair_starts_the_service(
     process = run("served:service", "--reload")
     serving(process, prefix)
     module.write_text("def\n")
-    eventually(lambda: "waiting for a change" in process.stderr, timeout=20)
+    eventually(lambda: "waiting for a change" in process.stderr, timeout=30)
     assert "SyntaxError" in process.stderr
     module.write_text(code(prefix, url, answer="3"))
     serving(process, prefix)
@@ -233,4 +233,4 @@ def test_the_service_ends_when_its_watcher_is_killed(run: Run, prefix: str) -> N
     process = run("served:service", "--reload")
     child = serving(process, prefix)
     process.signal(signal.SIGKILL)
-    eventually(lambda: not alive(child), timeout=20)
+    eventually(lambda: not alive(child), timeout=30)

@@ -62,15 +62,15 @@ async def execute(nc: Client, command: str) -> list[bytes]:
     await js.publish("$KV.lightlink_agents.agent-a", b"here")
     pull = await js.pull_subscribe_bind("agent-agent-a", stream=COMMANDS)
     taken = []
-    for message in await pull.fetch(10, timeout=5):
+    for message in await pull.fetch(10, timeout=30):
         key = f"$KV.lightlink_command_status.{message.subject.removeprefix('ll.commands.')}"
         ack = await js.publish(key, b"executing", headers={"Nats-Expected-Last-Subject-Sequence": "0"})
         await message.in_progress()
         await nc.publish(f"ll.progress.agent-a.{command}", b"half")
-        stored = await nc.request(f"$JS.API.DIRECT.GET.{STATUS}.{key}", timeout=5)
+        stored = await nc.request(f"$JS.API.DIRECT.GET.{STATUS}.{key}", timeout=30)
         assert stored.data == b"executing"
         await js.publish(key, b"completed", headers={"Nats-Expected-Last-Subject-Sequence": str(ack.seq)})
-        await message.ack_sync(timeout=5)
+        await message.ack_sync(timeout=30)
         taken.append(message.data)
     return taken
 
@@ -91,12 +91,12 @@ def test_an_agent_executes_its_commands_and_the_manager_follows_them(connect_as:
         await settle(nc)
         taken = await execute(nc, "follow")
         assert taken == [b"for agent-a"]
-        return (await own.next_msg(5)).data
+        return (await own.next_msg(30)).data
 
     status, progress = manager.run(follow)
     assert agent.run(heard) == b"executing"
-    assert [manager.run(status.next_msg(5)).data for _ in range(2)] == [b"executing", b"completed"]
-    assert manager.run(progress.next_msg(5)).data == b"half"
+    assert [manager.run(status.next_msg(30)).data for _ in range(2)] == [b"executing", b"completed"]
+    assert manager.run(progress.next_msg(30)).data == b"half"
     kept = manager.run(lambda nc: nc.jetstream().get_last_msg(AGENTS, "$KV.lightlink_agents.agent-a", direct=True))
     assert kept.data == b"here"
     assert agent.errors == []
@@ -124,7 +124,7 @@ def test_an_agent_cannot_have_the_server_write_for_it(
         await nc.jetstream().publish("$KV.lightlink_command_status.agent-a.bait", b'{"forged": true}')
         await nc.publish(request_subject, b"", reply=subject)
         # JetStream answers in order, so the answer to this is the proof that it has dealt with the one before.
-        await nc.request(f"{DIRECT}.agent-a.bait", timeout=5)
+        await nc.request(f"{DIRECT}.agent-a.bait", timeout=30)
         await nc.jetstream().publish("$KV.lightlink_command_status.agent-a.bait", b"{}")
 
     agent.run(attack)
@@ -148,7 +148,7 @@ def test_the_same_trick_works_within_the_shared_account(connect_as: ConnectAs, m
 
     watch = manager.run(lambda nc: nc.jetstream().pull_subscribe("ll.commands.agent-b.stolen", stream=COMMANDS))
     keeper.run(attack)
-    (forged,) = manager.run(watch.fetch(1, timeout=5))
+    (forged,) = manager.run(watch.fetch(1, timeout=30))
     assert forged.data == b"forged"
 
 
@@ -159,7 +159,7 @@ def test_an_agent_cannot_purge_a_stream_through_the_server(connect_as: ConnectAs
     async def attack(nc: Client) -> None:
         await nc.jetstream().publish("$KV.lightlink_command_status.agent-a.empty", b"{}")
         await nc.publish(f"{DIRECT}.agent-a.empty", b"", reply=f"$JS.API.STREAM.PURGE.{STATUS}")
-        await nc.request(f"{DIRECT}.agent-a.empty", timeout=5)
+        await nc.request(f"{DIRECT}.agent-a.empty", timeout=30)
 
     agent.run(attack)
     kept = manager.run(
@@ -173,7 +173,7 @@ def test_an_agent_cannot_roll_the_status_bucket_up(connect_as: ConnectAs, manage
 
     async def attack(nc: Client) -> dict[str, Any]:
         headers = {"Nats-Rollup": "all"}
-        answer = await nc.request("$KV.lightlink_command_status.agent-a.x", b"", headers=headers, timeout=5)
+        answer = await nc.request("$KV.lightlink_command_status.agent-a.x", b"", headers=headers, timeout=30)
         return dict(json.loads(answer.data))
 
     assert "rollup" in agent.run(attack)["error"]["description"]

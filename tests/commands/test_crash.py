@@ -82,7 +82,7 @@ def test_another_manager_returns_the_result_when_the_sender_was_killed(
     agent = world.agent(prefix)
     agent.register("add", lambda x: x + 1)
     agent.start()
-    assert promise.result(10) == 2
+    assert promise.result(30) == 2
     assert promise.command().issued_by == "sender"
 
 
@@ -118,14 +118,14 @@ def test_a_command_whose_agent_was_killed(
     agent.register("work", lambda number: number, idempotent=idempotent)
     agent.start()
     # What was fetched and not begun is run as if nothing had happened.
-    assert [promise.result(10) for promise in promises[1:]] == [1, 2]
+    assert [promise.result(30) for promise in promises[1:]] == [1, 2]
     assert [promise.command().attempt for promise in promises[1:]] == [1, 1]
     if idempotent:
-        assert promises[0].result(10) == 0
+        assert promises[0].result(30) == 0
         assert promises[0].command().attempt == 2
         return
     with pytest.raises(CommandFailed) as caught:
-        promises[0].result(10)
+        promises[0].result(30)
     command = caught.value.command
     assert (command.status_detail, command.outcome_unknown, command.attempt) == ("interrupted", True, 1)
 

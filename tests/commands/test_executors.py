@@ -200,7 +200,7 @@ def family(tmp_path: Path) -> Path:
 
 def process_ids(family: Path) -> list[int]:
     ids = family.with_name("ids")
-    eventually(ids.exists, timeout=20)
+    eventually(ids.exists, timeout=30)
     return [int(text) for text in ids.read_text().split()]
 
 
@@ -230,7 +230,7 @@ def test_an_overdue_command_s_program_is_ended(manager: CommandManager, agent: A
 
 
 def test_a_program_that_takes_too_long_is_ended_and_its_output_kept(agent: Agent, run: Run, family: Path) -> None:
-    executors.exec_shell(agent, [str(family)], timeout=20)
+    executors.exec_shell(agent, [str(family)], timeout=30)
     result = run("exec_shell", {"argv": [str(family)], "timeout": 0.5})
     assert (result["timed_out"], result["exit_code"], result["stdout"]) == (True, -15, "up\n")
     assert_dead(process_ids(family))

@@ -50,7 +50,7 @@ def test_without_wait_ack_it_does_not_wait_for_the_handler(url: str, prefix: str
 
 def test_that_no_agent_is_there_is_known_at_once(prefix: str, manager: CommandManager) -> None:
     with pytest.raises(AgentOffline):
-        manager.message(prefix, "notice", timeout=20)
+        manager.message(prefix, "notice", timeout=30)
 
 
 def test_what_the_handler_raised_comes_back(
@@ -79,7 +79,7 @@ def test_a_broadcast_reaches_all_agents(url: str, prefix: str, manager: CommandM
         receipt = manager.broadcast("notice", {"text": "all"})
         assert {agent.client_id for agent in agents} <= set(receipt.reached)
         for _ in agents:
-            assert heard.acquire(timeout=5)
+            assert heard.acquire(timeout=30)
     finally:
         for agent in agents:
             agent.stop()

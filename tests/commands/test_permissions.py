@@ -98,17 +98,17 @@ def test_a_manager_s_identity_can_do_all_that_a_manager_does(
         context.check()
 
     agent.start()
-    assert manager.send("agent-a", "add", {"x": 1}).result(10) == 2
+    assert manager.send("agent-a", "add", {"x": 1}).result(30) == 2
     promise = manager.send("agent-a", "wait", idempotency_key=commanded.url)
     eventually(lambda: promise.command().progress)
     assert manager.promise(promise.command_id).status == "executing"
     manager.cancel(promise.command_id)
     with pytest.raises(CommandCancelled):
-        promise.result(10)
+        promise.result(30)
     with pytest.raises(CommandTimeout):
         manager.send("nobody", "add", timeout=0.1).result(20)
     batch = manager.send_many(["agent-a"], "add", {"x": 1}, repeat=3)
-    assert batch.wait(10)
+    assert batch.wait(30)
     assert manager.get(promise.command_id).status_detail == "cancelled"
     assert len(manager.list("agent-a")) >= 5
     assert [presence.client_id for presence in manager.clients()] == ["agent-a"]
@@ -191,7 +191,7 @@ def test_an_agent_that_is_there_before_its_consumer_gets_its_commands_soon(
         agent = Agent("agent-a", server.url, tls=tls_of(identities, "agent-a"), store=FAST)
         agent.register("add", lambda x: x + 1)
         with agent:
-            assert manager.send("agent-a", "add", {"x": 1}).result(10) == 2
+            assert manager.send("agent-a", "add", {"x": 1}).result(30) == 2
 
 
 def test_agents_with_the_wrong_certificate_do_not_start(
@@ -249,7 +249,7 @@ def test_it_cannot_wipe_the_statuses_with_a_roll_up(intruder: RawPeer, manager: 
         answers = []
         for scope in ("all", "sub"):
             subject = schema.status_subject("agent-b", "x")
-            answer = await nc.request(subject, b"", headers={"Nats-Rollup": scope}, timeout=5)
+            answer = await nc.request(subject, b"", headers={"Nats-Rollup": scope}, timeout=30)
             answers.append(msgspec.json.decode(answer.data))
         return answers
 
@@ -264,7 +264,7 @@ def test_it_cannot_wipe_them_with_markers_or_short_lives(
 
     async def attack(nc: Client) -> None:
         for headers in ({"KV-Operation": "PURGE"}, {"Nats-TTL": "1s"}, {"Nats-Msg-Id": "1"}):
-            await nc.request(schema.status_subject("agent-b", "x"), b"{}", headers=headers, timeout=5)
+            await nc.request(schema.status_subject("agent-b", "x"), b"{}", headers=headers, timeout=30)
 
     intruder.run(attack)
     assert manager.get(victim).status_detail == "cancelled"
@@ -278,7 +278,7 @@ def test_it_cannot_have_the_server_forge_a_command(intruder: RawPeer, manager: C
 
     async def attack(nc: Client) -> None:
         bait = schema.status_subject("agent-b", "bait")
-        await nc.request(bait, msgspec.json.encode(forged), timeout=5)
+        await nc.request(bait, msgspec.json.encode(forged), timeout=30)
         await nc.publish(f"$JS.API.DIRECT.GET.{STATUS}.{bait}", b"", reply="ll.commands.agent-a.forged")
         await settle(nc)
 
@@ -296,10 +296,10 @@ def test_what_it_says_about_others_under_its_own_name_is_not_believed(
 
     async def attack(nc: Client) -> None:
         # The same command id, under the client id that it may write to.
-        await nc.request(schema.status_subject("agent-b", victim), msgspec.json.encode(end), timeout=5)
+        await nc.request(schema.status_subject("agent-b", victim), msgspec.json.encode(end), timeout=30)
         await nc.publish(f"ll.progress.agent-b.{victim}", b'{"fraction": 1.0, "note": "forged"}')
         await nc.publish(f"ll.acks.agent-b.{victim}", b"{}")
-        await nc.request(schema.presence_subject("agent-b"), msgspec.json.encode(presence), timeout=5)
+        await nc.request(schema.presence_subject("agent-b"), msgspec.json.encode(presence), timeout=30)
         await settle(nc)
 
     intruder.run(attack)
@@ -318,15 +318,15 @@ def test_garbage_about_its_own_commands_harms_nobody_else(intruder: RawPeer, man
     other = manager.send("agent-a", "add", timeout=0.5)
 
     async def attack(nc: Client) -> None:
-        await nc.request(schema.status_subject("agent-b", own.command_id), b"garbage", timeout=5)
-        await nc.request(schema.presence_subject("agent-b"), b"garbage", timeout=5)
+        await nc.request(schema.status_subject("agent-b", own.command_id), b"garbage", timeout=30)
+        await nc.request(schema.presence_subject("agent-b"), b"garbage", timeout=30)
         await nc.publish(f"ll.progress.agent-b.{own.command_id}", b"garbage")
         await nc.publish("ll.acks.agent-b.x", b"garbage")
         await settle(nc)
 
     intruder.run(attack)
     with pytest.raises(CommandFailed) as caught:
-        own.result(10)
+        own.result(30)
     assert caught.value.command.status_detail == "unreadable"
     assert manager.list("agent-b")[0].status_detail == "unreadable"
     assert manager.clients() == []

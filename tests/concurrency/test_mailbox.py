@@ -96,7 +96,7 @@ def test_a_mailbox_with_concurrency_handles_so_many_at_a_time_and_no_more(pool: 
         with lock:
             inside += 1
             most.append(inside)
-        met.wait(10)
+        met.wait(30)
         with lock:
             inside -= 1
 
@@ -133,7 +133,7 @@ def test_a_mailbox_with_much_to_do_lets_others_have_the_worker_in_between() -> N
     order: list[str] = []
 
     def handle_much(_item: int) -> None:
-        start.wait(10)
+        start.wait(30)
         order.append("much")
 
     much = Mailbox(pool, handle_much, 1000, 1000)
@@ -151,7 +151,7 @@ def test_a_mailbox_with_much_to_do_lets_others_have_the_worker_in_between() -> N
 
 def test_draining_tells_when_it_takes_too_long(pool: WorkerPool) -> None:
     go = threading.Event()
-    box = Mailbox(pool, lambda _item: go.wait(10), 10, 10)
+    box = Mailbox(pool, lambda _item: go.wait(30), 10, 10)
     box.put(1, 1)
     assert not box.drain(0.01)
     go.set()
@@ -164,7 +164,7 @@ def test_draining_from_within_the_handler_forgets_what_waits_and_returns_at_once
     filled = threading.Event()
 
     def handle(item: int) -> None:
-        filled.wait(10)
+        filled.wait(30)
         handled.append(item)
         drained.append(box.drain(30))
 
@@ -183,7 +183,7 @@ def test_a_closed_mailbox_forgets_what_waits(pool: WorkerPool) -> None:
     handled: list[int] = []
 
     def handle(item: int) -> None:
-        go.wait(10)
+        go.wait(30)
         handled.append(item)
 
     box = Mailbox(pool, handle, 10, 10)

@@ -24,7 +24,7 @@ def test_a_round_is_called_again_and_again_also_when_it_fails(url: str, caplog: 
     with lightlink.connect(url) as client:
         going = every(client._connection, 0.001, work)
         for _ in range(3):
-            calls.get(timeout=5)
+            calls.get(timeout=30)
         going.stop(5)
     assert "not today" in caplog.text
 
@@ -35,12 +35,12 @@ def test_stopping_waits_for_a_call_that_is_under_way_and_nothing_is_called_any_m
 
     def work() -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         calls.append(1)
 
     with lightlink.connect(url) as client:
         going = every(client._connection, 0.001, work)
-        assert begun.wait(5)
+        assert begun.wait(30)
         stopping = threading.Thread(target=going.stop, args=(10,))
         stopping.start()
         assert calls == []
@@ -73,6 +73,6 @@ def test_rounds_begin_again_after_the_last_has_ended(url: str) -> None:
     with lightlink.connect(url) as client:
         for number in range(3):
             going = every(client._connection, 0.001, lambda number=number: calls.put(number))  # type: ignore[misc]
-            while calls.get(timeout=5) != number:
+            while calls.get(timeout=30) != number:
                 pass
             going.stop(5)

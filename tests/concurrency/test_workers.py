@@ -18,7 +18,7 @@ def test_threads_start_with_the_first_job_and_bear_the_pools_name() -> None:
     assert named("early-bird") == []
     done = threading.Event()
     pool.put(done.set)
-    assert done.wait(10)
+    assert done.wait(30)
     assert named("early-bird") == ["early-bird-worker-1", "early-bird-worker-2"]
     assert pool.stop(10)
     assert named("early-bird") == []
@@ -27,7 +27,7 @@ def test_threads_start_with_the_first_job_and_bear_the_pools_name() -> None:
 def test_many_first_jobs_at_once_start_the_threads_once() -> None:
     pool = WorkerPool("once", 3)
     start = threading.Barrier(8)
-    callers = [threading.Thread(target=lambda: (start.wait(10), pool.put(lambda: None))) for _ in range(8)]
+    callers = [threading.Thread(target=lambda: (start.wait(30), pool.put(lambda: None))) for _ in range(8)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -51,8 +51,8 @@ def test_every_job_is_run_before_the_pool_has_stopped_and_none_after() -> None:
 def test_jobs_beyond_the_limit_are_refused() -> None:
     pool = WorkerPool("test", 1)
     go, running = threading.Event(), threading.Event()
-    pool.put(lambda: (running.set(), go.wait(10)))
-    assert running.wait(10)
+    pool.put(lambda: (running.set(), go.wait(30)))
+    assert running.wait(30)
     assert [pool.offer(2, lambda: None) for _ in range(3)] == [True, True, False]
     go.set()
     pool.stop(10)
@@ -70,7 +70,7 @@ def test_a_job_that_fails_is_logged_and_its_thread_goes_on(
     done = threading.Event()
     pool.put(fail)
     pool.put(done.set)
-    assert done.wait(10)
+    assert done.wait(30)
     assert "sturdy-worker-1" in caplog.text
     pool.stop(10)
 
@@ -78,8 +78,8 @@ def test_a_job_that_fails_is_logged_and_its_thread_goes_on(
 def test_a_straggler_is_logged_by_name_and_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     pool = WorkerPool("slow", 1)
     go, running = threading.Event(), threading.Event()
-    pool.put(lambda: (running.set(), go.wait(10)))
-    assert running.wait(10)
+    pool.put(lambda: (running.set(), go.wait(30)))
+    assert running.wait(30)
     assert not pool.stop(0.01)
     assert "slow-worker-1 is still running" in caplog.text
     go.set()
@@ -90,7 +90,7 @@ def test_a_pool_can_be_stopped_by_its_own_thread(caplog: pytest.LogCaptureFixtur
     pool = WorkerPool("own", 2)
     stopped = threading.Event()
     pool.put(lambda: (pool.stop(10), stopped.set()))
-    assert stopped.wait(10)
+    assert stopped.wait(30)
     eventually(lambda: not named("own-"))
     assert "still running" not in caplog.text
 

@@ -85,7 +85,7 @@ def test_a_credentials_file_is_read_again_at_each_connect(fresh_server: StartSer
         new.write_creds(creds)
         server.config = new.config
         server.start()
-        client.flush(timeout=10)
+        client.flush(timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_credentials_file_that_goes_bad_keeps_the_client_trying_until_it_is_go
         eventually(lambda: "authentication" in server.log_file.read_text() or client._connection.session.losses)
         assert client.status is lightlink.Status.RECONNECTING
         creds.write_text(good)
-        client.flush(timeout=10)
+        client.flush(timeout=30)
 
 
 def test_without_the_nkeys_package_the_message_says_how_to_get_it(
@@ -142,7 +142,7 @@ def test_an_identity_that_may_not_read_its_inbox_can_publish_and_is_told_when_it
     with lightlink.connect(fresh_server(config=config).url, user="a", password="a") as client:
         with client.subscribe("Free.a") as subscription:
             client.publish("Free.a", 1)
-            assert subscription.get(timeout=5).data == 1
+            assert subscription.get(timeout=30).data == 1
         with pytest.raises(lightlink.PermissionDenied) as caught:
             client.call("math", "add", {})
         assert caught.value.operation == "subscribe"
@@ -179,7 +179,7 @@ def test_a_call_that_may_not_be_published_is_told_at_once(fresh_server: StartSer
         with pytest.raises(lightlink.PermissionDenied, match=r"publish to '\$SRV\.math\.add'"):
             client.call("math", "add", {}, timeout=30)
         with pytest.raises(lightlink.PermissionDenied):
-            client.submit("math", "add", {}, timeout=30).result(timeout=10)
+            client.submit("math", "add", {}, timeout=30).result(timeout=30)
 
 
 def test_an_identity_that_is_taken_away_ends_the_client_with_the_reason(fresh_server: StartServer) -> None:

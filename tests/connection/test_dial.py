@@ -151,7 +151,7 @@ def test_a_dead_server_among_several_is_passed_over(order: int, url: str, dead_p
     servers = [f"nats://127.0.0.1:{dead_port}", url]
     with lightlink.connect(servers, on_error=errors.append) as client, client.subscribe(prefix) as subscription:
         client.publish(prefix, 1)
-        assert subscription.get(timeout=5).data == 1
+        assert subscription.get(timeout=30).data == 1
         assert client.status is lightlink.Status.CONNECTED
     assert errors == []
 
@@ -188,7 +188,7 @@ def test_connecting_through_a_network_that_comes_back_in_time_succeeds(proxy: St
     slow = proxy()
     slow.pause()
     threading.Timer(0.1, slow.resume).start()
-    with lightlink.connect(slow.url, connect_timeout=10) as client:
+    with lightlink.connect(slow.url, connect_timeout=30) as client:
         client.flush()
 
 
@@ -201,7 +201,7 @@ def test_several_servers_are_all_known_to_the_reconnect(fresh_server: StartServe
             eventually(lambda losses=losses: client._connection.session.losses == losses)
             assert client.wait_connected(10)
             client.publish(prefix, 1)
-            assert subscription.get(timeout=5).data == 1
+            assert subscription.get(timeout=30).data == 1
             first.start()
             second.start()
 

@@ -49,7 +49,7 @@ class Wire:
             self.stop()
             raise
 
-    def run(self, coroutine: Any, timeout: float = 10.0) -> Any:
+    def run(self, coroutine: Any, timeout: float = 30.0) -> Any:
         return self.loop.run(coroutine, timeout)
 
     def arrivals(self, subject: str, queue: str = "") -> tuple[Any, list[Arrival]]:
@@ -349,7 +349,7 @@ def test_congestion_shows_when_the_other_end_does_not_read_and_ends_when_it_does
     wire.run(fill())
     waiting = asyncio.run_coroutine_threadsafe(drained(), wire.loop.loop)
     slow.resume()
-    assert waiting.result(10)
+    assert waiting.result(30)
     wire.stop()
 
 

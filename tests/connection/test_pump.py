@@ -31,7 +31,7 @@ def published(client: lightlink.Client, prefix: str) -> Callable[[], object]:
     received = client.subscribe(prefix)
     client._connection.session.replies._ready.append(TurnWaiter(b"t", b"s", b"{}", time.monotonic() + 30, None))
     client.publish(prefix, 1)
-    return lambda: received.get(timeout=5).data
+    return lambda: received.get(timeout=30).data
 
 
 def wake_all(session: Session) -> None:
@@ -84,5 +84,5 @@ def test_many_callers_and_publishers_lose_nothing(client: lightlink.Client, url:
 
     with service, ThreadPoolExecutor(32) as threads:
         assert all(threads.map(work, range(32)))
-        assert len({tuple(received.get(timeout=10).data) for _ in range(3200)}) == 3200
+        assert len({tuple(received.get(timeout=30).data) for _ in range(3200)}) == 3200
     assert not client._connection.session.replies.waking

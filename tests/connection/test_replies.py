@@ -199,7 +199,7 @@ def test_of_the_callers_answered_in_one_read_each_wakes_the_next() -> None:
     with waiting_for(replies, *waiters) as threads:
         going_on = [threads.submit(replies.wait, waiter) for waiter in waiters]
         answer_in_one_read(replies, *waiters)
-        assert all(future.result(5) for future in going_on)
+        assert all(future.result(30) for future in going_on)
     assert [waiter.data for waiter in waiters] == [b"for %d" % n for n in range(20)]
 
 
@@ -210,7 +210,7 @@ def test_callers_that_do_not_come_for_their_turn_hold_nobody_up_for_long() -> No
     with waiting_for(replies, *waiters) as threads:
         going_on = [threads.submit(replies.wait, waiter) for waiter in others]
         answer_in_one_read(replies, *waiters)
-        assert all(future.result(5) for future in going_on)
+        assert all(future.result(30) for future in going_on)
     assert all(replies.wait(waiter) for waiter in held_up)
 
 

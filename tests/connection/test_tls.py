@@ -269,7 +269,7 @@ def test_a_full_server_says_so_and_is_no_refusal(identities: Path, fresh_server:
         except lightlink.ConnectError:
             return None
 
-    taken = eventually(first, timeout=20)
+    taken = eventually(first, timeout=30)
     assert taken is not None
     with taken:
         for _ in TRIES:

@@ -148,7 +148,7 @@ def test_an_identity_with_files_may_do_all_that_takes(
 
         def interfere() -> None:
             link.cut()
-            admin.publish(chunks.get(timeout=5).subject, b"stray")
+            admin.publish(chunks.get(timeout=30).subject, b"stray")
             admin.flush()
 
         with admin.subscribe("$O.light_link_files.C.>", raw=True) as chunks:
@@ -188,7 +188,7 @@ def test_a_stalled_upload_is_given_up_and_removed_later(
         assert len(CONTENT) / 2 <= caught.value.done < len(CONTENT)
         assert chunks_in(peer, prefix) != {}
         link.accept()
-        eventually(lambda: chunks_in(peer, prefix) == {}, timeout=20)
+        eventually(lambda: chunks_in(peer, prefix) == {}, timeout=30)
     assert store.files() == []
 
 
@@ -232,7 +232,7 @@ def sequences(peer: RawPeer, bucket: str, subject: str) -> list[int]:
         found = []
         pending = 1
         while pending:
-            message = await sub.next_msg(timeout=5)
+            message = await sub.next_msg(timeout=30)
             found.append(message.metadata.sequence.stream)
             pending = message.metadata.num_pending
         await sub.unsubscribe()

@@ -93,7 +93,7 @@ def test_an_announcement_is_what_other_languages_expect(client: lightlink.Client
     subscription = peer.run(subscribe)
     info = client.send_file(io.BytesIO(bytes(300_000)), to=prefix, name="zeros.bin")
     while True:
-        body = json.loads(peer.run(subscription.next_msg(5)).data)
+        body = json.loads(peer.run(subscription.next_msg(30)).data)
         if body["to"] == prefix:
             break
     assert body == {
@@ -141,7 +141,7 @@ def test_an_announced_file_that_is_not_there_is_reported(client: lightlink.Clien
 def test_several_files_are_handled_at_a_time_where_that_is_wanted(
     url: str, client: lightlink.Client, prefix: str
 ) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=30)
     served = lightlink.Service(prefix, url)
     met = threading.Event()
 
@@ -153,7 +153,7 @@ def test_several_files_are_handled_at_a_time_where_that_is_wanted(
     with served:
         for _ in range(2):
             client.send_file(io.BytesIO(b"content"), to=prefix)
-        assert met.wait(10)
+        assert met.wait(30)
     assert on_file.__name__ == "on_file"
 
 

@@ -64,17 +64,17 @@ def test_what_a_killed_upload_has_left_is_swept_away_and_files_stay(
     store.delete(store.upload(io.BytesIO(bytes(CHUNK))).id)
     other = python(UPLOAD.format(url=url, bucket=prefix))
     other.wait_line("under way")
+    eventually(lambda: len(chunks_in(peer, prefix)) == 2)  # before the kill: chunks that have not left never come
     other.kill()
-    eventually(lambda: len(chunks_in(peer, prefix)) == 2)
     assert store.sweep() == 0  # it may still go on
-    assert eventually(lambda: store.sweep(older_than=1), timeout=20) in range(1, 5)  # of 4, some may not have left
+    assert eventually(lambda: store.sweep(older_than=1), timeout=30) in range(1, 5)  # of 4, some may not have left
     assert list(chunks_in(peer, prefix).values()) == [3]
     assert fetched(store, kept.id) == bytes(3 * CHUNK)
     assert store.sweep(older_than=1) == 0
 
 
 def test_an_upload_that_was_taken_for_dead_fails(store: lightlink.FileStore, peer: RawPeer, prefix: str) -> None:
-    source = Slow(bytes(4 * CHUNK), lambda: eventually(lambda: store.sweep(older_than=1), timeout=20))
+    source = Slow(bytes(4 * CHUNK), lambda: eventually(lambda: store.sweep(older_than=1), timeout=30))
     with pytest.raises(FileCorrupt, match="2 chunks are stored where 4 were sent"):
         store.upload(source)
     assert store.files() == []

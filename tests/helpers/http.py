@@ -84,7 +84,7 @@ class Http:
         """Send a GET and do not wait for its answer."""
         return Opened(self, path, self._headers(headers), timeout)
 
-    def send_raw(self, data: bytes, timeout: float = 10.0) -> bytes:
+    def send_raw(self, data: bytes, timeout: float = 30.0) -> bytes:
         """Send bytes that need not be HTTP, and return all that comes back until the server hangs up."""
         with socket.create_connection((self.host, self.port), timeout) as sock, sock.makefile("rb") as reader:
             sock.sendall(data)

@@ -21,7 +21,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 10.0) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
         """Return what the coroutine returns, or raise what it raises; TimeoutError after ``timeout`` seconds."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:

@@ -121,7 +121,7 @@ def refusal(server: EmbeddedServer, context: ssl.SSLContext) -> str:
     With TLS 1.3 the client's side is done before the server has looked at its certificate. The alert that follows is
     lost when the client writes before it reads, so this one writes nothing.
     """
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as plain:
         assert plain.recv(65536).startswith(b"INFO ")
         with pytest.raises(ssl.SSLError) as caught, context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
             secure.recv(1)

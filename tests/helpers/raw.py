@@ -23,7 +23,7 @@ Work: TypeAlias = "Coroutine[Any, Any, T] | Callable[[Client], Coroutine[Any, An
 
 def read_info(port: int) -> dict[str, Any]:
     """Connect to a nats-server on 127.0.0.1 and return the INFO with which it greets."""
-    with socket.create_connection(("127.0.0.1", port), 5) as client, client.makefile("rb") as lines:
+    with socket.create_connection(("127.0.0.1", port), 30) as client, client.makefile("rb") as lines:
         info: dict[str, Any] = json.loads(lines.readline().removeprefix(b"INFO "))
     return info
 
@@ -45,7 +45,7 @@ class RawPeer:
             raise
 
     def run(
-        self, work: Coroutine[Any, Any, T] | Callable[[Client], Coroutine[Any, Any, T]], timeout: float = 10.0
+        self, work: Coroutine[Any, Any, T] | Callable[[Client], Coroutine[Any, Any, T]], timeout: float = 30.0
     ) -> T:
         """Return the result of the coroutine or coroutine function; TimeoutError after ``timeout`` seconds."""
         return self._thread.run(work if isinstance(work, Coroutine) else work(self.nc), timeout)

@@ -454,7 +454,7 @@ def test_a_message_to_an_agent_that_is_offline_is_refused(http: Http, prefix: st
 
 def test_a_broadcast_reaches_every_agent(http: Http, client: lightlink.Client, prefix: str) -> None:
     heard: set[str] = set()
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=30)
     listeners = [Agent(f"{prefix}_{number}", client) for number in range(2)]
     for listener in listeners:
 

@@ -179,7 +179,7 @@ def gunicorn(python: StartPython, url: str, folder: Path, client_id: str, **env:
         env={"NATS_URL": url, "CLIENT_ID": client_id, **env},
         options=(),
     )
-    address = eventually(lambda: re.search(r"Listening at: (http://\S+)", process.stderr), timeout=20)
+    address = eventually(lambda: re.search(r"Listening at: (http://\S+)", process.stderr), timeout=30)
     assert address is not None
     return process, Http(address[1])
 
@@ -193,7 +193,7 @@ def test_gunicorn_s_forked_workers_give_the_same_answers(
 ) -> None:
     process, http = gunicorn(python, url, tmp_path, agent.client_id)
 
-    eventually(lambda: len(processes(http)) == 2, timeout=20)
+    eventually(lambda: len(processes(http)) == 2, timeout=30)
     assert str(process.pid) not in processes(http)
     for _ in range(4):
         check_everything(http, agent.client_id)
@@ -209,11 +209,11 @@ def test_a_gunicorn_worker_that_is_killed_is_replaced_by_one_that_serves(
     python: StartPython, url: str, agent: Agent, tmp_path: Path
 ) -> None:
     _, http = gunicorn(python, url, tmp_path, agent.client_id)
-    victims = eventually(lambda: _pair(processes(http)), timeout=20)
+    victims = eventually(lambda: _pair(processes(http)), timeout=30)
     for victim in victims:
         os.kill(int(victim), signal.SIGKILL)
 
-    eventually(lambda: _serves_anew(http, victims), timeout=20)
+    eventually(lambda: _serves_anew(http, victims), timeout=30)
     check_everything(http, agent.client_id)
 
 

@@ -341,7 +341,7 @@ def test_with_nats_back_everything_goes_on(fresh_server: StartServer, prefix: st
         body = {"client_id": prefix, "command_type": "x"}
         command_id = running.http.post("/api/command", body).json["command_id"]
         nats.restart()
-        eventually(lambda: running.http.get("/health").status == 200, timeout=20)
+        eventually(lambda: running.http.get("/health").status == 200, timeout=30)
 
         assert running.http.get(f"/api/command/{command_id}").json["command"]["status"] == "pending"
         assert running.http.post("/api/command", body).status == 200

@@ -140,7 +140,7 @@ def test_a_stream_goes_on_after_an_outage_of_nats(fresh_server: StartServer, pre
         assert next(events)[1]["command_id"] == before
         nats.kill()
         nats.start()
-        eventually(lambda: running.http.get("/health").status == 200, timeout=20)
+        eventually(lambda: running.http.get("/health").status == 200, timeout=30)
         after = send(running.http, prefix)
 
         assert next(events)[1]["command_id"] == after

@@ -122,7 +122,7 @@ def test_two_hundred_wait_at_a_time_and_others_are_answered_meanwhile(running: H
     ids = [send(running.http, gate.agent.client_id, number) for number in range(100)]
     polls = [running.http.open(f"/api/command/{command_id}?wait=60") for command_id in ids * 2]
     try:
-        eventually(lambda: waiting(running.http) == 200, timeout=20)
+        eventually(lambda: waiting(running.http) == 200, timeout=30)
         assert running.http.get("/health").status == 200
         assert running.http.get(f"/api/command/{ids[-1]}").json["command"]["status"] == "pending"
         gate.opened.set()

@@ -183,7 +183,7 @@ def test_events_go_both_ways(client: lightlink.Client, url: str, prefix: str) ->
         assert script.line() == "ready"
         client.publish(f"{prefix}.there", {"town": "Zürich"}, headers={"Trace": "t-1"})
         assert script.end() == [[{"town": "Zürich"}, "t-1"]]
-    assert received.get(timeout=5).data == {"größe": [1, 2.5, None]}
+    assert received.get(timeout=30).data == {"größe": [1, 2.5, None]}
 
 
 def test_state_is_read_written_and_watched_by_both(client: lightlink.Client, url: str, prefix: str) -> None:
@@ -268,6 +268,6 @@ def test_an_agent_written_in_javascript_takes_a_command_and_a_manager_hears_of_i
             prefix,
         ) as script:
             assert script.end() == ["reverse"]
-        assert promise.result(10) == "lager"
+        assert promise.result(30) == "lager"
         command = manager.get(promise.command_id)
     assert (command.status, command.instance, command.attempt) == ("completed", "js", 1)

@@ -41,7 +41,7 @@ def test_what_has_no_leader_is_asked_again_until_it_has_one(connection: Connecti
         return api.publish(connection, f"{prefix}.a".encode(), b"", limit).seq
 
     def lead() -> None:
-        assert asked.wait(10)
+        assert asked.wait(30)
         peer.run(peer.nc.jetstream().add_stream(name=prefix, subjects=[f"{prefix}.*"]))
 
     leading = threading.Thread(target=lead)

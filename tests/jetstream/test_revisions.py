@@ -57,7 +57,7 @@ def test_all_who_use_a_bucket_by_one_client_know_the_same(client: lightlink.Clie
     assert known.is_old("a", seq - 1)
     with client.state(prefix).watch("b") as watch:
         later = client.state(prefix).set("b", 1)
-        watch.get(timeout=5)
+        watch.get(timeout=30)
         assert known.is_old("b", later - 1)
 
 

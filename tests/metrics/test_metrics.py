@@ -68,7 +68,7 @@ def test_calls_are_counted_and_timed(
     for number in range(3):
         client.call(prefix, "add", {"a": number, "b": 1})
     assert client.service(prefix).add(a=1, b=1) == 2
-    client.submit(prefix, "add", {"a": 1, "b": 1}).result(5)
+    client.submit(prefix, "add", {"a": 1, "b": 1}).result(30)
 
     labels = {"client": prefix, "service": prefix, "method": "add"}
     assert eventually(lambda: read(registry, "lightlink_client_calls_total", **labels) == 5)
@@ -94,7 +94,7 @@ def test_calls_that_fail_are_counted_by_their_error(
             client.call(prefix, method, args)
     failed: Future[Any] = client.submit(prefix, "fail")
     with pytest.raises(lightlink.HandlerError):
-        failed.result(5)
+        failed.result(30)
 
     def errors(method: str, error: str) -> float | None:
         labels = {"service": prefix, "method": method, "error": error}
@@ -134,7 +134,7 @@ def test_requests_that_a_busy_service_refuses_are_counted(
 
     metrics.register(service, registry)
     with service:
-        held = [client.submit(prefix, "hold", timeout=20) for _ in range(2)]
+        held = [client.submit(prefix, "hold", timeout=30) for _ in range(2)]
         eventually(lambda: read(registry, "lightlink_service_held", service=prefix) == 2)
         with pytest.raises(lightlink.ServiceBusy):
             client.call(prefix, "hold")

@@ -30,7 +30,7 @@ def test_threads_that_draw_at_once_get_ids_of_their_own() -> None:
     drawn: list[list[str]] = []
 
     def draw() -> None:
-        start.wait(10)
+        start.wait(30)
         drawn.append([ids.new_id() for _ in range(_MANY)])
 
     threads = [threading.Thread(target=draw) for _ in range(8)]

@@ -106,7 +106,7 @@ def test_a_peer_that_knows_only_the_wire_format_serves_our_client(
 ) -> None:
     peer_service = PeerService(peer, prefix, lambda m: [success(m, {"sum": 3})])
     assert client.call(prefix, "add", {"a": 1, "b": 2}, timeout=5.0) == {"sum": 3}
-    request = peer_service.requests.get(timeout=5)
+    request = peer_service.requests.get(timeout=30)
     body = json.loads(request.data)
     assert request.subject == f"$SRV.{prefix}.add"
     assert body == {"id": body["id"], "method": "add", "args": {"a": 1, "b": 2}}
@@ -124,7 +124,7 @@ def test_arguments_are_sent_as_an_object(
 ) -> None:
     peer_service = PeerService(peer, prefix, lambda m: [success(m, None)])
     assert client.call(prefix, "m", args) is None
-    assert json.loads(peer_service.requests.get(timeout=5).data)["args"] == sent
+    assert json.loads(peer_service.requests.get(timeout=30).data)["args"] == sent
 
 
 @pytest.mark.parametrize("result", [None, 0, "", False, [], {}, "text", [1, {"a": None}], 1.5, "ünï\u2028", 2**60])
@@ -236,11 +236,11 @@ def test_a_late_reply_is_dropped_and_harms_no_later_call(client: lightlink.Clien
     assert (caught.value.service, caught.value.method, caught.value.timeout) == (prefix, "m", 0.05)
     assert "may have run" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
-    later = client.submit(prefix, "m", timeout=10)
+    later = client.submit(prefix, "m", timeout=30)
     eventually(lambda: len(held) == 2)
     for message, result in ((held[0], "late"), (held[1], "in time")):
         peer.run(peer.nc.publish(message.reply, json.dumps(success(message, result)).encode()))
-    assert later.result(timeout=5) == "in time"
+    assert later.result(timeout=30) == "in time"
     assert client._connection.session.replies.strays == 1
 
 
@@ -254,7 +254,7 @@ def test_a_call_returns_the_handlers_result(client: lightlink.Client, service: l
 
 def test_a_result_can_be_converted_to_a_type(client: lightlink.Client, service: lightlink.Service, prefix: str) -> None:
     assert client.call(prefix, "point", {"x": 4}, returns=Point) == Point(4, 8)
-    assert client.submit(prefix, "point", {"x": 4}, returns=Point).result(5) == Point(4, 8)
+    assert client.submit(prefix, "point", {"x": 4}, returns=Point).result(30) == Point(4, 8)
     assert client.call(prefix, "echo", {"a": {"x": 1}}, returns=dict[str, Point]) == {"a": Point(1)}
     with pytest.raises(DecodeError, match="Expected `int`"):
         client.call(prefix, "point", {"x": 4}, returns=int)
@@ -269,7 +269,7 @@ def test_a_type_that_no_result_can_be_converted_to_is_refused_before_the_call_is
         with pytest.raises(InvalidOption, match="returns"):
             method(prefix, "m", returns=returns)
     client.call(prefix, "end")
-    assert peer_service.requests.get(timeout=5).subject.endswith(".end")
+    assert peer_service.requests.get(timeout=30).subject.endswith(".end")
 
 
 def test_an_unknown_service_is_unavailable_at_once_and_not_after_the_timeout(
@@ -282,7 +282,7 @@ def test_an_unknown_service_is_unavailable_at_once_and_not_after_the_timeout(
     assert time.monotonic() - began < 1.0  # 0.1 s is what is asked for; a busy machine is no bug
     assert (caught.value.service, caught.value.method) == (prefix, "add")
     with pytest.raises(ServiceUnavailable):
-        client.submit(prefix, "add", timeout=30).result(timeout=5)
+        client.submit(prefix, "add", timeout=30).result(timeout=30)
 
 
 def test_an_unknown_method_is_named(client: lightlink.Client, service: lightlink.Service, prefix: str) -> None:
@@ -317,7 +317,7 @@ def test_a_call_whose_time_is_over_before_it_is_sent_is_not_told_that_there_is_n
     with pytest.raises(lightlink.ServiceUnavailable, match=words):
         client.call(prefix, "any", timeout=1e-9)
     with pytest.raises(lightlink.ServiceUnavailable, match=words):
-        client.submit(prefix, "any", timeout=1e-9).result(10)
+        client.submit(prefix, "any", timeout=1e-9).result(30)
 
 
 def test_arguments_that_cannot_be_sent_are_refused_in_the_callers_thread(client: lightlink.Client, prefix: str) -> None:
@@ -390,20 +390,20 @@ def test_a_proxy_has_its_own_timeout(client: lightlink.Client, peer: RawPeer, pr
 def test_a_future_brings_the_result_or_the_error(
     client: lightlink.Client, service: lightlink.Service, prefix: str
 ) -> None:
-    assert client.submit(prefix, "add", {"a": 1, "b": 2}).result(5) == 3
+    assert client.submit(prefix, "add", {"a": 1, "b": 2}).result(30) == 3
     assert isinstance(client.submit(prefix, "foo").exception(5), MethodNotFound)
 
 
 def test_many_futures_are_under_way_at_once(client: lightlink.Client, service: lightlink.Service, prefix: str) -> None:
     futures = [client.submit(prefix, "add", {"a": n, "b": 0}) for n in range(500)]
-    assert [future.result(10) for future in futures] == list(range(500))
+    assert [future.result(30) for future in futures] == list(range(500))
     assert len(client._connection.session.replies) == 0
 
 
 def test_a_future_times_out_like_a_call(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     PeerService(peer, prefix, lambda m: [])
     with pytest.raises(CallTimeout, match=r"within 0\.05 s"):
-        client.submit(prefix, "m", timeout=0.05).result(5)
+        client.submit(prefix, "m", timeout=0.05).result(30)
     assert len(client._connection.session.replies) == 0
 
 
@@ -421,7 +421,7 @@ def test_a_cancelled_future_is_done_for_everybody_and_its_reply_dropped(
         future.result(1)
     for message in held:
         peer.run(peer.nc.publish(message.reply, json.dumps(success(message, 1)).encode()))
-    assert other.result(5) == 1
+    assert other.result(30) == 1
     assert client._connection.session.replies.strays == 1
 
 
@@ -430,7 +430,7 @@ def test_cancelling_races_with_the_reply_and_leaves_every_future_done(
 ) -> None:
     futures = [client.submit(prefix, "add", {"a": n, "b": 0}) for n in range(300)]
     cancelled = [future for future in futures if future.cancel()]
-    assert not concurrent.futures.wait(futures, timeout=10).not_done
+    assert not concurrent.futures.wait(futures, timeout=30).not_done
     assert all(future.cancelled() or future.result() == n for n, future in enumerate(futures))
     assert [future for future in futures if future.cancelled()] == cancelled
     assert "unexpected state" not in caplog.text
@@ -443,8 +443,8 @@ def test_callbacks_run_on_a_thread_of_the_library_and_may_fail(
     future = client.submit(prefix, "add", {"a": 1, "b": 2})
     future.add_done_callback(lambda done: 1 // 0)
     future.add_done_callback(lambda done: seen.put(done.result()))
-    assert seen.get(timeout=5) == 3
-    assert client.submit(prefix, "add", {"a": 2, "b": 2}).result(5) == 4
+    assert seen.get(timeout=30) == 3
+    assert client.submit(prefix, "add", {"a": 2, "b": 2}).result(30) == 4
 
 
 def test_a_callback_may_call(client: lightlink.Client, service: lightlink.Service, prefix: str) -> None:
@@ -454,7 +454,7 @@ def test_a_callback_may_call(client: lightlink.Client, service: lightlink.Servic
         seen.put(client.call(prefix, "add", {"a": done.result(), "b": 1}))
 
     client.submit(prefix, "add", {"a": 1, "b": 1}).add_done_callback(call_again)
-    assert seen.get(timeout=5) == 3
+    assert seen.get(timeout=30) == 3
 
 
 def test_futures_under_way_end_when_the_client_closes(url: str, peer: RawPeer, prefix: str) -> None:
@@ -463,7 +463,7 @@ def test_futures_under_way_end_when_the_client_closes(url: str, peer: RawPeer, p
     future = client.submit(prefix, "m", timeout=60)
     client.close()
     with pytest.raises(ClosedError):
-        future.result(timeout=5)
+        future.result(timeout=30)
 
 
 # Many -----------------------------------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ def test_large_arguments_and_results_up_to_the_limit_come_through(
     client: lightlink.Client, service: lightlink.Service, prefix: str
 ) -> None:
     text = "x" * 1_000_000
-    assert client.call(prefix, "echo", {"text": text}, timeout=20) == {"text": text}
+    assert client.call(prefix, "echo", {"text": text}, timeout=30) == {"text": text}
     with pytest.raises(lightlink.PayloadTooLarge) as caught:
         client.call(prefix, "echo", {"text": "x" * 2_000_000})
     assert caught.value.limit == 1024 * 1024

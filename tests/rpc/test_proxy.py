@@ -81,7 +81,7 @@ def test_a_proxy_forwards_much_without_changing_it(proxy: StartProxy, prefix: st
         subscription = await nc.subscribe(prefix)
         for payload in payloads:
             await nc.publish(prefix, payload)
-        return [(await subscription.next_msg(timeout=10)).data for _ in payloads]
+        return [(await subscription.next_msg(timeout=30)).data for _ in payloads]
 
     with RawPeer(proxy().url) as peer:
         assert peer.run(work, timeout=30) == payloads

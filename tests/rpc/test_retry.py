@@ -164,15 +164,15 @@ def test_attempts_are_counted_and_the_last_error_is_raised(
 
 def test_a_busy_service_is_called_again_until_it_has_room(client: lightlink.Client, flaky: Flaky, prefix: str) -> None:
     go_on = threading.Event()
-    flaky.fails = lambda run: go_on.wait(10)
-    held = [client.submit(prefix, "work", timeout=10) for _ in range(2)]
+    flaky.fails = lambda run: go_on.wait(30)
+    held = [client.submit(prefix, "work", timeout=30) for _ in range(2)]
     assert eventually(lambda: flaky.runs == 1)
     with pytest.raises(ServiceBusy):
         client.call(prefix, "work")
     patient = threading.Timer(0.05, go_on.set)
     patient.start()
     assert client.call(prefix, "work", retry=Retry(attempts=1000, backoff=0.01, backoff_max=0.01)) == 3
-    assert [each.result(10) for each in held] == [1, 2]
+    assert [each.result(30) for each in held] == [1, 2]
     patient.join()
 
 
@@ -224,7 +224,7 @@ def test_a_call_that_ran_is_not_made_again(
 
 def test_a_call_that_may_have_run_is_not_made_again(client: lightlink.Client, flaky: Flaky, prefix: str) -> None:
     go_on = threading.Event()
-    flaky.fails = lambda run: go_on.wait(10)
+    flaky.fails = lambda run: go_on.wait(30)
     with pytest.raises(CallTimeout):
         client.call(prefix, "work", timeout=0.2, retry=Retry(**QUICK, on=CallTimeout))
     go_on.set()
@@ -250,7 +250,7 @@ def test_a_declared_method_is_repeated_after_a_timeout_though_its_service_is_hel
 ) -> None:
     """Its only worker is at the first call still: what it says of itself needs no worker."""
     go_on = threading.Event()
-    harmless.fails = lambda run: go_on.wait(10)
+    harmless.fails = lambda run: go_on.wait(30)
     letting_go = threading.Timer(0.5, go_on.set)
     letting_go.start()
     assert client.call(prefix, "work", timeout=0.3, retry=Retry(attempts=50, backoff=0.01, on=CallError)) >= 2

@@ -56,11 +56,11 @@ def test_data_on_three_servers_outlives_each_of_them(cluster: EmbeddedCluster) -
         bucket = peer.run(peer.nc.jetstream().create_key_value(bucket="facts", replicas=3, direct=True))
         peer.run(bucket.put("fact", b"kept"))
     first.kill()
-    assert eventually(lambda: read(second), timeout=20) == b"kept"
+    assert eventually(lambda: read(second), timeout=30) == b"kept"
     first.start()
     cluster.wait_ready(20)
     second.kill()
-    assert eventually(lambda: read(first), timeout=20) == b"kept"
+    assert eventually(lambda: read(first), timeout=30) == b"kept"
 
 
 def test_a_server_tells_its_clients_of_the_others(cluster: EmbeddedCluster) -> None:

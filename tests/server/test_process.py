@@ -32,8 +32,8 @@ def follow(process: Any) -> tuple[int, Path]:
 
 
 def expect_gone(pid: int, files: Path) -> None:
-    eventually(lambda: not alive(pid), timeout=10)
-    eventually(lambda: not files.exists(), timeout=10)
+    eventually(lambda: not alive(pid), timeout=30)
+    eventually(lambda: not files.exists(), timeout=30)
 
 
 def test_the_server_ends_when_its_parent_is_killed(python: StartPython) -> None:
@@ -165,6 +165,6 @@ def test_a_killed_watchdog_does_not_disturb_stop(fresh_server: StartServer) -> N
     watchdog = server._process._watchdog  # type: ignore[union-attr]
     assert watchdog is not None
     watchdog.kill()
-    watchdog.wait(10)
+    watchdog.wait(30)
     server.stop()
     assert not alive(pid)

@@ -155,7 +155,7 @@ def test_a_request_without_a_reply_subject_is_run_and_not_answered(
     with service:
         for body in (b'{"id":"1","method":"note","args":{"item":5}}', b"not JSON"):
             peer.run(peer.nc.publish(f"$SRV.{prefix}.note", body))
-        assert ran.get(timeout=5) == 5
+        assert ran.get(timeout=30) == 5
     assert "could not" not in caplog.text
 
 
@@ -345,7 +345,7 @@ def test_a_result_over_the_servers_limit_is_an_error_and_not_a_timeout(
     service.register("large", lambda: "x" * 2_000_000)
     with service:
         with pytest.raises(HandlerError, match=r"PayloadTooLarge: the result has 20000\d\d bytes"):
-            client.call(prefix, "large", timeout=20)
+            client.call(prefix, "large", timeout=30)
         assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
         assert service.client._connection.session.losses == 0
 
@@ -368,7 +368,7 @@ def test_what_exceeds_workers_and_waiting_room_is_refused_as_busy_at_once(
             assert isinstance(error, ServiceBusy)
             assert error.message == f"{prefix} is busy: 3 requests wait already"
         gate.open()
-        assert [future.result(5) for future in taken] == list(range(5))
+        assert [future.result(30) for future in taken] == list(range(5))
         assert client.call(prefix, "wait") is None
     assert "too many" not in gate.begun
 
@@ -378,13 +378,13 @@ def test_a_burst_that_idle_workers_can_take_is_not_refused(
 ) -> None:
     together = threading.Barrier(6)
     service = lightlink.Service(prefix, url, workers=6, max_pending=1)
-    service.register("meet", lambda: together.wait(10))
+    service.register("meet", lambda: together.wait(30))
 
     async def burst() -> list[Msg]:
         import asyncio
 
         body = b'{"id":"1","method":"meet","args":{}}'
-        return list(await asyncio.gather(*(peer.nc.request(f"$SRV.{prefix}.meet", body, timeout=10) for _ in range(6))))
+        return list(await asyncio.gather(*(peer.nc.request(f"$SRV.{prefix}.meet", body, timeout=30) for _ in range(6))))
 
     with service:
         for _ in range(5):
@@ -408,7 +408,7 @@ def test_a_busy_reply_echoes_the_id_and_is_counted(
         assert reply.headers is not None
         assert reply.headers["Nats-Service-Error-Code"] == "429"
         gate.open()
-        assert [future.result(5) for future in taken] == [None, None]
+        assert [future.result(30) for future in taken] == [None, None]
         stats = service._calls.methods["wait"].stats
         assert (stats.requests, stats.errors) == (3, 1)
 
@@ -435,7 +435,7 @@ def test_a_request_whose_caller_has_given_up_meanwhile_is_not_run(
         with pytest.raises(CallTimeout):
             client.call(prefix, "wait", {"n": "overdue too"}, timeout=0.02)
         gate.open()
-        assert first.result(5) == "first"
+        assert first.result(30) == "first"
         thread.join(20)
         assert client.call(prefix, "wait", {"n": "last"}) == "last"
     reply = json.loads(answer[0].data)
@@ -513,7 +513,7 @@ def test_event_handlers_of_a_service_take_the_same_forms_as_others(
             ("raw", b"\xff", b"\xff"),
         ):
             client.publish(f"{prefix}.{subject}", data)
-            assert handled.get(timeout=5) == expected
+            assert handled.get(timeout=30) == expected
 
 
 # Registering ----------------------------------------------------------------------------------------------------------
@@ -665,7 +665,7 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(
     stopping.start()
     _until_it_takes_no_more(client, prefix)
     gate.open()
-    assert sorted(future.result(10) for future in taken) == list(range(10))
+    assert sorted(future.result(30) for future in taken) == list(range(10))
     stopping.join(20)
     assert not stopping.is_alive()
 
@@ -702,7 +702,7 @@ def test_one_that_comes_while_another_stops_the_service_waits_for_the_end_too(
     for thread in stopping:
         thread.join(20)
         assert not thread.is_alive()
-    assert future.result(5) is None
+    assert future.result(30) is None
 
 
 def test_a_handler_may_stop_its_own_service_and_is_answered(
@@ -714,7 +714,7 @@ def test_a_handler_may_stop_its_own_service_and_is_answered(
         return "bye"
 
     service.start()
-    assert client.call(prefix, "shutdown", timeout=20) == "bye"
+    assert client.call(prefix, "shutdown", timeout=30) == "bye"
     service.stop(20)
     assert service.client.status is lightlink.Status.CLOSED
 
@@ -778,7 +778,7 @@ def test_a_rolling_restart_of_two_instances_fails_no_call(url: str, client: ligh
     def work() -> None:
         while not done.is_set():
             try:
-                assert client.call(prefix, "add", {"a": 1, "b": 2}, timeout=10) == 3
+                assert client.call(prefix, "add", {"a": 1, "b": 2}, timeout=30) == 3
                 calls[0] += 1
             except Exception as exc:
                 failed.append(exc)
@@ -820,7 +820,7 @@ def release():
 def add(a: int, b: int) -> int:
     return a + b
 print("ready", flush=True)
-service.run(stop_timeout=20)
+service.run(stop_timeout=30)
 print("ended", flush=True)
 """
 
@@ -835,7 +835,7 @@ def test_run_serves_until_a_signal_and_answers_what_it_holds(
     held = client.submit(prefix, "wait", timeout=30)
     process.wait_line("taken")
     releasing = client.submit(prefix, "release", timeout=30)
-    releasing.result(10)
+    releasing.result(30)
     process.signal(sign)
     assert held.result(20) == "answered"
     result = process.wait()
@@ -866,7 +866,7 @@ def test_run_ends_when_another_thread_or_a_handler_stops_the_service(
     process = python(code, url, prefix)
     process.wait_line("ready")
     _until_it_serves(client, prefix)
-    assert client.call(prefix, "release", timeout=20) == "stopping"
+    assert client.call(prefix, "release", timeout=30) == "stopping"
     result = process.wait()
     assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "ended")
 

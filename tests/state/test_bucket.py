@@ -116,7 +116,7 @@ def test_a_bucket_reads_its_values_as_their_type(client: lightlink.Client, prefi
     assert settings.entry("web").value.host == "example.org"
     assert settings.history("web")[0].value == Settings("example.org", [80, 443])
     with settings.watch() as watch:
-        assert watch.get(5).value == Settings("example.org", [80, 443])
+        assert watch.get(30).value == Settings("example.org", [80, 443])
 
 
 def test_a_bucket_of_bytes_keeps_them_as_they_are(client: lightlink.Client, prefix: str) -> None:
@@ -263,7 +263,7 @@ def test_a_key_by_a_peer_that_is_no_text_hides_no_other(
     client._connection.request(f"$KV.{prefix}.b".encode() + b"\xff", b"2", 5.0)
     assert bucket.keys() == ["a", "b\ufffd"]
     with bucket.watch() as watch:
-        assert [watch.get(timeout=10).key for _ in range(2)] == ["a", "b\ufffd"]
+        assert [watch.get(timeout=30).key for _ in range(2)] == ["a", "b\ufffd"]
 
 
 def test_keys_of_a_large_bucket_all_come(bucket: lightlink.StateBucket[Any]) -> None:
@@ -342,7 +342,7 @@ def test_a_forked_child_uses_the_bucket_over_its_own_connection(url: str, prefix
         state = client.state(bucket)
         state.set("key", "parent")
         watch = state.watch()
-        assert watch.get(5).value == "parent"
+        assert watch.get(30).value == "parent"
         child = os.fork()
         if not child:
             assert state.get("key") == "parent"
@@ -357,7 +357,7 @@ def test_a_forked_child_uses_the_bucket_over_its_own_connection(url: str, prefix
             client.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert watch.get(5).value == "child"
+        assert watch.get(30).value == "child"
         client.close()
         print("done")
     """

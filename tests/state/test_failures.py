@@ -205,7 +205,7 @@ def test_a_write_during_a_short_outage_is_carried_out_after_it(url: str, prefix:
         bucket = client.state(prefix)
         bucket.set("key", 1)
         link.cut()
-        assert bucket.set("other", 2, timeout=10) == 2
+        assert bucket.set("other", 2, timeout=30) == 2
 
 
 def test_state_works_again_after_a_kill_of_the_server(fresh_server: StartServer) -> None:
@@ -216,7 +216,7 @@ def test_state_works_again_after_a_kill_of_the_server(fresh_server: StartServer)
         server.start()
         assert client.wait_connected(10)
         # The server takes clients a moment before it has recovered its streams.
-        assert eventually(lambda: client.get_state("key", default=None) == "kept", timeout=10)
+        assert eventually(lambda: client.get_state("key", default=None) == "kept", timeout=30)
         assert client.set_state("key", "new") > revision
 
 
@@ -228,5 +228,5 @@ def test_a_bucket_lost_with_a_memory_server_is_made_again(fresh_server: StartSer
         server.kill()
         server.start()
         assert client.wait_connected(10)
-        assert bucket.set("key", 2, timeout=10) == 1
+        assert bucket.set("key", 2, timeout=30) == 1
         assert bucket.get("key") == 2

@@ -92,9 +92,9 @@ def test_the_nats_command_reads_and_writes_our_state(client: lightlink.Client, p
     nats("put", prefix, "a.b", "[2]")
     assert bucket.get("a.b") == [2]
     with bucket.watch("a.*") as watch:
-        assert watch.get(5).value == [2]
+        assert watch.get(30).value == [2]
         nats("del", prefix, "a.b", "--force")
-        assert watch.get(5).operation == "delete"
+        assert watch.get(30).operation == "delete"
     assert bucket.get("a.b", default=None) is None
     bucket.purge("a.b")
     bucket.create("a.b", 3)

@@ -72,8 +72,8 @@ def test_a_bucket_with_markers_tells_watches_when_a_ttl_ran_out(client: lightlin
     bucket = client.state(prefix, marker_ttl=1)
     with bucket.watch() as watch:
         bucket.set("key", 1, ttl=1)
-        assert watch.get(5).operation == "put"
-        change = watch.get(10)
+        assert watch.get(30).operation == "put"
+        change = watch.get(30)
         assert (change.key, change.operation, change.value) == ("key", "purge", None)
     assert bucket.get("key", default=None) is None
     assert bucket.keys() == []
@@ -121,7 +121,7 @@ def test_a_bucket_that_is_there_is_used_as_it_is(client: lightlink.Client, prefi
     for n in range(3):
         bucket.set("key", n)
     with bucket.watch() as watch:
-        assert watch.get(5).value == 2
+        assert watch.get(30).value == 2
     assert [change.value for change in bucket.history("key")] == [0, 1, 2]
 
 

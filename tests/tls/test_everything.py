@@ -79,18 +79,18 @@ def test_calls_and_events(ends: Ends) -> None:
     stored = ends.client.subscribe("events.stored")
     for n in range(100):
         ends.client.publish("events.new", {"n": n, "padding": "x" * 10_000})
-    assert sorted(stored.get(timeout=20).data["n"] for _ in range(100)) == [*range(100)]
+    assert sorted(stored.get(timeout=30).data["n"] for _ in range(100)) == [*range(100)]
 
 
 def test_state(ends: Ends) -> None:
     state = ends.client.state()
     revision = ends.client.set_state("device.a", {"t": 1})
     with ends.service.client.watch_state("device.*") as watch:
-        assert watch.get(timeout=20).value == {"t": 1}
+        assert watch.get(timeout=30).value == {"t": 1}
         newer = ends.client.update_state("device.a", {"t": 2}, revision=revision)
-        assert watch.get(timeout=20).value == {"t": 2}
+        assert watch.get(timeout=30).value == {"t": 2}
         ends.client.delete_state("device.a")
-        assert watch.get(timeout=20).operation == "delete"
+        assert watch.get(timeout=30).operation == "delete"
     with pytest.raises(lightlink.RevisionConflict):
         ends.client.update_state("device.a", {"t": 3}, revision=newer)
     with pytest.raises(lightlink.StateNotFound):
@@ -126,7 +126,7 @@ def test_a_state_bucket_and_a_link_outlive_the_server_over_tls(
     with lightlink.connect(server.url, tls=tls_of(authority.directory, "web")) as client:
         client.set_state("kept", 1)
         with client.watch_state("kept") as watch:
-            assert watch.get(timeout=20).value == 1
+            assert watch.get(timeout=30).value == 1
             server.kill()
             server.start()
             assert client.wait_connected(20)

@@ -125,7 +125,7 @@ def test_the_page_on_certificates_works_as_it_stands_there_with_a_plain_nats_ser
     assert 'listen: "0.0.0.0:4222"' in config.read_text()
     config.write_text(config.read_text().replace('listen: "0.0.0.0:4222"', 'listen: "127.0.0.1:-1"'))
     terminal.start(f"{server} --ports_file_dir {terminal.folder}")
-    port = eventually(lambda: published_port(terminal.folder), timeout=20)
+    port = eventually(lambda: published_port(terminal.folder), timeout=30)
     service = textwrap.dedent("""
         import lightlink
 

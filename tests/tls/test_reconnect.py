@@ -81,13 +81,13 @@ def instead(server: EmbeddedServer, fresh_server: StartServer, **options: Any) -
 
 def given_up(client: lightlink.Client, errors: queue.SimpleQueue[Exception]) -> str:
     """Wait until a client has given up, and return the reason that its hook, and each later call, is told."""
-    error = errors.get(timeout=20)
+    error = errors.get(timeout=30)
     assert isinstance(error, lightlink.AuthenticationError)
     eventually(lambda: client.status is Status.CLOSED)
     uses: list[Callable[[], object]] = [
         lambda: client.publish("events.a", 1),
         lambda: client.call("math", "add"),
-        lambda: client.submit("math", "add").result(5),
+        lambda: client.submit("math", "add").result(30),
         lambda: client.get_state("key"),
         client.flush,
         lambda: client.subscribe("events.a"),
@@ -222,10 +222,10 @@ def test_a_certificate_that_expired_while_connected_is_given_up_with_its_file(
     server = fresh_server(tls=authority.directory)
     tls = tls_of(authority.directory, "web")
     with lightlink.connect(server.url, tls=tls, on_error=errors.put, **FAST) as client:
-        eventually(lambda: datetime.datetime.now(datetime.timezone.utc) > end, timeout=10)
+        eventually(lambda: datetime.datetime.now(datetime.timezone.utc) > end, timeout=30)
         set_clock(end + datetime.timedelta(seconds=1))
         server.restart()
-        first = errors.get(timeout=20)
+        first = errors.get(timeout=30)
         # The file as it is read for the next connection; then the server's own word.
         assert isinstance(first, lightlink.InvalidOption)
         assert f"'{authority.directory / 'web.pem'}': expired on 20" in str(first)
@@ -335,7 +335,7 @@ def test_files_that_are_renewed_while_the_server_refuses_the_old_ones_heal_it(
     renewed = CertificateAuthority.load(theirs)
     exchange(renewed)
     instead(server, fresh_server, tls=theirs)
-    eventually(lambda: attempts(caplog) > 0, timeout=20)
+    eventually(lambda: attempts(caplog) > 0, timeout=30)
     for name in ("ca.pem", "web.key", "web.pem"):
         shutil.copy(theirs / name, folder / name)
     assert client.wait_connected(30)
@@ -368,7 +368,7 @@ def test_files_that_have_become_unfit_are_reported_and_the_last_good_ones_go_on(
     server.start()
     assert client.wait_connected(20)
     client.flush(20)
-    error = errors.get(timeout=10)
+    error = errors.get(timeout=30)
     assert isinstance(error, lightlink.InvalidOption)
     assert str(folder / "web.key") in str(error)
     assert "chmod 600" in str(error)
@@ -397,7 +397,7 @@ def test_a_server_that_is_full_is_no_refusal(
         except (OSError, nats.errors.Error):
             return None
 
-    taken = eventually(first, timeout=20)
+    taken = eventually(first, timeout=30)
     assert taken is not None
     with taken:
         before = attempts(caplog)
@@ -424,9 +424,9 @@ def test_handshakes_that_break_off_are_no_refusal(
     for _ in range(4):
         # Each attempt ends in the middle, before or after INFO.
         before = attempts(caplog)
-        eventually(lambda: between.connections > 0, timeout=20)
+        eventually(lambda: between.connections > 0, timeout=30)
         between.cut()
-        eventually(lambda: attempts(caplog) > before, timeout=20)  # noqa: B023 - called at once
+        eventually(lambda: attempts(caplog) > before, timeout=30)  # noqa: B023 - called at once
     between.resume()
     assert client.wait_connected(20)
     client.flush(20)

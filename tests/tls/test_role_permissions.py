@@ -247,7 +247,7 @@ def test_every_role_is_tried_both_ways(identities: Path) -> None:
 def test_a_service_answers_every_identity_that_may_call_it(connect_as: ConnectAs, name: str) -> None:
     service, caller = connect_as("user-service"), connect_as(name)
     service.run(lambda nc: serve(nc, "user-service"))
-    reply = caller.run(lambda nc: nc.request("$SRV.user-service.get", b"1", timeout=5))
+    reply = caller.run(lambda nc: nc.request("$SRV.user-service.get", b"1", timeout=30))
     assert reply.data == b"answer to 1"
     assert reply.subject.startswith(inbox_prefix(name) + ".")
 
@@ -255,7 +255,7 @@ def test_a_service_answers_every_identity_that_may_call_it(connect_as: ConnectAs
 def test_plain_tools_discover_services_as_admin(connect_as: ConnectAs) -> None:
     connect_as("user-service").run(lambda nc: serve(nc, "user-service"))
     plain = connect_as("ops", inbox_prefix="_INBOX")
-    assert plain.run(lambda nc: nc.request("$SRV.PING", b"ping", timeout=5)).data == b"answer to ping"
+    assert plain.run(lambda nc: nc.request("$SRV.PING", b"ping", timeout=30)).data == b"answer to ping"
 
 
 def test_a_caller_cannot_make_a_service_publish_for_it(connect_as: ConnectAs) -> None:
@@ -264,7 +264,7 @@ def test_a_caller_cannot_make_a_service_publish_for_it(connect_as: ConnectAs) ->
     async def attack(nc: Client) -> None:
         await nc.publish("$SRV.user-service.get", b"x", reply="$KV.light_link_state.stolen")
         # The answer to a call made after shows that the first one was answered too.
-        await nc.request("$SRV.user-service.get", b"y", timeout=5)
+        await nc.request("$SRV.user-service.get", b"y", timeout=30)
 
     service.run(lambda nc: serve(nc, "user-service"))
     seen = ops.run(lambda nc: nc.subscribe("$KV.light_link_state.>"))
@@ -323,7 +323,7 @@ def test_an_identity_with_state_can_do_all_that_nats_py_does_with_a_bucket(conne
         await bucket.purge(f"{name}.a")
         await bucket.purge(f"{name}.b")
         pull = await js.pull_subscribe("$KV.light_link_state.>", stream="KV_light_link_state")
-        assert len(await pull.fetch(2, timeout=5)) == 2
+        assert len(await pull.fetch(2, timeout=30)) == 2
         await pull.unsubscribe()
 
     peer.run(use)

@@ -130,7 +130,7 @@ def test_a_batch_can_be_cancelled(world: World, manager: CommandManager, prefix:
     offline = [f"{prefix}-offline-{number}" for number in range(3)]
     batch = manager.send_many(ids + offline, "work")
     for _ in ids:
-        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=30)
     with pytest.raises(InvalidOption):
         batch.cancel(None)  # type: ignore[arg-type]
     assert batch.cancel("enough") == 7
@@ -150,7 +150,7 @@ def test_cancelling_keeps_back_what_was_not_sent(world: World, manager: CommandM
 
     ids = fleet(world, prefix, 5, work)
     batch = manager.send_many(ids, "work", max_concurrency=1)
-    assert begun.wait(10)
+    assert begun.wait(30)
     batch.cancel()
     assert batch.is_cancelled
     assert batch.wait(20)
@@ -251,7 +251,7 @@ def test_closing_the_manager_ends_a_batch(world: World, prefix: str) -> None:
     manager = world.manager()
     batch = manager.send_many([f"{prefix}-{number}" for number in range(3)], "work", max_concurrency=1)
     manager.close()
-    assert batch.wait(10)
+    assert batch.wait(30)
     with pytest.raises(ClosedError):
         batch.promises[0].result(0)
 

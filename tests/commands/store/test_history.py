@@ -45,7 +45,7 @@ def put_many(manager: CommandManager, count: int, clients: list[str], **facts: o
         ]
         stored: list[Exception | None] = []
         manager._store.put_requests(block, lambda _, error, stored=stored: stored.append(error))  # type: ignore[misc]
-        eventually(lambda stored=stored, block=block: len(stored) == len(block), timeout=20)
+        eventually(lambda stored=stored, block=block: len(stored) == len(block), timeout=30)
         assert not any(stored)
         records += block
     return records
@@ -91,9 +91,9 @@ def test_filters_pick_what_they_say(world: World, manager: CommandManager, prefi
     agent.register("bad", lambda: 1 / 0)
     agent.start()
     batch = manager.send_many([prefix], "good", repeat=3)
-    assert batch.wait(10)
+    assert batch.wait(30)
     bad = manager.send(prefix, "bad")
-    bad.wait(10)
+    bad.wait(30)
     middle = model.now()
     late = manager.send(f"{prefix}-offline", "good")
     agent.stop()
@@ -172,7 +172,7 @@ def test_an_agent_passes_over_what_it_cannot_read(world: World, manager: Command
     agent = world.agent(prefix)
     agent.register("work", lambda: 1)
     agent.start()
-    assert manager.send(prefix, "work").result(10) == 1
+    assert manager.send(prefix, "work").result(30) == 1
 
 
 # The audit ------------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_the_audit_tells_the_story_of_a_command_in_order(world: World, manager: 
     agent.register("work", lambda: 1)
     agent.start()
     promise = manager.send(prefix, "work", issued_by="alice")
-    promise.result(10)
+    promise.result(30)
     story = eventually(lambda: found if len(found := list(manager.audit(promise.command_id))) == 3 else None)
     assert [(entry.kind, entry.status) for entry in story] == [
         ("request", "pending"),
