@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], timeout: float = 30.0, interval: float = 0.01) -> T:
+def eventually(check: Callable[[], T | None], timeout: float = 30.0, interval: float = 0.01) -> T:
     """Call ``check`` until it returns something true, and return that; AssertionError after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
