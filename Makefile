@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # Made when the packages are installed; older than the settings means: install again.
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+DOCS_STAMP := $(VENV)/.installed-docs
 JAVASCRIPT := build/javascript/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := lightlink samples tests
@@ -30,7 +31,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test test-repeat test-all newest test-slow soak bench interop check format certs clean distclean
+.PHONY: help setup demo cluster test test-repeat test-all newest test-slow soak bench interop check format docs docs-serve dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -92,6 +93,19 @@ format: $(STAMP) ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
+docs: $(DOCS_STAMP) ## build the site in build/docs; a warning is an error, and nothing is downloaded
+	@echo "==> docs: the site in build/docs"
+	@$(BIN)/python -m sphinx -W --keep-going -q -b dirhtml docs build/docs
+	@echo "next: make docs-serve"
+
+docs-serve: docs ## build the site and serve it on http://127.0.0.1:8000
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs 8000
+
+dist: $(DOCS_STAMP) ## make the wheel and the source archive in dist/, and check them
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist . >/dev/null
+	@$(BIN)/python -m twine check --strict dist/*
+
 certs: $(STAMP) ## make a development set for mutual TLS in certs/: a CA, a server for localhost, an identity a role
 	@echo "==> certs: a CA, a server certificate for localhost and some identities in certs/; what is there stays"
 	@[ -e certs/ca.pem ] || $(BIN)/lightlink certs init certs --host localhost --host 127.0.0.1 >/dev/null
@@ -121,6 +135,11 @@ $(STAMP): setup.cfg pyproject.toml
 	    $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv or ensurepip; install them (Debian, Ubuntu: apt install python3-venv) or name another Python: make PYTHON=/path/to/python" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); }
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	@echo "==> setup: what the site and the packages are made with (only once)"
+	@$(PIP) install --editable '.[docs]' build twine
 	@touch $@
 
 $(JAVASCRIPT): $(STAMP)

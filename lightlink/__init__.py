@@ -80,6 +80,8 @@ if TYPE_CHECKING:
     from lightlink.service.service import Service
     from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
 
+__version__ = "0.1.0"
+
 __all__ = [
     "TLS",
     "Agent",

@@ -8,6 +8,8 @@ import platform
 
 import click
 
+from lightlink import __version__
+
 # Where each command or group is, in the order of the help. A new one needs one line here. They are imported when they
 # are used: `lightlink call` need not wait for what `lightlink certs` takes along.
 COMMANDS = {
@@ -45,8 +47,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "anyio", "msgspec"))
-    version = importlib.metadata.version("lightlink")
-    click.echo(f"lightlink {version} (Python {platform.python_version()}, {packages})")
+    click.echo(f"lightlink {__version__} (Python {platform.python_version()}, {packages})")
     ctx.exit()
 
 

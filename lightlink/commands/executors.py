@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightlink import __version__
 from lightlink.commands.agent.context import Cancelled, CommandContext
 from lightlink.commands.agent.handlers import Rejected
 from lightlink.commands.subprocesses import Limits, run_program
@@ -56,7 +56,7 @@ def system_info(agent: Agent, command_type: str = "system.info") -> None:
             "release": platform.release(),
             "machine": platform.machine(),
             "python": platform.python_version(),
-            "lightlink": _version(),
+            "lightlink": __version__,
             "pid": os.getpid(),
             "cpus": os.cpu_count(),
             "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
@@ -144,13 +144,6 @@ def _folder(cwd: str | os.PathLike[str] | None) -> Path:
     if not folder.is_dir():
         raise InvalidOption("cwd", "is not a folder", str(folder))
     return folder
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("lightlink")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _memory() -> dict[str, int] | None:
