@@ -138,7 +138,7 @@ class Session:
         Raises PermissionDenied, ClosedError, LinkError.
         """
         try:
-            return self.run(self._subscribe, subject, queue, sink, timeout, timeout=timeout + 1)
+            return self._subscribe_within(timeout + 1, subject, queue, sink, timeout)
         except nats.errors.ConnectionClosedError as exc:
             raise copy.copy(self.failure) or ClosedError("the client") from exc
         except (TimeoutError, nats.errors.Error, OSError) as exc:
@@ -236,10 +236,25 @@ class Session:
             end_read=self._pump.end_read,
         )
 
-    async def _subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
+    def _subscribe_within(
+        self, seconds: float, subject: str, queue: str, sink: Sink, timeout: float
+    ) -> NatsSubscription:
+        made: list[NatsSubscription] = []
+        try:
+            return self.run(self._subscribe, subject, queue, sink, timeout, made, timeout=seconds)
+        except BaseException:
+            # Given up, as by Ctrl-C: cut before anything that the caller does next reaches the loop; being cancelled
+            # takes several turns of it.
+            self.loop.call_soon(self.nc.cut_routes, made)
+            raise
+
+    async def _subscribe(
+        self, subject: str, queue: str, sink: Sink, timeout: float, made: list[NatsSubscription]
+    ) -> NatsSubscription:
         with self._denials.asking(subject):
             exceeded = self._denials.exceeded
             subscription = await self.nc.route(subject, queue, sink)
+            made.append(subscription)
             try:
                 if self.nc.is_connected:
                     try:

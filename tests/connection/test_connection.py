@@ -538,7 +538,7 @@ def test_a_subscription_given_up_while_it_is_made_receives_nothing(
     line.pause()
     session = client._connection.session
     with pytest.raises(TimeoutError):
-        session.run(session._subscribe, prefix, "", lambda *_: given_up.append(1), 60.0, timeout=0.1)
+        session._subscribe_within(0.1, prefix, "", lambda *_: given_up.append(1), 60.0)
     line.resume()
     with client.subscribe(prefix) as received, lightlink.connect(url) as other:
         other.publish(prefix, "once")
