@@ -14,7 +14,7 @@ import attrs
 
 from lightlink.concurrency import forks
 from lightlink.concurrency.patched import refuse_patched_threads
-from lightlink.connection.nats_client import publish_frame
+from lightlink.connection.nats_client import publish_frame, refuse_unsafe
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.connection.session import Session, Status
 from lightlink.connection.tls import with_inbox_prefix
@@ -279,6 +279,7 @@ class Connection:
     def _send(self, session: Session, waiter: Waiter, timeout: float) -> None:
         if session.inbox_denied is not None:
             raise PermissionDenied(session.inbox_denied.operation, session.inbox_denied.subject)
+        refuse_unsafe(waiter.subject)  # here, where it reaches the caller: its frame is made on the loop
         size, limit = len(waiter.payload), session.nc._max_payload
         if 2 * size > limit and waiter.make_headers is not None:
             size += len(waiter.make_headers(timeout))  # they count too, and will not be longer when the request leaves

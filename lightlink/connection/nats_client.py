@@ -21,6 +21,8 @@ from nats.aio.client import Srv
 
 from lightlink.connection.parser import WireParser
 from lightlink.connection.transport import Transport
+from lightlink.errors import InvalidName
+from lightlink.protocol.subjects import as_text, breaks_line
 
 if TYPE_CHECKING:
     import ssl
@@ -51,8 +53,31 @@ class TLSRequired(nats.errors.Error):
         return "the server does not offer TLS"
 
 
+# Subjects that were looked at, so that one published again and again costs a look-up. Emptied when it has grown.
+_SAFE: set[bytes] = set()
+_SAFE_KEPT = 2048
+
+
+def refuse_unsafe(subject: bytes) -> None:
+    """Raise InvalidName for a subject that would break its protocol line: what follows would be a command of its own.
+
+    Names are checked where they are made or decoded; this is the wall behind that, for whatever was missed.
+    """
+    if subject in _SAFE:
+        return
+    if not subject or breaks_line(subject):
+        raise InvalidName("subject", as_text(subject), "is empty, or contains white space or a control character")
+    if len(_SAFE) >= _SAFE_KEPT:
+        _SAFE.clear()
+    _SAFE.add(subject)
+
+
 def publish_frame(subject: bytes, reply: bytes, payload: bytes, headers: bytes | None = None) -> bytes:
-    """Return the protocol bytes that publish one message (PUB or HPUB)."""
+    """Return the protocol bytes that publish one message (PUB or HPUB); raises InvalidName."""
+    if subject not in _SAFE:
+        refuse_unsafe(subject)
+    if reply and breaks_line(reply):
+        raise InvalidName("reply subject", as_text(reply), "contains white space or a control character")
     if headers is None:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
     size = len(headers)
@@ -84,6 +109,9 @@ class WireClient(NatsClient):
 
     async def route(self, subject: str, queue: str, sink: Sink) -> Subscription:
         """Subscribe, with each message given to ``sink`` on the loop's thread as it is parsed."""
+        for kind, name in (("subject", subject), ("queue group", queue)):
+            if breaks_line(name.encode()):
+                raise InvalidName(kind, name, "contains white space or a control character")
         sid = self._sid + 1
         self._sinks[sid] = sink
         try:

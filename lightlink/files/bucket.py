@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from lightlink.errors import DecodeError, InvalidOption, LinkError, PayloadTooLarge, StoredFileNotFound
+from lightlink.errors import DecodeError, InvalidName, InvalidOption, LinkError, PayloadTooLarge, StoredFileNotFound
 from lightlink.files.info import ObjectMeta
 from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
@@ -94,13 +94,25 @@ class Bucket:
         listed: list[tuple[ObjectMeta, datetime]] = []
         for delivery in sorted(found, key=lambda delivery: -delivery.seq):
             try:
-                meta = codec.decode(delivery.data, as_text(delivery.subject), ObjectMeta)
+                meta = self._described(as_text(delivery.subject), delivery.data)
             except DecodeError as exc:
                 self._connection.report(exc)
                 continue
             if not meta.deleted:
                 listed.append((meta, delivery.created))
         return listed
+
+    def _described(self, subject: str, data: bytes) -> ObjectMeta:
+        """Return the description on a subject; raises DecodeError, also for one of an object with another name."""
+        meta = codec.decode(data, subject, ObjectMeta)
+        try:
+            expected = subjects.object_meta(self.name, meta.name)
+        except InvalidName as exc:
+            raise DecodeError(subject, str(exc), data[:64]) from None
+        # Other clients leave the padding of the name's base64 away.
+        if expected.rstrip("=") != subject.rstrip("="):
+            raise DecodeError(subject, f"it describes another object, {meta.name[:64]!r}", data[:64])
+        return meta
 
     def put(self, meta: ObjectMeta, timeout: float) -> None:
         """Store an object's description in place of the one before; to do so twice does no harm."""
@@ -147,7 +159,7 @@ def _stream_config(
     return {
         "name": f"OBJ_{bucket}",
         "description": "files of LightLink",
-        "subjects": [subjects.object_chunks(bucket), subjects.object_metas(bucket)],
+        "subjects": [subjects.all_chunks(bucket), subjects.object_metas(bucket)],
         "retention": "limits",
         "storage": storage,
         "num_replicas": replicas,

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from lightlink.errors import FileCorrupt, InvalidOption
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class ObjectLink(msgspec.Struct):
     bucket: str = ""
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse, as it is decoded, a bucket that could not be one."""
+        if not subjects.is_plain_token(self.bucket):
+            raise ValueError(f"a link to the bucket {self.bucket[:64]!r}")
+
 
 class ObjectOptions(msgspec.Struct):
     """How an object is stored."""
@@ -76,6 +81,19 @@ class ObjectMeta(msgspec.Struct):
     metadata: dict[str, Any] | None = None
     headers: Any = None
     options: ObjectOptions | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse, as it is decoded, an id of chunks that would be more than one token of a subject.
+
+        It comes from whoever may write to the bucket, and becomes part of subjects that are read and purged.
+        """
+        if self.nuid and not subjects.is_plain_token(self.nuid):
+            raise ValueError(f"chunks under {self.nuid[:64]!r}, which is not one token of a subject")
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether there may be chunks of it: a link has none, nor has what other clients describe without an id."""
+        return bool(self.nuid) and self.link is None
 
     @property
     def link(self) -> ObjectLink | None:

@@ -151,16 +151,17 @@ class FileStore:
         timeout = self._connection.options.timeout
         with operation(f"deleting file {file_id!r}"):
             meta, _ = self._bucket.find(file_id, timeout)
-            chunks = subjects.object_chunks(self.bucket, meta.nuid)
+            chunks = subjects.object_chunks(self.bucket, meta.nuid) if meta.has_chunks else None
             try:
                 self._bucket.put(meta.as_deleted(), timeout)
             except JetStreamError as exc:
-                if exc.err_code != api.STORE_FAILED:
+                if exc.err_code != api.STORE_FAILED or chunks is None:
                     raise
                 # The bucket is full: not even this fits, unless something goes first.
                 discard(self._connection, self._bucket.stream, chunks)
                 self._bucket.put(meta.as_deleted(), timeout)
-        discard(self._connection, self._bucket.stream, chunks)
+        if chunks is not None:
+            discard(self._connection, self._bucket.stream, chunks)
 
     def sweep(self, older_than: float = DEFAULT_SWEEP_AGE) -> int:
         """Remove the chunks that uploads have left whose process was killed, and return how many there were.
@@ -214,6 +215,10 @@ class FileStore:
     def _fetch(self, stream: str, meta: ObjectMeta, write: Write, transfer: Transfer) -> None:
         size, chunks = meta.size or 0, 0
         digest = hashlib.sha256()
+        if not size:
+            meta.check_digest(digest.digest())
+            transfer.tell()
+            return
         with self._window() as window:
             reader = ChunkReader(self._connection, stream, meta, window(), transfer)
             try:
@@ -243,6 +248,10 @@ class FileStore:
                 raise LinkError(f"reading file {file_id!r}", f"it stands for the whole bucket {meta.link.bucket!r}")
             bucket = Bucket(self._connection, meta.link.bucket)
             meta, created = bucket.find(meta.link.name, timeout)
+            if meta.link is not None:
+                raise FileCorrupt(file_id, f"it is a link to {meta.name!r}, which is a link too")
+        if not meta.nuid and meta.size:
+            raise FileCorrupt(file_id, f"its description names no chunks for its {meta.size} bytes")
         return bucket, meta, created
 
     @contextlib.contextmanager

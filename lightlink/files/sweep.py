@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from lightlink.connection.connection import Connection
     from lightlink.files.bucket import Bucket
 
+_log = logging.getLogger("lightlink")
+
 
 def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: float) -> int:
     """Remove chunks of no file to which none was added for ``older_than`` seconds; return how many there were.
@@ -27,11 +30,15 @@ def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: fl
     if info is None:
         return 0
     before = api.parse_time(info["ts"]) - timedelta(seconds=older_than)  # by the server's clock, as the chunks
-    found = api.subjects_of(connection, stream, subjects.object_chunks(bucket.name), timeout)
+    found = api.subjects_of(connection, stream, subjects.all_chunks(bucket.name), timeout)
     # In this order: a file that is described meanwhile is seen.
     owned = {subjects.object_chunks(bucket.name, nuid) for nuid in _nuids(connection, bucket, timeout)}
     removed = 0
     for subject in sorted(found - owned):
+        if not subjects.is_plain_token(subject.rpartition(".")[2]):
+            # The server stores what is published under a wildcard; as a pattern it would stand for others' chunks.
+            _log.warning("lightlink: not swept, its subject is a wildcard: %r", subject)
+            continue
         last = api.get_last_written(connection, stream, subject, timeout)
         if last is not None and last.created < before:
             removed += api.purge(connection, stream, subject, timeout)

@@ -17,6 +17,7 @@ import msgspec
 from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
 from lightlink.jetstream.retry import while_electing
 from lightlink.protocol import codec
+from lightlink.protocol.subjects import publish_subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,14 +192,12 @@ def find_last(connection: Connection, stream: str, pattern: str, timeout: float)
 def parse_stored(waiter: Waiter) -> StoredMessage | None:
     """Return the message in the reply to a direct get, None if there is none, or raise the error in it."""
     headers = codec.decode_headers(waiter.headers)
-    status = headers.get("Status")
+    status, description = codec.decode_status(waiter.headers)
     if status == "404":
         return None
-    if status is not None or "Nats-Sequence" not in headers:
+    if status or "Nats-Sequence" not in headers:
         raise_problem(waiter)
-        raise JetStreamError(
-            waiter.subject.decode(), int(status or 500), 0, headers.get("Description") or "no message in the reply"
-        )
+        raise JetStreamError(waiter.subject.decode(), int(status or 500), 0, description or "no message in the reply")
     subject, seq, time = headers["Nats-Subject"], int(headers["Nats-Sequence"]), headers.get("Nats-Time-Stamp", "")
     return StoredMessage(subject, seq, waiter.data, headers, time)
 
@@ -294,7 +293,11 @@ def subjects_of(connection: Connection, stream: str, pattern: str, timeout: floa
 
 
 def purge(connection: Connection, stream: str, subject: str, timeout: float) -> int:
-    """Remove every message of a subject (wildcards allowed) from a stream; return how many there were."""
+    """Remove every message of one subject from a stream; return how many there were.
+
+    A wildcard is refused (InvalidName): in a subject that came from elsewhere it would take others' messages along.
+    """
+    publish_subject(subject)
     answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject}, timeout)
     return int(answer.get("purged", 0))
 

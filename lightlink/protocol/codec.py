@@ -203,23 +203,34 @@ def encode_headers(headers: dict[str, str]) -> bytes:
 
 
 def decode_headers(block: bytes | None) -> dict[str, str]:
-    """Return the headers of a block (ADR-4); of a name given twice, the last value.
+    """Return the headers of a block (ADR-4); of a name given several times, the last value.
 
-    An inline status (``NATS/1.0 503 No Responders``) becomes ``Status`` and ``Description``; what is none is ignored.
+    What a server adds to a stored message's headers stands last. The first line is not among them: see
+    `decode_status`. Malformed lines are ignored.
     """
-    if not block:
-        return {}
-    first, *lines = block.decode("utf-8", "replace").split("\r\n")
-    headers: dict[str, str] = {}
+    return {name: values[-1] for name, values in decode_header_values(block).items()}
+
+
+def decode_header_values(block: bytes | None) -> dict[str, list[str]]:
+    """Return all values of each header of a block, in order (ADR-4); malformed lines are ignored."""
+    values: dict[str, list[str]] = {}
+    if block:
+        for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
+            name, separator, value = line.partition(":")
+            if separator:
+                values.setdefault(name, []).append(value.strip(" \t"))
+    return values
+
+
+def decode_status(block: bytes | None) -> tuple[str, str]:
+    """Return (code, description) from the first line of a block, such as ``NATS/1.0 503 No Responders`` (ADR-4).
+
+    Both are empty without one. Only a server writes there; a header named Status is its writer's.
+    """
+    first = (block or b"").partition(b"\r\n")[0].decode("utf-8", "replace")
     version, _, status = first.partition(" ")
     code, _, description = status.strip().partition(" ")
-    if version == _VERSION and _STATUS.fullmatch(code):
-        headers["Status"], headers["Description"] = code, description
-    for line in lines:
-        name, separator, value = line.partition(":")
-        if separator:
-            headers[name] = value.strip(" \t")
-    return headers
+    return (code, description) if version == _VERSION and _STATUS.fullmatch(code) else ("", "")
 
 
 def is_no_responders(data: bytes, headers: bytes | None) -> bool:

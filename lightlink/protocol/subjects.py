@@ -24,11 +24,43 @@ FILES_BUCKET = "light_link_files"
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+# One token that stands for itself: no white space, no control character, no wildcard.
+_PLAIN_TOKEN = re.compile(r"[^\s\x00-\x20\x7f.*>]{1,255}")
+# What ends a protocol line, or a word in it; nats-server reads it as white space or refuses it.
+_BREAKS_LINE = re.compile(rb"[\x00-\x20\x7f]")
+# Where replies are wanted: plain inboxes and those of identities, and what a server makes of them on the way to another
+# account (`_R_`).
+_INBOXES = (b"_INBOX.", b"_INBOX_", b"_R_.")
+# What a gateway makes of a reply subject: `_GR_.<cluster>.<server>.<the reply subject>`.
+_GATEWAY_REPLY = b"_GR_."
 
 
 def as_text(subject: bytes) -> str:
     """Return a subject, or a part of one, as text; peers may send what is no text, which is replaced."""
     return subject.decode("utf-8", "replace")
+
+
+def is_plain_token(text: str) -> bool:
+    """Tell whether text from a peer may become one token of a subject: it stands for itself and nothing else."""
+    return _PLAIN_TOKEN.fullmatch(text) is not None
+
+
+def breaks_line(name: bytes) -> bool:
+    """Tell whether a subject or queue group would break the protocol line that it is framed in (NATS protocol)."""
+    return _BREAKS_LINE.search(name) is not None
+
+
+def is_inbox(reply: bytes, prefixes: tuple[bytes, ...] = ()) -> bool:
+    """Tell whether a reply subject is an inbox: below ``_INBOX``, an identity's inboxes, or one of ``prefixes``.
+
+    Anything else a request names is a subject where its sender wants somebody else's rights to publish.
+    """
+    if reply.startswith(_INBOXES) or (prefixes and reply.startswith(prefixes)):
+        return True
+    if not reply.startswith(_GATEWAY_REPLY):
+        return False
+    original = reply.split(b".", 3)[3:]
+    return bool(original) and is_inbox(original[0], prefixes)
 
 
 def publish_subject(subject: str) -> bytes:
@@ -128,9 +160,16 @@ def object_metas(bucket: str) -> str:
     return f"$O.{bucket}.M.>"
 
 
-def object_chunks(bucket: str, nuid: str = ">") -> str:
-    """Return the subject of an object's chunks, or that of all chunks in a bucket (ADR-20)."""
+def object_chunks(bucket: str, nuid: str) -> str:
+    """Return the subject of an object's chunks (ADR-20); raises InvalidName for what is not one plain token."""
+    if not is_plain_token(nuid):
+        raise InvalidName("nuid", nuid, "must be one token without wildcards")
     return f"$O.{bucket}.C.{nuid}"
+
+
+def all_chunks(bucket: str) -> str:
+    """Return the subjects of the chunks of all objects in a bucket (ADR-20)."""
+    return f"$O.{bucket}.C.>"
 
 
 def client_id(name: str) -> str:

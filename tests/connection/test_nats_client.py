@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from nats.protocol.command import hpub_cmd, pub_cmd
 
 import lightlink
+from lightlink.connection import nats_client
 from lightlink.connection.nats_client import TLSRequired, WireClient, _denied_operation, publish_frame
+from lightlink.errors import InvalidName
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
@@ -371,3 +373,33 @@ def test_the_private_parts_of_nats_py_that_are_used_are_there(server: EmbeddedSe
         *nc.options,
     }
     wire.stop()
+
+
+# The second wall ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("byte", [*range(0x21), 0x7F])
+def test_no_byte_that_ends_a_word_is_framed(byte: int) -> None:
+    name = b"a" + bytes([byte]) + b"b"
+    for subject, reply in ((name, b""), (b"fine", name), (bytes([byte]), b""), (b"fine" + bytes([byte]), b"")):
+        with pytest.raises(InvalidName):
+            publish_frame(subject, reply, b"x")
+
+
+def test_an_empty_subject_is_not_framed() -> None:
+    with pytest.raises(InvalidName):
+        publish_frame(b"", b"", b"x")
+
+
+def test_subjects_looked_at_are_kept_in_bounds() -> None:
+    for number in range(10_000):
+        assert publish_frame(b"s.%d" % number, b"", b"") == b"PUB s.%d  0\r\n\r\n" % number
+    assert len(nats_client._SAFE) <= nats_client._SAFE_KEPT
+
+
+@pytest.mark.parametrize(
+    ("subject", "queue"), [("a b", ""), ("a\r\nPUB x 0\r\n\r\n", ""), ("a", "q\r\nPING"), ("a", "b c")]
+)
+def test_no_subscription_breaks_its_line(wire: Wire, subject: str, queue: str) -> None:
+    with pytest.raises(InvalidName):
+        wire.run(wire.nc.route(subject, queue, lambda *_: None))

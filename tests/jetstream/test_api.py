@@ -9,7 +9,7 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.errors import PayloadTooLarge
+from lightlink.errors import InvalidName, PayloadTooLarge
 from lightlink.jetstream import api, read
 from lightlink.jetstream.api import JetStreamError
 
@@ -124,8 +124,12 @@ def test_purging_removes_the_messages_of_a_subject(connection: Connection, strea
     for n in range(3):
         store(connection, f"{stream}.a.{n}")
     store(connection, f"{stream}.b")
-    assert api.purge(connection, stream, f"{stream}.a.*", 5) == 3
-    assert api.purge(connection, stream, f"{stream}.a.*", 5) == 0
+    assert api.purge(connection, stream, f"{stream}.a.1", 5) == 1
+    assert api.purge(connection, stream, f"{stream}.a.1", 5) == 0
+    for pattern in (f"{stream}.a.*", f"{stream}.>", ">", "a b"):
+        with pytest.raises(InvalidName):
+            api.purge(connection, stream, pattern, 5)
+    assert api.subjects_of(connection, stream, f"{stream}.a.*", 5) == {f"{stream}.a.0", f"{stream}.a.2"}
     assert api.get_last(connection, stream, f"{stream}.b", 5) is not None
 
 

@@ -154,3 +154,15 @@ def test_a_server_carries_every_subject_that_is_accepted(subject: str, url: str,
         client.publish(name, 1)
         message = subscription.get(timeout=30)
     assert (message.subject, message.data) == (name, 1)
+
+
+@pytest.mark.parametrize("reply", [b"_INBOX.a.b", b"_INBOX_web.x", b"_R_.abc", b"_GR_.c.s._INBOX.a", b"mine.x"])
+def test_inboxes_are_known(reply: bytes) -> None:
+    assert subjects.is_inbox(reply, (b"mine.",))
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"_INBOX", b"_INBOXES.a", b"events.user", b"$KV.b.k", b"_GR_.c.s.$KV.b.k", b"_GR_.c", b"minex"]
+)
+def test_what_is_no_inbox_is_told(reply: bytes) -> None:
+    assert not subjects.is_inbox(reply, (b"mine.",))

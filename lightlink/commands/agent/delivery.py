@@ -180,7 +180,7 @@ class Deliveries:
     def _arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         message = read_delivery(subject, reply, data, headers)
         if message is None:
-            self._end_of_pull(int(subject[len(self._inbox) :]), codec.decode_headers(headers))
+            self._end_of_pull(int(subject[len(self._inbox) :]), *codec.decode_status(headers))
             return
         try:
             delivery = Delivery(read_request(data, as_text(subject)), reply, message.seq)
@@ -216,8 +216,7 @@ class Deliveries:
         if burst:
             self._on_deliveries(burst)
 
-    def _end_of_pull(self, number: int, status: dict[str, str]) -> None:
-        code = status.get("Status")
+    def _end_of_pull(self, number: int, code: str, description: str) -> None:
         with self._lock:
             if number != self._number or code == "100":  # of an earlier pull, or an idle heartbeat
                 return
@@ -227,9 +226,9 @@ class Deliveries:
         if code in ("404", "408"):
             self._pull()
             return
-        _log.debug("lightlink: fetching commands: %s %s", code, status.get("Description", ""))
+        _log.debug("lightlink: fetching commands: %s %s", code, description)
         self._retry_later()
-        if code == "503" or "deleted" in status.get("Description", "").lower():
+        if code == "503" or "deleted" in description.lower():
             self._on_missing()
 
     def _on_status(self, status: Status) -> None:
