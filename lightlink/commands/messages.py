@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 BROADCAST = "ll.broadcast"
-ACKS = "ll.acks.>"
+ACKS = "ll.acks.*.*"
 
 _MAX_WAITING = 1024
 _MAX_WAITING_BYTES = 16 * 1024 * 1024
@@ -65,6 +65,11 @@ class AgentMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sent_at: datetime
     issued_by: str = ""
     wait_ack: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse, as it is decoded, an id that could not be one token of the subject of the answer."""
+        if not subjects.is_plain_token(self.msg_id):
+            raise ValueError(f"an id that is not one token of a subject: {self.msg_id[:64]!r}")
 
 
 class _Ack(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -204,7 +209,7 @@ class Messenger:
                 self._route = self._connection.subscribe(ACKS, "", self._arrive)
 
     def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
-        client_id, msg_id = as_text(subject).split(".")[-2:]
+        _, _, client_id, msg_id = as_text(subject).split(".", 3)
         sent = self._open.get(msg_id)
         if sent is not None:
             self._connection.session.notifier.post(self._note, sent, client_id, data)
@@ -293,8 +298,6 @@ class Inbox:
             self._answer(message, error)
 
     def _answer(self, message: AgentMessage, error: str = "") -> None:
-        if not message.msg_id.replace("-", "").isalnum():
-            return  # it would not be a subject
         subject = f"ll.acks.{self._client_id}.{message.msg_id}".encode()
         try:
             # On the loop's thread nothing may wait for room in the outbox.

@@ -106,26 +106,27 @@ ROLES: Mapping[str, Role] = {
     "agent": Role(
         does="takes the commands sent to its name",
         publish=(
-            "$KV.lightlink_command_status.{name}.>",
+            "$KV.lightlink_command_status.{name}.*",
             "$KV.lightlink_agents.{name}",
-            "ll.progress.{name}.>",
-            "ll.acks.{name}.>",
+            "ll.progress.{name}.*",
+            "ll.acks.{name}.*",
             "$JS.API.CONSUMER.MSG.NEXT.LIGHTLINK_COMMANDS.agent-{name}",
             "$JS.ACK.LIGHTLINK_COMMANDS.agent-{name}.>",
-            "$JS.API.DIRECT.GET.KV_lightlink_command_status.$KV.lightlink_command_status.{name}.>",
+            "$JS.API.DIRECT.GET.KV_lightlink_command_status.$KV.lightlink_command_status.{name}.*",
             "$JS.API.DIRECT.GET.KV_lightlink_agents.$KV.lightlink_agents.{name}",
         ),
-        subscribe=("{inbox}.>", "ll.status.{name}.>", "ll.messages.{name}", "ll.broadcast"),
+        subscribe=("{inbox}.>", "ll.status.{name}.*", "ll.messages.{name}", "ll.broadcast"),
         fixed=True,
         one_token=True,
     ),
     "manager": Role(
         does="sends commands to every agent and follows them; the rest as granted",
         publish=(
-            "ll.commands.>",
+            "ll.commands.*.*",
             "ll.messages.*",
             "ll.broadcast",
-            "$KV.lightlink_command_status.>",
+            "$KV.lightlink_command_status.*.*",
+            "$KV.lightlink_command_status.swept",
             *_JETSTREAM,
             *_reading("LIGHTLINK_COMMANDS"),
             # nats-py asks for a durable consumer that has no name beside under this subject.
@@ -139,7 +140,7 @@ ROLES: Mapping[str, Role] = {
             "{state}",
             "{files}",
         ),
-        subscribe=("{inbox}.>", "ll.status.>", "ll.progress.>", "ll.acks.>", "{subscribe}"),
+        subscribe=("{inbox}.>", "ll.status.*.*", "ll.progress.*.*", "ll.acks.*.*", "{subscribe}"),
     ),
     "admin": Role(does="everything", publish=(">",), subscribe=(">",), fixed=True),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.commands.agent.delivery import Deliveries
 from lightlink.commands.agent.execution import Execution
 from lightlink.commands.messages import Inbox
+from lightlink.commands.store import schema
 from lightlink.commands.store.presence import Claim
 from lightlink.commands.store.store import CommandStore, read_status
 from lightlink.concurrency.periodic import every
@@ -91,7 +92,9 @@ class Runner:
         if not self._claim.acquire(is_leaving_after, patience):
             raise ClosedError(f"agent {self._client_id!r}", "was stopped while it waited for its client id")
         self._forget_status = self._connection.on_status(self._on_connection)
-        self._status_route = self._connection.subscribe(f"ll.status.{self._client_id}.>", "", self._on_status_revision)
+        self._status_route = self._connection.subscribe(
+            schema.status_event(self._client_id, "*"), "", self._on_status_revision
+        )
         self._inbox.start()
         self._deliveries.start()
         self._rounds = [
@@ -216,4 +219,5 @@ class Runner:
             self._connection.report(exc)
             return
         if status.cancel_requested and not status.ended and status.instance == self._instance:
-            self._execution.cancel(subject.rpartition(".")[2])
+            prefix = schema.status_event(self._client_id, "")
+            self._execution.cancel(subject.removeprefix(prefix))

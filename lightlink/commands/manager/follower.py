@@ -177,17 +177,24 @@ class Follower:
 
     def _on_status(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._losses.heard(headers)
-        self._hear(self._wake, subject, data, headers)
+        self._hear(self._wake, schema.status_event, subject, data, headers)
 
     def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self._hear(self._note_progress, subject, data, headers)
+        self._hear(self._note_progress, schema.progress_subject, subject, data, headers)
 
-    def _hear(self, take: Callable[..., None], subject: bytes, data: bytes, headers: bytes | None) -> None:
-        promise = self._open.get(as_text(subject.rpartition(b".")[2]))
-        if promise is None:
+    def _hear(
+        self,
+        take: Callable[..., None],
+        expected: Callable[[str, str], str],
+        subject: bytes,
+        data: bytes,
+        headers: bytes | None,
+    ) -> None:
+        text = as_text(subject)
+        promise = self._open.get(text.rpartition(".")[2])
+        # The whole subject counts: an agent may write under its own client id only, but there what it likes.
+        if promise is None or text != expected(promise.client_id, promise.command_id):
             return
-        if schema.ids_of(as_text(subject)) != (promise.client_id, promise.command_id):
-            return  # an agent may write under its own client id only, but there any command id it likes
         if len(data) < _SMALL:
             take(promise, data, headers)
         else:

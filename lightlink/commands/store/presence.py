@@ -17,7 +17,7 @@ from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnava
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec
-from lightlink.protocol.subjects import as_text
+from lightlink.protocol.subjects import as_text, is_plain_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,6 +93,8 @@ def _decoded(data: bytes, subject: str) -> Presence:
     presence = records.read(data, subject, Presence)
     if schema.presence_subject(presence.client_id) != subject:
         raise DecodeError(subject, f"an agent that says it is {presence.client_id!r}", data[:64])
+    if not is_plain_token(presence.client_id):
+        raise DecodeError(subject, "a client id that is not one token of a subject", data[:64])
     times = {name: _time(getattr(presence, name), data, subject) for name in ("connected_at", "last_heartbeat")}
     return msgspec.structs.replace(presence, **times)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.errors import InvalidName, InvalidOption
+from lightlink.errors import DecodeError, InvalidName, InvalidOption
 from lightlink.options import seconds
 from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
@@ -24,8 +24,8 @@ STATUS = f"KV_{STATUS_BUCKET}"
 AGENTS = f"KV_{AGENTS_BUCKET}"
 AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
 
-STATUS_EVENTS = "ll.status.>"  # every stored status revision, republished by the server
-PROGRESS_EVENTS = "ll.progress.>"
+STATUS_EVENTS = "ll.status.*.*"  # every stored status revision, republished by the server
+PROGRESS_EVENTS = "ll.progress.*.*"
 
 _SECOND = 1_000_000_000
 _HEARTBEATS = 3  # so many may be missed
@@ -94,6 +94,11 @@ def presence_subject(client_id: str) -> str:
     return f"$KV.{AGENTS_BUCKET}.{client_id}"
 
 
+def status_event(client_id: str, command_id: str) -> str:
+    """Return the subject on which the server republishes a command's status revisions."""
+    return f"ll.status.{client_id}.{command_id}"
+
+
 def progress_subject(client_id: str, command_id: str) -> str:
     """Return the subject of a command's progress, which is not stored."""
     return f"ll.progress.{client_id}.{command_id}"
@@ -105,9 +110,15 @@ def consumer_name(client_id: str) -> str:
 
 
 def ids_of(subject: str) -> tuple[str, str]:
-    """Return (client id, command id) from a subject of a request, a status or progress."""
-    client_id, command_id = subject.split(".")[-2:]
-    return client_id, command_id
+    """Return (client id, command id) from the subject of a stored request or status.
+
+    Raises DecodeError for any other: what its last tokens say need not be who wrote it.
+    """
+    for prefix in (REQUEST_PREFIX, _STATUS_PREFIX):
+        ids = subject.removeprefix(prefix).split(".")
+        if subject.startswith(prefix) and len(ids) == 2:
+            return ids[0], ids[1]
+    raise DecodeError(subject, "not the subject of a request or a status")
 
 
 def client_id(text: str) -> str:
@@ -166,15 +177,15 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
         {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **common, **many_consumers},
         {
             "name": STATUS,
-            "subjects": [f"{_STATUS_PREFIX}>"],
+            "subjects": [f"{_STATUS_PREFIX}*.*", SWEPT],
             "max_msgs_per_subject": 16,
             "max_age": kept,
-            "republish": {"src": f"{_STATUS_PREFIX}>", "dest": STATUS_EVENTS},
+            "republish": {"src": f"{_STATUS_PREFIX}*.*", "dest": "ll.status.{{wildcard(1)}}.{{wildcard(2)}}"},
             **bucket,
         },
         {
             "name": AGENTS,
-            "subjects": [f"$KV.{AGENTS_BUCKET}.>"],
+            "subjects": [f"$KV.{AGENTS_BUCKET}.*"],
             "max_msgs_per_subject": 1,
             "max_age": round(options.presence_age * _SECOND),
             **bucket,

@@ -20,7 +20,7 @@ from lightlink.commands.store.access import FAILURES, Access, Conflict, check, h
 from lightlink.errors import DecodeError, InvalidOption, LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.jetstream import api
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ class CommandStore(Access):
 
         Any replica answers.
         """
-        subjects = [schema.status_subject(client_id, command_id) for client_id, command_id in ids]
-        requests = [(f"{api.API}.DIRECT.GET.{schema.STATUS}.{subject}".encode(), b"", None) for subject in subjects]
+        keys = [schema.status_subject(client_id, command_id) for client_id, command_id in ids]
+        requests = [(f"{api.API}.DIRECT.GET.{schema.STATUS}.{key}".encode(), b"", None) for key in keys]
         statuses = []
         for waiter in self.request_all(requests):
             try:
@@ -244,6 +244,9 @@ def read_request(data: bytes, subject: str) -> RequestRecord:
     request = records.read(data, subject, RequestRecord, "created_at")
     if schema.request_subject(request.client_id, request.command_id) != subject:
         raise DecodeError(subject, "the command in it has other ids than its subject", data[:64])
+    if not (subjects.is_plain_token(request.client_id) and subjects.is_plain_token(request.command_id)):
+        # They become part of subjects that are written and read, where a wildcard would stand for others' commands.
+        raise DecodeError(subject, "its ids are not one token of a subject each", data[:64])
     if not 0 <= request.timeout <= schema.LONGEST:
         # Whoever looks at many commands works out their deadlines, and must not stumble over one.
         request = msgspec.structs.replace(request, timeout=min(max(request.timeout, 0.0), schema.LONGEST))
