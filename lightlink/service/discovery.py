@@ -99,10 +99,9 @@ class Discovery:
             "data": None,  # optional, but nats-py cannot read an answer without it
         }
 
-    @staticmethod
-    def _sink(connection: Connection, answer: Callable[[], dict[str, Any]]) -> Any:
+    def _sink(self, connection: Connection, answer: Callable[[], dict[str, Any]]) -> Any:
         def arrive(_subject: bytes, reply: bytes, _data: bytes, _headers: bytes | None) -> None:
-            if not reply:
+            if not reply or not self._calls.may_answer(reply):
                 return
             try:
                 # On the loop's thread, which may not wait: the answer is short, and one that waited for a worker would

@@ -14,7 +14,7 @@ from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge
 from lightlink.protocol import codec
-from lightlink.protocol.subjects import as_text
+from lightlink.protocol.subjects import as_text, is_inbox
 from lightlink.service.request import Request
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Dispatcher:
         self.busy = 0  # requests refused because too many were held
         self._connection: Connection
         self._client: Client
+        self.strangers = 0  # requests that wanted their answer elsewhere than in an inbox
+        self._inboxes: tuple[bytes, ...] = ()
         self._held = 0
         self._idle = Condition()
 
@@ -85,10 +87,29 @@ class Dispatcher:
         """Compile and register a handler."""
         self.methods[name] = Method(name, Binder(handler, {Request: "request"}), dict(metadata))
 
-    def attach(self, client: Client, connection: Connection) -> None:
-        """Set where replies go, before the first request comes."""
+    def attach(self, client: Client, connection: Connection, inboxes: tuple[bytes, ...] = ()) -> None:
+        """Set where replies go, before the first request comes.
+
+        They go below ``_INBOX`` and these ``inboxes`` only: the subject is the caller's choice, the right to publish
+        there is the service's.
+        """
         self._client = client
         self._connection = connection
+        self._inboxes = inboxes
+
+    def may_answer(self, reply: bytes) -> bool:
+        """Tell whether an answer may go to a reply subject; one that may not is counted, and the first is logged."""
+        if is_inbox(reply, self._inboxes):
+            return True
+        self.strangers += 1
+        if self.strangers == 1:
+            _log.warning(
+                "lightlink: %s does not answer on %r, which is no inbox; if callers have inboxes of their own, name "
+                "them: Service(..., inboxes=[...])",
+                self._service,
+                as_text(reply),
+            )
+        return False
 
     def arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """Queue a request; called on the loop's thread."""
@@ -194,7 +215,7 @@ class Dispatcher:
         return self.methods.get(as_text(subject.rpartition(b".")[2]))
 
     def _reply(self, subject: bytes, reply: bytes, request_id: str, body: bytes) -> None:
-        if not reply:
+        if not reply or not self.may_answer(reply):
             return
         try:
             self._connection.publish(reply, body)
@@ -217,7 +238,7 @@ class Dispatcher:
             method.stats.last_error = message
         else:
             self.strays += 1
-        if not reply:
+        if not reply or not self.may_answer(reply):
             return
         headers = {
             codec.ERROR_HEADER: _one_line(_shorten(message, _MAX_HEADER_TEXT)),

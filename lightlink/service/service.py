@@ -44,12 +44,26 @@ class Stage(enum.Enum):
     STOPPED = "stopped"  # drained, or being drained; it does not start again
 
 
+def _group_token(handler: Callable[..., Any]) -> str:
+    """Return what stands for a handler in the name of its queue group."""
+    name = getattr(handler, "__name__", None) or type(handler).__name__
+    return re.sub(r"[^\w-]", "_", name)
+
+
+def _inbox_prefix(prefix: Any) -> bytes:
+    """Return the begin of callers' inboxes, ending in a dot; raises InvalidName."""
+    return subjects.publish_subject(prefix.removesuffix(".") if isinstance(prefix, str) else prefix) + b"."
+
+
 class Service:
     """A named service; ``workers`` threads run its handlers.
 
     ``target`` is a URL, or several, as for `connect`, with its ``options``; or a `Client`, whose connection is then
     shared. At most ``max_pending`` requests wait for a worker; what comes beyond is answered ``busy``. ``version`` is a
     semantic version; name, version, ``description`` and ``metadata`` are what service discovery shows (ADR-32).
+
+    Answers go to inboxes only: below ``_INBOX``, to those of identities, and below the prefixes in ``inboxes``, for
+    callers that have others.
     """
 
     def __init__(
@@ -62,6 +76,7 @@ class Service:
         max_pending: int = 1024,
         description: str = "",
         metadata: Mapping[str, str] | None = None,
+        inboxes: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.name = subjects.service_name(name)
@@ -73,6 +88,7 @@ class Service:
                 raise InvalidOption(option, "must be a whole number above 0", value)
         if isinstance(target, Client) and options:
             raise InvalidOption(", ".join(options), "belongs to the client, which is given")
+        self._inboxes = tuple(map(_inbox_prefix, [inboxes] if isinstance(inboxes, str) else inboxes))
         self.version = version
         self._target = target
         self._options = {"name": name, **options}
@@ -80,7 +96,8 @@ class Service:
         self._pool = WorkerPool(f"lightlink-{name}", workers)
         self._calls = Dispatcher(name, self._pool, max_pending)
         self._discovery = Discovery(name, self.instance, version, description, metadata, self._calls)
-        self._events: list[tuple[str, Callable[[Any], object], str, bool]] = []
+        # Subject, handler, queue group (None: one of its own), raw.
+        self._events: list[tuple[str, Callable[[Any], object], str | None, bool]] = []
         self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
         self._subscriptions: list[Subscription] = []
         self._routes: list[Any] = []
@@ -143,15 +160,17 @@ class Service:
         return name in self._calls.methods
 
     def on(self, subject: str, *, queue: str | None = None, raw: bool = False) -> Callable[[Handler], Handler]:
-        """Register the decorated function for events; one instance of the service gets each event.
+        """Register the decorated function for events; of each, one instance of the service gets it.
 
-        ``queue`` is the queue group, by default the service's name; an empty one gives every instance every event. What
-        the function is given is as with `Client.subscribe`.
+        ``queue`` is the queue group; an empty one gives every instance every event. By default each function has a
+        group of its own, ``<service>.<function>``: members of one group share what comes, also where their subjects
+        overlap, so two functions in one group would each miss what the other gets. What the function is given is as
+        with `Client.subscribe`.
         """
         if callable(subject):
             raise InvalidOption("on", "name the subject: @service.on('events.user')")
         subjects.subscribe_subject(subject)
-        group = subjects.queue_group(self.name if queue is None else queue)
+        group = None if queue is None else subjects.queue_group(queue)
 
         def decorate(handler: Handler) -> Handler:
             self._refuse_after_start(f"the handler of {subject!r}")
@@ -316,18 +335,32 @@ class Service:
 
     def _subscribe(self, client: Client) -> None:
         connection = client._connection
-        self._calls.attach(client, connection)
-        for subject, handler, group, raw in self._events:
+        own = connection.options.inbox_prefix
+        self._calls.attach(client, connection, (*self._inboxes, *([f"{own}.".encode()] if own else [])))
+        for (subject, handler, _, raw), group in zip(self._events, self._groups(), strict=True):
             self._subscriptions.append(Subscription(connection, self._pool, subject, handler, queue=group, raw=raw))
         if self._on_file is not None:
             file_handler, concurrency = self._on_file
             receiver = FileReceiver(client.file_store(), self.name, file_handler)
-            settings: dict[str, Any] = {"queue": self.name, "raw": True, "concurrency": concurrency}
+            settings: dict[str, Any] = {"queue": f"{self.name}.on_file", "raw": True, "concurrency": concurrency}
             self._subscriptions.append(
                 Subscription(connection, self._pool, subjects.FILE_TRANSFER, receiver, **settings)
             )
         self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
         self._routes += self._discovery.subscribe(connection)
+
+    def _groups(self) -> list[str]:
+        """Return the queue group of each event handler; every instance comes to the same ones."""
+        groups: list[str] = []
+        owners: dict[str, Callable[[Any], object]] = {}
+        for _, handler, group, _ in self._events:
+            name = plain = f"{self.name}.{_group_token(handler)}"
+            number = 1
+            while group is None and owners.setdefault(name, handler) is not handler:
+                number += 1
+                name = f"{plain}-{number}"  # as two lambdas, or functions of two modules
+            groups.append(name if group is None else group)
+        return groups
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CLOSED and self._stage is Stage.RUNNING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import io
 import json
 import logging
 import queue
@@ -514,6 +516,93 @@ def test_event_handlers_of_a_service_take_the_same_forms_as_others(
         ):
             client.publish(f"{prefix}.{subject}", data)
             assert handled.get(timeout=30) == expected
+
+
+@pytest.mark.parametrize("number", [1000])
+def test_handlers_of_overlapping_subjects_each_get_all(
+    url: str, prefix: str, client: lightlink.Client, number: int
+) -> None:
+    counts: collections.Counter[str] = collections.Counter()
+    lock = threading.Lock()
+
+    def instance() -> lightlink.Service:
+        service = lightlink.Service(prefix, url)
+
+        def count(name: str) -> None:
+            with lock:
+                counts[name] += 1
+
+        @service.on(f"{prefix}.>")
+        def everything(_: Any) -> None:
+            count("everything")
+
+        @service.on(f"{prefix}.user")
+        def user(_: Any) -> None:
+            count("user")
+
+        # Without names of their own they have groups of their own all the same.
+        service.on(f"{prefix}.*")(lambda _: count("one lambda"))
+        service.on(f"{prefix}.user")(lambda _: count("another"))
+        return service
+
+    with instance(), instance():
+        for each in range(number):
+            client.publish(f"{prefix}.user", each)
+        expected = dict.fromkeys(("everything", "user", "one lambda", "another"), number)
+        eventually(lambda: counts == expected)
+    assert counts == expected
+
+
+def test_files_reach_on_file_beside_events_that_cover_them(url: str, prefix: str, client: lightlink.Client) -> None:
+    files: list[str] = []
+    events: list[Any] = []
+
+    def instance() -> lightlink.Service:
+        service = lightlink.Service(prefix, url)
+        service.on_file(lambda info: files.append(info.name))
+        service.on("file.>")(lambda data: events.append(data["file_name"]) if data["to"] == prefix else None)
+        return service
+
+    with instance(), instance():
+        for number in range(100):
+            client.send_file(io.BytesIO(b"x"), to=prefix, name=f"{number}")
+        eventually(lambda: len(files) == len(events) == 100)
+    assert sorted(files) == sorted(events) == sorted(map(str, range(100)))
+
+
+# Where answers go -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["$KV.light_link_state.device.1", "events.user", "_INBOXES.x", "$JS.API.STREAM.PURGE.X"],
+)
+@pytest.mark.parametrize("subject", ["$SRV.{}.add", "$SRV.{}.none", "$SRV.PING.{}", "$SRV.INFO.{}", "$SRV.STATS.{}"])
+def test_a_service_does_not_publish_where_a_caller_says(
+    service: lightlink.Service, peer: RawPeer, prefix: str, caplog: pytest.LogCaptureFixture, subject: str, reply: str
+) -> None:
+    watched = peer.run(peer.nc.subscribe(reply))
+    with service:
+        for _ in range(3):
+            peer.run(
+                peer.nc.publish(subject.format(prefix), b'{"id":"1","method":"add","args":{"a":1,"b":2}}', reply=reply)
+            )
+        ask(peer, f"$SRV.{prefix}.add", {"id": "2", "method": "add", "args": {"a": 1, "b": 2}})
+        ask(peer, f"$SRV.PING.{prefix}", b"")
+        eventually(lambda: service._calls.strangers == 3)
+    peer.run(peer.nc.flush())
+    assert watched.pending_msgs == 0
+    told = [record.getMessage() for record in caplog.records if "which is no inbox" in record.getMessage()]
+    assert [reply in text for text in told] == [True]
+
+
+def test_a_service_answers_inboxes_that_it_is_told_of(url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, url, inboxes=["my.own"])
+    service.register("add", add)
+    with service, lightlink.connect(url, inbox_prefix="my.own") as client:
+        assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
+    with pytest.raises(InvalidName):
+        lightlink.Service(prefix, url, inboxes=["a b"])
 
 
 # Registering ----------------------------------------------------------------------------------------------------------
