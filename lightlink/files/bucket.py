@@ -42,6 +42,7 @@ class Bucket:
         self._connection = connection
         self._config = _stream_config(name, ttl, max_bytes, replicas, storage)
         self._made = False
+        self._limited: bool | None = None
 
     def make(self, timeout: float) -> None:
         """Make the bucket unless it is there."""
@@ -119,11 +120,32 @@ class Bucket:
         subject, body = subjects.object_meta(self.name, meta.name).encode(), meta.encode()
         headers = {api.ROLLUP: "sub"}
         while_electing(
-            lambda limit: api.publish(self._connection, subject, body, limit, headers),
+            lambda limit: api.publish(self._connection, self.stream, subject, body, limit, headers),
             timeout,
             lambda exc: getattr(exc, "no_responders", False),
             repeatable=True,
         )
+
+    def remove(self, meta: ObjectMeta, timeout: float) -> None:
+        """Put a word that an object is deleted in place of its description, for those that watch the bucket.
+
+        In a bucket whose size is limited nothing stays of it, or deleting would fill it; neither does where it is full.
+        """
+        try:
+            self.put(meta.as_deleted(), timeout)
+        except JetStreamError as exc:
+            if exc.err_code != api.STORE_FAILED:
+                raise
+        else:
+            if not self._is_limited(timeout):
+                return
+        api.purge(self._connection, self.stream, subjects.object_meta(self.name, meta.name), timeout)
+
+    def _is_limited(self, timeout: float) -> bool:
+        if self._limited is None:
+            config = (api.stream_info(self._connection, self.stream, timeout) or {}).get("config", {})
+            self._limited = any(config.get(limit, -1) > 0 for limit in ("max_bytes", "max_msgs"))
+        return self._limited
 
     def put_new(self, meta: ObjectMeta, timeout: float) -> None:
         """Store the description of a new object, whose chunks are there."""

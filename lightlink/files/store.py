@@ -17,7 +17,6 @@ from lightlink.files.source import open_source
 from lightlink.files.target import open_target
 from lightlink.files.transfer import Transfer, operation
 from lightlink.files.writer import ChunkWriter, discard
-from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.patience import persist
 from lightlink.options import seconds
@@ -151,17 +150,10 @@ class FileStore:
         timeout = self._connection.options.timeout
         with operation(f"deleting file {file_id!r}"):
             meta, _ = self._bucket.find(file_id, timeout)
-            chunks = subjects.object_chunks(self.bucket, meta.nuid) if meta.has_chunks else None
-            try:
-                self._bucket.put(meta.as_deleted(), timeout)
-            except JetStreamError as exc:
-                if exc.err_code != api.STORE_FAILED or chunks is None:
-                    raise
-                # The bucket is full: not even this fits, unless something goes first.
-                discard(self._connection, self._bucket.stream, chunks)
-                self._bucket.put(meta.as_deleted(), timeout)
-        if chunks is not None:
-            discard(self._connection, self._bucket.stream, chunks)
+            # The description first: a file without its chunks must not stay listed, whatever happens next.
+            self._bucket.remove(meta, timeout)
+        if meta.has_chunks:
+            discard(self._connection, self._bucket.stream, subjects.object_chunks(self.bucket, meta.nuid))
 
     def sweep(self, older_than: float = DEFAULT_SWEEP_AGE) -> int:
         """Remove the chunks that uploads have left whose process was killed, and return how many there were.

@@ -103,7 +103,7 @@ class ChunkWriter:
             try:
                 # It is refused, but after all that has left before it was taken.
                 headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: _NEVER}
-                api.publish(self._connection, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
+                api.publish(self._connection, self._stream, self._subject.encode(), b"", _CLEAN_UP_SECONDS, headers)
             except (LightLinkError, OSError) as exc:
                 _log.debug("lightlink: ending the upload to %s: %r", self._subject, exc)
         discard(self._connection, self._stream, self._subject, _CLEAN_UP_SECONDS - (time.monotonic() - started))
@@ -126,7 +126,7 @@ class ChunkWriter:
         deadline = self._transfer.deadline()
         try:
             waiter = self._pipeline.next(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
-            self._advance(api.parse_ack(waiter).seq)
+            self._advance(api.parse_ack(waiter, self._stream).seq)
         except JetStreamError as exc:
             if not is_passing(exc):
                 raise
@@ -165,7 +165,7 @@ class ChunkWriter:
                 last = 0  # some servers (seen: 2.10 to 2.12) know no last one any more once that was removed
             headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(last)}
             chunk, subject = held[len(stored)], self._subject.encode()
-            stored.append(api.publish(self._connection, subject, chunk, timeout, headers).seq)
+            stored.append(api.publish(self._connection, self._stream, subject, chunk, timeout, headers).seq)
         return stored
 
     def _find_stored(self, held: list[bytes], timeout: float) -> list[int]:

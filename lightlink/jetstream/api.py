@@ -36,6 +36,7 @@ TTL = "Nats-TTL"
 
 # The server's error codes (err_code) that are told apart here or by those who build on this.
 JETSTREAM_DISABLED = frozenset({10039, 10076})
+WRONG_STREAM = 10060
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 UNAVAILABLE = 10008  # JetStream starts, or its cluster elects a leader
 CONSUMER_NOT_FOUND = 10014
@@ -130,17 +131,22 @@ _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def publish(
-    connection: Connection, subject: bytes, payload: bytes, timeout: float, headers: Mapping[str, str] | None = None
+    connection: Connection,
+    stream: str,
+    subject: bytes,
+    payload: bytes,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
 ) -> PubAck:
-    """Store a message in the stream that listens on its subject, and return the server's acknowledgement.
+    """Store a message in a stream, by a subject that it listens on, and return the server's acknowledgement.
 
     With the header Nats-Expected-Last-Subject-Sequence it is stored only if the last message of its subject has that
     sequence (0: there is none); otherwise the error's ``err_code`` is in `WRONG_LAST_SEQUENCE`. ``timeout`` in seconds.
     """
     if not headers:
-        return parse_ack(connection.request(subject, payload, timeout))
+        return parse_ack(connection.request(subject, payload, timeout), stream)
     block = checked_block(connection, subject, payload, headers)
-    return parse_ack(connection.request(subject, payload, timeout, lambda _: block))
+    return parse_ack(connection.request(subject, payload, timeout, lambda _: block), stream)
 
 
 def checked_block(connection: Connection, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> bytes:
@@ -152,8 +158,11 @@ def checked_block(connection: Connection, subject: bytes, payload: bytes, header
     return block
 
 
-def parse_ack(waiter: Waiter) -> PubAck:
-    """Return the acknowledgement in the reply to a stored message, or raise the error in it."""
+def parse_ack(waiter: Waiter, stream: str) -> PubAck:
+    """Return the acknowledgement in the reply to a message stored in ``stream``, or raise the error in it.
+
+    Also a JetStreamError (WRONG_STREAM) when another stream stored it: whoever reads ``stream`` will not find it.
+    """
     try:
         ack = _ack_decoder.decode(waiter.data)
     except (ValueError, msgspec.MsgspecError):
@@ -161,6 +170,9 @@ def parse_ack(waiter: Waiter) -> PubAck:
         raise DecodeError(waiter.subject.decode(), "not an acknowledgement", waiter.data[:64]) from None
     if not ack.seq:  # a refusal may name the stream, and then has the sequence 0
         raise_problem(waiter)
+    if ack.stream != stream:
+        reason = f"stream {ack.stream!r} captures this subject and has stored the message, not {stream!r}"
+        raise JetStreamError(waiter.subject.decode(), 400, WRONG_STREAM, reason)
     return ack
 
 
@@ -299,6 +311,13 @@ def purge(connection: Connection, stream: str, subject: str, timeout: float) -> 
     """
     publish_subject(subject)
     answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject}, timeout)
+    return int(answer.get("purged", 0))
+
+
+def purge_up_to(connection: Connection, stream: str, subject: str, seq: int, timeout: float) -> int:
+    """Remove the messages of one subject up to and with a sequence from a stream; return how many there were."""
+    publish_subject(subject)
+    answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": seq + 1}, timeout)
     return int(answer.get("purged", 0))
 
 

@@ -63,6 +63,17 @@ def is_inbox(reply: bytes, prefixes: tuple[bytes, ...] = ()) -> bool:
     return bool(original) and is_inbox(original[0], prefixes)
 
 
+def matches(pattern: str, subject: str) -> bool:
+    """Tell whether a pattern with wildcards covers a subject, or another pattern (NATS protocol)."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for place, token in enumerate(wanted):
+        if token == ">":
+            return len(given) > place
+        if place >= len(given) or (token != given[place] and (token != "*" or given[place] == ">")):
+            return False
+    return len(wanted) == len(given)
+
+
 def publish_subject(subject: str) -> bytes:
     """Return the subject to publish to, as bytes.
 

@@ -6,6 +6,7 @@ A value is the last message on ``$KV.<bucket>.<key>``, its revision that message
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from msgspec import UNSET
@@ -116,6 +117,28 @@ class StateBucket(Generic[T]):
         """Remove a value and its history; see `delete`."""
         self._remove("purge", key, {OPERATION_HEADER: "PURGE", api.ROLLUP: "sub"}, revision, timeout)
 
+    def purge_deletes(self, older_than: float = 1800.0, *, timeout: float | None = None) -> int:
+        """Remove what deleted keys have left (markers and history) and return how many keys that were.
+
+        Markers that are younger than ``older_than`` seconds by the server's clock stay, so that watches hear of them.
+        Needs the right to purge the bucket's stream, as an admin has it. Raises InvalidOption.
+        """
+        older_than = check_seconds("older_than", older_than, 0.0)
+        deadline = self._deadline(timeout)
+        found = self._read("purge_deletes", ">", timeout, policy=LAST_OF_EACH, headers_only=True)
+        removed = 0
+        with Failures(self.name, "purge_deletes", writes=True):
+            info = api.stream_info(self._connection, self._stream.name, remaining(deadline))
+            if info is None:
+                return 0
+            before = api.parse_time(info["ts"]) - timedelta(seconds=older_than)
+            for delivery in found:
+                if operation_in(delivery.headers) != "put" and delivery.created <= before:
+                    subject = as_text(delivery.subject)
+                    api.purge_up_to(self._connection, self._stream.name, subject, delivery.seq, remaining(deadline))
+                    removed += 1
+        return removed
+
     # Reading --------------------------------------------------------------------------------------------------------
 
     @overload
@@ -219,14 +242,17 @@ class StateBucket(Generic[T]):
     def _start_watch(
         self, pattern: str, handler: Callable[[StateChange[T]], object] | None, deadline: float
     ) -> StateWatch[T]:
+        self._stream.look(deadline)
         watch = StateWatch(self._connection, pattern, handler, self._values, self._stream)
         watch.start(remaining(deadline))
         return watch
 
     def _read(self, operation: str, pattern: str, timeout: float | None, **settings: Any) -> list[Delivery]:
         """Return the messages of the keys that match a pattern; none where there is no bucket."""
-        subject, limit = self._stream.prefix + pattern, self._limit(timeout)
+        limit = self._limit(timeout)
         with Failures(self.name, operation):
+            self._stream.look(time.monotonic() + limit)
+            subject = self._stream.prefix + pattern
             try:
                 found = read_current(self._connection, self._stream.name, subject, limit, **settings)
             except JetStreamError as exc:

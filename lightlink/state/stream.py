@@ -10,11 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lightlink.connection.connection import NoReply
-from lightlink.errors import PayloadTooLarge, StateError
+from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.retry import while_electing
 from lightlink.jetstream.revisions import revisions_of
+from lightlink.protocol import subjects
 from lightlink.state.failures import Failures
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ class BucketStream:
         self.bucket = bucket
         self.config = config
         self.name: str = config["name"]
+        # What the keys' subjects begin with, as they are stored and as they are written: those of a bucket that
+        # mirrors another are the other's (ADR-8).
         self.prefix = f"$KV.{bucket}."
+        self._write_prefix = self.prefix
+        self._written_to = self.name
+        self._is_known = False
         self.revisions = revisions_of(connection, self.name)
         self._connection = connection
         self._takes_ttl = False
@@ -56,9 +62,8 @@ class BucketStream:
         make: bool = True,
     ) -> int:
         """Store a message of a key and return its sequence; without ``make`` nothing (0) where there is no stream."""
-        subject = (self.prefix + key).encode()
         try:
-            seq = self._store(operation, subject, payload, headers, deadline, make)
+            seq = self._store(operation, key, payload, headers, deadline, make)
         except (JetStreamError, NoReply, KeyboardInterrupt):
             # Refused, it tells of a message that is not known here; without an answer, nobody can tell.
             self.revisions.doubt(key)
@@ -83,6 +88,8 @@ class BucketStream:
                 return self.last_written(key, time.monotonic() + limit)
 
         message = while_electing(ask, remaining(deadline), _is_electing, repeatable=True)
+        if message is None and self.look(deadline):
+            return self.last(key, deadline)
         seq = message.seq if message is not None else 0
         if self.revisions.is_old(key, seq):
             return self.last_written(key, deadline)
@@ -100,6 +107,45 @@ class BucketStream:
             message = None
         self.revisions.learn(key, message.seq if message is not None else 0)
         return message
+
+    def look(self, deadline: float) -> bool:
+        """Find out, once, whether the bucket mirrors another; tell whether that was found just now.
+
+        Its keys have the other bucket's subjects then, and are written there (ADR-8). Raises StateError for a stream
+        that is no bucket of this name.
+        """
+        if self._is_known:
+            return False
+        try:
+            info = api.stream_info(self._connection, self.name, remaining(deadline))
+        except PermissionDenied:
+            info = {"config": {"subjects": [f"{self.prefix}>"]}}  # whoever may not look has the usual subjects
+        if info is None:
+            return False
+        mirror = info["config"].get("mirror")
+        if mirror:
+            self._follow(mirror)
+        else:
+            self._check_subjects(info["config"].get("subjects") or [])
+        self._is_known = True
+        return bool(mirror)
+
+    def _check_subjects(self, taken: list[str]) -> None:
+        if not any(each.startswith(self.prefix) or subjects.matches(each, f"{self.prefix}>") for each in taken):
+            reason = (
+                f"stream {self.name!r} is no bucket of this name: it takes the subjects {', '.join(taken) or 'none'}"
+            )
+            raise StateError(self.bucket, "use", reason)
+
+    def _follow(self, mirror: Mapping[str, Any]) -> None:
+        origin = str(mirror.get("name", ""))
+        api_prefix = str((mirror.get("external") or {}).get("api", ""))
+        bucket = origin.removeprefix("KV_")
+        if not origin.startswith("KV_") or not subjects.is_plain_token(bucket):
+            raise StateError(self.bucket, "use", f"it mirrors the stream {origin!r}, which is no bucket")
+        self.prefix = f"$KV.{bucket}."
+        self._write_prefix = f"{api_prefix}.{self.prefix}" if api_prefix else self.prefix
+        self._written_to = origin
 
     def make(self, operation: str, deadline: float) -> None:
         """Make the stream unless it is there."""
@@ -124,14 +170,16 @@ class BucketStream:
         self._takes_ttl = True
 
     def _store(
-        self, operation: str, subject: bytes, payload: bytes, headers: Mapping[str, str], deadline: float, make: bool
+        self, operation: str, key: str, payload: bytes, headers: Mapping[str, str], deadline: float, make: bool
     ) -> int:
         timeout = remaining(deadline)
         is_there: bool | None = None  # not known yet
         limit = _MAKING_SECONDS
         while True:
+            subject = (self._write_prefix + key).encode()
             try:
-                return api.publish(self._connection, subject, payload, remaining(deadline), headers).seq
+                limit_now = remaining(deadline)
+                return api.publish(self._connection, self._written_to, subject, payload, limit_now, headers).seq
             except JetStreamError as exc:
                 if exc.err_code == api.MESSAGE_TOO_LARGE:
                     raise PayloadTooLarge(subject.decode(), len(payload), self._max_size(operation, deadline)) from exc
@@ -146,6 +194,8 @@ class BucketStream:
             is_there = self._is_there(operation, min(limit, remaining(deadline)), make)
             if is_there is False:
                 return 0
+            if is_there and self.look(deadline):
+                is_there = None  # it is written elsewhere
             limit *= 2
 
     def _is_there(self, operation: str, timeout: float, make: bool) -> bool | None:

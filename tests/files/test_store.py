@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -298,3 +299,25 @@ def test_closing_the_client_ends_a_transfer(url: str, prefix: str) -> None:
 
     with pytest.raises(lightlink.ClosedError):
         client.file_store(prefix).upload(io.BytesIO(bytes(200 * CHUNK)), progress=close)
+
+
+def test_a_limited_bucket_is_not_filled_by_deleting(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    store = client.file_store(prefix, max_bytes=20_000)
+    for _ in range(100):
+        store.delete(store.upload(io.BytesIO(bytes(100))).id)
+    assert store.files() == []
+    assert messages_in(peer, prefix) == 0
+
+
+def test_a_file_is_deleted_from_a_full_bucket(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    store = client.file_store(prefix, max_bytes=20_000)
+    kept: list[str] = []
+    with contextlib.suppress(LinkError):  # full
+        while len(kept) < 100:
+            kept.append(store.upload(io.BytesIO(bytes(10))).id)
+    assert len(kept) < 100
+    for file_id in kept:
+        store.delete(file_id)
+    assert store.files() == []
+    assert messages_in(peer, prefix) == 0
+    assert fetched(store, store.upload(io.BytesIO(b"room again")).id) == b"room again"

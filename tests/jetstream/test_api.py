@@ -41,7 +41,7 @@ def settings(name: str, **more: Any) -> dict[str, Any]:
 
 def store(connection: Connection, subject: str, data: bytes = b"data", **headers: str) -> int:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return api.publish(connection, subject.encode(), data, 5, named).seq
+    return api.publish(connection, subject.partition(".")[0], subject.encode(), data, 5, named).seq
 
 
 # Storing and reading one message ------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def store(connection: Connection, subject: str, data: bytes = b"data", **headers
 
 def test_what_is_published_is_acknowledged_and_read_back(connection: Connection, stream: str) -> None:
     before = datetime.now(timezone.utc) - timedelta(seconds=1)
-    ack = api.publish(connection, f"{stream}.a".encode(), b"one", 5)
+    ack = api.publish(connection, stream, f"{stream}.a".encode(), b"one", 5)
     assert (ack.stream, ack.seq, ack.duplicate) == (stream, 1, False)
     store(connection, f"{stream}.a", b"two", Colour="red")
     store(connection, f"{stream}.b", b"three")
@@ -76,10 +76,10 @@ def test_what_is_not_there_is_none(connection: Connection, stream: str) -> None:
 
 def test_an_expected_sequence_is_compared(connection: Connection, stream: str) -> None:
     expect = api.EXPECTED_LAST_SUBJECT_SEQUENCE
-    ack = api.publish(connection, f"{stream}.a".encode(), b"", 5, {expect: "0"})
-    api.publish(connection, f"{stream}.a".encode(), b"", 5, {expect: str(ack.seq)})
+    ack = api.publish(connection, stream, f"{stream}.a".encode(), b"", 5, {expect: "0"})
+    api.publish(connection, stream, f"{stream}.a".encode(), b"", 5, {expect: str(ack.seq)})
     with pytest.raises(JetStreamError) as caught:
-        api.publish(connection, f"{stream}.a".encode(), b"", 5, {expect: str(ack.seq)})
+        api.publish(connection, stream, f"{stream}.a".encode(), b"", 5, {expect: str(ack.seq)})
     assert caught.value.err_code in api.WRONG_LAST_SEQUENCE
 
 

@@ -38,7 +38,7 @@ def test_what_has_no_leader_is_asked_again_until_it_has_one(connection: Connecti
 
     def ask(limit: float) -> int:
         asked.set()
-        return api.publish(connection, f"{prefix}.a".encode(), b"", limit).seq
+        return api.publish(connection, prefix, f"{prefix}.a".encode(), b"", limit).seq
 
     def lead() -> None:
         assert asked.wait(30)

@@ -363,3 +363,17 @@ def test_a_forked_child_uses_the_bucket_over_its_own_connection(url: str, prefix
     """
     process = python(code, url, prefix, options=())
     assert process.wait().stdout == "done\n", process.stderr
+
+
+def test_what_deleted_keys_have_left_is_purged(client: lightlink.Client, prefix: str, peer: RawPeer) -> None:
+    bucket = client.state(prefix, history=3)
+    bucket.set("kept", 1)
+    for key in ("a", "b"):
+        bucket.set(key, 1)
+        bucket.delete(key)
+    assert bucket.purge_deletes() == 0  # they are young
+    assert bucket.purge_deletes(older_than=0) == 2
+    assert bucket.purge_deletes(older_than=0) == 0
+    assert peer.run(lambda nc: nc.jetstream().stream_info(f"KV_{prefix}")).state.messages == 1
+    assert bucket.get("kept") == 1
+    assert client.state(f"{prefix}_none").purge_deletes() == 0

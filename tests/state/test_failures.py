@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.waiting import eventually
+from nats.js.api import StreamConfig, StreamSource
 
 import lightlink
 from lightlink.errors import (
@@ -15,6 +16,7 @@ from lightlink.errors import (
     PayloadTooLarge,
     PermissionDenied,
     StateError,
+    StateNotFound,
 )
 
 if TYPE_CHECKING:
@@ -230,3 +232,71 @@ def test_a_bucket_lost_with_a_memory_server_is_made_again(fresh_server: StartSer
         assert client.wait_connected(10)
         assert bucket.set("key", 2, timeout=30) == 1
         assert bucket.get("key") == 2
+
+
+# What another stream has to do with it -----------------------------------------------------------------------------
+
+
+def test_a_write_that_another_stream_takes_is_an_error(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    peer.run(peer.nc.jetstream().add_stream(name=f"{prefix}_other", subjects=[f"$KV.{prefix}.>"]))
+    bucket = client.state(prefix)
+    for write in (lambda: bucket.set("a", 1), lambda: bucket.create("b", 1), lambda: bucket.update("c", 1, revision=0)):
+        with pytest.raises(StateError, match=f"{prefix}_other' captures this subject"):
+            write()
+    peer.run(peer.nc.jetstream().delete_stream(f"{prefix}_other"))
+
+
+def test_a_stream_under_the_name_of_a_bucket_is_named(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    peer.run(peer.nc.jetstream().add_stream(name=f"KV_{prefix}", subjects=[f"{prefix}.>"], allow_direct=True))
+    bucket = client.state(prefix)
+    for use in (lambda: bucket.set("a", 1, timeout=30), bucket.keys, bucket.watch, lambda: bucket.get("a")):
+        with pytest.raises(StateError, match="is no bucket of this name"):
+            use()
+
+
+def test_a_bucket_that_mirrors_another_is_the_other(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    origin = client.state(f"{prefix}_origin", history=5)
+    revision = origin.set("a.b", 1)
+    config = StreamConfig(
+        name=f"KV_{prefix}", mirror=StreamSource(name=f"KV_{prefix}_origin"), max_msgs_per_subject=5, allow_direct=True
+    )
+    peer.run(peer.nc.jetstream().add_stream(config))
+    mirror = client.state(prefix)
+    assert eventually(lambda: mirror.get("a.b", None)) == 1
+    assert mirror.keys() == ["a.b"]
+    with mirror.watch("a.*") as watch:
+        assert watch.get(30).key == "a.b"
+        assert mirror.update("a.b", 2, revision=revision) == revision + 1
+        assert origin.get("a.b") == 2
+        assert watch.get(30).value == 2
+    assert [change.value for change in mirror.history("a.b")] == [1, 2]
+    mirror.delete("a.b")
+    with pytest.raises(StateNotFound):
+        origin.get("a.b")
+
+
+def test_a_new_client_writes_through_a_mirror_first(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    client.state(f"{prefix}_origin").set("a", 1)
+    config = StreamConfig(
+        name=f"KV_{prefix}", mirror=StreamSource(name=f"KV_{prefix}_origin"), max_msgs_per_subject=1, allow_direct=True
+    )
+    peer.run(peer.nc.jetstream().add_stream(config))
+    client.state(prefix).set("a", 2)
+    assert client.state(f"{prefix}_origin").get("a") == 2
+
+
+# Headers of another client ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [{"Status": "404"}, {"Status": "503", "Description": "x"}, {"Nats-Sequence": "1"}])
+def test_a_value_with_headers_of_its_writer_is_read(
+    client: lightlink.Client, peer: RawPeer, prefix: str, headers: dict[str, str]
+) -> None:
+    bucket = client.state(prefix)
+    bucket.set("other", 0)
+    bucket.set("other", 0)
+    ack = peer.run(peer.nc.jetstream().publish(f"$KV.{prefix}.a", b"1", headers=headers))
+    assert bucket.get("a") == 1
+    assert bucket.entry("a").revision == ack.seq
+    assert [change.value for change in bucket.history("a")] == [1]
+    assert bucket.keys() == ["a", "other"]

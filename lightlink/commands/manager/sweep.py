@@ -140,7 +140,7 @@ class Sweeper:
             return
         headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(revision)}
         try:
-            self._store.put(schema.SWEPT, codec.encode_json(reached), headers, "marking what is swept")
+            self._store.put(schema.STATUS, schema.SWEPT, codec.encode_json(reached), headers, "marking what is swept")
         except Conflict:
             return  # another manager has just done so
         self._mark = reached

@@ -106,10 +106,10 @@ class Access:
             _log.warning("lightlink: this clock is %s the server's: commands time out too early or too late", apart)
         self.clock_is_wrong = wrong
 
-    def put(self, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
+    def put(self, stream: str, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
         """Store a message with headers that say over which revision; return the new one; raises Conflict."""
         try:
-            return api.publish(self.connection, subject.encode(), payload, self.timeout, headers).seq
+            return api.publish(self.connection, stream, subject.encode(), payload, self.timeout, headers).seq
         except FAILURES as exc:
             if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(subject) from exc

@@ -190,7 +190,7 @@ class Claim:
         subject = schema.presence_subject(self._presence.client_id)
         self._revision = 0
         try:
-            self._store.put(subject, b"", headers, "leaving")
+            self._store.put(schema.AGENTS, subject, b"", headers, "leaving")
         except LightLinkError as exc:
             _log.warning("lightlink: agent %s left without saying so: %s", self._presence.client_id, exc)
 
@@ -226,4 +226,5 @@ class Claim:
         )
         subject = schema.presence_subject(self._presence.client_id)
         payload = codec.encode_json(self._presence)
-        return self._store.put(subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(basis)}, "claiming a client id")
+        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(basis)}
+        return self._store.put(schema.AGENTS, subject, payload, headers, "claiming a client id")

@@ -115,7 +115,7 @@ class CommandStore(Access):
         unknown = False
         while True:
             try:
-                self._put(subject, payload, 0, "sending a command")
+                self._put(schema.REQUESTS, subject, payload, 0, "sending a command")
             except Conflict:
                 return self._first_under(record)
             except StoreUnavailable as exc:
@@ -206,7 +206,8 @@ class CommandStore(Access):
         Raises Conflict when that is not the last.
         """
         payload = codec.encode_json(record, "the command's result")
-        return self._put(schema.status_subject(client_id, command_id), payload, expected, "writing a status")
+        subject = schema.status_subject(client_id, command_id)
+        return self._put(schema.STATUS, subject, payload, expected, "writing a status")
 
     def write_statuses(self, writes: Sequence[StatusWrite]) -> list[int | None]:
         """Store many statuses at once; return the new revision of each, None where another writer came first."""
@@ -222,15 +223,15 @@ class CommandStore(Access):
         for waiter in self.request_all(requests):
             try:
                 check(waiter)
-                revisions.append(api.parse_ack(waiter).seq)
+                revisions.append(api.parse_ack(waiter, schema.STATUS).seq)
             except FAILURES as exc:
                 if not isinstance(exc, JetStreamError) or exc.err_code not in WRONG_LAST_SEQUENCE:
                     raise unavailable("writing statuses", exc) from exc
                 revisions.append(None)
         return revisions
 
-    def _put(self, subject: str, payload: bytes, expected: int, operation: str) -> int:
-        return self.put(subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}, operation)
+    def _put(self, stream: str, subject: str, payload: bytes, expected: int, operation: str) -> int:
+        return self.put(stream, subject, payload, {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}, operation)
 
 
 def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
@@ -280,7 +281,7 @@ def _expecting(sequence: int) -> MakeHeaders:
 def _outcome(waiter: Waiter) -> Exception | None:
     try:
         check(waiter)
-        api.parse_ack(waiter)
+        api.parse_ack(waiter, schema.REQUESTS)
     except FAILURES as exc:
         if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
             return Conflict(waiter.subject.decode())

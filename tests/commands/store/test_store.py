@@ -170,7 +170,7 @@ def test_a_request_whose_answer_is_lost_is_stored_once(
 def test_a_request_under_other_ids_than_its_own_is_not_believed(store: CommandStore, prefix: str) -> None:
     record = request(prefix)
     subject = schema.request_subject(prefix, "another")
-    store.put(subject, codec.encode_json(record), {}, "lying")
+    store.put(schema.REQUESTS, subject, codec.encode_json(record), {}, "lying")
     with pytest.raises(DecodeError, match="other ids than its subject"):
         store.get_request(prefix, "another")
 
@@ -203,7 +203,7 @@ def test_many_are_written_and_read_at_once(store: CommandStore, prefix: str) -> 
 
 
 def test_a_status_that_cannot_be_read_is_an_end_of_its_own_kind(store: CommandStore, prefix: str) -> None:
-    store.put(schema.status_subject(prefix, "c"), b"garbage", {}, "lying")
+    store.put(schema.STATUS, schema.status_subject(prefix, "c"), b"garbage", {}, "lying")
     status, revision = store.read_status(prefix, "c")
     assert status is not None
     assert (status.status, status.status_detail, status.outcome_unknown) == ("failed", "unreadable", True)
