@@ -186,7 +186,7 @@ class Client:
         """Return when the server has everything published so far.
 
         Raises FlushTimeout after ``timeout`` seconds, PermissionDenied when the server refused a publish since the last
-        flush.
+        flush, DeliveryUnknown (once) when a connection was lost meanwhile with messages that no flush had confirmed.
         """
         self._connection.flush(self._limit(timeout))
 

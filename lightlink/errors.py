@@ -10,6 +10,7 @@
       PermissionDenied        the server's permissions refuse a subject to this identity
       OutboxFull              (TimeoutError) back-pressure lasted longer than the publisher would wait
       FlushTimeout            (TimeoutError) the server did not confirm in time
+      DeliveryUnknown         a connection was lost with messages that the server may not have had
       NoMessage               (TimeoutError) no message came in time
       LinkError               NATS refused or failed an operation for another reason
       CallError
@@ -153,6 +154,22 @@ class FlushTimeout(LightLinkError, TimeoutError):
 
     def __str__(self) -> str:
         return f"flush was not confirmed within {self.timeout:g} s (connection is {self.status})"
+
+
+@attrs.define(slots=False, repr=False)
+class DeliveryUnknown(LightLinkError):
+    """The connection was lost with messages on it that no flush had confirmed: the server may not have had them.
+
+    It is raised once, by the next flush; what was published after the loss has arrived.
+    """
+
+    messages: int
+
+    def __str__(self) -> str:
+        return (
+            f"the connection was lost meanwhile; {self.messages} messages that had left and that no flush had "
+            "confirmed may not have arrived"
+        )
 
 
 @attrs.define(slots=False, repr=False)

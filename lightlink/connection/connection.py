@@ -202,8 +202,15 @@ class Connection:
         return self.session.run(function, *args, timeout=timeout or self.options.timeout)
 
     def flush(self, timeout: float | None = None) -> None:
-        """Return when the server has everything published so far; raises FlushTimeout or PermissionDenied."""
+        """Return when the server has everything published so far; see `Session.flush`."""
         self.session.flush(timeout or self.options.timeout)
+
+    def confirm(self, timeout: float | None = None) -> None:
+        """Return when the server has what was published just now, whatever became of what was before.
+
+        Raises FlushTimeout or PermissionDenied.
+        """
+        self.session.confirm(timeout or self.options.timeout)
 
     def on_status(self, listener: Callable[[Status], object]) -> Callable[[], None]:
         """Call ``listener`` with each new status, in order, on a thread of the library; returns what ends that."""

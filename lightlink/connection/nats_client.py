@@ -84,6 +84,12 @@ def publish_frame(subject: bytes, reply: bytes, payload: bytes, headers: bytes |
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, size, size + len(payload), headers, payload)
 
 
+def read_frame(frame: bytes) -> tuple[bytes, int]:
+    """Return subject and size of a message, headers included, from the protocol bytes that publish it."""
+    words = frame[: frame.index(b"\r\n")].split(b" ")
+    return words[1], int(words[-1])
+
+
 class WireClient(NatsClient):
     """A nats-py client whose subscriptions made with `route` deliver straight from the parser.
 
@@ -105,6 +111,10 @@ class WireClient(NatsClient):
         self._make_tls = make_tls
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
+        self._published = 0
+        self._confirmed = 0
+        # Whether the server takes less than it once did: what was let pass before may be too large as it leaves.
+        self.may_exceed = False
         self._ps = WireParser(self, self._deliver, end_read)
 
     async def route(self, subject: str, queue: str, sink: Sink) -> Subscription:
@@ -148,6 +158,19 @@ class WireClient(NatsClient):
         """Unsubscribe, if it is subscribed still; the sink stays."""
         if subscription._id in self._subs and not self.is_closed:
             await subscription.unsubscribe()
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many published messages were written since the server last answered all before."""
+        return self._published - self._confirmed
+
+    def note_published(self, messages: int) -> None:
+        """Count messages that are about to be written, and that nobody waits for an answer to."""
+        self._published += messages
+
+    def forget_unconfirmed(self) -> None:
+        """Begin to count anew: the connection is lost, and with it perhaps what was written to it."""
+        self._confirmed = self._published
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Write protocol bytes to the socket. Only to be called while connected."""
@@ -255,7 +278,9 @@ class WireClient(NatsClient):
         """
         if not self.is_connected or self._reading_task is None or self._reading_task.done():
             raise nats.errors.StaleConnectionError
+        published = self._published
         await super().flush(timeout)  # type: ignore[arg-type]  # it takes fractions of a second too
+        self._confirmed = max(self._confirmed, published)
 
     def abandon(self) -> None:
         """Let go, in a forked child, of the parent's socket, without a word to the server.
@@ -321,6 +346,11 @@ class WireClient(NatsClient):
         if initial_connection and self._require_tls and not info.get("tls_required"):
             raise TLSRequired
         await super()._process_info(info, initial_connection)
+        # nats-py reads the limit once, from the first INFO; an account's own comes in the second, or after a reload.
+        limit = info.get("max_payload")
+        if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
+            self.may_exceed = self.may_exceed or limit < self._max_payload
+            self._max_payload = limit
 
     async def _process_err(self, err_msg: str) -> None:
         message = self._as_the_server_wrote_it(err_msg)

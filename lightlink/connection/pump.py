@@ -7,11 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.threads import Promise
+from lightlink.connection.nats_client import read_frame
 from lightlink.connection.outbox import Outbox
-from lightlink.errors import ClosedError
+from lightlink.errors import ClosedError, PayloadTooLarge
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from lightlink.concurrency.loop import LoopThread
     from lightlink.connection.nats_client import WireClient
@@ -57,13 +59,21 @@ class Pump:
 
     The outbox carries bytes, objects that make their bytes when asked for their ``frame(inbox)``, and `Flush`. While
     callers are woken whose ``replies`` came in one read, writing waits: they may have more to send, and one write and
-    one wake-up of the loop are cheaper than many.
+    one wake-up of the loop are cheaper than many. What the server takes no more as it leaves goes to ``report``.
     """
 
-    def __init__(self, loop: LoopThread, replies: ReplyMap, max_messages: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        loop: LoopThread,
+        replies: ReplyMap,
+        max_messages: int,
+        max_bytes: int,
+        report: Callable[[Exception], object] = lambda _: None,
+    ) -> None:
         self.outbox = Outbox(max_messages, max_bytes, self._wake)
         self._loop = loop
         self._replies = replies
+        self._report = report
         self._late = False  # something waits in the outbox until all callers are woken
         self._will_look = False
         replies.on_all_woken = self._catch_up
@@ -132,11 +142,17 @@ class Pump:
         self._wake()
 
     def _write(self, nc: WireClient, batch: list[Any]) -> None:
+        if nc.may_exceed:
+            batch = self._fitting(nc, batch)
         frames: list[bytes] = []
+        published = 0
         for item in batch:
             if item.__class__ is bytes:
                 frames.append(item)
+                published += 1
             elif item.__class__ is Flush:
+                nc.note_published(published)
+                published = 0
                 if frames:
                     nc.write(frames)
                     frames = []
@@ -145,11 +161,33 @@ class Pump:
                 frame = item.frame(self._replies.prefix)
                 if frame:
                     frames.append(frame)
+        nc.note_published(published)
         if frames:
             nc.write(frames)
         if nc.is_congested:
             self._congested = True
             self._spawn(self._wait_decongested(nc))
+
+    def _fitting(self, nc: WireClient, batch: list[Any]) -> list[Any]:
+        """Drop what the server takes no more, alone: it would hang up on it, and on all behind it."""
+        fitting = []
+        for item in batch:
+            if item.__class__ is bytes:
+                subject, size = read_frame(item)
+            elif item.__class__ is Flush:
+                fitting.append(item)
+                continue
+            else:
+                subject, size = item.subject, len(item.payload)
+            if size <= nc.max_payload:
+                fitting.append(item)
+                continue
+            error = PayloadTooLarge(as_text(subject), size, nc.max_payload)
+            if item.__class__ is bytes:
+                self._report(error)
+            else:
+                self._replies.fail_one(item, error)
+        return fitting
 
     async def _wait_decongested(self, nc: WireClient) -> None:
         try:

@@ -240,5 +240,12 @@ class ReplyMap:
                 failed += 1
         return failed
 
+    def fail_one(self, waiter: Waiter, error: Exception) -> None:
+        """End one wait with an error, unless it has ended."""
+        if self._waiters.pop(waiter.token, None) is not None:
+            waiter.error = error
+            waiter.answered = True
+            waiter.settle()
+
     def __len__(self) -> int:
         return len(self._waiters)

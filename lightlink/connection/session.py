@@ -26,6 +26,7 @@ from lightlink.errors import (
     AuthenticationError,
     ClosedError,
     ConnectError,
+    DeliveryUnknown,
     FlushTimeout,
     InvalidOption,
     LightLinkError,
@@ -75,7 +76,7 @@ class Session:
         self.workers = WorkerPool(f"lightlink-{options.name}", options.workers)
         self.replies = ReplyMap(new_inbox(options.inbox_prefix).encode())
         self.loop = LoopThread(options.name)
-        self._pump = Pump(self.loop, self.replies, options.outbox_messages, options.outbox_bytes)
+        self._pump = Pump(self.loop, self.replies, options.outbox_messages, options.outbox_bytes, self.report)
         self.outbox = self._pump.outbox
         self.nc: WireClient
         self.failure: LightLinkError | None = None
@@ -84,6 +85,7 @@ class Session:
         self._inbox = f"{self.replies.prefix.decode()}*"
         # How often the connection was lost, and whom to tell, on the loop's thread, when it is again.
         self.losses = 0
+        self._lost_messages = 0  # published, and perhaps lost with a connection
         self.on_loss: set[Callable[[], object]] = set()
         self._on_status = on_status
         self._on_error = on_error
@@ -118,7 +120,18 @@ class Session:
         return self.loop.run(function, *args, timeout=timeout)
 
     def flush(self, timeout: float) -> None:
-        """Return when the server has everything handed over so far; raises FlushTimeout or PermissionDenied."""
+        """Return when the server has everything handed over so far.
+
+        Raises FlushTimeout, PermissionDenied, and once, when a connection was lost with what no flush had confirmed,
+        DeliveryUnknown.
+        """
+        self.confirm(timeout)
+        lost, self._lost_messages = self._lost_messages, 0
+        if lost:
+            raise DeliveryUnknown(lost)
+
+    def confirm(self, timeout: float) -> None:
+        """Return when the server has everything handed over from now on; raises FlushTimeout or PermissionDenied."""
         self.loop.refuse_own_thread()
         flush = Flush(time.monotonic() + timeout)
         try:
@@ -281,6 +294,8 @@ class Session:
         self._pump.stop()
         self.inbox_denied = None
         self.losses += 1
+        self._lost_messages += self.nc.unconfirmed
+        self.nc.forget_unconfirmed()
         for listener in list(self.on_loss):
             listener()
         if self.status is Status.CONNECTED:
@@ -295,6 +310,12 @@ class Session:
             lasted = time.monotonic() - self._outage_since
             _log.warning("lightlink: connected to NATS again after %.1f s", lasted)
             self._set_status(Status.CONNECTED)
+        try:
+            # What an account allows comes in an INFO of its own, before this is answered.
+            await self.nc.flush(self.options.connect_timeout)
+        except (nats.errors.Error, OSError) as exc:
+            _log.debug("lightlink: lost again: %r", exc)
+            return
         self._pump.start(self.nc)
 
     async def _on_lame_duck(self) -> None:

@@ -33,7 +33,7 @@ def announce(connection: Connection, info: FileInfo, to: str) -> None:
     """Publish that a file is there; on return the server has it. Raises FlushTimeout, PermissionDenied, ClosedError."""
     body = Announcement(info.id, info.name, info.size, info.chunks, connection.options.name, to)
     connection.publish(subjects.publish_subject(subjects.FILE_TRANSFER), codec.encode_json(body))
-    connection.flush()
+    connection.confirm()
 
 
 class FileReceiver:

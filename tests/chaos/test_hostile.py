@@ -69,7 +69,7 @@ def stranger(url: str) -> Iterator[HostilePeer]:
 
 def ask(peer: HostilePeer, service: str, body: bytes, headers: bytes | None = None) -> Arrival:
     """Send a request for ``add`` and return the answer, which has to be there and to be the only one."""
-    peer.publish(f"$SRV.{service}.add", body, f"{service}.answers", headers)
+    peer.publish(f"$SRV.{service}.add", body, f"_INBOX.{service}.answers", headers)
     return peer.get()
 
 
@@ -79,7 +79,7 @@ def ask(peer: HostilePeer, service: str, body: bytes, headers: bytes | None = No
 def test_a_body_that_is_no_good_is_answered_with_an_error_and_the_service_goes_on(
     adder: str, client: lightlink.Client, stranger: HostilePeer
 ) -> None:
-    stranger.subscribe(f"{adder}.answers")
+    stranger.subscribe(f"_INBOX.{adder}.answers")
     with no_thread_lost():
         for name, body in BODIES.items():
             if name == "an id as large as the server takes":
@@ -89,12 +89,12 @@ def test_a_body_that_is_no_good_is_answered_with_an_error_and_the_service_goes_o
             assert answer["code"] in ("invalid_request", "invalid_arguments"), name
             assert answer["id"] in (None, "1"), name
             assert len(answer["error"]) < 5000, name
-        stranger.publish(f"$SRV.{adder}.add", BODIES["an id as large as the server takes"], f"{adder}.answers")
+        stranger.publish(f"$SRV.{adder}.add", BODIES["an id as large as the server takes"], f"_INBOX.{adder}.answers")
         assert client.call(adder, "add", {"a": 1, "b": 2}) == 3
 
 
 def test_headers_that_are_no_good_are_no_hindrance(adder: str, client: lightlink.Client, stranger: HostilePeer) -> None:
-    stranger.subscribe(f"{adder}.answers")
+    stranger.subscribe(f"_INBOX.{adder}.answers")
     good = b'{"id":"1","method":"add","args":{"a":1,"b":2}}'
     with no_thread_lost():
         for name, headers in HEADERS.items():
@@ -118,7 +118,7 @@ def test_a_handler_that_asks_for_the_headers_gets_what_can_be_read_of_them(
         return all(isinstance(text, str) for item in request.headers.items() for text in item)
 
     with service:
-        stranger.subscribe(f"{prefix}.answers")
+        stranger.subscribe(f"_INBOX.{prefix}.answers")
         for name, headers in HEADERS.items():
             answer = json.loads(ask(stranger, prefix, b'{"id":"1","method":"add"}', headers).payload)
             assert (name, answer.get("result")) == (name, True)
@@ -147,15 +147,15 @@ blocks = (
 def test_every_damaged_request_is_answered_once_and_the_service_goes_on(
     adder: str, client: lightlink.Client, stranger: HostilePeer
 ) -> None:
-    stranger.subscribe(f"{adder}.answers.*")
+    stranger.subscribe(f"_INBOX.{adder}.answers.*")
 
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(st.lists(st.tuples(damaged() | st.binary(max_size=60), blocks), min_size=1, max_size=10))
     def check(requests: list[tuple[bytes, bytes | None]]) -> None:
         for number, (body, headers) in enumerate(requests):
-            stranger.publish(f"$SRV.{adder}.add", body, f"{adder}.answers.{number}", headers)
+            stranger.publish(f"$SRV.{adder}.add", body, f"_INBOX.{adder}.answers.{number}", headers)
         answers = [stranger.get() for _ in requests]
-        assert {answer.subject for answer in answers} == {f"{adder}.answers.{n}" for n in range(len(requests))}
+        assert {answer.subject for answer in answers} == {f"_INBOX.{adder}.answers.{n}" for n in range(len(requests))}
         for answer in answers:
             content = json.loads(answer.payload)
             assert content["success"] is ("result" in content)
@@ -182,7 +182,7 @@ def test_strange_events_and_questions_harm_nobody(
     with service, no_thread_lost():
         for body in BODIES.values():
             for verb in ("PING", "INFO", "STATS"):
-                stranger.publish(f"$SRV.{verb}.{prefix}", body[:10_000], f"{prefix}.\xff\xfe")
+                stranger.publish(f"$SRV.{verb}.{prefix}", body[:10_000], f"_INBOX.{prefix}.\xff\xfe")
             stranger.publish(f"{prefix}.body", body[:100_000], "a.reply.subject")
         for headers in HEADERS.values():
             stranger.publish(f"{prefix}.headers", b'"x"', headers=headers)

@@ -11,10 +11,19 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink import Status
-from lightlink.errors import ClosedError, FlushTimeout, InvalidName, OutboxFull, PayloadTooLarge
+from lightlink.errors import (
+    ClosedError,
+    DeliveryUnknown,
+    FlushTimeout,
+    InvalidName,
+    OutboxFull,
+    PayloadTooLarge,
+    ServiceUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from conftest import StartProxy, StartServer
     from helpers.proxy import TcpProxy
@@ -262,6 +271,8 @@ def test_a_server_that_is_there_but_does_not_read_is_left_for_another(fresh_serv
             client.publish(prefix, bytes(100_000))
         eventually(lambda: client._connection.session.losses, timeout=30)
         assert client.wait_connected(10), "the old connection first had to take what it was given"
+        with pytest.raises(DeliveryUnknown):
+            client.flush()
         client.flush()
         first.kill()
 
@@ -321,10 +332,87 @@ def test_what_the_server_complains_of_before_it_hangs_up_is_an_error_of_ours(
         assert "Maximum Payload Violation" in str(errors[0])
         eventually(lambda: client._connection.session.losses == 1)
         assert client.wait_connected(10)
+        with pytest.raises(DeliveryUnknown) as lost:
+            client.flush()
+        assert lost.value.messages == 1
         client.flush()
 
 
+def test_a_flush_says_once_what_a_broken_connection_may_have_lost(proxy: StartProxy, url: str, prefix: str) -> None:
+    line = proxy()
+    with (
+        lightlink.connect(line.url, **QUICK) as client,
+        lightlink.connect(url) as other,
+        other.subscribe(prefix) as sub,
+    ):
+        client.publish(prefix, 0)
+        client.flush()
+        line.pause()  # from here on what is written goes nowhere
+        for number in range(1, 4):
+            client.publish(prefix, number)
+        eventually(lambda: client._connection.session.nc.unconfirmed == 3)
+        cut_off(client, line)
+        line.resume()
+        restore(client, line)
+        client.publish(prefix, "after")
+        with pytest.raises(DeliveryUnknown, match="3 messages") as lost:
+            client.flush()
+        assert lost.value.messages == 3
+        client.flush()
+        assert [sub.get(30).data for _ in range(2)] == [0, "after"]
+
+
+def test_an_outage_after_calls_and_flushes_loses_nothing(client: lightlink.Client, line: TcpProxy, prefix: str) -> None:
+    client.publish(prefix, 1)
+    client.flush()
+    with pytest.raises(ServiceUnavailable):
+        client.call(prefix, "none")
+    cut_off(client, line)
+    restore(client, line)
+    client.flush()
+
+
 # Limits ---------------------------------------------------------------------------------------------------------------
+
+ACCOUNT = """
+max_payload: 1048576
+accounts {{ A {{ users: [{{user: a, password: a}}], limits {{ max_payload: {limit} }} }} }}
+"""
+
+
+def test_the_limit_of_an_account_is_known_at_once(fresh_server: StartServer, prefix: str) -> None:
+    server = fresh_server(config=ACCOUNT.format(limit=1000))
+    url = server.url.replace("://", "://a:a@")
+    with lightlink.connect(url, **QUICK) as client, client.subscribe(prefix, raw=True) as sub:
+        with pytest.raises(PayloadTooLarge) as caught:
+            client.publish(prefix, bytes(5000))
+        assert caught.value.limit == 1000
+        client.publish(prefix, bytes(1000))
+        client.flush()
+        assert len(sub.get(30).data) == 1000
+        assert client._connection.session.losses == 0
+
+
+def test_a_message_that_fits_no_more_is_dropped_alone(fresh_server: StartServer, tmp_path: Path, prefix: str) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text(ACCOUNT.format(limit=10_000))
+    server = fresh_server(config=file)
+    errors: list[Exception] = []
+    url = server.url.replace("://", "://a:a@")
+    with lightlink.connect(url, on_error=errors.append, **QUICK) as client, client.subscribe(prefix, raw=True) as sub:
+        server.stop()
+        eventually(lambda: client.status is Status.RECONNECTING)
+        client.publish(prefix, b"first")
+        client.publish(prefix, bytes(5000), headers={"A": "b"})
+        client.publish(prefix, b"last")
+        future = client.submit("none", "m", {"x": "y" * 5000}, timeout=30)
+        file.write_text(ACCOUNT.format(limit=1000))
+        server.start()
+        assert [sub.get(30).data for _ in range(2)] == [b"first", b"last"]
+        with pytest.raises(PayloadTooLarge):
+            future.result(30)
+        assert [error.limit for error in errors if isinstance(error, PayloadTooLarge)] == [1000]
+        assert client._connection.session.losses == 1
 
 
 def test_a_payload_over_the_servers_limit_is_refused_in_the_callers_thread(fresh_server: StartServer) -> None:
