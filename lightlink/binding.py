@@ -77,8 +77,9 @@ class Binder:
         return self._handler(*placed, **kwargs)
 
     def _bind_with_rest(self, args: bytes) -> dict[str, Any]:
-        given = msgspec.json.decode(args, type=dict[str, Any])
-        bound = msgspec.convert(given, self._type, str_keys=True)
+        # Each value is decoded as its own type: by way of a float a Decimal would lose digits.
+        given = msgspec.json.decode(args, type=dict[str, msgspec.Raw])
+        bound = self._decoder.decode(args)
         kwargs = {name: value for name in self._names if (value := getattr(bound, name)) is not msgspec.UNSET}
         for name, value in given.items():
             if name in self._injected:
@@ -87,11 +88,9 @@ class Binder:
                 kwargs[name] = self._convert_rest(name, value)
         return kwargs
 
-    def _convert_rest(self, name: str, value: Any) -> Any:
-        if self._rest_type is Any:
-            return value
+    def _convert_rest(self, name: str, value: msgspec.Raw) -> Any:
         try:
-            return msgspec.convert(value, self._rest_type, str_keys=True)
+            return msgspec.json.decode(value, type=self._rest_type)
         except msgspec.ValidationError as exc:
             raise BindError(f"argument {name!r}: {_lower_first(str(exc))}") from exc
 

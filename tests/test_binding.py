@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Optional
 
 import attrs
@@ -391,3 +392,18 @@ def test_the_type_of_a_handlers_error_is_not_taken_for_a_binding_error() -> None
 
     with pytest.raises(TypeError, match="mine"):
         call(handler, b'{"a": 1}')
+
+
+def test_decimals_are_exact_beside_other_arguments_too() -> None:
+    digits = "0.12345678901234567890123"
+
+    def plain(price: Decimal) -> Any:
+        return price
+
+    def with_rest(price: Decimal, **rest: Decimal) -> Any:
+        return price, rest
+
+    assert Binder(plain).bind(b'{"price": %b}' % digits.encode()) == {"price": Decimal(digits)}
+    given = b'{"price": %b, "other": %b, "text": "%b"}' % ((digits.encode(),) * 3)
+    bound = Binder(with_rest).bind(given)
+    assert bound == dict.fromkeys(("price", "other", "text"), Decimal(digits))
