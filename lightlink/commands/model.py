@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import attrs
 import msgspec
 
-from lightlink.errors import LightLinkError
+from lightlink.errors import DecodeError, LightLinkError
 from lightlink.protocol import codec
 
 PENDING: Final = "pending"
@@ -36,7 +36,7 @@ REJECTED = "rejected"  # the agent does not know the type, or the payload does n
 INTERRUPTED = "interrupted"  # the agent died while running it
 DELIVERY_TIMEOUT = "delivery_timeout"  # no agent took it in time
 EXECUTION_TIMEOUT = "execution_timeout"  # it ran longer than it may
-UNREADABLE = "unreadable"  # what its agent wrote is no status
+UNREADABLE = "unreadable"  # what its agent wrote is no status, or what its sender wrote no request
 
 # Clocks of manager, agent and reader differ a little, and a terminal write takes a moment: others leave a command this
 # long past its deadline to its agent before they call it overdue.
@@ -181,11 +181,12 @@ def fold(
     """
     if is_open(status) and is_overdue(request, at):
         status = expired(request, status, at)
+    payload, fault = _payload(request)
     common: dict[str, Any] = {
         "command_id": request.command_id,
         "client_id": request.client_id,
         "command_type": request.command_type,
-        "payload": codec.decode(bytes(request.payload), request.command_id),
+        "payload": payload,
         "created_at": request.created_at,
         "timeout": request.timeout,
         "priority": request.priority,
@@ -194,7 +195,7 @@ def fold(
         "progress": progress,
     }
     if status is None:
-        return Command(status=PENDING, status_detail="", **common)
+        return Command(status=PENDING, status_detail=UNREADABLE if fault else "", error=fault, **common)
     return Command(
         status=status.status,
         status_detail=status.status_detail,
@@ -208,6 +209,29 @@ def fold(
         outcome_unknown=status.outcome_unknown,
         late_result=status.late_result,
         **common,
+    )
+
+
+def _payload(request: RequestRecord) -> tuple[Any, str]:
+    """Return a request's payload, or None and why it cannot be read: its writer may be of another language."""
+    try:
+        return codec.decode(bytes(request.payload), request.command_id), ""
+    except DecodeError as exc:
+        return None, f"its payload cannot be read: {exc.reason}"
+
+
+def unreadable_command(client_id: str, command_id: str, at: datetime, reason: str) -> Command:
+    """Return what is shown of a command whose request cannot be read, and which no agent can run."""
+    return Command(
+        command_id=command_id,
+        client_id=client_id,
+        command_type="",
+        payload=None,
+        status=FAILED,
+        status_detail=UNREADABLE,
+        created_at=at,
+        timeout=0.0,
+        error=reason,
     )
 
 

@@ -131,11 +131,11 @@ class BucketStream:
         return bool(mirror)
 
     def _check_subjects(self, taken: list[str]) -> None:
-        if not any(each.startswith(self.prefix) or subjects.matches(each, f"{self.prefix}>") for each in taken):
-            reason = (
-                f"stream {self.name!r} is no bucket of this name: it takes the subjects {', '.join(taken) or 'none'}"
-            )
-            raise StateError(self.bucket, "use", reason)
+        for each in taken:
+            if each.startswith(self.prefix) or subjects.matches(each, f"{self.prefix}>"):
+                return
+        what = f"it takes the subjects {', '.join(taken) or 'none'}"
+        raise StateError(self.bucket, "use", f"stream {self.name!r} is no bucket of this name: {what}")
 
     def _follow(self, mirror: Mapping[str, Any]) -> None:
         origin = str(mirror.get("name", ""))

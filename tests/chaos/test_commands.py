@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import random
+import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -240,3 +241,39 @@ def test_commands_survive_kills_of_the_servers_of_a_cluster(
         check(load)
     finally:
         load.close()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["an_older_copy", "nothing_left"])
+def test_a_promise_ends_though_the_store_is_not_what_it_was(
+    fresh_server: StartServer, tmp_path: Path, prefix: str, lost: bool
+) -> None:
+    """Revisions count anew, and the command that runs was never asked for, as far as the store knows."""
+    folder, copy = tmp_path / "store", tmp_path / "copy"
+    server = fresh_server(store_dir=folder)
+    begun, may_end = threading.Event(), threading.Event()
+    with World(server.url, StoreOptions(ack_wait=1.0, heartbeat=0.3)) as world:
+        manager, agent = world.manager(sweep_interval=1.0), world.agent(prefix)
+
+        @agent.command("work")
+        def work() -> None:
+            begun.set()
+            may_end.wait(60)
+
+        agent.start()
+        server.stop()
+        shutil.copytree(folder, copy)
+        server.start()
+        assert manager._client.wait_connected(30)
+        for _ in range(5):  # revisions that the copy does not have
+            manager.cancel(manager.send("nobody", "none").command_id)
+        promise = manager.send(prefix, "work", timeout=3)
+        assert begun.wait(30)
+        server.stop()
+        shutil.rmtree(folder)
+        if not lost:
+            shutil.copytree(copy, folder)
+        server.start()
+        command = promise.wait(50)
+        assert command is not None
+        assert (command.status, command.status_detail) == ("timeout", "execution_timeout")
+        may_end.set()

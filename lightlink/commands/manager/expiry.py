@@ -24,10 +24,13 @@ class Expiry:
         self._store = store
         self._by = by
 
-    def settle(self, requests: Sequence[RequestRecord]) -> list[tuple[StatusRecord | None, int]]:
+    def settle(
+        self, requests: Sequence[RequestRecord], heard: Sequence[StatusRecord | None] = ()
+    ) -> list[tuple[StatusRecord | None, int]]:
         """Return the last status of each overdue command, which is then an end, written down if nobody had.
 
-        Only ids and deadline of a request matter. Raises StoreUnavailable.
+        Only ids and deadline of a request matter. ``heard`` is what was known of each before: where a store that was
+        lost or restored knows nothing, the end goes by that. Raises StoreUnavailable.
         """
         settled = self._store.read_statuses([(request.client_id, request.command_id) for request in requests])
         for _ in range(_TRIES):
@@ -38,6 +41,8 @@ class Expiry:
             writes = []
             for index in open_ones:
                 request, (status, revision) = requests[index], settled[index]
+                if status is None and heard and model.is_open(heard[index]):
+                    status = heard[index]
                 record = model.expired(request, status, at, by=self._by)
                 writes.append(StatusWrite(request.client_id, request.command_id, record, revision))
             lost: list[int] = []

@@ -128,7 +128,8 @@ class Follower:
             overdue = [promise for promise in self._promises() if promise.overdue_at < instant]
             for start in range(0, len(overdue), _BLOCK):
                 block = overdue[start : start + _BLOCK]
-                for promise, last in zip(block, self._expiry.settle([each.request for each in block]), strict=True):
+                settled = self._expiry.settle([each.request for each in block], [each.last[0] for each in block])
+                for promise, last in zip(block, settled, strict=True):
                     promise.hear(*last)
         except StoreUnavailable as exc:
             _log.debug("lightlink: following commands: %s", exc)

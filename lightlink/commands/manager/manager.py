@@ -23,7 +23,7 @@ from lightlink.commands.store.schema import StoreOptions
 from lightlink.commands.store.store import CommandStore
 from lightlink.concurrency.periodic import every
 from lightlink.concurrency.workers import WorkerPool
-from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, InvalidOption
+from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, DecodeError, InvalidOption
 from lightlink.options import seconds
 
 if TYPE_CHECKING:
@@ -176,8 +176,14 @@ class CommandManager:
     # Looking --------------------------------------------------------------------------------------------------------
 
     def get(self, command_id: str) -> Command:
-        """Return a command as it stands now; raises CommandNotFound, StoreUnavailable."""
-        request = self._find(command_id)
+        """Return a command as it stands now; raises CommandNotFound, StoreUnavailable.
+
+        One whose request cannot be read is shown as ``failed`` with the detail ``unreadable``.
+        """
+        try:
+            request = self._find(command_id)
+        except DecodeError as exc:
+            return self._store.unreadable(command_id, exc.reason)
         status, _ = self._store.read_written_status(request.client_id, request.command_id)
         return model.fold(request, status, model.now())
 

@@ -136,9 +136,13 @@ class CommandPromise:
         function(self)
 
     def hear(self, status: StatusRecord | None, revision: int) -> None:
-        """Take note of a status revision; an older one than is known is passed over."""
+        """Take note of a status revision; an older one than is known is passed over.
+
+        An end is believed whatever its revision: no move leads out of it, and a store that went back to an older copy
+        counts anew.
+        """
         with self._lock:
-            if self._outcome is not None or status is None or revision <= self._last[1]:
+            if self._outcome is not None or status is None or (revision <= self._last[1] and not status.ended):
                 return
             self._last = status, revision
             if status.ended:

@@ -56,6 +56,11 @@ class Filter:
         bounds = [bound for bound in (self.since, made_at) if bound is not None]
         return model.shortly_before(max(bounds)) if bounds else None
 
+    @property
+    def shows_unreadable(self) -> bool:
+        """Whether a request that cannot be read passes: it has failed, and of its type and batch nothing is known."""
+        return self.status in (None, model.FAILED) and self.command_type is None and self.batch_id is None
+
     def wants(self, request: RequestRecord) -> bool:
         """Tell whether a request passes, its status left aside."""
         return (
@@ -117,11 +122,16 @@ def stream_state(store: CommandStore, stream: str) -> dict[str, Any] | None:
 def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most: int) -> list[tuple[int, Command]]:
     """Return (sequence, command) for at most so many of a stretch that pass, newest first."""
     candidates = []
+    unreadable: list[tuple[int, Command]] = []
     for delivery in reversed(stretch):
         try:
             request = read_request(delivery.data, as_text(delivery.subject))
         except DecodeError as exc:
-            store.connection.report(exc)  # nobody could run it either
+            ids = schema.ids_of(as_text(delivery.subject))
+            if not all(map(str.isascii, ids)):
+                store.connection.report(exc)  # nobody could ask for it by its id
+            elif wanted.shows_unreadable:
+                unreadable.append((delivery.seq, model.unreadable_command(*ids, delivery.created, exc.reason)))
             continue
         if wanted.wants(request):
             candidates.append((delivery.seq, request))
@@ -135,7 +145,7 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
             if wanted.status is None or model.status_at(request, status, at) == wanted.status:
                 found.append((seq, model.fold(request, status, at)))
         size = min(size * _WIDEN, _MOST_STATUSES)
-    return found[:most]
+    return sorted(found + unreadable, key=lambda each: -each[0])[:most]
 
 
 def _before(after: str | None, last: int) -> int:

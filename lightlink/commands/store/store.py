@@ -17,7 +17,7 @@ from lightlink.commands import model
 from lightlink.commands.model import RequestRecord, StatusRecord
 from lightlink.commands.store import records, schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, check, hope, unavailable
-from lightlink.errors import DecodeError, InvalidOption, LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.errors import CommandNotFound, DecodeError, InvalidOption, LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.jetstream import api
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.protocol import codec, subjects
@@ -26,6 +26,7 @@ from lightlink.protocol.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from lightlink.commands.model import Command
     from lightlink.commands.store.schema import StoreOptions
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
@@ -168,6 +169,13 @@ class CommandStore(Access):
     def find_request(self, command_id: str) -> RequestRecord | None:
         """Return a request by its command's id alone; raises DecodeError."""
         return self.get_request("*", schema.command_id(command_id))
+
+    def unreadable(self, command_id: str, reason: str) -> Command:
+        """Return what is shown of a command whose request cannot be read; raises CommandNotFound."""
+        message = self.read_written(schema.REQUESTS, schema.request_subject("*", command_id))
+        if message is None:
+            raise CommandNotFound(command_id)
+        return model.unreadable_command(*schema.ids_of(message.subject), message.created, reason)
 
     # Statuses -------------------------------------------------------------------------------------------------------
 

@@ -386,7 +386,7 @@ def test_a_cancel_is_heard_however_its_json_is_spaced(world: World, manager: Com
     cancelled = json.loads(msgspec.json.encode(status)) | {"cancel_requested": True}
     subject = schema.status_subject(prefix, promise.command_id)
     headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-    manager._store.put(subject, json.dumps(cancelled, indent=1).encode(), headers, "cancelling")
+    manager._store.put(schema.STATUS, subject, json.dumps(cancelled, indent=1).encode(), headers, "cancelling")
     assert promise.result(30) is True
 
 

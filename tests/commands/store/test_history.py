@@ -155,13 +155,14 @@ def test_a_batch_id_of_an_impossible_time_is_only_not_found(manager: CommandMana
     assert manager.list(batch_id="ffffffff-ffff-7fff-bfff-ffffffffffff") == []
 
 
-def test_a_request_that_cannot_be_read_is_passed_over(manager: CommandManager, prefix: str) -> None:
+def test_a_request_that_cannot_be_read_is_shown_as_such(manager: CommandManager, prefix: str) -> None:
     (good,) = put_many(manager, 1, [prefix])
     connection = manager._connection
     strangers = {"garbage": b"garbage", "lies": msgspec.json.encode(good)}
     for name, data in strangers.items():
         connection.request(f"ll.commands.{prefix}.{name}".encode(), data, 5.0)
-    assert everything(manager, 10, client_id=prefix) == [good.command_id]
+    assert everything(manager, 10, client_id=prefix) == ["lies", "garbage", good.command_id]
+    assert [command.status_detail for command in manager.list(prefix)] == ["unreadable", "unreadable", ""]
     kinds = eventually(lambda: found if len(found := list(manager.audit("garbage"))) else None)
     assert kinds[-1].status_detail == "unreadable"
 
