@@ -140,7 +140,9 @@ class FileTokens:
         try:
             self._entries = self._load()
         except InvalidOption as exc:
-            _log.error("lightlink: the tokens stay as they were: %s", exc)
+            # What was revoked in a file that cannot be read must not stay good.
+            self._entries = []
+            _log.error("lightlink: no token is good until the file is: %s", exc)
 
     def _load(self) -> list[tuple[bytes, Token]]:
         try:

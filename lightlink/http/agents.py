@@ -41,7 +41,8 @@ def get_client(call: Call) -> ClientView:
         schema.client_id(client_id)
     except InvalidName:
         raise NotFound(f"Client not found: {client_id}") from None
-    call.check(client_id)
+    if call.token is not None and not call.token.may_address(client_id):
+        raise NotFound(f"Client not found: {client_id}")
     presence, _ = read_presence(call.manager._store, client_id)
     if presence is None:
         raise NotFound(f"Client not found: {client_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.datastructures import WWWAuthenticate
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from lightlink.commands.manager.manager import CommandManager
     from lightlink.http.access import TokenSource
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# What a proxy adds: then the address that asks is the proxy's, and says nothing of who does.
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+_UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # Those who bring no good token share one bucket.
 _STRANGERS = ""
 
@@ -98,7 +101,13 @@ class HttpApp:
         call = Call(app=self, request=request, token=token, path=path)
         call.query = inputs.read_query(request, route.query)
         if route.body is not None:
-            call.body = inputs.read_body(request, route.body, self.limits, optional=route.body_is_optional)
+            # Without a token the sender may be a browser, which sends JSON to strangers only if they allow it.
+            lenient = token is not None
+            call.body = inputs.read_body(
+                request, route.body, self.limits, optional=route.body_is_optional, any_type=lenient
+            )
+        elif route.method in _UNSAFE and token is None:
+            inputs.check_type(request)
         result = route.view(call)
         return result if isinstance(result, Response) else reply(result)
 
@@ -159,19 +168,29 @@ class HttpApp:
         """Without tokens, answer this machine only; nor a browser that another's page has told a false name of ours."""
         if self.open_to_all:
             return
-        remote = request.remote_addr or ""
-        if remote and not _is_loopback(remote):
-            raise Forbidden(f"no tokens are configured, so only this machine is answered, and not {remote}")
+        forwarded = next((name for name in _FORWARDED if name in request.headers), None)
+        if forwarded is not None:
+            raise Forbidden(f"no tokens are configured, so only this machine is answered, and not what has {forwarded}")
+        if not _is_loopback(request.remote_addr or ""):
+            where = request.remote_addr or "an address that is not told, as behind a unix socket"
+            raise Forbidden(f"no tokens are configured, so only this machine is answered, and not {where}")
         host = _host_name(request.environ.get("HTTP_HOST", ""))
-        if host and not _is_loopback(host):
+        if host and host != "localhost" and not _is_loopback(host):
             raise Forbidden(f"no tokens are configured, so only this machine's own names are answered, and not {host}")
 
 
 def _is_loopback(host: str) -> bool:
-    return host in _LOOPBACK or host.startswith(("127.", "::ffff:127."))
+    """Tell whether text is an address of this machine alone; a name, whatever it begins with, is none."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 def _host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
+    name, _, port = host.rpartition(":")
+    return (name if name and ":" not in name and port.isdigit() else host).lower()

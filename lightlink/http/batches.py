@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
-from werkzeug.exceptions import BadRequest, Forbidden, NotFound
+from werkzeug.exceptions import BadRequest, NotFound
 
 from lightlink.commands import model
 from lightlink.commands.store.history import MAX_LIMIT
@@ -66,11 +66,9 @@ def get_batch(call: Call) -> BatchView:
         after = page.next
         if after is None:
             break
-    if not commands:
-        raise NotFound(f"Batch not found: {batch_id}")
     visible = [command for command in commands if call.may_see(command)]
     if not visible:
-        raise Forbidden(f"token {call.issued_by!r} is not good for batch {batch_id}")
+        raise NotFound(f"Batch not found: {batch_id}")
     return batch_view(batch_id, sorted(visible, key=lambda command: command.client_id))
 
 
@@ -80,7 +78,8 @@ def _targets(call: Call) -> list[str]:
         raise BadRequest("client_ids: give either client_ids or labels")
     if body.client_ids is not UNSET:
         return list(dict.fromkeys(body.client_ids))
-    return [presence.client_id for presence in call.manager.clients(body.labels)]
+    online = [presence.client_id for presence in call.manager.clients(body.labels)]
+    return [client_id for client_id in online if call.token is None or call.token.may_address(client_id)]
 
 
 def _unsent(batch: Batch) -> dict[str, BatchResult]:

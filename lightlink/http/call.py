@@ -82,6 +82,11 @@ class Call:
         if self.token is not None and not self.token.addresses_all:
             raise Forbidden(f"token {self.token.name!r} is not good for all clients")
 
+    def check_unlimited(self, what: str) -> None:
+        """Raise Forbidden unless the token is good for every agent and every type."""
+        if self.token is not None and self.token.is_limited:
+            raise Forbidden(f"token {self.token.name!r} is not good for all clients and types, of which {what} tell")
+
     # Waiting --------------------------------------------------------------------------------------------------------
 
     def take_seat(self) -> None:

@@ -29,10 +29,12 @@ _WHERE = re.compile(r"(.*) - at `(key in )?\$\.?(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 
-def read_body(request: Request, as_type: type[T], limits: Limits, *, optional: bool = False) -> T:
+def read_body(
+    request: Request, as_type: type[T], limits: Limits, *, optional: bool = False, any_type: bool = False
+) -> T:
     """Return a request's body as a type; raises the HTTP errors 400, 413 and 415, whose text names the field.
 
-    An ``optional`` body may be missing.
+    An ``optional`` body may be missing. Unless ``any_type``, it must be announced as JSON, also where it is missing.
     """
     if (request.content_length or 0) > limits.max_body:
         raise _too_large(limits)
@@ -42,12 +44,12 @@ def read_body(request: Request, as_type: type[T], limits: Limits, *, optional: b
         data = request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise _too_large(limits) from None
+    if not any_type and (data or optional):
+        check_type(request)
     if not data:
         if optional:
             return as_type()
         raise BadRequest("the body is empty; send a JSON object")
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType(f"Content-Type is {request.mimetype or 'missing'}; send application/json")
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedMediaType("Content-Encoding is not supported; send the JSON as it is")
     if depth(data, limits.max_depth) > limits.max_depth:
@@ -56,6 +58,15 @@ def read_body(request: Request, as_type: type[T], limits: Limits, *, optional: b
         return convert(codec.decode(data, "the body"), as_type, strict=True)
     except DecodeError as exc:
         raise BadRequest(f"the body is not JSON: {_plain(exc.reason)}") from None
+
+
+def check_type(request: Request) -> None:
+    """Raise the HTTP error 415 unless a request says that its body is JSON.
+
+    A page of another site can have a browser send everything else without asking.
+    """
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType(f"Content-Type is {request.mimetype or 'missing'}; send application/json")
 
 
 def read_query(request: Request, as_type: type[T] | None) -> T | None:

@@ -76,7 +76,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.body is not None:
         content = {"application/json": {"schema": _schema(route.body)}}
-        operation["requestBody"] = {"required": not route.body_is_optional, "content": content}
+        operation["requestBody"] = {"required": True, "content": content}
     if route.scope is None:
         operation["security"] = []
     return operation

@@ -39,7 +39,8 @@ def _check(call: Call) -> None:
 
 
 def get_metrics(call: Call) -> Response:
-    """Return the metrics, in the format that the client accepts."""
+    """Return the metrics, in the format that the client accepts; they tell about every agent and type."""
+    call.check_unlimited("metrics")
     body, content_type = call.app.metrics.render(call.request.headers.get("Accept", ""))
     return Response(body, content_type=content_type, headers={"Cache-Control": "no-store"})
 

@@ -33,6 +33,7 @@ DEFAULT_LISTEN = "127.0.0.1:8475"
 # Beside the threads of those who wait.
 _SPARE_THREADS = 16
 _SPARE_CONNECTIONS = 256
+_KEPT_FREE = 32
 
 
 @attrs.define(slots=False)
@@ -61,6 +62,22 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _JsonErrorTask
+
+    def __init__(self, server: Any, *args: Any, **options: Any) -> None:
+        super().__init__(server, *args, **options)
+        _make_room(server.active_channels, server.adj.connection_limit - _KEPT_FREE)
+
+
+def _make_room(channels: dict[int, Any], most: int) -> None:
+    """Close the connection that has been silent longest, where so many would keep others out.
+
+    Those that ask for nothing, or for nothing whole, are what there may be many of.
+    """
+    if len(channels) <= most:
+        return
+    silent = [each for each in channels.values() if not each.requests and not each.total_outbufs_len]
+    if silent:
+        min(silent, key=lambda each: each.last_activity).handle_close()
 
 
 def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[str], object] | None = None) -> None:

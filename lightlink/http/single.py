@@ -91,5 +91,6 @@ def _find(call: Call) -> Command:
         command = call.manager.get(command_id)
     except InvalidName:
         raise CommandNotFound(command_id) from None  # no command can have such an id
-    call.check(command.client_id, command.command_type)
+    if not call.may_see(command):
+        raise CommandNotFound(command_id)  # a token learns nothing of what it is not good for
     return command

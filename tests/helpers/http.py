@@ -8,6 +8,8 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+import werkzeug.test
+
 from helpers.process import PythonProcess
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+    from werkzeug.test import TestResponse
 
 CLI = """
     import sys
@@ -184,3 +187,12 @@ def tokens_file(path: Path, *tokens: dict[str, Any]) -> Path:
     path.write_text(json.dumps({"tokens": list(tokens)}))
     path.chmod(0o600)
     return path
+
+
+class Browser(werkzeug.test.Client):
+    """Calls a WSGI app without a server, as from this machine unless ``environ_overrides`` say otherwise."""
+
+    def open(self, *args: Any, environ_overrides: dict[str, Any] | None = None, **options: Any) -> TestResponse:
+        """Make a request."""
+        overrides = {"REMOTE_ADDR": "127.0.0.1"} | (environ_overrides or {})
+        return super().open(*args, environ_overrides=overrides, **options)

@@ -221,7 +221,8 @@ def test_a_command_that_runs_is_told_to_stop(http: Http, agent: Agent) -> None:
     command_id = send(http, agent.client_id, "heed")
     eventually(lambda: http.get(f"/api/command/{command_id}").json["command"]["status"] == "executing")
 
-    answer = http.request("POST", f"/api/command/{command_id}/cancel")
+    headers = {"Content-Type": "application/json"}
+    answer = http.request("POST", f"/api/command/{command_id}/cancel", headers=headers)
 
     assert answer.status == 200
     assert answer.json["command"]["cancel_requested"] is True

@@ -7,11 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.http import HttpProcess
+from helpers.http import Browser, HttpProcess
 from helpers.waiting import eventually
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
-from werkzeug.test import Client as Browser
 
 import lightlink
 from lightlink.commands import Agent, CommandManager, StoreOptions, model

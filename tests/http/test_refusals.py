@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from helpers.http import HttpProcess
@@ -352,3 +355,12 @@ def test_without_jetstream_it_does_not_start(fresh_server: StartServer) -> None:
 
     with pytest.raises(AssertionError, match="error: making stream LIGHTLINK_COMMANDS failed: "):
         HttpProcess(nats.url)
+
+
+def test_half_sent_requests_keep_nobody_out(running: HttpProcess) -> None:
+    host, port = urlsplit(running.url).hostname, urlsplit(running.url).port
+    with contextlib.ExitStack() as stack:
+        for _ in range(600):
+            half = stack.enter_context(socket.create_connection((host or "", port or 0), 30))
+            half.sendall(b"POST /api/command HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{")
+        assert running.http.get("/health").status == 200

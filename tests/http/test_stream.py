@@ -170,6 +170,7 @@ def test_a_quiet_stream_shows_that_it_lives(client: lightlink.Client, prefix: st
             "REQUEST_METHOD": "GET",
             "PATH_INFO": "/api/commands/stream",
             "QUERY_STRING": f"client_id={prefix}",
+            "REMOTE_ADDR": "127.0.0.1",
             "SERVER_NAME": "localhost",
             "SERVER_PORT": "80",
             "wsgi.url_scheme": "http",
@@ -190,6 +191,7 @@ def test_a_stream_that_is_dropped_before_it_is_read_gives_its_seat_back(client: 
         environ = {
             "REQUEST_METHOD": "HEAD",
             "PATH_INFO": "/api/commands/stream",
+            "REMOTE_ADDR": "127.0.0.1",
             "SERVER_NAME": "localhost",
             "SERVER_PORT": "80",
             "wsgi.url_scheme": "http",

@@ -7,9 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.http import Http, HttpProcess, tokens_file
+from helpers.http import Browser, Http, HttpProcess, tokens_file
 from helpers.process import PythonProcess, run_python
-from werkzeug.test import Client as Browser
 
 import lightlink
 from lightlink.commands import CommandManager
@@ -37,7 +36,7 @@ def test_a_file_that_changes_counts_at_once(server: EmbeddedServer, tmp_path: Pa
         tokens_file(path, {**ENTRY, "token": OTHER})
         assert running.http.get("/api/commands").status == 401
         path.write_text("not json")
-        assert Http(running.url, OTHER).get("/api/commands").status == 200
+        assert Http(running.url, OTHER).get("/api/commands").status == 401  # revoked or not, nobody can tell
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,20 @@ def test_without_tokens_other_machines_are_not_answered(manager: CommandManager,
     assert answer.json["error"] == f"no tokens are configured, so only this machine is answered, and not {address}"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8475", "localhost.evil.example", "[2001:db8::1]:80"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8475",
+        "localhost.evil.example",
+        "127.evil.example",
+        "127.0.0.1.evil.example",
+        "::ffff:127.evil.example",
+        "localhost.",
+        "0x7f.1",
+        "[2001:db8::1]:80",
+    ],
+)
 def test_without_tokens_a_browser_that_was_told_a_false_name_is_not_answered(
     manager: CommandManager, host: str
 ) -> None:
@@ -206,3 +218,41 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     assert finished.stderr.rstrip().endswith("pip install 'lightlink[http]'")
     assert len(finished.stderr.splitlines()) == 1
     assert finished.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host"])
+def test_without_tokens_what_a_proxy_forwards_is_not_answered(manager: CommandManager, name: str) -> None:
+    answer = Browser(create_app(manager)).get("/api/commands", headers={name: "127.0.0.1"})
+    assert answer.status_code == 403
+    assert name in answer.json["error"]
+
+
+def test_without_tokens_an_address_that_is_not_told_is_refused(manager: CommandManager) -> None:
+    answer = Browser(create_app(manager)).get("/api/commands", environ_overrides={"REMOTE_ADDR": ""})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_without_tokens_what_changes_something_is_json(manager: CommandManager, content_type: str) -> None:
+    browser = Browser(create_app(manager))
+    headers = {"Content-Type": content_type} if content_type else {}
+    for path, data in (("/api/command/x/cancel", b""), ("/api/command", b"{}"), ("/api/broadcast", b"{}")):
+        assert browser.post(path, data=data, headers=headers).status_code == 415
+
+
+@pytest.mark.parametrize("broken", ["removed", "garbage", "empty"])
+def test_a_token_file_that_cannot_be_read_revokes_all(manager: CommandManager, tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "tokens.json"
+    secret = "0123456789abcdef"
+    content = json.dumps({"tokens": [{"name": "a", "scope": ["read"], "token": secret}]})
+    file.write_text(content)
+    browser = Browser(create_app(manager, tokens=file))
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert browser.get("/api/commands", headers=headers).status_code == 200
+    if broken == "removed":
+        file.unlink()
+    else:
+        file.write_text("" if broken == "empty" else "{")
+    assert browser.get("/api/commands", headers=headers).status_code == 401
+    file.write_text(content)
+    assert browser.get("/api/commands", headers=headers).status_code == 200
