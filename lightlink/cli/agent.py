@@ -8,6 +8,7 @@ import click
 
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.printing import say
 from lightlink.cli.serving import load, point, serve
 from lightlink.commands import Agent
 
@@ -50,10 +51,8 @@ def clients(link: Link, label: dict[str, str], as_json: bool) -> None:
         found = manager.clients(label)
     for each in found:
         if as_json:
-            click.echo(to_json(each))
+            say(to_json(each))
             continue
         marks = " ".join(f"{name}={value}" for name, value in sorted(each.labels.items()))
         load = f"{each.in_flight} running, {each.queued} waiting"
-        click.echo(
-            f"{each.client_id}  since {each.connected_at[:19]}Z  from {each.remote_addr}  {load}  {marks}".rstrip()
-        )
+        say(f"{each.client_id}  since {each.connected_at[:19]}Z  from {each.remote_addr}  {load}  {marks}".rstrip())

@@ -9,6 +9,7 @@ import platform
 import click
 
 from lightlink import __version__
+from lightlink.cli.printing import say
 
 # Where each command or group is, in the order of the help. A new one needs one line here. They are imported when they
 # are used: `lightlink call` need not wait for what `lightlink certs` takes along.
@@ -47,7 +48,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "anyio", "msgspec"))
-    click.echo(f"lightlink {__version__} (Python {platform.python_version()}, {packages})")
+    say(f"lightlink {__version__} (Python {platform.python_version()}, {packages})")
     ctx.exit()
 
 

@@ -13,6 +13,7 @@ from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, server_con
 from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
+from lightlink.cli.printing import say
 from lightlink.protocol.permissions import ROLES
 from lightlink.protocol.subjects import FILES_BUCKET, STATE_BUCKET
 
@@ -172,7 +173,7 @@ def _show(found: Iterable[CertificateInfo], *, as_json: bool) -> None:
     found = list(found)
     if as_json:
         for info in found:
-            click.echo(to_json(_facts(info)))
+            say(to_json(_facts(info)))
     elif found:
         Console(soft_wrap=True).print(_table(found))
     _warn(found)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING
 
-import click
+from lightlink.cli.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def stop(child: subprocess.Popen[str], timeout: float) -> int:
         try:
             return child.wait(timeout)
         except subprocess.TimeoutExpired:
-            click.echo(f"process {child.pid} did not stop within {timeout:g} s and is killed", err=True)
+            say(f"process {child.pid} did not stop within {timeout:g} s and is killed", err=True)
             child.kill()
             return child.wait()
 

@@ -11,6 +11,7 @@ import click
 
 from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, to_json
+from lightlink.cli.printing import say
 from lightlink.commands import CommandManager
 from lightlink.commands.model import STATUSES
 from lightlink.commands.store.changes import Changes
@@ -100,7 +101,7 @@ def send(
             queue=not online,
         )
         if no_wait:
-            click.echo(to_json({"command_id": promise.command_id}) if as_json else promise.command_id)
+            say(to_json({"command_id": promise.command_id}) if as_json else promise.command_id)
             return
         report(promise.command_id, kind="sent")
         print_data(promise.result(), as_json=as_json)
@@ -137,7 +138,7 @@ def list_(
     with managing(link) as manager:
         page = manager.list(since=_aware(since), until=_aware(until), limit=limit, **filters)
     for each in page:
-        click.echo(to_json(each) if as_json else line(each))
+        say(to_json(each) if as_json else line(each))
     if page.next is not None:
         report(f"--after={page.next}", kind="more")
 
@@ -166,7 +167,7 @@ def watch(
         if command_id is not None and client_id is not None:
             raise click.UsageError("an ID and --client exclude each other", ctx)
         for each in _changes(manager, command_id, client_id, deadline):
-            click.echo(to_json(each) if as_json else line(each))
+            say(to_json(each) if as_json else line(each))
             shown += 1
             if shown == count or (command_id is not None and each.ended):
                 return
@@ -183,7 +184,7 @@ def cancel(link: Link, command_id: str, reason: str, as_json: bool) -> None:
     """Cancel a command: a pending one ends, one that runs is told."""
     with managing(link) as manager:
         cancelled = manager.cancel(command_id, reason)
-    click.echo(to_json(cancelled) if as_json else line(cancelled))
+    say(to_json(cancelled) if as_json else line(cancelled))
 
 
 @command.command()
@@ -221,7 +222,7 @@ def batch(
         sent = manager.send_many(client_ids or None, command_type, body, labels=label or None, **settings)
         report(sent.batch_id, kind="batch")
         for each in sent:
-            click.echo(to_json(each) if as_json else line(each))
+            say(to_json(each) if as_json else line(each))
         counts = {status: count for status, count in sent.counts().items() if count}
     report(", ".join(f"{count} {status}" for status, count in counts.items()) or "nobody to send to", kind="ended")
     if set(counts) != {"completed"}:
@@ -244,12 +245,10 @@ def audit(ctx: click.Context, link: Link, command_id: str | None, since: datetim
         for entry in manager.audit(command_id, _aware(since)):
             empty = False
             if as_json:
-                click.echo(to_json(entry))
+                say(to_json(entry))
                 continue
             what = entry.command_type if entry.kind == "request" else _words(entry.status, entry.status_detail)
-            click.echo(
-                f"{_clock(entry.at)}  {entry.client_id}  {entry.command_id}  {entry.kind}  {what}  by {entry.by}"
-            )
+            say(f"{_clock(entry.at)}  {entry.client_id}  {entry.command_id}  {entry.kind}  {what}  by {entry.by}")
     if empty and command_id is not None:
         report(f"the audit holds nothing of {command_id}")
         ctx.exit(Exit.FAILED)

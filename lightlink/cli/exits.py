@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from lightlink.cli.printing import say
 from lightlink.errors import (
     AgentOffline,
     ConnectError,
@@ -73,7 +74,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
 
 def report(problem: str, kind: str = "error") -> None:
     """Say what went wrong in one line on stderr."""
-    click.echo(f"{kind}: {' '.join(problem.split())}", err=True)
+    say(f"{kind}: {' '.join(problem.split())}", err=True)
 
 
 def _usage(error: click.UsageError) -> int:

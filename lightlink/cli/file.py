@@ -14,9 +14,11 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.printing import say
 from lightlink.errors import LightLinkError
 from lightlink.files.store import DEFAULT_STALL_TIMEOUT, DEFAULT_SWEEP_AGE
 from lightlink.protocol.subjects import FILES_BUCKET
+from lightlink.protocol.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,9 +137,9 @@ def download(
         with _os_errors(), _progress("download", quiet or as_json) as tell:
             info = store.download(file_id, path, progress=tell, stall_timeout=stall_timeout)
     if as_json:
-        click.echo(to_json({**_fields(info), "path": str(path)}))
+        say(to_json({**_fields(info), "path": str(path)}))
     else:
-        click.echo(f"{path}  {decimal(info.size)}")
+        say(f"{path}  {decimal(info.size)}")
 
 
 @file.command("list")
@@ -150,16 +152,16 @@ def list_(link: Link, bucket: str, as_json: bool) -> None:
         files = client.file_store(bucket).files()
     if as_json:
         for info in files:
-            click.echo(to_json(_fields(info)))
+            say(to_json(_fields(info)))
         return
     if not files:
-        click.echo("no files")
+        say("no files")
         return
     width = max(len(info.id) for info in files)
-    click.echo(f"{'ID':{width}}  {'STORED':19}  {'SIZE':>10}  NAME")
+    say(f"{'ID':{width}}  {'STORED':19}  {'SIZE':>10}  NAME")
     for info in files:
         stored = info.created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        click.echo(f"{_printable(info.id):{width}}  {stored}  {decimal(info.size):>10}  {_printable(info.name)}")
+        say(f"{visible(info.id):{width}}  {stored}  {decimal(info.size):>10}  {visible(info.name)}")
 
 
 @file.command()
@@ -172,7 +174,7 @@ def delete(link: Link, file_ids: tuple[str, ...], bucket: str, as_json: bool) ->
     with link.connect() as client:
         for file_id in file_ids:
             client.file_store(bucket).delete(file_id)
-            click.echo(to_json({"id": file_id, "deleted": True}) if as_json else f"{file_id} is deleted")
+            say(to_json({"id": file_id, "deleted": True}) if as_json else f"{file_id} is deleted")
 
 
 @file.command("sweep")
@@ -191,7 +193,7 @@ def sweep_(link: Link, older_than: float, bucket: str, as_json: bool) -> None:
     """Remove what uploads have left whose process was killed."""
     with link.connect() as client:
         chunks = client.file_store(bucket).sweep(older_than)
-    click.echo(to_json({"chunks": chunks}) if as_json else f"{chunks} chunks removed")
+    say(to_json({"chunks": chunks}) if as_json else f"{chunks} chunks removed")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -255,16 +257,11 @@ def _place(target: Path, info: lightlink.FileInfo) -> Path:
 
 def _show(info: lightlink.FileInfo, *, as_json: bool) -> None:
     if as_json:
-        click.echo(to_json(_fields(info)))
+        say(to_json(_fields(info)))
     else:
-        click.echo(f"{info.id}  {_printable(info.name)}  {decimal(info.size)}")
+        say(f"{info.id}  {visible(info.name)}  {decimal(info.size)}")
 
 
 def _fields(info: lightlink.FileInfo) -> dict[str, Any]:
     fields = ("id", "name", "size", "digest", "chunks", "created", "content_type", "metadata")
     return {field: getattr(info, field) for field in fields}
-
-
-def _printable(name: str) -> str:
-    """Return a name without what would move a terminal's cursor."""
-    return "".join(character if character.isprintable() else "?" for character in name)

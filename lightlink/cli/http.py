@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lightlink.cli.options import json_option, link_options, to_json
+from lightlink.cli.printing import say
 from lightlink.commands import CommandManager
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
 
     def announce(url: str) -> None:
         if as_json:
-            click.echo(to_json({"url": url, "pid": os.getpid(), "tokens": tokens is not None}))
+            say(to_json({"url": url, "pid": os.getpid(), "tokens": tokens is not None}))
             return
         who = "" if tokens else "; no tokens are configured, so only this machine is answered"
-        click.echo(f"listening on {url} (process {os.getpid()}{who}); Ctrl-C stops it")
+        say(f"listening on {url} (process {os.getpid()}{who}); Ctrl-C stops it")
 
     with link.connect() as client, CommandManager(client, name="http") as manager:
         app = create_app(manager, tokens=tokens, limits=Limits(max_waiting=max_waiting))

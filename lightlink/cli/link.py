@@ -18,6 +18,7 @@ from lightlink.cli.options import (
     read_argument,
     to_json,
 )
+from lightlink.cli.printing import say
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 
@@ -62,9 +63,9 @@ def pub(link: Link, subject: str, data: str, raw: bool, timeout: float, as_json:
         client.publish(subject, body)
         client.flush(timeout=timeout)
     if as_json:
-        click.echo(to_json({"subject": subject, "bytes": len(body)}))
+        say(to_json({"subject": subject, "bytes": len(body)}))
     else:
-        click.echo(f"published {len(body)} bytes on {subject}")
+        say(f"published {len(body)} bytes on {subject}")
 
 
 @click.command()
@@ -94,7 +95,7 @@ def sub(
     deadline = None if timeout is None else time.monotonic() + timeout
     with link.connect() as client, client.subscribe(subject, queue=queue or "", raw=True) as subscription:
         client.flush()
-        click.echo(f"listening on {subject}", err=True)
+        say(f"listening on {subject}", err=True)
         received = 0
         while count is None or received < count:
             message = _next(subscription, deadline)
@@ -125,8 +126,6 @@ def _show(message: lightlink.Message, *, raw: bool, as_json: bool) -> None:
         report(str(exc), kind="skipped")
         return
     if as_json:
-        click.echo(
-            to_json({"subject": message.subject, "data": data, "headers": message.headers, "reply": message.reply})
-        )
+        say(to_json({"subject": message.subject, "data": data, "headers": message.headers, "reply": message.reply}))
     else:
-        click.echo(f"{message.subject}  {to_json(data)}")
+        say(f"{message.subject}  {to_json(data)}")

@@ -12,8 +12,10 @@ import click
 from rich.console import Console
 
 import lightlink
+from lightlink.cli.printing import say
 from lightlink.errors import DecodeError, EncodeError
 from lightlink.protocol import codec
+from lightlink.protocol.text import visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,14 +129,14 @@ def print_data(value: Any, *, as_json: bool) -> None:
     """Print a value as JSON: on one line, or laid out and coloured for a reader."""
     text = to_json(value)
     if as_json:
-        click.echo(text)
+        say(text)
     else:
         Console(soft_wrap=True).print_json(text)
 
 
 def to_json(value: Any) -> str:
-    """Return a value as JSON text; what JSON cannot carry becomes its repr."""
+    """Return a value as JSON text that a terminal does not obey; what JSON cannot carry becomes its repr."""
     try:
-        return codec.encode_json(value).decode()
+        return visible_json(codec.encode_json(value).decode())
     except EncodeError:
-        return codec.encode_json(repr(value)).decode()
+        return visible_json(codec.encode_json(repr(value)).decode())

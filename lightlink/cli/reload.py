@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 from watchfiles import PythonFilter, watch
 
 from lightlink.cli import children
+from lightlink.cli.printing import say
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,7 +28,7 @@ def supervise(arguments: Sequence[str], folder: Path, stop_timeout: float) -> No
         for changes in watch(folder, watch_filter=PythonFilter(), yield_on_timeout=True, rust_timeout=_CHILD_CHECK_MS):
             if changes:
                 names = ", ".join(sorted({_short(Path(path), folder) for _, path in changes}))
-                click.echo(f"{names} changed: starting anew", err=True)
+                say(f"{names} changed: starting anew", err=True)
                 children.stop(child, stop_timeout)
                 child = children.start(arguments)
                 reported = False
@@ -44,7 +44,7 @@ def supervise(arguments: Sequence[str], folder: Path, stop_timeout: float) -> No
 def _report_end(child: subprocess.Popen[str]) -> bool:
     code = child.poll()
     if code is not None:
-        click.echo(f"the service ended with exit code {code}; waiting for a change", err=True)
+        say(f"the service ended with exit code {code}; waiting for a change", err=True)
     return code is not None
 
 

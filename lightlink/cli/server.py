@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from lightlink.cli.options import json_option, to_json
+from lightlink.cli.printing import say
 from lightlink.errors import ServerError
 from lightlink.server import EmbeddedCluster, EmbeddedServer
 
@@ -87,17 +88,17 @@ def _run_cluster(cluster: EmbeddedCluster, *, as_json: bool) -> None:
         with cluster:
             facts = [{"name": node.name, "url": node.url, "pid": node.pid} for node in cluster.nodes]
             if as_json:
-                click.echo(to_json({"urls": cluster.urls, "nodes": facts}))
+                say(to_json({"urls": cluster.urls, "nodes": facts}))
             else:
-                click.echo(f"a cluster at {','.join(cluster.urls)}; Ctrl-C stops it")
+                say(f"a cluster at {','.join(cluster.urls)}; Ctrl-C stops it")
                 for fact in facts:
-                    click.echo("  {name}: {url} (process {pid})".format(**fact))
+                    say("  {name}: {url} (process {pid})".format(**fact))
             running = cluster.nodes
             while running:
                 time.sleep(0.2)
                 for node in running:
                     if not node.running:
-                        click.echo(f"{node.name} at {node.url} has ended", err=True)
+                        say(f"{node.name} at {node.url} has ended", err=True)
                 running = tuple(node for node in running if node.running)
             raise ServerError("all servers of the cluster ended by themselves")
     except (KeyboardInterrupt, SystemExit):
@@ -108,10 +109,10 @@ def _announce(embedded: EmbeddedServer, *, as_json: bool) -> None:
     identities = {} if embedded.tls is None else _identities(embedded.tls)
     if as_json:
         facts = {"url": embedded.url, "pid": embedded.pid, "jetstream": embedded.jetstream}
-        click.echo(to_json(facts | ({"identities": identities} if embedded.tls else {})))
+        say(to_json(facts | ({"identities": identities} if embedded.tls else {})))
         return
     kept = f", data in {embedded.store_dir}" if embedded.jetstream else ""
-    click.echo(f"nats-server at {embedded.url} (process {embedded.pid}{kept}); Ctrl-C stops it")
+    say(f"nats-server at {embedded.url} (process {embedded.pid}{kept}); Ctrl-C stops it")
     if embedded.tls is not None:
         _tell_how_to_connect(embedded.url, embedded.tls, identities)
 
@@ -124,11 +125,11 @@ def _identities(certificates: Path) -> dict[str, str]:
 
 def _tell_how_to_connect(url: str, certificates: Path, identities: Mapping[str, str]) -> None:
     if not identities:
-        click.echo(f"nobody may connect yet: lightlink certs issue {certificates} NAME, then start it again")
+        say(f"nobody may connect yet: lightlink certs issue {certificates} NAME, then start it again")
         return
-    click.echo("known to it: " + ", ".join(f"{name} ({role})" for name, role in identities.items()))
+    say("known to it: " + ", ".join(f"{name} ({role})" for name, role in identities.items()))
     name = next(iter(identities))
-    click.echo(
+    say(
         f"connect with: --url {url} --tls-ca {certificates}/ca.pem "
         f"--tls-cert {certificates}/{name}.pem --tls-key {certificates}/{name}.key"
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import click
 
+from lightlink.cli.printing import say
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def serve(
     try:
         (start or runnable.start)()
         servers = ",".join(runnable.client.options.servers)
-        click.echo(f"{announcement} on {servers} (process {os.getpid()})")
+        say(f"{announcement} on {servers} (process {os.getpid()})")
         runnable.run(drain_timeout)
     except _AskedToStop:
         return

@@ -9,6 +9,7 @@ import click
 
 from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, read_argument, to_json
+from lightlink.cli.printing import say
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import STATE_BUCKET
@@ -90,9 +91,9 @@ def set_(
         else:
             written = values.set(key, data, ttl=ttl)
     if as_json:
-        click.echo(to_json({"bucket": bucket, "key": key, "revision": written}))
+        say(to_json({"bucket": bucket, "key": key, "revision": written}))
     else:
-        click.echo(f"{key} is at revision {written}")
+        say(f"{key} is at revision {written}")
 
 
 @state.command()
@@ -108,9 +109,9 @@ def delete(link: Link, key: str, bucket: str, revision: int | None, purge: bool,
         values = client.state(bucket)
         (values.purge if purge else values.delete)(key, revision=revision)
     if as_json:
-        click.echo(to_json({"bucket": bucket, "key": key, "deleted": True}))
+        say(to_json({"bucket": bucket, "key": key, "deleted": True}))
     else:
-        click.echo(f"{key} is deleted")
+        say(f"{key} is deleted")
 
 
 @state.command()
@@ -125,7 +126,7 @@ def keys(link: Link, pattern: str, bucket: str, as_json: bool) -> None:
     """
     with link.connect() as client:
         for key in client.state(bucket).keys(pattern):
-            click.echo(to_json(key) if as_json else key)
+            say(to_json(key) if as_json else key)
 
 
 @state.command()
@@ -173,7 +174,7 @@ def watch(
             for change in changes.current(timeout):
                 _show(change, raw=raw, as_json=as_json)
             return
-        click.echo(f"watching {pattern} in {bucket}", err=True)
+        say(f"watching {pattern} in {bucket}", err=True)
         shown = 0
         while count is None or shown < count:
             following = _next(changes, deadline)
@@ -201,10 +202,10 @@ def _show(change: lightlink.StateChange[bytes], *, raw: bool, as_json: bool) -> 
         report(str(exc), kind="skipped")
         return False
     if as_json:
-        click.echo(to_json({**_fields(change, value), "operation": change.operation}))
+        say(to_json({**_fields(change, value), "operation": change.operation}))
         return True
     text = f"({change.operation})" if change.value is None else value if raw else to_json(value)
-    click.echo(f"{change.key}  {text}")
+    say(f"{change.key}  {text}")
     return True
 
 

@@ -21,6 +21,7 @@ from lightlink.connection.tls import with_inbox_prefix
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
+from lightlink.protocol.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -249,7 +250,7 @@ class Connection:
 
     def report(self, error: Exception) -> None:
         """Log an error that no caller is there to get, and hand it to the error hook."""
-        _log.error("lightlink: %s", error)
+        _log.error("lightlink: %s", visible(str(error)))
         self.tell_hook(error)
 
     def tell_hook(self, error: Exception) -> None:

@@ -61,7 +61,7 @@ def refusal(error: Exception, request: Request) -> Response:
     status = next((code for kinds, code in _STATUSES if isinstance(error, kinds)), 500)
     if status != 500:
         return reply(Problem(error=str(error)), status)
-    _log.error("lightlink: %s %s failed", request.method, request.path, exc_info=error)
+    _log.error("lightlink: %r %r failed", request.method, request.path, exc_info=error)
     text = str(error) if isinstance(error, LightLinkError) else "internal error; the server's log says more"
     return reply(Problem(error=text), 500)
 

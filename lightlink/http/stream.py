@@ -88,4 +88,6 @@ def _wants(call: Call, command: Command) -> bool:
 
 def _event(change: Change) -> bytes:
     data = codec.encode_json(command_view(change.command))
+    if change.number is None:  # without an id: nobody can go on from it
+        return b"event: progress\ndata: %b\n\n" % data
     return b"id: %d\nevent: command\ndata: %b\n\n" % (change.number, data)

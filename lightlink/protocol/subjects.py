@@ -24,8 +24,8 @@ FILES_BUCKET = "light_link_files"
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
-# One token that stands for itself: no white space, no control character, no wildcard.
-_PLAIN_TOKEN = re.compile(r"[^\s\x00-\x20\x7f.*>]{1,255}")
+# One token that stands for itself: no white space, no control character, no wildcard, nothing that a terminal obeys.
+_PLAIN_TOKEN = re.compile(r"[^\s\x00-\x20\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069.*>]{1,255}")
 # What ends a protocol line, or a word in it; nats-server reads it as white space or refuses it.
 _BREAKS_LINE = re.compile(rb"[\x00-\x20\x7f]")
 # Where replies are wanted: plain inboxes and those of identities, and what a server makes of them on the way to another

@@ -129,7 +129,7 @@ def test_files_are_listed_in_a_table_or_as_json(command: Command, store: lightli
     header, *rows = command("list").out.decode().splitlines()
     assert header.split() == ["ID", "STORED", "SIZE", "NAME"]
     assert [row.split()[0] for row in rows] == [second.id, first.id]
-    assert rows[0].endswith("2.5 MB  evil?[2J?name [red]")
+    assert rows[0].endswith(r"2.5 MB  evil\x1b[2J\x0aname [red]")
     assert [told["id"] for told in command("list", "--json").data] == [second.id, first.id]
 
 

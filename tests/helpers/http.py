@@ -145,8 +145,8 @@ class Events:
         for line in iter(self.line, ""):
             if line == "\n":
                 if "data" in fields:
-                    assert fields["event"] == "command"
-                    yield fields["id"], json.loads(fields["data"])
+                    assert fields["event"] in ("command", "progress")
+                    yield fields.get("id", ""), json.loads(fields["data"])
                 fields = {}
                 continue
             name, _, value = line.rstrip("\n").partition(":")

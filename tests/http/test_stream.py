@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.http import Events, HttpProcess
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands import Agent, CommandManager
+from lightlink.commands import Agent, CommandContext, CommandManager
 from lightlink.http import Limits, create_app
 
 if TYPE_CHECKING:
@@ -66,6 +67,25 @@ def test_every_change_of_a_command_is_told(http: Http, client: lightlink.Client,
     assert told[-1][1] == http.get(f"/api/command/{command_id}").json["command"]
     ids = [int(number) for number, _ in told]
     assert ids == sorted(set(ids))
+
+
+def test_progress_is_told_in_the_stream(http: Http, client: lightlink.Client, prefix: str) -> None:
+    agent = Agent(prefix, client)
+    may_end = threading.Event()
+
+    @agent.command("work")
+    def work(context: CommandContext) -> None:
+        context.progress(0.5, "half")
+        may_end.wait(30)
+
+    with http.open(f"/api/commands/stream?client_id={prefix}") as opened, agent:
+        events = iter(Events(opened))
+        send(http, prefix, "work")
+        for _, command in events:
+            if "progress" in command:
+                break
+        assert (command["status"], command["progress"]) == ("executing", {"fraction": 0.5, "note": "half"})
+        may_end.set()
 
 
 def test_a_stream_tells_of_one_client_only_if_asked_to(http: Http, prefix: str) -> None:

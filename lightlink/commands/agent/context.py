@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from lightlink.commands.model import Progress, RequestRecord, now
 from lightlink.commands.store import checks, schema
 from lightlink.concurrency.threads import Event
-from lightlink.errors import InvalidOption
+from lightlink.errors import InvalidOption, LightLinkError
+from lightlink.jetstream.api import TTL
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from lightlink.connection.connection import Connection
+
+_log = logging.getLogger("lightlink")
+
+_MAX_NOTE = 4096
+# In place of the last progress, for a second: the least that a server takes (ADR-43).
+_GONE = codec.encode_headers({TTL: "1s"})
 
 
 class Cancelled(Exception):
@@ -35,6 +43,7 @@ class CommandContext:
         left = (request.deadline - now()).total_seconds()
         self.deadline = time.monotonic() + left
         self._connection = connection
+        self._has_told = False
         self._subject = schema.progress_subject(request.client_id, request.command_id).encode()
 
     def remaining(self) -> float:
@@ -42,11 +51,24 @@ class CommandContext:
         return max(0.0, self.deadline - time.monotonic())
 
     def progress(self, fraction: float, note: str = "") -> None:
-        """Tell whoever follows the command how far it has come, from 0 to 1; it is not stored and may be lost."""
+        """Tell how far the command has come, from 0 to 1; the last is kept for others to see while it runs.
+
+        A ``note`` of more than 4,096 characters is cut. It goes out without an acknowledgement, and may be lost.
+        """
         if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
             raise InvalidOption("progress", "must be from 0 to 1", fraction)
         checks.text("note", note, may_be_empty=True)
-        self._connection.publish(self._subject, codec.encode_json(Progress(float(fraction), note)))
+        self._has_told = True
+        self._connection.publish(self._subject, codec.encode_json(Progress(float(fraction), note[:_MAX_NOTE])))
+
+    def forget_progress(self) -> None:
+        """Have what was told removed: the command has ended. For use inside the library."""
+        if not self._has_told:
+            return
+        try:
+            self._connection.publish(self._subject, b"", headers=_GONE, timeout=0.0)
+        except LightLinkError as exc:
+            _log.debug("lightlink: the progress of %s stays until it ages: %s", self.command_id, exc)
 
     def check(self) -> None:
         """Raise Cancelled if the command was cancelled or is overdue: a place for the handler to end."""

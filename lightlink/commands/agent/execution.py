@@ -89,6 +89,7 @@ class Execution:
             _log.error("lightlink: command %s is left for later: %s", request.command_id, exc, exc_info=unexpected)
             self._deliveries.forget(delivery)
         finally:
+            running.context.forget_progress()
             # One that overran, and was acknowledged in vain, may have been delivered here once more.
             if self.running.get(request.command_id) is running:
                 del self.running[request.command_id]
@@ -150,7 +151,7 @@ class Execution:
             # Nobody depends on it: the handler's end, or a manager's sweep, does the same.
             _log.warning("lightlink: command %s has overrun: %s", request.command_id, exc)
             return
-        _log.warning("lightlink: command %s (%s) has overrun", request.command_id, request.command_type)
+        _log.warning("lightlink: command %s (%r) has overrun", request.command_id, request.command_type)
         # It has ended for everybody but its handler.
         self._deliveries.ack(running.delivery)
 

@@ -114,7 +114,7 @@ class Handlers:
             return self.failed(safe_text(exc))
         except BaseException as exc:
             # A handler may even call sys.exit().
-            _log.exception("lightlink: command %s (%s) failed", request.command_id, request.command_type)
+            _log.exception("lightlink: command %s (%r) failed", request.command_id, request.command_type)
             detail = model.CANCELLED if context.cancelled.is_set() else ""
             error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.commands.manager.gap_detector import Losses, revision_of
 from lightlink.commands.manager.promise import CommandPromise
-from lightlink.commands.model import Progress
 from lightlink.commands.store import schema
-from lightlink.commands.store.store import read_status
+from lightlink.commands.store.store import read_progress, read_status
 from lightlink.concurrency.periodic import every
 from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, DecodeError, LightLinkError, StoreUnavailable
-from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -211,7 +209,9 @@ class Follower:
 
     def _note_progress(self, promise: CommandPromise, data: bytes, _headers: bytes | None) -> None:
         try:
-            promise.hear_progress(codec.decode(data, promise.command_id, Progress))
+            progress = read_progress(data, promise.command_id)
+            if progress is not None:
+                promise.hear_progress(progress)
         except DecodeError as exc:
             self._store.connection.session.report(exc)
 

@@ -171,6 +171,9 @@ class CommandManager:
         """Return a promise for a command sent before, by this manager or another; raises CommandNotFound."""
         promise = self._follower.open(self._find(command_id))
         self._follower.check(promise)
+        if promise.status == model.EXECUTING:
+            (progress,) = self._store.read_progress([(promise.client_id, promise.command_id)])
+            promise.learn_progress(progress)
         return promise
 
     # Looking --------------------------------------------------------------------------------------------------------
@@ -185,7 +188,10 @@ class CommandManager:
         except DecodeError as exc:
             return self._store.unreadable(command_id, exc.reason)
         status, _ = self._store.read_written_status(request.client_id, request.command_id)
-        return model.fold(request, status, model.now())
+        progress = None
+        if status is not None and not status.ended:
+            (progress,) = self._store.read_progress([(request.client_id, request.command_id)])
+        return model.fold(request, status, model.now(), progress)
 
     def list(
         self,

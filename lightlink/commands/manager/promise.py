@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 from lightlink.commands import model
 from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
+from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
 from lightlink.options import wait_limit
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from lightlink.concurrency.workers import WorkerPool
 
 _log = logging.getLogger("lightlink")
+
+# Of a handler that tells faster than its caller listens, what is beyond is lost.
+_PROGRESS_KEPT = 1024
 
 
 class CommandPromise:
@@ -41,6 +46,7 @@ class CommandPromise:
         "_outcome",
         "_pid",
         "_progress",
+        "_watchers",
         "client_id",
         "command_id",
         "overdue_at",
@@ -63,6 +69,7 @@ class CommandPromise:
         self._callbacks = callbacks
         self._last: tuple[StatusRecord | None, int] = (None, 0)
         self._progress: Progress | None = None
+        self._watchers: tuple[MessageQueue, ...] = ()
         self._on_end: tuple[Callable[[CommandPromise], object], ...] = (on_end,)
         self._outcome: Command | Exception | None = None
         self._future: Future[None] | None = None  # done with the outcome; made when somebody waits
@@ -81,13 +88,16 @@ class CommandPromise:
         """Tell whether the command has ended, or nothing more can be learnt of it."""
         return self._outcome is not None
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None, *, progress: Callable[[Progress], object] | None = None) -> Any:
         """Wait until the command has ended, at most ``timeout`` seconds, and return its result.
+
+        ``progress`` is called meanwhile, in this thread, with each `Progress` that the handler tells; what it raises
+        ends the wait.
 
         Raises CommandFailed, CommandCancelled, CommandTimeout (the command timed out, or the wait did: then the error's
         ``waited`` says how long that was), ClosedError when the manager is closed.
         """
-        command = self.wait(timeout)
+        command = self.wait(timeout) if progress is None else self._wait_telling(timeout, progress)
         if command is None:
             raise CommandTimeout(self.command(), timeout)
         return result_of(command)
@@ -103,6 +113,23 @@ class CommandPromise:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
+
+    def _wait_telling(self, timeout: float | None, tell: Callable[[Progress], object]) -> Command | None:
+        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        queue = MessageQueue(_PROGRESS_KEPT, _PROGRESS_KEPT)
+        self._watchers += (queue,)
+        self.on_end(lambda _: queue.close())
+        try:
+            if self._progress is not None:
+                tell(self._progress)
+            while True:
+                tell(queue.get(deadline))
+        except Closed:
+            return self.wait(0)
+        except TimeoutError:
+            return None
+        finally:
+            self._watchers = tuple(each for each in self._watchers if each is not queue)
 
     def add_done_callback(self, function: Callable[[CommandPromise], object]) -> None:
         """Call ``function(promise)`` once the command has ended, on a thread of the manager; at once if it has.
@@ -153,6 +180,12 @@ class CommandPromise:
     def hear_progress(self, progress: Progress) -> None:
         """Take note of how far the handler has come."""
         self._progress = progress
+        for queue in self._watchers:
+            queue.put(progress, 0)
+
+    def learn_progress(self, progress: Progress | None) -> None:
+        """Take note of what the store has, unless more was heard."""
+        self._progress = self._progress or progress
 
     def fail(self, error: Exception) -> None:
         """Give up: nothing more can be learnt of the command."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
 from lightlink.commands import model
 from lightlink.commands.store import schema
 from lightlink.commands.store.access import unavailable
-from lightlink.commands.store.store import read_request, read_status
+from lightlink.commands.store.store import read_progress, read_request, read_status
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.connection.connection import NoReply
 from lightlink.connection.session import Status
@@ -26,7 +26,7 @@ from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from lightlink.commands.manager.manager import CommandManager
-    from lightlink.commands.model import Command, RequestRecord
+    from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
 
 # What is read ahead of a watcher. The reader's window counts headers and bodies, the queue only bounds a mistake.
 _AHEAD = 256
@@ -39,10 +39,20 @@ _TOLD_KEPT = 4096
 
 @attrs.frozen
 class Change:
-    """A command as it stood after one of its changes. ``number`` grows, with gaps."""
+    """A command as it stood after one of its changes. ``number`` grows, with gaps; None is a change of progress alone.
 
-    number: int
+    Such a change is kept by nobody: who follows from a number on does not hear of it again.
+    """
+
+    number: int | None
     command: Command
+
+
+class _Told(NamedTuple):
+    """Progress as it came."""
+
+    subject: str
+    data: bytes
 
 
 class Changes:
@@ -59,13 +69,19 @@ class Changes:
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)
         self._requests: OrderedDict[str, RequestRecord] = OrderedDict()
         self._told: OrderedDict[str, None] = OrderedDict()  # commands of whose status something was told
+        self._running: OrderedDict[str, StatusRecord] = OrderedDict()  # last statuses, of commands that run
+        self._early: OrderedDict[str, Progress] = OrderedDict()
         connection = self._store.connection
+        self._progress = connection.subscribe(schema.progress_subject(token, "*"), "", self._take_progress)
         try:
             first = self._first(after)
             self._reader = OrderedReader(connection, schema.AUDIT, patterns, self._take, first=first, window=_AHEAD)
             self._reader.start(self._store.timeout)
-        except (JetStreamError, NoReply, TimeoutError) as exc:
-            raise unavailable("following all commands", exc) from exc
+        except BaseException as exc:
+            connection.session.unroute(self._progress, 1.0)
+            if isinstance(exc, (JetStreamError, NoReply, TimeoutError)):
+                raise unavailable("following all commands", exc) from exc
+            raise
         self._forget_status = connection.on_status(self._on_connection)
 
     def get(self, timeout: float) -> Change | None:
@@ -76,14 +92,15 @@ class Changes:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                delivery: Delivery = self._waiting.get(deadline)
+                delivery: Delivery | _Told = self._waiting.get(deadline)
             except TimeoutError:
                 return None
             except Closed:
                 raise ClosedError("the watch of all commands") from None
-            self._reader.release(delivery)
+            if isinstance(delivery, Delivery):
+                self._reader.release(delivery)
             try:
-                change = self._read(delivery)
+                change = self._read(delivery) if isinstance(delivery, Delivery) else self._read_progress(delivery)
             except DecodeError as exc:
                 # What cannot be read now never can; whoever watches must not stumble over it again and again.
                 self._store.connection.report(exc)
@@ -94,6 +111,7 @@ class Changes:
     def close(self) -> None:
         """End it; idempotent."""
         self._forget_status()
+        self._store.connection.session.unroute(self._progress, 1.0)
         self._reader.stop()
         self._waiting.close()
 
@@ -105,6 +123,25 @@ class Changes:
 
     def _take(self, delivery: Delivery) -> None:
         self._waiting.put(delivery, delivery.size)
+
+    def _take_progress(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        if data and len(self._waiting) < _AHEAD:
+            self._waiting.put(_Told(as_text(subject), data), len(data))
+
+    def _read_progress(self, told: _Told) -> Change | None:
+        """Return how far a command has come; None unless it is known to run."""
+        command_id = told.subject.rpartition(".")[2]
+        status, request = self._running.get(command_id), self._requests.get(command_id)
+        progress = read_progress(told.data, told.subject)
+        if progress is not None and status is None:
+            self._early[command_id] = progress  # it was quicker than the word that the command runs
+            if len(self._early) > _REQUESTS_KEPT:
+                self._early.popitem(last=False)
+        if status is None or request is None or progress is None:
+            return None
+        if told.subject != schema.progress_subject(request.client_id, command_id):
+            return None
+        return Change(None, model.fold(request, status, model.now(), progress))
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CLOSED:
@@ -125,10 +162,16 @@ class Changes:
         if known is None:
             return None  # its request has expired
         self._keep(known)
+        self._running.pop(command_id, None)
+        if not status.ended:
+            self._running[command_id] = status
+            if len(self._running) > _REQUESTS_KEPT:
+                self._running.popitem(last=False)
         self._told[command_id] = None
         if len(self._told) > _TOLD_KEPT:
             self._told.popitem(last=False)
-        return Change(delivery.seq, model.fold(known, status, status.at))
+        early = self._early.pop(command_id, None)
+        return Change(delivery.seq, model.fold(known, status, status.at, None if status.ended else early))
 
     def _keep(self, request: RequestRecord) -> None:
         if len(bytes(request.payload)) > _LARGE:

@@ -23,11 +23,14 @@ AGENTS_BUCKET = "lightlink_agents"
 STATUS = f"KV_{STATUS_BUCKET}"
 AGENTS = f"KV_{AGENTS_BUCKET}"
 AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
+PROGRESS = "LIGHTLINK_PROGRESS"
 
 STATUS_EVENTS = "ll.status.*.*"  # every stored status revision, republished by the server
 PROGRESS_EVENTS = "ll.progress.*.*"
 
 _SECOND = 1_000_000_000
+_PROGRESS_BYTES = 16 * 1024 * 1024
+_PROGRESS_MESSAGE_BYTES = 8 * 1024
 _HEARTBEATS = 3  # so many may be missed
 _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
 _DAY = 86_400.0
@@ -100,7 +103,7 @@ def status_event(client_id: str, command_id: str) -> str:
 
 
 def progress_subject(client_id: str, command_id: str) -> str:
-    """Return the subject of a command's progress, which is not stored."""
+    """Return the subject of a command's progress, of which the last is stored while the command runs."""
     return f"ll.progress.{client_id}.{command_id}"
 
 
@@ -189,6 +192,19 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 1,
             "max_age": round(options.presence_age * _SECOND),
             **bucket,
+        },
+        {
+            # Published without waiting for an acknowledgement; small and soon worthless, so the oldest goes first.
+            "name": PROGRESS,
+            "subjects": [PROGRESS_EVENTS],
+            "max_msgs_per_subject": 1,
+            "max_age": kept,
+            "max_bytes": _PROGRESS_BYTES,
+            "max_msg_size": _PROGRESS_MESSAGE_BYTES,
+            "discard": "old",
+            "allow_msg_ttl": True,
+            **common,
+            "storage": "memory",
         },
         {"name": AUDIT, "sources": [{"name": REQUESTS}, {"name": STATUS}], "max_age": audited, **common},
     ]

@@ -6,6 +6,7 @@ StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, Pa
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,18 @@ import attrs
 import msgspec
 
 from lightlink.commands import model
-from lightlink.commands.model import RequestRecord, StatusRecord
+from lightlink.commands.model import Progress, RequestRecord, StatusRecord
 from lightlink.commands.store import records, schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, check, hope, unavailable
-from lightlink.errors import CommandNotFound, DecodeError, InvalidOption, LightLinkError, OutboxFull, StoreUnavailable
+from lightlink.errors import (
+    CommandNotFound,
+    DecodeError,
+    InvalidOption,
+    LightLinkError,
+    OutboxFull,
+    PermissionDenied,
+    StoreUnavailable,
+)
 from lightlink.jetstream import api
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.protocol import codec, subjects
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
     from lightlink.jetstream.api import StoredMessage
 
     MakeHeaders = Callable[[float], bytes]
+
+_log = logging.getLogger("lightlink")
 
 # How many consumers are made at a time; each is some work for the server.
 _CONSUMERS_AT_ONCE = 200
@@ -203,6 +214,21 @@ class CommandStore(Access):
                 raise StoreUnavailable("reading statuses", str(exc)) from exc
         return statuses
 
+    def read_progress(self, ids: Sequence[tuple[str, str]]) -> list[Progress | None]:
+        """Return the last progress of each command that runs, None where nothing was told. Any replica answers."""
+        keys = [schema.progress_subject(client_id, command_id) for client_id, command_id in ids]
+        requests = [(f"{api.API}.DIRECT.GET.{schema.PROGRESS}.{key}".encode(), b"", None) for key in keys]
+        found: list[Progress | None] = []
+        for waiter in self.request_all(requests) if requests else ():
+            try:
+                check(waiter)
+                message = api.parse_stored(waiter)
+                found.append(read_progress(message.data, message.subject) if message is not None else None)
+            except (*FAILURES, PermissionDenied, DecodeError) as exc:
+                _log.debug("lightlink: reading progress: %s", exc)  # it is worth no error
+                found.append(None)
+        return found
+
     def last_status_revision(self) -> int:
         """Return the revision of the last status of any command."""
         info = self.stream_info(schema.STATUS, "reading statuses")
@@ -265,6 +291,11 @@ def read_request(data: bytes, subject: str) -> RequestRecord:
 def read_status(data: bytes, subject: str) -> StatusRecord:
     """Return the status in a stored or republished message; raises DecodeError."""
     return records.read(data, subject, StatusRecord, "at", "started_at", "completed_at")
+
+
+def read_progress(data: bytes, subject: str) -> Progress | None:
+    """Return the progress in a message, None when it says that there is none any more; raises DecodeError."""
+    return codec.decode(data, subject, Progress) if data else None
 
 
 def _request(message: StoredMessage | None) -> RequestRecord | None:

@@ -1,0 +1,22 @@
+"""Text from peers, made fit to be shown: on a terminal, or in a log where a line is a record."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters (C0, DEL, C1), what changes the direction of writing, and halves of surrogate pairs.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Return text on one line, with each character that a terminal would obey written as an escape."""
+    return _UNSAFE.sub(lambda match: _escape(ord(match[0])), text)
+
+
+def visible_json(text: str) -> str:
+    """Return JSON text with the same characters as escapes of JSON, so that it still says the same."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

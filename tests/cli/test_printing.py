@@ -1,0 +1,88 @@
+"""What peers say is shown, and does nothing to the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.process import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lightlink
+from lightlink.commands import Agent, CommandManager
+from lightlink.protocol.text import visible, visible_json
+
+if TYPE_CHECKING:
+    pass
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\n\r\x7f\x9b31m\u202egnp.exe\u2066"
+UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+    assert visible(text).isprintable() or not UNSAFE.search(visible(text))
+    assert "\n" not in visible(text)
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_says_the_same_with_escapes(value: dict[str, str]) -> None:
+    assert json.loads(visible_json(json.dumps(value, ensure_ascii=False))) == value
+
+
+def test_every_line_of_the_cli_goes_through_one_place() -> None:
+    raw = {
+        "options.py": 0,
+        "certs.py": 1,
+        "link.py": 1,
+        "state.py": 1,
+        "printing.py": 1,
+    }  # configuration; bytes as they are
+    for file in (ROOT / "lightlink" / "cli").glob("*.py"):
+        assert file.read_text().count("click.echo(") == raw.get(file.name, 0), file.name
+
+
+@pytest.mark.parametrize("flag", [(), ("--json",)])
+def test_labels_types_and_errors_of_peers_print_harmlessly(
+    url: str, prefix: str, capsys: pytest.CaptureFixture[str], flag: tuple[str, ...]
+) -> None:
+    from lightlink.cli import main
+
+    with lightlink.connect(url) as client, CommandManager(client) as manager:
+        agent = Agent(prefix, client, labels={"evil": EVIL})
+
+        @agent.command(EVIL)
+        def fail() -> None:
+            raise ValueError(EVIL)
+
+        with agent:
+            promise = manager.send(prefix, EVIL, issued_by=EVIL)
+            promise.wait(30)
+            for arguments in (
+                ("clients",),
+                ("command", "list"),
+                ("command", "audit", promise.command_id),
+                ("command", "send", prefix, EVIL),
+            ):
+                main([*arguments, f"--url={url}", *flag])
+    printed = "".join(capsys.readouterr())
+    assert "owned" in printed
+    assert UNSAFE.search(printed) is None
+
+
+def test_a_command_type_does_not_forge_a_line_of_the_log(
+    url: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lightlink.connect(url) as client, CommandManager(client) as manager:
+        agent = Agent(prefix, client)
+
+        @agent.command("x\nERROR forged")
+        def fail() -> None:
+            raise ValueError("no")
+
+        with agent:
+            manager.send(prefix, "x\nERROR forged").wait(30)
+    assert [record for record in caplog.records if "\nERROR forged" in record.getMessage()] == []
