@@ -230,6 +230,22 @@ def batch(
 
 
 @command.command()
+@click.option(
+    "--older-than", type=click.FloatRange(min=0, min_open=True), default=86_400.0, show_default=True, metavar="SECONDS"
+)
+@json_option
+@link_options
+def prune(older_than: float, as_json: bool, link: Link) -> None:
+    """Free room in the streams of commands: for an administrator.
+
+    Commands asked for longer ago are removed, ended or not, and the earlier revisions of what stays. The audit stays.
+    """
+    with link.connect() as client, CommandManager(client, sweep_interval=None) as manager:
+        removed = manager.prune(older_than)
+    say(to_json({"removed": removed}) if as_json else f"{removed} stored messages removed")
+
+
+@command.command()
 @click.argument("command_id", metavar="[ID]", required=False)
 @click.option("--since", type=_TIME, metavar="TIME", help="Since then, by local time: 2026-01-31T09:30:00.")
 @json_option

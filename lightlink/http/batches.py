@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
-from werkzeug.exceptions import BadRequest, NotFound
+from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 
 from lightlink.commands import model
 from lightlink.commands.store.history import MAX_LIMIT
@@ -14,6 +14,7 @@ from lightlink.errors import StoreUnavailable
 from lightlink.http.limits import MAX_WAIT
 from lightlink.http.schemas import BatchResult, BatchStarted, BatchView
 from lightlink.http.views import batch_view, sent_to
+from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from lightlink.commands.manager.batch import Batch
@@ -35,6 +36,7 @@ def _send(call: Call) -> BatchView | BatchStarted:
     targets = _targets(call)
     for client_id in targets:
         call.check(client_id, body.command_type)
+    _refuse_too_much(call, targets)
     asked_at = model.now()
     batch = call.manager.send_many(
         targets, body.command_type, body.payload, timeout=body.timeout, issued_by=call.issued_by
@@ -70,6 +72,20 @@ def get_batch(call: Call) -> BatchView:
     if not visible:
         raise NotFound(f"Batch not found: {batch_id}")
     return batch_view(batch_id, sorted(visible, key=lambda command: command.client_id))
+
+
+def _refuse_too_much(call: Call, targets: list[str]) -> None:
+    """Raise the HTTP error 413 for what would use up the store, or leave consumers of agents that never come."""
+    limits, size = call.app.limits, len(codec.encode_json(call.body.payload))
+    if size * len(targets) > limits.max_batch_bytes:
+        many = f"{size} bytes to each of {len(targets)} clients"
+        raise RequestEntityTooLarge(f"{many} are more than the {limits.max_batch_bytes} bytes that a batch may store")
+    if len(targets) > limits.max_unknown:
+        unknown = len(call.manager.never_seen(targets))
+        if unknown > limits.max_unknown:
+            raise RequestEntityTooLarge(
+                f"{unknown} of the clients were never heard of; a batch may name {limits.max_unknown} such"
+            )
 
 
 def _targets(call: Call) -> list[str]:

@@ -31,6 +31,8 @@ class Limits:
     A body has at most ``max_body`` bytes and is nested at most ``max_depth`` deep. Each token may make ``rate``
     requests a second, and ``burst`` at once after a pause. ``max_waiting`` requests may wait at a time, for a command's
     end or in a stream; each holds one of the server's threads. A stream sends a comment every ``heartbeat`` seconds.
+    A command to many agents may store ``max_batch_bytes`` in all, and go to ``max_unknown`` agents of which nobody has
+    heard: each is something that the server keeps for days.
     """
 
     max_body: int = attrs.field(default=1024 * 1024, validator=_positive)
@@ -38,6 +40,8 @@ class Limits:
     rate: float = attrs.field(default=500.0, validator=_positive)
     burst: int = attrs.field(default=1000, validator=_positive)
     max_waiting: int = attrs.field(default=240, validator=_positive)
+    max_batch_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=_positive)
+    max_unknown: int = attrs.field(default=500, validator=_positive)
     heartbeat: float = attrs.field(default=15.0, validator=_positive)
 
 

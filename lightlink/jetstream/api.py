@@ -37,6 +37,7 @@ TTL = "Nats-TTL"
 # The server's error codes (err_code) that are told apart here or by those who build on this.
 JETSTREAM_DISABLED = frozenset({10039, 10076})
 WRONG_STREAM = 10060
+TOO_LARGE = frozenset({10002, 10023, 10028, 10047})  # more than the server or the account has room for
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 UNAVAILABLE = 10008  # JetStream starts, or its cluster elects a leader
 CONSUMER_NOT_FOUND = 10014

@@ -142,8 +142,12 @@ class Follower:
         """See to it that what was not heard, although the connection held, is read."""
         if self._losses.found():
             self._plan_checks()
-        if self._open and self._losses.is_time_to_ask():
-            self._losses.tell(self._store.last_status_revision())
+        if self._losses.is_time_to_ask():
+            last = self._store.last_status_revision()
+            if last is None:
+                self._reconnected = True  # somebody deleted the bucket: it is made again
+            elif self._open:
+                self._losses.tell(last)
 
     def _make_streams_again(self) -> None:
         """Make what a server without its disk has lost; agents may not."""

@@ -239,6 +239,15 @@ class CommandManager:
         wanted = schema.labels(labels).items()
         return [presence for presence in list_presences(self._store) if wanted <= presence.labels.items()]
 
+    def never_seen(self, client_ids: Iterable[str]) -> builtins.list[str]:
+        """Return those ids of agents to which nobody has sent anything, and of which none is online.
+
+        Raises InvalidName, StoreUnavailable.
+        """
+        self._refuse_closed()
+        online = {presence.client_id for presence in self.clients()}
+        return self._store.never_seen([each for each in checks.client_ids(client_ids) if each not in online])
+
     # Cancelling -----------------------------------------------------------------------------------------------------
 
     def cancel(self, command_id: str, reason: str = "", *, issued_by: str | None = None) -> Command:
@@ -284,6 +293,17 @@ class CommandManager:
         online = [presence.client_id for presence in self.clients()]
         message = self._messenger.compose(message_type, payload, False, issued_by)
         return self._messenger.broadcast(message, online, seconds("timeout", timeout))
+
+    # Room -----------------------------------------------------------------------------------------------------------
+
+    def prune(self, older_than: float) -> int:
+        """Free room: remove commands asked for more than ``older_than`` seconds ago, ended or not, and old revisions.
+
+        Returns how many stored messages that were. The audit stays. For an administrator: it needs the right to update
+        the streams. Raises InvalidOption, PermissionDenied, StoreUnavailable.
+        """
+        self._refuse_closed()
+        return self._store.prune(seconds("older_than", older_than))
 
     # Lifetime -------------------------------------------------------------------------------------------------------
 

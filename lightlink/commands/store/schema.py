@@ -29,8 +29,11 @@ STATUS_EVENTS = "ll.status.*.*"  # every stored status revision, republished by 
 PROGRESS_EVENTS = "ll.progress.*.*"
 
 _SECOND = 1_000_000_000
-_PROGRESS_BYTES = 16 * 1024 * 1024
-_PROGRESS_MESSAGE_BYTES = 8 * 1024
+_PRESENCE_MESSAGE_BYTES = 64 * 1024
+_PROGRESS_MESSAGE_BYTES = 32 * 1024
+# Of all that the streams may hold together, in sixteenths.
+_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1}
+LEAST_BYTES = 1024 * 1024
 _HEARTBEATS = 3  # so many may be missed
 _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
 _DAY = 86_400.0
@@ -59,6 +62,14 @@ def _one_of(*choices: Any) -> Any:
     return check
 
 
+def _bytes(least: int) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+            raise InvalidOption(attribute.name, f"must be a number of bytes, at least {least}", value)
+
+    return check
+
+
 @attrs.frozen(kw_only=True)
 class StoreOptions:
     """How the streams are made by whoever comes first; without effect on streams that exist. Times in seconds.
@@ -66,7 +77,8 @@ class StoreOptions:
     ``retention`` is how long commands are kept, ``audit_retention`` how long the audit is. ``ack_wait`` is how long the
     server waits for a dead agent before it delivers a command again. ``heartbeat`` is how often an agent says that it
     lives; after three without one it counts as gone. ``replicas`` is 1 or, in a cluster, 3 or 5; ``storage`` file or
-    memory.
+    memory. ``max_bytes`` is how much all of them may hold together, of which each has a share: a full one does not take
+    the others along. Where the server has less, they are made that much smaller.
     """
 
     retention: float = attrs.field(default=7 * _DAY, validator=_lasting(_LEAST_RETENTION))
@@ -75,6 +87,7 @@ class StoreOptions:
     heartbeat: float = attrs.field(default=10.0, validator=_lasting(_LEAST_HEARTBEAT))
     replicas: int = attrs.field(default=1, validator=_one_of(1, 3, 5))
     storage: str = attrs.field(default="file", validator=_one_of("file", "memory"))
+    max_bytes: int = attrs.field(default=1024**3, validator=_bytes(LEAST_BYTES))
 
     @property
     def presence_age(self) -> float:
@@ -175,23 +188,25 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
     # The server caps a stream at 1,000 consumers by default, and each agent has one of its own.
     many_consumers = {"max_consumers": 100_000}
     kept, audited = round(options.retention * _SECOND), round(options.audit_retention * _SECOND)
-    bucket = {**common, "discard": "new"}
-    return [
-        {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **common, **many_consumers},
+    # Full, they refuse what comes: what was acknowledged must not make room for it.
+    kept_whole = {**common, "discard": "new"}
+    configs: list[dict[str, Any]] = [
+        {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **kept_whole, **many_consumers},
         {
             "name": STATUS,
             "subjects": [f"{_STATUS_PREFIX}*.*", SWEPT],
             "max_msgs_per_subject": 16,
             "max_age": kept,
             "republish": {"src": f"{_STATUS_PREFIX}*.*", "dest": "ll.status.{{wildcard(1)}}.{{wildcard(2)}}"},
-            **bucket,
+            **kept_whole,
         },
         {
             "name": AGENTS,
             "subjects": [f"$KV.{AGENTS_BUCKET}.*"],
             "max_msgs_per_subject": 1,
             "max_age": round(options.presence_age * _SECOND),
-            **bucket,
+            "max_msg_size": _PRESENCE_MESSAGE_BYTES,
+            **kept_whole,
         },
         {
             # Published without waiting for an acknowledgement; small and soon worthless, so the oldest goes first.
@@ -199,15 +214,59 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
             "subjects": [PROGRESS_EVENTS],
             "max_msgs_per_subject": 1,
             "max_age": kept,
-            "max_bytes": _PROGRESS_BYTES,
             "max_msg_size": _PROGRESS_MESSAGE_BYTES,
             "discard": "old",
             "allow_msg_ttl": True,
             **common,
-            "storage": "memory",
         },
-        {"name": AUDIT, "sources": [{"name": REQUESTS}, {"name": STATUS}], "max_age": audited, **common},
+        {
+            "name": AUDIT,
+            "sources": [{"name": REQUESTS}, {"name": STATUS}],
+            "max_age": audited,
+            "discard": "old",
+            **common,
+        },
     ]
+    return configs
+
+
+def share(stream: str, max_bytes: int) -> int:
+    """Return how many bytes of all that the streams may hold together one may hold."""
+    return max_bytes * _SHARES[stream] // 16
+
+
+# What makes a stream that exists another than ours, whatever its sizes and ages are.
+_MATTERS = (
+    "subjects",
+    "retention",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "discard",
+    "allow_direct",
+    "allow_rollup_hdrs",
+    "deny_delete",
+    "deny_purge",
+    "mirror",
+)
+_DEFAULTS: dict[str, Any] = {"retention": "limits", "max_msgs": -1, "max_msgs_per_subject": -1, "subjects": []}
+
+
+def difference(wanted: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return in what a stream that exists is another than the one wanted, empty where that does not matter."""
+    apart = []
+    for setting in _MATTERS:
+        default = _DEFAULTS.get(setting)
+        ours, theirs = wanted.get(setting, default) or default, found.get(setting, default) or default
+        if isinstance(ours, list) and isinstance(theirs, list):
+            ours, theirs = sorted(ours), sorted(theirs)
+        if ours != theirs:
+            apart.append(f"{setting} is {theirs!r}, not {ours!r}")
+    apart += [
+        f"it has {'no' if wanted.get(setting) else 'a setting for'} {setting}"
+        for setting in ("sources", "republish")
+        if bool(wanted.get(setting)) != bool(found.get(setting))
+    ]
+    return "; ".join(apart)
 
 
 def as_made(options: StoreOptions, stream: str, config: dict[str, Any]) -> StoreOptions:
@@ -234,6 +293,8 @@ def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[s
         "ack_wait": round(options.ack_wait * _SECOND),
         "deliver_policy": "all",
         "max_deliver": -1,
+        # One that nobody pulls from is gone when what it could deliver is; an agent's own is made again by a manager.
+        "inactive_threshold": round(options.retention * _SECOND),
         "max_ack_pending": 4096,
         "replay_policy": "instant",
     }

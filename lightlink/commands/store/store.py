@@ -7,6 +7,7 @@ StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, Pa
 from __future__ import annotations
 
 import logging
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,11 @@ _log = logging.getLogger("lightlink")
 
 # How many consumers are made at a time; each is some work for the server.
 _CONSUMERS_AT_ONCE = 200
+_LEAST_STREAM = 4 * 1024
+# By so much at once, so that the first stream does not take what the others need.
+_SHRINK = 8
+_SETTLE_SECONDS = 0.3
+_SETTLE_ROUNDS = 100
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 _RETRY_SECONDS = 0.1
 
@@ -69,20 +75,85 @@ class CommandStore(Access):
         if not isinstance(options, schema.StoreOptions):
             raise InvalidOption("store", "must be StoreOptions(...)", type(options).__name__)
         self.options = options
-        self._consumers: set[str] = set()
+        # When each consumer was last known to be there, as `time.monotonic` counts; unused ones go away after a while.
+        self._consumers: dict[str, float] = {}
 
     # Streams and consumers ------------------------------------------------------------------------------------------
 
     def ensure_streams(self) -> None:
-        """Make the streams that do not exist yet, and go by the retention and heartbeat of those that do."""
+        """Make the streams that do not exist yet, and go by the retention and heartbeat of those that do.
+
+        Raises StoreUnavailable also for one that was made otherwise in what matters, with the difference.
+        """
+        room = self.options.max_bytes
         for config in schema.streams(self.options):
             name = config["name"]
-            try:
-                is_as_wanted = api.create_stream(self.connection, config, self.timeout)
-            except FAILURES as exc:
-                raise StoreUnavailable(f"making stream {name}", str(exc)) from exc
-            if not is_as_wanted and (info := self.stream_info(name, f"reading stream {name}")) is not None:
+            made, room = self._make_stream(config, room)
+            if not made and (info := self.stream_info(name, f"reading stream {name}")) is not None:
+                difference = schema.difference(config, info["config"])
+                if difference:
+                    raise StoreUnavailable(f"using stream {name}", f"it was made otherwise: {difference}")
                 self.options = schema.as_made(self.options, name, info["config"])
+
+    def _make_stream(self, config: dict[str, Any], room: int) -> tuple[bool, int]:
+        """Make a stream with its share of ``room`` bytes, of less where the server has less.
+
+        Returns whether it is as wanted, and the room of which the others get their share.
+        """
+        name = config["name"]
+        while True:
+            sized = {**config, "max_bytes": schema.share(name, room)}
+            try:
+                return api.create_stream(self.connection, sized, self.timeout), room
+            except FAILURES as exc:
+                if not isinstance(exc, JetStreamError) or exc.err_code not in api.TOO_LARGE:
+                    raise StoreUnavailable(f"making stream {name}", str(exc)) from exc
+                smaller = room // _SHRINK
+                if schema.share(name, smaller) < _LEAST_STREAM:
+                    reason = f"{exc.description}; give the server more, or StoreOptions(max_bytes=) less"
+                    raise StoreUnavailable(f"making stream {name}", reason) from exc
+                _log.warning("lightlink: the server has no room for %d bytes of commands; trying %d", room, smaller)
+                room = smaller
+
+    def prune(self, older_than: float) -> int:
+        """Remove requests and statuses older than ``older_than`` seconds, and earlier revisions of the others.
+
+        Returns how many messages that were. The streams deny purges and deletes, so that no writer can remove what
+        others wrote; an administrator, who may update streams, has the server age them for a moment.
+        """
+        removed = 0
+        for name in (schema.STATUS, schema.REQUESTS):
+            info = self.stream_info(name, f"reading stream {name}")
+            if info is None:
+                continue
+            config, before = info["config"], int(info["state"]["messages"])
+            short = {**config, "max_age": api.nanoseconds(older_than)}
+            if name == schema.STATUS:
+                short["max_msgs_per_subject"] = 1
+            short["duplicate_window"] = min(config.get("duplicate_window", 0), short["max_age"])
+            try:
+                self._update_stream(short)
+                self._settle(name)
+            finally:
+                self._update_stream(config)
+            after = self.stream_info(name, f"reading stream {name}")
+            removed += before - int(after["state"]["messages"] if after is not None else 0)
+        return max(removed, 0)
+
+    def _update_stream(self, config: dict[str, Any]) -> None:
+        subject = f"STREAM.UPDATE.{config['name']}"
+        self.ask(f"updating stream {config['name']}", partial(api.api, self.connection, subject, config))
+
+    def _settle(self, name: str) -> None:
+        """Wait until a stream holds no less than a moment before: the server removes in blocks."""
+        last = -1
+        for _ in range(_SETTLE_ROUNDS):
+            info = self.stream_info(name, f"reading stream {name}")
+            held = int(info["state"]["messages"]) if info is not None else 0
+            if held == last:
+                return
+            last = held
+            time.sleep(_SETTLE_SECONDS)
 
     def ensure_consumer(self, client_id: str) -> None:
         """Make an agent's consumer unless it exists."""
@@ -90,7 +161,8 @@ class CommandStore(Access):
 
     def ensure_consumers(self, client_ids: Iterable[str]) -> None:
         """Make the consumers that do not exist yet, many at once."""
-        missing = [client_id for client_id in dict.fromkeys(client_ids) if client_id not in self._consumers]
+        since = time.monotonic() - self.options.retention / 2
+        missing = [each for each in dict.fromkeys(client_ids) if self._consumers.get(each, -math.inf) < since]
         for start in range(0, len(missing), _CONSUMERS_AT_ONCE):
             block = missing[start : start + _CONSUMERS_AT_ONCE]
             self.patiently("making consumers", partial(self._make_consumers, block))
@@ -105,7 +177,27 @@ class CommandStore(Access):
             except JetStreamError as exc:
                 if exc.err_code not in _CONSUMER_EXISTS:
                     raise
-        self._consumers.update(client_ids)
+        self._consumers.update(dict.fromkeys(client_ids, time.monotonic()))
+
+    def never_seen(self, client_ids: Sequence[str]) -> list[str]:
+        """Return those of some agents for which there is no consumer: nobody has sent to them, nor heard of them."""
+        asked = [each for each in dict.fromkeys(client_ids) if each not in self._consumers]
+        missing: list[str] = []
+        for start in range(0, len(asked), _CONSUMERS_AT_ONCE):
+            block = asked[start : start + _CONSUMERS_AT_ONCE]
+            subjects = [f"{api.API}.CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(each)}" for each in block]
+            waiters = self.request_all([(subject.encode(), b"", None) for subject in subjects])
+            for client_id, waiter in zip(block, waiters, strict=True):
+                try:
+                    check(waiter)
+                    api.raise_problem(waiter)
+                except JetStreamError as exc:
+                    if exc.err_code != api.CONSUMER_NOT_FOUND:
+                        raise StoreUnavailable("looking for agents", str(exc)) from exc
+                    missing.append(client_id)
+                except FAILURES as exc:
+                    raise StoreUnavailable("looking for agents", str(exc)) from exc
+        return missing
 
     def forget_consumers(self) -> None:
         """Believe of no consumer any more that it exists."""
@@ -229,10 +321,10 @@ class CommandStore(Access):
                 found.append(None)
         return found
 
-    def last_status_revision(self) -> int:
-        """Return the revision of the last status of any command."""
+    def last_status_revision(self) -> int | None:
+        """Return the revision of the last status of any command, None when there is no bucket for them."""
         info = self.stream_info(schema.STATUS, "reading statuses")
-        return int(info["state"]["last_seq"]) if info is not None else 0
+        return int(info["state"]["last_seq"]) if info is not None else None
 
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
         """Store a status over the revision it is based on (0: none) and return the new revision.
