@@ -9,6 +9,7 @@ from lightlink.certs.authority import CA_DAYS, LEAF_DAYS, CertificateAuthority
 from lightlink.certs.certificate import WARN_DAYS, CertificateInfo
 from lightlink.certs.check import check_client_files, identity_of
 from lightlink.certs.config import server_config
+from lightlink.certs.reload import reload_server
 
 __all__ = [
     "CA_DAYS",
@@ -18,5 +19,6 @@ __all__ = [
     "CertificateInfo",
     "check_client_files",
     "identity_of",
+    "reload_server",
     "server_config",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.authority import CertificateAuthority
 from lightlink.errors import InvalidOption
-from lightlink.protocol.permissions import Permissions, permissions
+from lightlink.protocol.permissions import ROLES, Permissions, permissions
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +28,7 @@ _log = logging.getLogger("lightlink")
 
 _HEADER = """\
 # nats-server configuration for LightLink, made by `lightlink certs server-config`; do not edit it.
-# After issuing or removing an identity make it again, then: nats-server --signal reload
+# After issuing or removing an identity make it again, then: lightlink certs reload PID
 """
 # Answers to these requests are more than one message.
 _STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
@@ -111,10 +111,9 @@ def _accounts(identities: Mapping[str, Grant]) -> list[str]:
     # A server without any user lets every certificate of the CA in, with all rights. Nobody can be issued this name.
     users = [] if identities else [_user("NOBODY", "nobody has been issued a certificate", Permissions((), ()))]
     users += [_user(name, grant.role, permissions(name, grant, shared)) for name, grant in shared.items()]
-    exports = [_export(account, *each) for account, each in _crossings(agents)]
-    lines = _block(ACCOUNT, ["jetstream: enabled", *_list("users", users), *_list("exports", exports)])
+    lines = _block(ACCOUNT, ["jetstream: enabled", *_list("users", users), *_list("exports", _exports())])
     for name, allowed in agents.items():
-        imports = [_import(*each) for _, each in _crossings({name: allowed})]
+        imports = [_import(*each) for each in _crossings(allowed)]
         lines += _block(
             _value(_account(name)), [*_list("users", [_user(name, "agent", allowed)]), *_list("imports", imports)]
         )
@@ -125,19 +124,32 @@ def _account(agent: str) -> str:
     return f"agent-{agent}"
 
 
-def _crossings(agents: Mapping[str, Permissions]) -> Iterable[tuple[str, tuple[str, str]]]:
-    """Yield what crosses the wall of each agent: its account, and a service or stream with its subject."""
-    for name, allowed in agents.items():
-        for subject in allowed.publish:
-            yield _account(name), ("service", subject)
-        for subject in allowed.subscribe:
-            # Its inboxes are its own side of the wall.
-            if not subject.startswith("_INBOX_"):
-                yield _account(name), ("stream", subject)
+def _crossings(allowed: Permissions) -> Iterable[tuple[str, str]]:
+    """Yield what crosses the wall of an agent: a service or stream with its subject."""
+    for subject in allowed.publish:
+        yield "service", subject
+    for subject in allowed.subscribe:
+        # Its inboxes are its own side of the wall.
+        if not subject.startswith("_INBOX"):
+            yield "stream", subject
 
 
-def _export(account: str, kind: str, subject: str) -> list[str]:
-    lines = [f"{kind}: {_value(subject)}", f"accounts: [{_value(account)}]"]
+def _exports() -> list[list[str]]:
+    """Return what agents may import, for all of them at once: which of it each does is in its own account.
+
+    One for each agent would make the server compare all with all.
+    """
+    role = ROLES["agent"]
+    services = [_export("service", _for_all(template)) for template in role.publish]
+    return services + [_export("stream", _for_all(each)) for each in role.subscribe if not each.startswith("{inbox}")]
+
+
+def _for_all(template: str) -> str:
+    return ".".join("*" if "{name}" in token else token for token in template.split("."))
+
+
+def _export(kind: str, subject: str) -> list[str]:
+    lines = [f"{kind}: {_value(subject)}"]
     return [*lines, "response_type: stream"] if subject.startswith(_STREAMED) else lines
 
 

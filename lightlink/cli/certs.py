@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, server_config
+from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, reload_server, server_config
 from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
@@ -164,6 +164,18 @@ def server_config_(directory: Path, **settings: Any) -> None:
     DIR takes its access away.
     """
     click.echo(server_config(directory, **settings), nl=False)
+
+
+@certs.command("reload")
+@click.argument("pid", type=click.IntRange(min=1), metavar="PID")
+def reload_(pid: int) -> None:
+    """Have the nats-server with the process id PID take its configuration again.
+
+    After `server-config` was printed into its file. The server is told twice, without which an agent that was added
+    hears nothing; connections of others stay.
+    """
+    reload_server(pid)
+    say(f"nats-server (process {pid}) reloads its configuration")
 
 
 # Output -------------------------------------------------------------------------------------------------------------
