@@ -52,4 +52,6 @@ class FileReceiver:
         if not announced.file_id:
             raise DecodeError(subjects.FILE_TRANSFER, "names no file", data[:64])
         info = self._store.info(announced.file_id)
-        self._handler(attrs.evolve(info, sender=announced.sender or ""))
+        # An object put without a name of its own has only its id: peers tell the name in the announcement.
+        name = announced.file_name if announced.file_name and info.name == info.id else info.name
+        self._handler(attrs.evolve(info, name=name, sender=announced.sender or ""))

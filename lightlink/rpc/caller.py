@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -215,18 +216,36 @@ def _result(service: str, method: str, request_id: str, waiter: Waiter, read: Re
         if foreign is None:
             raise
         raise foreign from None
-    if response.id != request_id and (response.success or response.id is not None):
+    # Peers leave the id out of errors, or empty; nobody else can answer on this inbox, which none can guess.
+    if response.id != request_id and (response.success or response.id):
         raise DecodeError(subject, f"the reply is to request {response.id!r}, not to {request_id!r}", waiter.data[:64])
     if response.success:
         return read(bytes(response.result), subject)
-    raise _remote_error(service, method, response.code, response.error)
+    raise _remote_error(service, method, response)
 
 
-def _remote_error(service: str, method: str, code: Any, message: Any) -> RemoteError:
-    text = message if isinstance(message, str) else str(message)
+class _ValidationError(msgspec.Struct):
+    """What peers send as the result of a call whose arguments they refuse, beside the error's text."""
+
+    type: Literal["validation_error"]
+    parameter_name: str = ""
+    expected_type: str = ""
+    actual_type: str = ""
+    message: str = ""
+
+    def __str__(self) -> str:
+        told = self.message or f"expected {self.expected_type}, got {self.actual_type}"
+        return f"argument {self.parameter_name!r}: {told}" if self.parameter_name else told
+
+
+def _remote_error(service: str, method: str, response: codec.Response) -> RemoteError:
+    text, code = response.error if isinstance(response.error, str) else str(response.error), response.code
     if not isinstance(code, str):
-        # Peers in other languages send no code; this one text is fixed by the wire format.
-        code = codec.METHOD_NOT_FOUND if text.startswith("method not found") else ""
+        # Peers in other languages send no code; this one text is fixed by the wire format, its capital is not.
+        code = codec.METHOD_NOT_FOUND if text[:16].lower() == "method not found" else ""
+        with contextlib.suppress(DecodeError):
+            detail = codec.decode(bytes(response.result), "", _ValidationError)
+            code, text = codec.INVALID_ARGUMENTS, str(detail)
     return _ERROR_OF_CODE.get(code, RemoteError)(service, method, code, text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,6 +117,24 @@ def test_an_announcement_of_another_client_is_understood(
     peer.run(peer.nc.publish("file.transfer", json.dumps(body).encode()))
     [(got, _)] = eventually(lambda: [file for file in received.files if file[0].id == info.id])
     assert got.sender == ""
+
+
+def test_a_file_without_a_name_has_that_of_its_announcement(
+    client: lightlink.Client, peer: RawPeer, service: Any, prefix: str
+) -> None:
+    _, received = service()
+    client.upload(io.BytesIO(b"makes the bucket"))
+    file_id = str(uuid.uuid4())
+
+    async def put(nc: Any) -> None:
+        store = await nc.jetstream().object_store("light_link_files")
+        await store.put(file_id, b"content")
+
+    peer.run(put)
+    body = {"file_id": file_id, "file_name": "naïve name.bin", "to": prefix}
+    peer.run(peer.nc.publish("file.transfer", json.dumps(body).encode()))
+    [(got, _)] = eventually(lambda: [file for file in received.files if file[0].id == file_id])
+    assert got.name == "naïve name.bin"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"file_id": 7}', b'{"file_id": ""}'])

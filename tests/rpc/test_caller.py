@@ -170,6 +170,22 @@ def test_an_error_code_becomes_its_error(
         ({"success": False, "error": "method not found: m"}, MethodNotFound, "method not found: m"),
         ({"success": False, "error": "something else"}, RemoteError, "something else"),
         ({"success": False, "id": None, "error": "no id"}, RemoteError, "no id"),
+        ({"success": False, "id": "", "result": None, "error": "bad thing"}, RemoteError, "bad thing"),
+        ({"success": False, "id": "", "error": "Method not found: m"}, MethodNotFound, "Method not found: m"),
+        (
+            {
+                "success": False,
+                "error": "validation failed",
+                "result": {
+                    "type": "validation_error",
+                    "parameter_name": "count",
+                    "expected_type": "int",
+                    "actual_type": "str",
+                },
+            },
+            InvalidArguments,
+            "argument 'count': expected int, got str",
+        ),
         ({"success": False, "error": {"deep": 1}}, RemoteError, "{'deep': 1}"),
         ({"success": False, "error": "x", "code": 7}, RemoteError, "x"),
         ({"success": False}, RemoteError, "None"),
