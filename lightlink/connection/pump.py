@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # How much is written to the socket at once, and how often in a row before the loop does something else.
 _BATCH_BYTES = 1024 * 1024
 _BATCHES_IN_A_ROW = 8
+# Answers, acknowledgements and what agents tell: whoever waits for them asks again, so no flush need tell of them.
+_OURS = tuple(verb + start for verb in (b"PUB ", b"HPUB ") for start in (b"_INBOX", b"_R_.", b"$JS.", b"ll."))
 # How long whoever has the turn may be held up, say by a signal handler, before another is woken, and all is written.
 _HELD_UP_SECONDS = 0.05
 
@@ -149,7 +151,7 @@ class Pump:
         for item in batch:
             if item.__class__ is bytes:
                 frames.append(item)
-                published += 1
+                published += not item.startswith(_OURS)
             elif item.__class__ is Flush:
                 nc.note_published(published)
                 published = 0

@@ -249,7 +249,8 @@ def test_strange_commands_and_statuses_hold_up_no_good_ones(fresh_server: StartS
                 for subject in ("ll.status.agent", "ll.progress.agent"):
                     stranger.publish(f"{subject}.{promise.command_id}", body)
             assert promise.result(20) == 3
-            assert len([*manager.list()]) == 2
+            readable = [each for each in manager.list(limit=1000) if each.status_detail != "unreadable"]
+            assert len(readable) == 2
             assert [each.client_id for each in manager.clients()] == ["agent"]
 
 
