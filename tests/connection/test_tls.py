@@ -243,7 +243,7 @@ def test_a_short_time_to_connect_is_kept_and_the_reason_said_all_the_same(
 ) -> None:
     for _ in TRIES:
         with pytest.raises(lightlink.AuthenticationError, match="the server wants a certificate of ours"):
-            lightlink.connect(secured.url, tls=tls_of(identities, None), connect_timeout=0.5)
+            lightlink.connect(secured.url, tls=tls_of(identities, None), connect_timeout=3)
 
 
 def test_a_server_that_is_silent_in_the_handshake_is_given_up_in_time(identities: Path) -> None:
