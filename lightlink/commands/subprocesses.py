@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import attrs
@@ -18,14 +19,18 @@ from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import InvalidOption
 from lightlink.options import seconds
 from lightlink.protocol import codec
+from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from lightlink.concurrency.threads import Event
 
 _CHUNK = 65536
+# In the environment of a program and of all that it starts.
+_MARK = "LIGHTLINK_PROGRAM"
+# What is being started while it is looked for is found in another round.
+_STRAY_ROUNDS = 5
 # How long a program that is asked to end has for it before it is killed.
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
@@ -149,10 +154,12 @@ def run_program(
 ) -> Finished:
     """Run a program to its end, or until its time is over or ``cancelled`` is set; raises Rejected if it cannot start.
 
-    It leads a session of its own, so that whatever it starts ends with it.
+    It leads a session of its own, so that whatever it starts ends with it; where it is cancelled or overdue that holds
+    for what left the session too, as far as the system shows which programs those are (``/proc``).
     """
     started = time.monotonic()
-    process = _start(command, stdin, cwd, environment)
+    mark = new_id()
+    process = _start(command, stdin, cwd, {**environment, _MARK: mark})
     outputs = [
         _Output(stream, limits.max_output, f"lightlink-{name}-{process.pid}")
         for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
@@ -165,6 +172,8 @@ def run_program(
     was_cancelled = not ended and cancelled.is_set()
     timed_out = not ended and not was_cancelled
     _end(process)
+    if not ended:
+        _end_strays(f"{_MARK}={mark}".encode())
     texts = [output.text(_OUTPUT_SECONDS) for output in outputs]
     sizes = [json_size(text) for text in texts]
     if sum(sizes) > limits.room:
@@ -219,6 +228,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     # What it left behind in its group holds its output open, and nobody waits for it any more.
     _signal(process, signal.SIGKILL)
     process.wait()
+
+
+def _end_strays(mark: bytes) -> None:
+    """Kill what a program started that has left its session (``setsid``): it carries the program's environment."""
+    for _ in range(_STRAY_ROUNDS):
+        strays = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _carries(folder, mark)]
+        if not strays:
+            return
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
+
+
+def _carries(process: Path, mark: bytes) -> bool:
+    try:
+        return mark in (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # it ended, or is another user's
+        return False
 
 
 def _signal(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:

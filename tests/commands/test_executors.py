@@ -219,6 +219,22 @@ def test_a_cancel_ends_the_program_and_its_children(manager: CommandManager, age
     assert_dead(ids)
 
 
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="there is no setsid here")
+def test_a_cancel_ends_what_left_the_session_too(manager: CommandManager, agent: Agent, tmp_path: Path) -> None:
+    ids = tmp_path / "ids"
+    program = script(
+        tmp_path / "program", f"setsid sh -c 'echo $$ > {ids}.new; mv {ids}.new {ids}; sleep 60' &", "sleep 60"
+    )
+    executors.exec_shell(agent, [str(program)])
+    agent.start()
+    promise = manager.send(agent.client_id, "exec_shell", {"argv": [str(program)]})
+    left = process_ids(program)
+    manager.cancel(promise.command_id)
+    with pytest.raises(CommandCancelled):
+        promise.result(20)
+    assert_dead(left)
+
+
 def test_an_overdue_command_s_program_is_ended(manager: CommandManager, agent: Agent, family: Path) -> None:
     executors.exec_shell(agent, [str(family)])
     agent.start()
