@@ -255,10 +255,22 @@ def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     return {**lower, **upper}
 
 
+# What a context may hold and this library would ignore: it would go elsewhere, or as somebody else, than it was told.
+_UNSUPPORTED_IN_CONTEXT = {
+    "nsc": "; use creds instead",
+    "user_jwt": "; use creds instead",
+    "user_seed": "; use creds or nkey instead",
+    "jetstream_domain": ": state, files and commands are asked of the default domain",
+    "jetstream_api_prefix": ": state, files and commands are asked at $JS.API",
+    "socks_proxy": "",
+    "tls_first": ": the server has to greet before the handshake",
+}
+
+
 def _from_context(content: Mapping[str, Any]) -> dict[str, Any]:
-    for unsupported in ("nsc", "user_jwt"):
+    for unsupported, instead in _UNSUPPORTED_IN_CONTEXT.items():
         if content.get(unsupported):
-            raise InvalidOption("context", f"{unsupported} is not supported; use creds instead")
+            raise InvalidOption("context", f"{unsupported} is not supported{instead}")
     names = {"url": "servers", "user": "user", "password": "password", "token": "token", "creds": "creds"}
     names |= {"nkey": "nkey", "inbox_prefix": "inbox_prefix"}
     settings = {ours: content[theirs] for theirs, ours in names.items() if content.get(theirs)}
@@ -285,7 +297,8 @@ def _read_environment() -> dict[str, Any]:
 def _split_url(server: str) -> tuple[str, tuple[str, str | None] | None]:
     """Return a server's URL with scheme and port and without credentials, and the credentials."""
     # Nothing of the user information may reach a message: it may hold a password.
-    shown = server.rpartition("@")[2]
+    # Also not where a comma in a password has cut it off from its host.
+    shown = re.sub(r"^((?:\w+://)?[^:/]*):(?!\d*/?$|//).*", r"\1:...", server.rpartition("@")[2])
     try:
         parts: SplitResult = urlsplit(server if "://" in server else f"nats://{server}")
         port = parts.port
@@ -293,6 +306,8 @@ def _split_url(server: str) -> tuple[str, tuple[str, str | None] | None]:
         raise InvalidOption("url", "is not a URL such as nats://host:4222", shown) from exc
     if parts.scheme not in ("nats", "tls"):
         raise InvalidOption("url", "must start with nats:// or tls://", shown)
+    if port == 0:
+        raise InvalidOption("url", "names the port 0, on which no server listens", shown)
     odd = parts.path not in ("", "/") or parts.query or parts.fragment or re.search(r"\s", server)
     if not parts.hostname or odd:
         raise InvalidOption("url", "must be of the form nats://host:port", shown)

@@ -428,3 +428,24 @@ def test_a_time_longer_than_can_be_waited_for_is_as_good_as_for_ever(url: str, p
         service.stop(value)
     client.close(float("inf"))
     assert client.status is lightlink.Status.CLOSED
+
+
+@pytest.mark.parametrize(
+    "field", ["jetstream_domain", "jetstream_api_prefix", "socks_proxy", "tls_first", "user_seed", "user_jwt", "nsc"]
+)
+def test_what_a_context_asks_and_we_cannot_is_said(config_home: Path, field: str) -> None:
+    write_context(config_home, "prod", url="nats://prod:1", **{field: "x"})
+    with pytest.raises(InvalidOption, match=f"{field} is not supported"):
+        ConnectOptions.resolve(context="prod")
+
+
+@pytest.mark.parametrize("url", ["nats://app:Hunter2,x@h", "nats://app:Hunter2 x@h:1", "app:Hunter2,x@h"])
+def test_a_password_with_a_comma_is_not_shown(url: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        ConnectOptions.resolve(url)
+    assert "Hunter2" not in str(caught.value)
+
+
+def test_the_port_0_is_refused() -> None:
+    with pytest.raises(InvalidOption, match="port 0"):
+        ConnectOptions.resolve("nats://127.0.0.1:0")

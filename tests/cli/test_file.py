@@ -194,7 +194,7 @@ def test_a_terminal_sees_how_far_it_is(
     assert "download" in shown
     assert "100%" in shown
     assert "5.0/5.0 MB" in shown
-    assert "MB/s" in shown
+    assert "B/s" in shown  # how fast depends on the machine
     assert command("download", info.id, tmp_path / "quiet", "--quiet").err == ""
 
 
