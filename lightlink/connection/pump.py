@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 1024 * 1024
 _BATCHES_IN_A_ROW = 8
 # Answers, acknowledgements and what agents tell: whoever waits for them asks again, so no flush need tell of them.
+# Most messages are told from them by one byte: that of a subject behind PUB, or the space behind HPUB.
+_AT, _FIRST = 4, b"_$l "
 _OURS = tuple(verb + start for verb in (b"PUB ", b"HPUB ") for start in (b"_INBOX", b"_R_.", b"$JS.", b"ll."))
 # How long whoever has the turn may be held up, say by a signal handler, before another is woken, and all is written.
 _HELD_UP_SECONDS = 0.05
@@ -151,7 +153,8 @@ class Pump:
         for item in batch:
             if item.__class__ is bytes:
                 frames.append(item)
-                published += not item.startswith(_OURS)
+                if item[_AT] not in _FIRST or not item.startswith(_OURS):
+                    published += 1
             elif item.__class__ is Flush:
                 nc.note_published(published)
                 published = 0
