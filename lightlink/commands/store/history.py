@@ -141,16 +141,16 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
         block, candidates = candidates[:size], candidates[size:]
         statuses = store.read_statuses([(request.client_id, request.command_id) for _, request in block])
         at = model.now()
-        running = [
-            (request.client_id, request.command_id)
-            for (_, request), (status, _) in zip(block, statuses, strict=True)
-            if status is not None and not status.ended
+        passing = [
+            (seq, request, status)
+            for (seq, request), (status, _) in zip(block, statuses, strict=True)
+            if wanted.status is None or model.status_at(request, status, at) == wanted.status
         ]
+        running = [(each.client_id, each.command_id) for _, each, status in passing if status and not status.ended]
         progress = dict(zip(running, store.read_progress(running), strict=True))
-        for (seq, request), (status, _) in zip(block, statuses, strict=True):
-            if wanted.status is None or model.status_at(request, status, at) == wanted.status:
-                told = progress.get((request.client_id, request.command_id))
-                found.append((seq, model.fold(request, status, at, told)))
+        for seq, request, status in passing:
+            told = progress.get((request.client_id, request.command_id))
+            found.append((seq, model.fold(request, status, at, told)))
         size = min(size * _WIDEN, _MOST_STATUSES)
     return sorted(found + unreadable, key=lambda each: -each[0])[:most]
 

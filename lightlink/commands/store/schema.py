@@ -190,7 +190,7 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
     kept, audited = round(options.retention * _SECOND), round(options.audit_retention * _SECOND)
     # Full, they refuse what comes: what was acknowledged must not make room for it.
     kept_whole = {**common, "discard": "new"}
-    configs: list[dict[str, Any]] = [
+    return [
         {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **kept_whole, **many_consumers},
         {
             "name": STATUS,
@@ -227,7 +227,6 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
             **common,
         },
     ]
-    return configs
 
 
 def share(stream: str, max_bytes: int) -> int:

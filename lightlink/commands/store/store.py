@@ -295,10 +295,8 @@ class CommandStore(Access):
 
         Any replica answers.
         """
-        keys = [schema.status_subject(client_id, command_id) for client_id, command_id in ids]
-        requests = [(f"{api.API}.DIRECT.GET.{schema.STATUS}.{key}".encode(), b"", None) for key in keys]
         statuses = []
-        for waiter in self.request_all(requests):
+        for waiter in self._get_all(schema.STATUS, schema.status_subject, ids):
             try:
                 check(waiter)
                 statuses.append(_status(api.parse_stored(waiter)))
@@ -306,12 +304,17 @@ class CommandStore(Access):
                 raise StoreUnavailable("reading statuses", str(exc)) from exc
         return statuses
 
+    def _get_all(
+        self, stream: str, subject_of: Callable[[str, str], str], ids: Iterable[tuple[str, str]]
+    ) -> list[Waiter]:
+        """Ask any replica for the last message of each command's subject in a stream, all at once."""
+        gets = [f"{api.API}.DIRECT.GET.{stream}.{subject_of(*each)}" for each in ids]
+        return self.request_all([(subject.encode(), b"", None) for subject in gets])
+
     def read_progress(self, ids: Sequence[tuple[str, str]]) -> list[Progress | None]:
         """Return the last progress of each command that runs, None where nothing was told. Any replica answers."""
-        keys = [schema.progress_subject(client_id, command_id) for client_id, command_id in ids]
-        requests = [(f"{api.API}.DIRECT.GET.{schema.PROGRESS}.{key}".encode(), b"", None) for key in keys]
         found: list[Progress | None] = []
-        for waiter in self.request_all(requests) if requests else ():
+        for waiter in self._get_all(schema.PROGRESS, schema.progress_subject, ids):
             try:
                 check(waiter)
                 message = api.parse_stored(waiter)
