@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
+DEFAULT_JETSTREAM_API = "$JS.API"
 DEFAULT_PORT = 4222
 
 # Seconds, 285 years. Locks wait no longer, and what the server is told in nanoseconds has 64 bits.
 FOR_EVER = 9e9
 
 _IDENTITY = frozenset({"user", "password", "token", "creds", "nkey"})
-_PREFIX = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+(\.[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+)*")
+_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+")
+_PREFIX = re.compile(rf"{_TOKEN.pattern}(\.{_TOKEN.pattern})*")
 
 
 def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -61,6 +63,11 @@ def _whole(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 def _subject_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (not isinstance(value, str) or not _PREFIX.fullmatch(value) or len(value) > 256):
         raise InvalidOption(attribute.name, "must be a subject without wildcards, of 256 characters at most", value)
+
+
+def _token_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not _TOKEN.fullmatch(value) or len(value) > 256):
+        raise InvalidOption(attribute.name, "must be one token of a subject, without wildcards", value)
 
 
 def _callable_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -133,7 +140,9 @@ class ConnectOptions:
 
     ``timeout`` is the default for calls, flushes and state operations. The outbox holds what was published and not yet
     taken by the server: ``outbox_messages`` and ``outbox_bytes`` bound it, and a publisher that finds it full waits at
-    most ``outbox_timeout``. ``workers`` threads run the handlers of subscriptions and watches.
+    most ``outbox_timeout``. ``jetstream_domain`` names the JetStream domain (ADR-19) that holds state, files and
+    commands, or ``jetstream_prefix`` the subject below which another account's API is imported.
+    ``workers`` threads run the handlers of subscriptions and watches.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
     """
 
@@ -146,6 +155,8 @@ class ConnectOptions:
     nkey: Path | None = attrs.field(default=None, converter=_optional_path)
     tls: TLS | None = attrs.field(default=None)
     inbox_prefix: str | None = attrs.field(default=None, validator=_subject_or_none)
+    jetstream_domain: str | None = attrs.field(default=None, validator=_token_or_none)
+    jetstream_prefix: str | None = attrs.field(default=None, validator=_subject_or_none)
     timeout: float = _time(5.0)
     connect_timeout: float = _time(5.0)
     reconnect_wait: float = _time(0.1)
@@ -165,6 +176,8 @@ class ConnectOptions:
         ways = [name for name in ("user", "token", "creds", "nkey") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise InvalidOption(" and ".join(ways), "choose one way to prove who you are")
+        if self.jetstream_domain is not None and self.jetstream_prefix is not None:
+            raise InvalidOption("jetstream_domain and jetstream_prefix", "choose one way to say where JetStream is")
         if self.tls is not None and not isinstance(self.tls, TLS):
             raise InvalidOption("tls", "must be lightlink.TLS(...)", type(self.tls).__name__)
         for option in ("creds", "nkey"):
@@ -176,6 +189,13 @@ class ConnectOptions:
     def wants_tls(self) -> bool:
         """Whether a server that does not speak TLS must be refused."""
         return self.tls is not None or any(server.startswith("tls://") for server in self.servers)
+
+    @property
+    def jetstream_api(self) -> str:
+        """What the subjects of JetStream's API begin with: ``$JS.API``, a domain's, or an import's (ADR-1, ADR-19)."""
+        if self.jetstream_domain is not None:
+            return f"$JS.{self.jetstream_domain}.API"
+        return self.jetstream_prefix or DEFAULT_JETSTREAM_API
 
     @classmethod
     def resolve(
@@ -260,8 +280,6 @@ _UNSUPPORTED_IN_CONTEXT = {
     "nsc": "; use creds instead",
     "user_jwt": "; use creds instead",
     "user_seed": "; use creds or nkey instead",
-    "jetstream_domain": ": state, files and commands are asked of the default domain",
-    "jetstream_api_prefix": ": state, files and commands are asked at $JS.API",
     "socks_proxy": "",
     "tls_first": ": the server has to greet before the handshake",
 }
@@ -273,6 +291,7 @@ def _from_context(content: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidOption("context", f"{unsupported} is not supported{instead}")
     names = {"url": "servers", "user": "user", "password": "password", "token": "token", "creds": "creds"}
     names |= {"nkey": "nkey", "inbox_prefix": "inbox_prefix"}
+    names |= {"jetstream_domain": "jetstream_domain", "jetstream_api_prefix": "jetstream_prefix"}
     settings = {ours: content[theirs] for theirs, ours in names.items() if content.get(theirs)}
     if "user" in settings and "password" not in settings:
         settings["token"] = settings.pop("user")

@@ -18,7 +18,7 @@ from lightlink.connection.pipeline import Broken, Pipeline
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, FileCorrupt, LightLinkError, OutboxFull
 from lightlink.jetstream import api
-from lightlink.jetstream.api import API, EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
+from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
 from lightlink.jetstream.patience import is_passing, persist
 from lightlink.protocol import codec, subjects
 
@@ -126,7 +126,7 @@ class ChunkWriter:
         deadline = self._transfer.deadline()
         try:
             waiter = self._pipeline.next(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
-            self._advance(api.parse_ack(waiter, self._stream).seq)
+            self._advance(api.parse_ack(self._connection, waiter, self._stream).seq)
         except JetStreamError as exc:
             if not is_passing(exc):
                 raise
@@ -193,6 +193,6 @@ def discard(connection: Connection, stream: str, subject: str, timeout: float = 
         _log.debug("lightlink: removing %s: %r", subject, exc)
     try:
         body = codec.encode_json({"filter": subject})
-        connection.publish(f"{API}.STREAM.PURGE.{stream}".encode(), body)
+        connection.publish(api.api_subject(connection, f"STREAM.PURGE.{stream}"), body)
     except (ClosedError, OutboxFull) as exc:
         _log.warning("lightlink: the messages on %s remain: %s", subject, exc)

@@ -16,6 +16,7 @@ import msgspec
 
 from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
 from lightlink.jetstream.retry import while_electing
+from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import publish_subject
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from lightlink.connection.replies import Waiter
 
 T = TypeVar("T")
-
-API = "$JS.API"
 
 # Header names (ADR-8, ADR-31, ADR-43).
 EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -84,6 +83,7 @@ class PubAck(msgspec.Struct):
     stream: str
     seq: int
     duplicate: bool = False
+    domain: str = ""
 
 
 class _Problem(msgspec.Struct):
@@ -128,6 +128,25 @@ _ack_decoder = msgspec.json.Decoder(PubAck)
 _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
+# Subjects -----------------------------------------------------------------------------------------------------------
+
+
+def api_subject(connection: Connection, rest: str) -> bytes:
+    """Return the subject to ask JetStream's API on, in the domain or behind the import that the options name."""
+    return f"{connection.options.jetstream_api}.{rest}".encode()
+
+
+def write_subject(connection: Connection, subject: str) -> bytes:
+    """Return where to publish a message that a stream is to store on ``subject``.
+
+    Buckets elsewhere are written below the prefix of their API, which the server maps back (ADR-8).
+    """
+    prefix = connection.options.jetstream_api
+    if prefix == DEFAULT_JETSTREAM_API or not subject.startswith("$KV."):
+        return subject.encode()
+    return f"{prefix}.{subject}".encode()
+
+
 # Storing ------------------------------------------------------------------------------------------------------------
 
 
@@ -145,9 +164,9 @@ def publish(
     sequence (0: there is none); otherwise the error's ``err_code`` is in `WRONG_LAST_SEQUENCE`. ``timeout`` in seconds.
     """
     if not headers:
-        return parse_ack(connection.request(subject, payload, timeout), stream)
+        return parse_ack(connection, connection.request(subject, payload, timeout), stream)
     block = checked_block(connection, subject, payload, headers)
-    return parse_ack(connection.request(subject, payload, timeout, lambda _: block), stream)
+    return parse_ack(connection, connection.request(subject, payload, timeout, lambda _: block), stream)
 
 
 def checked_block(connection: Connection, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> bytes:
@@ -159,7 +178,7 @@ def checked_block(connection: Connection, subject: bytes, payload: bytes, header
     return block
 
 
-def parse_ack(waiter: Waiter, stream: str) -> PubAck:
+def parse_ack(connection: Connection, waiter: Waiter, stream: str) -> PubAck:
     """Return the acknowledgement in the reply to a message stored in ``stream``, or raise the error in it.
 
     Also a JetStreamError (WRONG_STREAM) when another stream stored it: whoever reads ``stream`` will not find it.
@@ -174,6 +193,10 @@ def parse_ack(waiter: Waiter, stream: str) -> PubAck:
     if ack.stream != stream:
         reason = f"stream {ack.stream!r} captures this subject and has stored the message, not {stream!r}"
         raise JetStreamError(waiter.subject.decode(), 400, WRONG_STREAM, reason)
+    domain = connection.options.jetstream_domain
+    if domain is not None and ack.domain != domain:
+        reason = f"the stream {stream!r} of domain {ack.domain!r} has stored the message, not that of {domain!r}"
+        raise JetStreamError(waiter.subject.decode(), 400, WRONG_STREAM, reason)
     return ack
 
 
@@ -182,24 +205,27 @@ def parse_ack(waiter: Waiter, stream: str) -> PubAck:
 
 def get_last(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
     """Return the last message of a subject, None if there is none. The stream must allow direct gets (ADR-31)."""
-    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}.{subject}".encode(), b"", timeout))
+    return parse_stored(connection.request(api_subject(connection, f"DIRECT.GET.{stream}.{subject}"), b"", timeout))
 
 
 def answers_every_direct_get(connection: Connection) -> bool:
-    """Tell whether the server answers a direct get from a stream that is not there; before 2.11 nobody does."""
-    return connection.session.nc.server_version >= (2, 11)
+    """Tell whether the server answers a direct get from a stream that is not there; before 2.11 nobody does.
+
+    Of a server in another domain, or behind an import, nothing is known.
+    """
+    return connection.options.jetstream_api == DEFAULT_JETSTREAM_API and connection.session.nc.server_version >= (2, 11)
 
 
 def get_message(connection: Connection, stream: str, seq: int, timeout: float) -> StoredMessage | None:
     """Return the message with a sequence, None if there is none. The stream must allow direct gets (ADR-31)."""
     body = codec.encode_json({"seq": seq})
-    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
+    return parse_stored(connection.request(api_subject(connection, f"DIRECT.GET.{stream}"), body, timeout))
 
 
 def find_last(connection: Connection, stream: str, pattern: str, timeout: float) -> StoredMessage | None:
     """Return the last message whose subject matches a pattern, None if there is none."""
     body = codec.encode_json({"last_by_subj": pattern})
-    return parse_stored(connection.request(f"{API}.DIRECT.GET.{stream}".encode(), body, timeout))
+    return parse_stored(connection.request(api_subject(connection, f"DIRECT.GET.{stream}"), body, timeout))
 
 
 def parse_stored(waiter: Waiter) -> StoredMessage | None:
@@ -256,7 +282,7 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
     payload = b"" if body is None else codec.encode_json(body, f"the request to {subject}")
 
     def ask(limit: float) -> Any:
-        waiter = connection.request(f"{API}.{subject}".encode(), payload, limit)
+        waiter = connection.request(api_subject(connection, subject), payload, limit)
         raise_problem(waiter)
         return codec.decode(waiter.data, waiter.subject.decode(), as_type)
 
@@ -342,7 +368,7 @@ def raise_problem(waiter: Waiter) -> None:
     subject = waiter.subject.decode()
     if codec.is_no_responders(waiter.data, waiter.headers):
         reason = f"nobody listens on {subject}"
-        if subject.startswith(API):
+        if subject.startswith("$JS."):
             reason = "no JetStream on this server or for this account, or no such stream or consumer"
         raise JetStreamError(subject, NO_RESPONDERS, 0, reason)
     if not waiter.data.startswith(b"{"):

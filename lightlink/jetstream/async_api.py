@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.connection.replies import Waiter
 from lightlink.jetstream import api
-from lightlink.jetstream.api import API, JetStreamError
+from lightlink.jetstream.api import JetStreamError
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ async def ask(connection: Connection, subject: str, body: Any) -> dict[str, Any]
     """Ask ``$JS.API.<subject>`` and return the answer; raises JetStreamError, and the errors of nats-py's request."""
     payload = b"" if body is None else codec.encode_json(body)
     limit = min(connection.options.timeout, _ANSWER_SECONDS)
-    message = await connection.session.nc.request(f"{API}.{subject}", payload, timeout=limit)
-    waiter = Waiter(b"", f"{API}.{subject}".encode(), payload, 0.0, None)
+    full = api.api_subject(connection, subject)
+    message = await connection.session.nc.request(full.decode(), payload, timeout=limit)
+    waiter = Waiter(b"", full, payload, 0.0, None)
     waiter.data = message.data
     api.raise_problem(waiter)
     return codec.decode(message.data, subject, dict[str, Any])

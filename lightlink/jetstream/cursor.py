@@ -59,7 +59,10 @@ def read_delivery(subject: bytes, reply: bytes, data: bytes, headers: bytes | No
     if not reply.startswith(_ACK_PREFIX):
         return None
     parts = reply.split(b".")
-    consumer, _, seq, number, timestamp, pending = parts[3:9] if len(parts) == 9 else parts[5:11]
+    told = parts[3:9] if len(parts) == 9 else parts[5:11]
+    if len(told) < 6 or not all(each.isdigit() for each in told[1:]):
+        return None
+    consumer, _, seq, number, timestamp, pending = told
     return Delivery(subject, int(seq), data, headers, int(timestamp), int(pending), consumer, int(number))
 
 

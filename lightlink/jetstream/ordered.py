@@ -17,7 +17,7 @@ import nats.errors
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, LinkError
 from lightlink.jetstream import api, async_api
-from lightlink.jetstream.api import API, JetStreamError, nanoseconds
+from lightlink.jetstream.api import JetStreamError, nanoseconds
 from lightlink.jetstream.cursor import EVERYTHING, Delivery, Position, read_delivery
 from lightlink.jetstream.pull_window import Window
 from lightlink.protocol import codec
@@ -211,7 +211,8 @@ class OrderedReader:
         else:
             request["batch"] = self._window.cautious_messages()
         reply = f"{self._inbox}{self._window.pulled(request['batch'])}"
-        subject = f"{API}.CONSUMER.MSG.NEXT.{self.stream}.{self._consumer.decode()}"
+        rest = f"CONSUMER.MSG.NEXT.{self.stream}.{self._consumer.decode()}"
+        subject = api.api_subject(self._connection, rest).decode()
         try:
             await self._nc.publish(subject, codec.encode_json(request), reply=reply)
         except (nats.errors.Error, OSError):
@@ -327,7 +328,8 @@ class OrderedReader:
         self._spent = b""
         if name and self._nc.is_connected:
             # Without a reply: if it does not arrive, the consumer ends by itself a little later.
-            await self._nc.publish(f"{API}.CONSUMER.DELETE.{self.stream}.{name.decode()}")
+            subject = api.api_subject(self._connection, f"CONSUMER.DELETE.{self.stream}.{name.decode()}")
+            await self._nc.publish(subject.decode())
 
 
 def _as_ours(exc: Exception, stream: str) -> LightLinkError:

@@ -15,6 +15,7 @@ from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.retry import while_electing
 from lightlink.jetstream.revisions import revisions_of
+from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import subjects
 from lightlink.state.failures import Failures
 
@@ -43,9 +44,11 @@ class BucketStream:
         # What the keys' subjects begin with, as they are stored and as they are written: those of a bucket that
         # mirrors another are the other's (ADR-8).
         self.prefix = f"$KV.{bucket}."
-        self._write_prefix = self.prefix
+        self._write_prefix = api.write_subject(connection, self.prefix).decode()
         self._written_to = self.name
         self._is_known = False
+        # Nobody says that no stream listens, behind an import or in another domain: it has to be seen before a write.
+        self._needs_sight = connection.options.jetstream_api != DEFAULT_JETSTREAM_API
         self.revisions = revisions_of(connection, self.name)
         self._connection = connection
         self._takes_ttl = False
@@ -62,6 +65,10 @@ class BucketStream:
         make: bool = True,
     ) -> int:
         """Store a message of a key and return its sequence; without ``make`` nothing (0) where there is no stream."""
+        if self._needs_sight:
+            if self._is_there(operation, remaining(deadline), make) is False:
+                return 0
+            self._needs_sight = False
         try:
             seq = self._store(operation, key, payload, headers, deadline, make)
         except (JetStreamError, NoReply, KeyboardInterrupt):
@@ -144,7 +151,8 @@ class BucketStream:
         if not origin.startswith("KV_") or not subjects.is_plain_token(bucket):
             raise StateError(self.bucket, "use", f"it mirrors the stream {origin!r}, which is no bucket")
         self.prefix = f"$KV.{bucket}."
-        self._write_prefix = f"{api_prefix}.{self.prefix}" if api_prefix else self.prefix
+        here = api.write_subject(self._connection, self.prefix).decode()
+        self._write_prefix = f"{api_prefix}.{self.prefix}" if api_prefix else here
         self._written_to = origin
 
     def make(self, operation: str, deadline: float) -> None:

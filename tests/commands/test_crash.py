@@ -97,7 +97,7 @@ def test_what_nobody_took_while_no_manager_ran_has_timed_out_for_every_reader_an
     seen = eventually(lambda: command if (command := reader.get(command_id)).ended else None)
     assert (seen.status, seen.status_detail) == ("timeout", "delivery_timeout")
     assert reader.list(prefix, "timeout") == [seen]
-    assert [entry.kind for entry in reader.audit(command_id)] == ["request"]
+    eventually(lambda: [entry.kind for entry in reader.audit(command_id)] == ["request"])
     world.manager("sweeper", sweep_interval=0.1)
     entries = eventually(lambda: found if len(found := list(reader.audit(command_id))) > 1 else None)
     assert [(entry.status, entry.by) for entry in entries] == [("pending", "sender"), ("timeout", "sweeper")]
@@ -291,6 +291,6 @@ def check_audit(manager: CommandManager, promises: dict[int, CommandPromise]) ->
         kinds = read()
         return kinds if all(each and each[-1] in model.ENDED for each in kinds.values()) else None
 
-    for statuses in eventually(complete, timeout=20, interval=0.2).values():
+    for statuses in eventually(complete, interval=0.2).values():
         assert statuses[:2] == ["pending", "executing"]
         assert sum(status in model.ENDED for status in statuses) == 1

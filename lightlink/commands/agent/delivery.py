@@ -62,7 +62,7 @@ class Deliveries:
     ) -> None:
         self._connection = connection
         consumer = f"{schema.REQUESTS}.{schema.consumer_name(client_id)}"
-        self._subject = f"{api.API}.CONSUMER.MSG.NEXT.{consumer}".encode()
+        self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{consumer}")
         self._prefetch = prefetch
         self._renew_every = ack_wait / 3
         self._on_deliveries = on_deliveries

@@ -109,7 +109,8 @@ class Access:
     def put(self, stream: str, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
         """Store a message with headers that say over which revision; return the new one; raises Conflict."""
         try:
-            return api.publish(self.connection, stream, subject.encode(), payload, self.timeout, headers).seq
+            where = api.write_subject(self.connection, subject)
+            return api.publish(self.connection, stream, where, payload, self.timeout, headers).seq
         except FAILURES as exc:
             if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(subject) from exc

@@ -297,5 +297,5 @@ def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[s
         "max_ack_pending": 4096,
         "replay_policy": "instant",
     }
-    subject = f"$JS.API.CONSUMER.CREATE.{REQUESTS}.{name}.{config['filter_subject']}"
+    subject = f"CONSUMER.CREATE.{REQUESTS}.{name}.{config['filter_subject']}"
     return subject, {"stream_name": REQUESTS, "config": config, "action": "create"}

@@ -169,7 +169,9 @@ class CommandStore(Access):
 
     def _make_consumers(self, client_ids: Sequence[str], timeout: float) -> None:
         requests = [schema.consumer_request(client_id, self.options) for client_id in client_ids]
-        bodies = [(subject.encode(), codec.encode_json(body), None) for subject, body in requests]
+        bodies = [
+            (api.api_subject(self.connection, subject), codec.encode_json(body), None) for subject, body in requests
+        ]
         for waiter in self.request_all(bodies, timeout):
             try:
                 check(waiter)
@@ -185,8 +187,8 @@ class CommandStore(Access):
         missing: list[str] = []
         for start in range(0, len(asked), _CONSUMERS_AT_ONCE):
             block = asked[start : start + _CONSUMERS_AT_ONCE]
-            subjects = [f"{api.API}.CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(each)}" for each in block]
-            waiters = self.request_all([(subject.encode(), b"", None) for subject in subjects])
+            questions = [f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(each)}" for each in block]
+            waiters = self.request_all([(api.api_subject(self.connection, each), b"", None) for each in questions])
             for client_id, waiter in zip(block, waiters, strict=True):
                 try:
                     check(waiter)
@@ -254,7 +256,7 @@ class CommandStore(Access):
             subject, payload = encoded_request(record)
 
             def settle(waiter: Waiter, record: RequestRecord = record) -> None:
-                on_stored(record, _outcome(waiter))
+                on_stored(record, self._outcome(waiter))
 
             try:
                 self.connection.request_async(
@@ -264,6 +266,18 @@ class CommandStore(Access):
                 on_stored(record, unavailable("sending a command", exc))
             except LightLinkError as exc:
                 on_stored(record, exc)
+
+    def _outcome(self, waiter: Waiter) -> Exception | None:
+        try:
+            check(waiter)
+            api.parse_ack(self.connection, waiter, schema.REQUESTS)
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+                return Conflict(waiter.subject.decode())
+            return unavailable("sending a command", exc)
+        except LightLinkError as exc:
+            return exc
+        return None
 
     def get_request(self, client_id: str, command_id: str) -> RequestRecord | None:
         """Return a request by both ids; raises DecodeError."""
@@ -308,8 +322,8 @@ class CommandStore(Access):
         self, stream: str, subject_of: Callable[[str, str], str], ids: Iterable[tuple[str, str]]
     ) -> list[Waiter]:
         """Ask any replica for the last message of each command's subject in a stream, all at once."""
-        gets = [f"{api.API}.DIRECT.GET.{stream}.{subject_of(*each)}" for each in ids]
-        return self.request_all([(subject.encode(), b"", None) for subject in gets])
+        gets = [f"DIRECT.GET.{stream}.{subject_of(*each)}" for each in ids]
+        return self.request_all([(api.api_subject(self.connection, each), b"", None) for each in gets])
 
     def read_progress(self, ids: Sequence[tuple[str, str]]) -> list[Progress | None]:
         """Return the last progress of each command that runs, None where nothing was told. Any replica answers."""
@@ -342,7 +356,7 @@ class CommandStore(Access):
         """Store many statuses at once; return the new revision of each, None where another writer came first."""
         requests = [
             (
-                schema.status_subject(write.client_id, write.command_id).encode(),
+                api.write_subject(self.connection, schema.status_subject(write.client_id, write.command_id)),
                 codec.encode_json(write.record, "the command's result"),
                 _expecting(write.expected),
             )
@@ -352,7 +366,7 @@ class CommandStore(Access):
         for waiter in self.request_all(requests):
             try:
                 check(waiter)
-                revisions.append(api.parse_ack(waiter, schema.STATUS).seq)
+                revisions.append(api.parse_ack(self.connection, waiter, schema.STATUS).seq)
             except FAILURES as exc:
                 if not isinstance(exc, JetStreamError) or exc.err_code not in WRONG_LAST_SEQUENCE:
                     raise unavailable("writing statuses", exc) from exc
@@ -410,16 +424,3 @@ def _status(message: StoredMessage | None) -> tuple[StatusRecord | None, int]:
 def _expecting(sequence: int) -> MakeHeaders:
     block = codec.encode_headers({EXPECTED_LAST_SUBJECT_SEQUENCE: str(sequence)})
     return lambda _: block
-
-
-def _outcome(waiter: Waiter) -> Exception | None:
-    try:
-        check(waiter)
-        api.parse_ack(waiter, schema.REQUESTS)
-    except FAILURES as exc:
-        if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
-            return Conflict(waiter.subject.decode())
-        return unavailable("sending a command", exc)
-    except LightLinkError as exc:
-        return exc
-    return None

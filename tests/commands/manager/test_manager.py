@@ -317,7 +317,9 @@ def test_a_pending_command_is_cancelled_for_good(world: World, manager: CommandM
     agent.start()
     manager.send(prefix, "last").result(30)
     assert runs == []
-    cancelled = [entry for entry in manager.audit(promise.command_id) if entry.status_detail == "cancelled"]
+    cancelled = eventually(
+        lambda: [each for each in manager.audit(promise.command_id) if each.status_detail == "cancelled"]
+    )
     assert [entry.by for entry in cancelled] == ["ops"]
 
 
