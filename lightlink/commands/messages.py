@@ -16,7 +16,6 @@ import attrs
 import msgspec
 
 from lightlink.commands.agent.handlers import safe_text
-from lightlink.commands.model import now
 from lightlink.commands.store import checks, records
 from lightlink.concurrency.mailbox import Mailbox
 from lightlink.concurrency.threads import Condition
@@ -175,7 +174,7 @@ class Messenger:
             msg_id=new_id(),
             type=message_type,
             payload=payload,
-            sent_at=now(),
+            sent_at=self._connection.clock.now(),
             issued_by=issued_by or self._name,
             wait_ack=wait_ack,
         )

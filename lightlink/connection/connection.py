@@ -14,6 +14,7 @@ import attrs
 
 from lightlink.concurrency import forks
 from lightlink.concurrency.patched import refuse_patched_threads
+from lightlink.connection.clock import ServerClock
 from lightlink.connection.nats_client import publish_frame, refuse_unsafe
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.connection.session import Session, Status
@@ -59,6 +60,7 @@ class Connection:
 
     def __init__(self, options: ConnectOptions) -> None:
         self.options = with_inbox_prefix(options)
+        self.clock = ServerClock()
         self._session: Session | None = None
         self._closed = False
         self._listeners: list[Callable[[Status], object]] = []

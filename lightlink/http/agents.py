@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import NotFound
 
-from lightlink.commands import model
 from lightlink.commands.store import schema
 from lightlink.commands.store.presence import read_presence
 from lightlink.errors import InvalidName
@@ -24,7 +23,7 @@ _BROADCAST_SECONDS = 2.0
 
 def list_clients(call: Call) -> ClientList:
     """List the agents that are online."""
-    now = model.now()
+    now = call.manager.now()
     token = call.token
     clients = [
         client_view(presence, now)
@@ -46,7 +45,7 @@ def get_client(call: Call) -> ClientView:
     presence, _ = read_presence(call.manager._store, client_id)
     if presence is None:
         raise NotFound(f"Client not found: {client_id}")
-    return client_view(presence, model.now())
+    return client_view(presence, call.manager.now())
 
 
 def send_message(call: Call) -> MessageSent:

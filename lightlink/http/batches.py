@@ -37,7 +37,7 @@ def _send(call: Call) -> BatchView | BatchStarted:
     for client_id in targets:
         call.check(client_id, body.command_type)
     _refuse_too_much(call, targets)
-    asked_at = model.now()
+    asked_at = call.manager.now()
     batch = call.manager.send_many(
         targets, body.command_type, body.payload, timeout=body.timeout, issued_by=call.issued_by
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from werkzeug.exceptions import Conflict
 
-from lightlink.commands import model
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
 from lightlink.http.schemas import CommandPage, CommandSent, OneCommand
 from lightlink.http.views import command_view
@@ -26,7 +25,7 @@ def send_command(call: Call) -> CommandSent:
     """Send a command to one agent."""
     body = call.body
     call.check(body.client_id, body.command_type)
-    asked_at = model.now()
+    asked_at = call.manager.now()
     try:
         promise = call.manager.send(
             body.client_id,

@@ -49,18 +49,16 @@ def quiet() -> Iterator[None]:
 def play(events: list[tuple[str, object, object]], idempotent: list[bool]) -> World:
     """Let the events happen to some commands and two instances, and then everything come to its end."""
     world = World()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "now", lambda: world.now)
-        for each in idempotent:
-            world.send(each)
-        world.start()
-        world.start()
-        try:
-            for name, first, second in events:
-                happen(world, name, first, second)
-            world.settle()
-        finally:
-            world.close()
+    for each in idempotent:
+        world.send(each)
+    world.start()
+    world.start()
+    try:
+        for name, first, second in events:
+            happen(world, name, first, second)
+        world.settle()
+    finally:
+        world.close()
     return world
 
 
@@ -130,41 +128,37 @@ def test_an_end_whose_answer_was_lost_is_written_once() -> None:
 
 def test_an_end_whose_answer_was_lost_is_acknowledged_when_it_is_found() -> None:
     world = World()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "now", lambda: world.now)
-        world.send(False)
-        world.deliver(world.start(), "0")
-        # Claim, begin, end, and lose the answer to that; write it again, and read what is there.
-        for fault in ("", "", "", "answer lost", "", ""):
-            world.step(0, fault)
-        assert [actor.done for actor in world.actors] == [True]
-        assert world.acked == {"0"}
-        world.close()
+    world.send(False)
+    world.deliver(world.start(), "0")
+    # Claim, begin, end, and lose the answer to that; write it again, and read what is there.
+    for fault in ("", "", "", "answer lost", "", ""):
+        world.step(0, fault)
+    assert [actor.done for actor in world.actors] == [True]
+    assert world.acked == {"0"}
+    world.close()
 
 
 def test_an_instance_that_reads_of_the_one_before_it_goes_on() -> None:
     world = World()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "now", lambda: world.now)
-        world.send(True)
-        first = world.start()
-        world.deliver(first, "0")
-        for _ in range(3):  # it begins
-            world.step(0)
-        world.kill(first)
+    world.send(True)
+    first = world.start()
+    world.deliver(first, "0")
+    for _ in range(3):  # it begins
         world.step(0)
-        second = world.start()
-        world.deliver(second, "0")
-        for _ in range(4):  # it finds the claim, and begins again
-            world.step(0)
-        world.act(second.execution.look_for_cancels, second)
-        for fault in ("", "stale"):
-            world.step(1, fault)
-        world.settle()
-        last, _ = world.last("0")
-        assert last is not None
-        assert (last.status, last.attempt) == ("completed", 2)
-        world.close()
+    world.kill(first)
+    world.step(0)
+    second = world.start()
+    world.deliver(second, "0")
+    for _ in range(4):  # it finds the claim, and begins again
+        world.step(0)
+    world.act(second.execution.look_for_cancels, second)
+    for fault in ("", "stale"):
+        world.step(1, fault)
+    world.settle()
+    last, _ = world.last("0")
+    assert last is not None
+    assert (last.status, last.attempt) == ("completed", 2)
+    world.close()
 
 
 def test_a_command_whose_end_could_not_be_stored_is_not_run_again() -> None:

@@ -89,8 +89,11 @@ class Store:
     def __init__(self, world: World) -> None:
         self._world = world
         self.timeout = 5.0
+        self.clock = SimpleNamespace(now=lambda: world.now)
         self.connection: Any = SimpleNamespace(
-            session=SimpleNamespace(notifier=SimpleNamespace(post=lambda *_: None)), publish=lambda *_: None
+            clock=self.clock,
+            session=SimpleNamespace(notifier=SimpleNamespace(post=lambda *_: None)),
+            publish=lambda *_: None,
         )
 
     def read_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from lightlink.commands.model import Progress, RequestRecord, now
+from lightlink.commands.model import Progress, RequestRecord
 from lightlink.commands.store import checks, schema
 from lightlink.concurrency.threads import Event
 from lightlink.errors import InvalidOption, LightLinkError
@@ -40,7 +40,7 @@ class CommandContext:
         self.command_type = request.command_type
         self.attempt = 1
         self.cancelled = Event()
-        left = (request.deadline - now()).total_seconds()
+        left = (request.deadline - connection.clock.now()).total_seconds()
         self.deadline = time.monotonic() + left
         self._connection = connection
         self._has_told = False

@@ -183,7 +183,7 @@ class Deliveries:
             self._end_of_pull(int(subject[len(self._inbox) :]), *codec.decode_status(headers))
             return
         try:
-            delivery = Delivery(read_request(data, as_text(subject)), reply, message.seq)
+            delivery = Delivery(read_request(data, as_text(subject), message.created), reply, message.seq)
         except DecodeError as exc:
             # Only a stranger to the wire format writes such a request; nobody could ever run it.
             self._connection.session.report(exc)

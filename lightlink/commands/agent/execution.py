@@ -143,7 +143,8 @@ class Execution:
         request = running.delivery.request
 
         def following(current: StatusRecord) -> StatusRecord | None:
-            return None if current.ended else model.expired(request, current, model.now(), by=self._instance)
+            at = self._store.clock.now()
+            return None if current.ended else model.expired(request, current, at, by=self._instance)
 
         try:
             self._write_over(running, following, persistent=False)
@@ -192,9 +193,9 @@ class Execution:
         request = running.delivery.request
         idempotent = self._handlers.is_idempotent(request.command_type)
         begun = request.command_id in self._begun
-        decision = model.on_delivery(request, current, self._instance, idempotent, begun, model.now())
+        decision = model.on_delivery(request, current, self._instance, idempotent, begun, self._store.clock.now())
         if isinstance(decision, model.Run) and (reason := self._handlers.refusal(request)):
-            return model.Settle(model.rejected(current, model.now(), self._instance, reason))
+            return model.Settle(model.rejected(current, self._store.clock.now(), self._instance, reason))
         return decision
 
     # Running --------------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Execution:
         self._begun.add(request.command_id)
         self._store.connection.session.notifier.post(self._look_by, context.deadline)
         outcome = self._handlers.run(request, context)
-        in_time = not model.is_overdue(request, model.now(), grace=timedelta(0))
+        in_time = not model.is_overdue(request, self._store.clock.now(), grace=timedelta(0))
         if self._interrupted and not running.unwanted and outcome.status_detail == model.CANCELLED and in_time:
             if self._handlers.is_idempotent(request.command_type):
                 self._deliveries.hand_back(running.delivery)
@@ -238,7 +239,7 @@ class Execution:
         completed = outcome.status == model.COMPLETED
 
         def following(current: StatusRecord) -> StatusRecord | None:
-            at = model.now()
+            at = self._store.clock.now()
             if current.ended:
                 # What others have seen stays, and a result is put beside it; unless this is what we have written.
                 news = completed and current.status != model.COMPLETED and not current.late
@@ -311,7 +312,7 @@ class Execution:
                 return current, revision
             if self._stopped.wait(pause):
                 raise stale
-        if (current is None and known) or model.is_overdue(request, model.now(), grace=_LONG_OVER):
+        if (current is None and known) or model.is_overdue(request, self._store.clock.now(), grace=_LONG_OVER):
             raise Conflict(request.command_id)
         raise stale
 

@@ -198,6 +198,7 @@ class Runner:
     def _on_connection(self, status: Status) -> None:
         if status is Status.CONNECTED:
             self._missed_cancels = True
+            self._claim.doubt_clock()
         elif status is Status.CLOSED:
             self._on_lost(self._connection.failure or ClosedError("the client", "was closed under the agent"))
 

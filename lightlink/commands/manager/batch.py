@@ -214,7 +214,7 @@ class Rollout:
                 self._batch.hold_back(held_back)
             room = _PIPELINE // 2 if self._most is None else min(_PIPELINE // 2, self._most - self._running)
             # Its time counts from here: those that wait for others to end must not be overdue before they are sent.
-            at = model.now()
+            at = self._store.clock.now()
             todo = [self._todo.pop() for _ in range(min(room, len(self._todo)))]
             records = [msgspec.structs.replace(record, created_at=at) for record in todo]
             self._running += len(records)

@@ -37,7 +37,7 @@ class Canceller:
         """Cancel commands by what is known of them here, many at a time; return how many were cancelled."""
         cancelled = 0
         for start in range(0, len(promises), _AT_ONCE):
-            at = model.now()
+            at = self._store.clock.now()
             block = [(promise, promise.last) for promise in promises[start : start + _AT_ONCE]]
             block = [(promise, last) for promise, last in block if model.is_open(last[0])]
             writes = [
@@ -75,7 +75,7 @@ class Canceller:
         started = time.monotonic()
         while True:
             status, revision = last
-            at = model.now()
+            at = self._store.clock.now()
             command = model.fold(request, status, at)
             if command.ended and not (unknown and _is_ours(status, issued_by, reason)):
                 raise CommandEnded(command)

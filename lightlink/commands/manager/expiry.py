@@ -37,7 +37,7 @@ class Expiry:
             open_ones = [index for index, (status, _) in enumerate(settled) if model.is_open(status)]
             if not open_ones:
                 return settled
-            at = model.now()
+            at = self._store.clock.now()
             writes = []
             for index in open_ones:
                 request, (status, revision) = requests[index], settled[index]

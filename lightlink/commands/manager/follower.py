@@ -94,7 +94,7 @@ class Follower:
                 raise ClosedError("the command manager")
             promise = self._open.get(request.command_id)
             if promise is None:
-                promise = CommandPromise(request, self._lock, self._callbacks, self._forget)
+                promise = CommandPromise(request, self._store.clock, self._lock, self._callbacks, self._forget)
                 self._open[request.command_id] = promise
         return promise
 
@@ -117,7 +117,7 @@ class Follower:
     def _tick(self) -> None:
         if self._store.connection.status is not Status.CONNECTED:
             return
-        instant = time.time()
+        instant = self._store.clock.timestamp()
         try:
             self._look_for_losses()
             if self._checks and self._checks[0] <= time.monotonic():

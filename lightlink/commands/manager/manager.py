@@ -157,7 +157,7 @@ class CommandManager:
         """
         self._refuse_closed()
         limits = Limits(max_concurrency=max_concurrency, max_failures=max_failures, repeat=repeat)
-        batch_id = schema.new_batch_id()
+        batch_id = schema.new_batch_id(self.now())
         template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
         targets = self._targets(client_ids, labels)
         records = template.to_each(targets * repeat)
@@ -191,7 +191,7 @@ class CommandManager:
         progress = None
         if status is not None and not status.ended:
             (progress,) = self._store.read_progress([(request.client_id, request.command_id)])
-        return model.fold(request, status, model.now(), progress)
+        return model.fold(request, status, self.now(), progress)
 
     def list(
         self,
@@ -232,6 +232,10 @@ class CommandManager:
         if command_id is not None:
             schema.command_id(command_id)
         return audit.read_audit(self._store, command_id, checks.aware("since", since))
+
+    def now(self) -> datetime:
+        """Return the time, in UTC, that counts for commands: the server's."""
+        return self._connection.clock.now()
 
     def clients(self, labels: Mapping[str, str] | None = None) -> builtins.list[Presence]:
         """Return who is online, by client id: of all agents, or of those that carry all ``labels``."""
@@ -358,6 +362,7 @@ class CommandManager:
             timeout=timeout,
             priority=priority,
             batch_id=batch_id,
+            created_at=self.now(),
             issued_by=issued_by or self.name,
         )
 

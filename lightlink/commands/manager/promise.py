@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lightlink.concurrency.threads import Condition
     from lightlink.concurrency.workers import WorkerPool
+    from lightlink.connection.clock import ServerClock
 
 _log = logging.getLogger("lightlink")
 
@@ -39,6 +40,7 @@ class CommandPromise:
     __slots__ = (
         "__weakref__",
         "_callbacks",
+        "_clock",
         "_future",
         "_last",
         "_lock",
@@ -56,6 +58,7 @@ class CommandPromise:
     def __init__(
         self,
         request: RequestRecord,
+        clock: ServerClock,
         lock: Condition,
         callbacks: WorkerPool,
         on_end: Callable[[CommandPromise], object],
@@ -63,8 +66,9 @@ class CommandPromise:
         self.command_id = request.command_id
         self.client_id = request.client_id
         self.request = request
-        # When nobody needs to wait for its agent any more, as `time.time` counts.
+        # When nobody needs to wait for its agent any more, by the server's clock.
         self.overdue_at = (request.deadline + model.GRACE).timestamp()
+        self._clock = clock
         self._lock = lock
         self._callbacks = callbacks
         self._last: tuple[StatusRecord | None, int] = (None, 0)
@@ -77,12 +81,12 @@ class CommandPromise:
 
     def command(self) -> Command:
         """Return the command as far as is known here."""
-        return model.fold(self.request, self._last[0], model.now(), self._progress)
+        return model.fold(self.request, self._last[0], self._clock.now(), self._progress)
 
     @property
     def status(self) -> str:
         """The command's status as far as is known here."""
-        return model.status_at(self.request, self._last[0], model.now())
+        return model.status_at(self.request, self._last[0], self._clock.now())
 
     def done(self) -> bool:
         """Tell whether the command has ended, or nothing more can be learnt of it."""

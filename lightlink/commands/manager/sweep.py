@@ -53,10 +53,7 @@ class Sweeper:
         self._mark = 0
 
     def sweep(self) -> int:
-        """Write down what has become overdue and return at how many commands it looked for that.
-
-        Whose clock is wrong leaves it to others: it would end what is not over yet.
-        """
+        """Write down what has become overdue and return at how many commands it looked for that."""
         if self._store.connection.status is not Status.CONNECTED:
             return 0
         try:
@@ -74,8 +71,6 @@ class Sweeper:
         info = self._store.stream_info(schema.REQUESTS, "sweeping")
         if info is None:
             return False
-        if self._store.clock_is_wrong:
-            return False
         first, end = info["state"]["first_seq"], info["state"]["last_seq"] + 1
         if not self._next:
             self._mark, _ = self._read_mark()
@@ -89,7 +84,7 @@ class Sweeper:
         pattern = schema.request_subject("*", "*")
         for delivery in history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before):
             try:
-                request = read_request(delivery.data, as_text(delivery.subject))
+                request = read_request(delivery.data, as_text(delivery.subject), delivery.created)
             except DecodeError as exc:
                 self._store.connection.report(exc)
                 continue
@@ -100,10 +95,8 @@ class Sweeper:
 
     def _settle_due(self) -> int:
         """Take out what is past its deadline and everybody's patience, and see to it that it has ended."""
-        latest = model.now() - model.GRACE
+        latest = self._store.clock.now() - model.GRACE
         looked_at = 0
-        if self._store.clock_is_wrong:
-            return looked_at
         while self._open and self._open[0][0] < latest:
             due: list[tuple[datetime, int, int, RequestRecord]] = []
             while self._open and self._open[0][0] < latest and len(due) < _BLOCK:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from lightlink.commands import model
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import checks, schema
 from lightlink.commands.store.store import encoded_request
@@ -19,6 +18,7 @@ from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 _MAX_PRIORITY = 1_000_000
 # Room for the headers of a request, which the server counts too.
@@ -43,6 +43,7 @@ class Template:
     payload: Any
     timeout: float = attrs.field(converter=_seconds)
     priority: int = attrs.field(validator=checks.whole_number(-_MAX_PRIORITY, _MAX_PRIORITY))
+    created_at: datetime
     batch_id: str | None = None
     issued_by: str = attrs.field(validator=_text)
     _encoded: msgspec.Raw = attrs.field(init=False)
@@ -68,7 +69,7 @@ class Template:
             command_id=command_id,
             client_id=schema.client_id(client_id),
             command_type=self.command_type,
-            created_at=model.now(),
+            created_at=self.created_at,
             timeout=self.timeout,
             payload=self._encoded,
             priority=self.priority,

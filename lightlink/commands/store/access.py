@@ -11,7 +11,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightlink.commands import model
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.jetstream import api
@@ -20,7 +19,6 @@ from lightlink.jetstream.retry import while_electing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
@@ -49,9 +47,8 @@ class Access:
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection = connection
+        self.clock = connection.clock
         self.timeout = timeout
-        # By more than others wait for, when the server was last asked.
-        self.clock_is_wrong = False
 
     def read(self, stream: str, subject: str) -> StoredMessage | None:
         """Return the last message of a subject, None when there is none.
@@ -87,24 +84,15 @@ class Access:
         return self.ask(operation, partial(api.stream_info, self.connection, stream))
 
     def ask(self, operation: str, question: Callable[[float], A]) -> A:
-        """Return the answer of the API to ``question(timeout)``, and see by it whether our clock is right."""
-        asked_at = model.now()
+        """Return the answer of the API to ``question(timeout)``, and learn the server's time from it."""
+        asked_at = time.monotonic()
         try:
             answer = question(self.timeout)
         except FAILURES as exc:
             raise StoreUnavailable(operation, str(exc)) from exc
         if answer is not None and "ts" in answer:
-            self._compare_clocks(api.parse_time(answer["ts"]), asked_at)
+            self.clock.learn(api.parse_time(answer["ts"]), asked_at, time.monotonic())
         return answer
-
-    def _compare_clocks(self, server: datetime, asked_at: datetime) -> None:
-        """Say, once, that deadlines are not what they seem: commands are overdue by the clock of who looks at them."""
-        behind, ahead = server - model.now(), asked_at - server
-        wrong = max(behind, ahead) > model.GRACE
-        if wrong and not self.clock_is_wrong:
-            apart = f"{max(behind, ahead).total_seconds():.0f} s {'behind' if behind > ahead else 'ahead of'}"
-            _log.warning("lightlink: this clock is %s the server's: commands time out too early or too late", apart)
-        self.clock_is_wrong = wrong
 
     def put(self, stream: str, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
         """Store a message with headers that say over which revision; return the new one; raises Conflict."""

@@ -141,7 +141,7 @@ class Changes:
             return None
         if told.subject != schema.progress_subject(request.client_id, command_id):
             return None
-        return Change(None, model.fold(request, status, model.now(), progress))
+        return Change(None, model.fold(request, status, self._store.clock.now(), progress))
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CLOSED:

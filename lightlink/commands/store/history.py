@@ -125,7 +125,7 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
     unreadable: list[tuple[int, Command]] = []
     for delivery in reversed(stretch):
         try:
-            request = read_request(delivery.data, as_text(delivery.subject))
+            request = read_request(delivery.data, as_text(delivery.subject), delivery.created)
         except DecodeError as exc:
             ids = schema.ids_of(as_text(delivery.subject))
             if not all(map(str.isascii, ids)):
@@ -140,7 +140,7 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
     while candidates and len(found) < most:
         block, candidates = candidates[:size], candidates[size:]
         statuses = store.read_statuses([(request.client_id, request.command_id) for _, request in block])
-        at = model.now()
+        at = store.clock.now()
         passing = [
             (seq, request, status)
             for (seq, request), (status, _) in zip(block, statuses, strict=True)

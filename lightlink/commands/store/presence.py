@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lightlink.commands.model import now
 from lightlink.commands.store import records, schema
 from lightlink.commands.store.access import FAILURES, Conflict, is_passing, unavailable
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
@@ -32,6 +31,7 @@ _AGING_SECONDS = 2.0
 _TRIES = 20
 _STALE_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
+_CLOCK_SECONDS = 600.0
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -121,8 +121,10 @@ class Claim:
         self._store = store
         self._load = load
         self._revision = 0
+        self._written = (0.0, 0.0)  # when the last sign of life was sent, and acknowledged
         self._has_complained = False
-        started = now().isoformat()
+        self._clock_read_at = -math.inf
+        started = store.clock.now().isoformat()
         self._presence = Presence(
             client_id=client_id,
             instance=instance,
@@ -150,6 +152,7 @@ class Claim:
                 pause = _RETRY_SECONDS
                 continue
             if holder is None:
+                self._read_clock()
                 return True
             gone_by = gone_by or time.monotonic() + self._store.options.presence_age + _AGING_SECONDS
             if (seen and revision > seen) or time.monotonic() > gone_by:
@@ -174,6 +177,7 @@ class Claim:
         try:
             try:
                 self._revision = self._write(self._revision)
+                self._read_clock()
             except Conflict:
                 # Our claim has run out, or was renewed by a write whose answer never came.
                 holder, _ = self._hold()
@@ -181,6 +185,22 @@ class Claim:
                     raise AgentInUse(holder.client_id, holder.instance) from None
         except StoreUnavailable as exc:
             _log.warning("lightlink: agent %s could not say that it lives: %s", self._presence.client_id, exc)
+
+    def doubt_clock(self) -> None:
+        """Have the server's time read again with the next sign of life: this machine may have slept."""
+        self._clock_read_at = -math.inf
+
+    def _read_clock(self) -> None:
+        """Learn, now and then, the server's time: that is when it stored what was just written.
+
+        An agent's identity may ask for nothing else that tells.
+        """
+        if time.monotonic() - self._clock_read_at < _CLOCK_SECONDS:
+            return
+        message = self._store.read(schema.AGENTS, schema.presence_subject(self._presence.client_id))
+        if message is not None and message.seq == self._revision:  # else a replica answered that is behind
+            self._store.clock.learn(message.created, *self._written)
+            self._clock_read_at = time.monotonic()
 
     def release(self) -> None:
         """Say that the agent has left."""
@@ -219,7 +239,7 @@ class Claim:
         in_flight, queued = self._load()
         self._presence = msgspec.structs.replace(
             self._presence,
-            last_heartbeat=now().isoformat(),
+            last_heartbeat=self._store.clock.now().isoformat(),
             remote_addr=self._store.connection.session.nc.client_ip or "",
             in_flight=in_flight,
             queued=queued,
@@ -227,4 +247,7 @@ class Claim:
         subject = schema.presence_subject(self._presence.client_id)
         payload = codec.encode_json(self._presence)
         headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(basis)}
-        return self._store.put(schema.AGENTS, subject, payload, headers, "claiming a client id")
+        started = time.monotonic()
+        revision = self._store.put(schema.AGENTS, subject, payload, headers, "claiming a client id")
+        self._written = started, time.monotonic()
+        return revision

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -164,9 +163,9 @@ def command_id(text: str) -> str:
         raise InvalidName("command id", text, exc.reason) from None
 
 
-def new_batch_id() -> str:
-    """Return the id of a new batch, which tells when it was made: a UUID of version 7 (RFC 9562)."""
-    digits = f"{time.time_ns() // 1_000_000:012x}"
+def new_batch_id(at: datetime) -> str:
+    """Return the id of a batch that is made at an instant, which it tells: a UUID of version 7 (RFC 9562)."""
+    digits = f"{int(at.timestamp() * 1000):012x}"
     return f"{digits[:8]}-{digits[8:]}-7{new_id()[15:]}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
 
     from lightlink.commands.model import Command
     from lightlink.commands.store.schema import StoreOptions
@@ -55,6 +57,8 @@ _SETTLE_SECONDS = 0.3
 _SETTLE_ROUNDS = 100
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 _RETRY_SECONDS = 0.1
+# How long a manager may go on trying to have a command stored.
+_ON_THE_WAY = timedelta(minutes=1)
 
 
 @attrs.frozen
@@ -383,8 +387,11 @@ def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
     return subject, codec.encode_json(record, f"the command {record.command_type!r}")
 
 
-def read_request(data: bytes, subject: str) -> RequestRecord:
-    """Return the request in a message on its subject; raises DecodeError, also when the two do not agree."""
+def read_request(data: bytes, subject: str, stored: datetime | None = None) -> RequestRecord:
+    """Return the request in a message on its subject; raises DecodeError, also when the two do not agree.
+
+    Its time counts from when it was ``stored`` where its writer, whose clock may be wrong, says something else.
+    """
     request = records.read(data, subject, RequestRecord, "created_at")
     if schema.request_subject(request.client_id, request.command_id) != subject:
         raise DecodeError(subject, "the command in it has other ids than its subject", data[:64])
@@ -394,6 +401,8 @@ def read_request(data: bytes, subject: str) -> RequestRecord:
     if not 0 <= request.timeout <= schema.LONGEST:
         # Whoever looks at many commands works out their deadlines, and must not stumble over one.
         request = msgspec.structs.replace(request, timeout=min(max(request.timeout, 0.0), schema.LONGEST))
+    if stored is not None and not stored - _ON_THE_WAY <= request.created_at <= stored + model.GRACE:
+        request = msgspec.structs.replace(request, created_at=stored)
     return request
 
 
@@ -408,7 +417,7 @@ def read_progress(data: bytes, subject: str) -> Progress | None:
 
 
 def _request(message: StoredMessage | None) -> RequestRecord | None:
-    return None if message is None else read_request(message.data, message.subject)
+    return None if message is None else read_request(message.data, message.subject, message.created)
 
 
 def _status(message: StoredMessage | None) -> tuple[StatusRecord | None, int]:
