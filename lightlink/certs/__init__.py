@@ -8,7 +8,7 @@ from __future__ import annotations
 from lightlink.certs.authority import CA_DAYS, LEAF_DAYS, CertificateAuthority
 from lightlink.certs.certificate import WARN_DAYS, CertificateInfo
 from lightlink.certs.check import check_client_files, identity_of
-from lightlink.certs.config import server_config
+from lightlink.certs.config import remake_config, server_config
 from lightlink.certs.reload import reload_server
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "check_client_files",
     "identity_of",
     "reload_server",
+    "remake_config",
     "server_config",
 ]

@@ -20,8 +20,9 @@ from lightlink.certs.certificate import (
     load_certificates,
     load_key,
     make_key,
+    utc_now,
 )
-from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, write_file
+from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
 from lightlink.certs.signing import host_names, sign_authority, sign_leaf
 from lightlink.errors import InvalidName, InvalidOption
 from lightlink.protocol.permissions import Grant, identity_name
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
+_REVOKED = "revoked"
 
 _ORDER = {"ca": 0, "server": 1, "client": 2}
 # In the class below, `list` is a method.
@@ -46,7 +48,7 @@ class CertificateAuthority:
 
     Each has a certificate ``<name>.pem`` and an EC P-256 key ``<name>.key`` (mode 0600). There is nothing else: whom a
     certificate is for and what it grants stands in the certificate. An identity whose certificate is taken out of the
-    directory has no place in the next server configuration. Only issuing and renewing read ``ca.key``.
+    directory (`revoke`) has no place in the next server configuration. Only issuing and renewing read ``ca.key``.
     """
 
     directory: Path
@@ -136,6 +138,32 @@ class CertificateAuthority:
         write_file(path, _pem(renewed), mode=PUBLIC, replace=True)
         return describe(renewed, path)
 
+    def revoke(self, name: str) -> CertificateInfo:
+        """Take an identity out of the directory: its certificate goes to ``revoked``, its key is removed.
+
+        The server puts it out when its configuration was made again (`remake_config`) and it was told
+        (`reload_server`). The name cannot be issued again before the certificate has ended, as that would let it in.
+        Raises InvalidOption or InvalidName.
+        """
+        path = self.directory / f"{_file_name(name)}.pem"
+        info = describe(load_certificates("certificate", path)[0], path)
+        if info.kind != "client":
+            raise InvalidOption("certificate", "is a server's, which clients would go on believing", str(path))
+        folder = self.directory / _REVOKED
+        private_directory(folder)
+        kept = folder / f"{name}.{info.serial:x}.pem"
+        write_file(kept, read_file("certificate", path), mode=PUBLIC, replace=True)
+        # First the certificate: it is what lets in.
+        for file in (path, path.with_suffix(".key")):
+            file.unlink(missing_ok=True)
+        return attrs.evolve(info, path=kept)
+
+    def revoked(self) -> _Certificates:
+        """Return what was revoked and has not ended, by name."""
+        paths = (self.directory / _REVOKED).glob("*.pem")
+        found = [describe(load_certificates("certificate", path)[0], path) for path in paths]
+        return sorted((info for info in found if info.not_after > utc_now()), key=lambda info: info.name)
+
     def list(self) -> _Certificates:
         """Return the CA, the servers and the identities of the directory, in this order, each sorted by name.
 
@@ -165,6 +193,12 @@ class CertificateAuthority:
         self, name: str, names: x509.SubjectAlternativeName, grant: Grant | None, days: int, force: bool
     ) -> CertificateInfo:
         path = self.directory / f"{name}.pem"
+        for info in self.revoked():
+            if info.name == name:
+                until = f"{info.not_after:%Y-%m-%d}"
+                raise InvalidName(
+                    "identity", name, f"was revoked, and that certificate lasts until {until}; take another"
+                )
         kind = "server" if grant is None else "client"
         if force and path.exists() and describe(load_certificates("certificate", path)[0], path).kind != kind:
             raise InvalidName("identity", name, "is taken: one name is not for both a server and an identity")

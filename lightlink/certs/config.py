@@ -8,10 +8,14 @@ may read its own status could forge commands for others and purge streams). An a
 
 from __future__ import annotations
 
+import json
 import logging
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.authority import CertificateAuthority
+from lightlink.certs.files import read_file, write_file
 from lightlink.errors import InvalidOption
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
 
@@ -28,8 +32,10 @@ _log = logging.getLogger("lightlink")
 
 _HEADER = """\
 # nats-server configuration for LightLink, made by `lightlink certs server-config`; do not edit it.
-# After issuing or removing an identity make it again, then: lightlink certs reload PID
+# After issuing an identity make it again, then: lightlink certs reload PID
 """
+# What it was made with, so that it can be made again.
+_SETTINGS = "# settings: "
 # Answers to these requests are more than one message.
 _STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
 
@@ -53,6 +59,7 @@ def server_config(
     server's certificate. The paths of the certificates are absolute. A certificate that ends within 30 days is logged
     as a warning. Raises InvalidOption when the server has none, and for one that does not belong in the directory.
     """
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
     limits = {"max_payload": max_payload, "max_connections": max_connections}
     stores = {"max_memory_store": max_memory, "max_file_store": max_disk}
     for option, value in (limits | stores).items():
@@ -75,7 +82,25 @@ def server_config(
     lines += _block("jetstream", _settings(({} if store_dir is None else {"store_dir": str(store_dir)}) | stores))
     lines += _block("tls", _settings(tls))
     lines += _block("accounts", _accounts(identities))
-    return _HEADER + "\n".join(lines) + "\n"
+    settings["directory"] = str(folder)
+    return _HEADER + _SETTINGS + json.dumps(settings) + "\n" + "\n".join(lines) + "\n"
+
+
+def remake_config(file: str | os.PathLike[str]) -> None:
+    """Write a configuration file that `server_config` has made again, for the identities that there are now.
+
+    Raises InvalidOption when it is none, or cannot be read or written, and like `server_config`.
+    """
+    path = Path(file).absolute()
+    lines = read_file("configuration", path).decode(errors="replace").splitlines()
+    settings = next((line.removeprefix(_SETTINGS) for line in lines if line.startswith(_SETTINGS)), None)
+    if settings is None:
+        raise InvalidOption("configuration", "was not made by lightlink certs server-config", str(path))
+    try:
+        content = server_config(**json.loads(settings))
+    except (ValueError, TypeError) as exc:
+        raise InvalidOption("configuration", f"its line of settings is none: {exc}", str(path)) from exc
+    write_file(path, content.encode(), mode=stat.S_IMODE(path.stat().st_mode), replace=True)
 
 
 def _identities(authority: CertificateAuthority, server: str) -> dict[str, Grant]:

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, reload_server, server_config
+from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, reload_server, remake_config, server_config
 from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
@@ -135,6 +135,29 @@ def renew(directory: Path, names: tuple[str, ...], expiring: bool, new_key: bool
     _show([authority.renew(name, days=days, new_key=new_key) for name in dict.fromkeys(chosen)], as_json=as_json)
 
 
+@certs.command()
+@_directory
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Make this configuration again.")
+@click.option("--pid", type=click.IntRange(min=1), help="Have the nats-server with this process id take it.")
+@json_option
+def revoke(directory: Path, names: tuple[str, ...], config: Path | None, pid: int | None, as_json: bool) -> None:
+    """Take access away from the identities NAME, and end their connections.
+
+    Their certificates move to DIR/revoked. With --config and --pid the server puts them out at once; without, make the
+    configuration again and reload each server. A name that was revoked cannot be issued again before its certificate
+    has ended.
+    """
+    authority = CertificateAuthority.load(directory)
+    _show([authority.revoke(name) for name in dict.fromkeys(names)], as_json=as_json)
+    if config is not None:
+        remake_config(config)
+    if pid is not None:
+        reload_server(pid)
+    if config is None or pid is None:
+        report("they are let in until the server has its configuration made again and is reloaded", kind="warning")
+
+
 @certs.command(name="list")
 @_directory
 @json_option
@@ -160,8 +183,7 @@ def list_(directory: Path, as_json: bool) -> None:
 def server_config_(directory: Path, **settings: Any) -> None:
     """Print a nats-server configuration for the certificates in DIR.
 
-    Make it again after issuing or removing an identity, and reload the server. Removing an identity's certificate from
-    DIR takes its access away.
+    Make it again after issuing an identity, and reload the server. To take access away: lightlink certs revoke.
     """
     click.echo(server_config(directory, **settings), nl=False)
 
