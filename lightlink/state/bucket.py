@@ -230,6 +230,9 @@ class StateBucket(Generic[T]):
         if revision is not None:
             headers[api.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(_check_revision(revision))
         with Failures(self.name, operation, writes=True, key=key, expected=revision):
+            life = self._stream.marker_life(deadline, alone=api.ROLLUP in headers)
+            if life:
+                headers[api.TTL] = f"{life:f}s"
             self._stream.store(operation, key, b"", headers, deadline, make=False)
 
     def _last(self, key: str, timeout: float | None) -> StoredMessage | None:

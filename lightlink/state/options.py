@@ -67,8 +67,10 @@ class BucketOptions:
     ``history`` is how many values of a key are kept (1 to 64), ``ttl`` how many seconds each value lives, ``storage``
     ``"file"`` or ``"memory"``, on ``replicas`` servers. ``max_value_size`` and ``max_bytes`` (of the whole bucket) are
     in bytes. ``marker_ttl`` makes the server leave a marker for that many seconds where a value's time ran out, so that
-    watches hear of it; a value's own ``ttl`` is raised to it. ``purgeable`` allows roll-ups, which `StateBucket.purge`
-    and other NATS tools need. With it any identity that may write one key can erase the whole bucket by a header:
+    watches hear of it, and lets those of deleted keys go as soon; a value's own ``ttl`` is raised to it. In a bucket
+    with ``max_bytes`` they stay for a day otherwise.
+    ``purgeable`` allows roll-ups, which `StateBucket.purge` and other NATS tools need. With it any identity that may
+    write one key can erase the whole bucket by a header:
     turn it off where writers do not trust each other.
     """
 

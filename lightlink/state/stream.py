@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lightlink.jetstream.api import StoredMessage
 
 _PAUSE = 0.1
+# How long a marker of a deleted key stays in a bucket of limited size, for watches that were away.
+_MARKER_SECONDS = 86_400.0
 # How long making the stream may take before the write is tried again, at first; then twice as long each time.
 _MAKING_SECONDS = 0.25
 
@@ -52,6 +54,7 @@ class BucketStream:
         self.revisions = revisions_of(connection, self.name)
         self._connection = connection
         self._takes_ttl = False
+        self._marker_lives: tuple[float, float] | None = None
         self._direct: bool | None = None
 
     def store(
@@ -177,6 +180,22 @@ class BucketStream:
             raise StateError(self.bucket, operation, reason)
         self._takes_ttl = True
 
+    def marker_life(self, deadline: float, *, alone: bool) -> float:
+        """Return for how many seconds a marker of a deleted key stays, 0: for good.
+
+        It goes by what the bucket was made with, in one of limited size a day: markers would fill it. One that does not
+        stand ``alone`` stays where there is a history, of which a value would come back behind it.
+        """
+        if self._marker_lives is None:
+            try:
+                info = api.stream_info(self._connection, self.name, remaining(deadline))
+            except PermissionDenied:
+                info = {"config": {}}
+            if info is None:
+                return 0.0
+            self._marker_lives = _marker_lives(info["config"])
+        return self._marker_lives[alone]
+
     def _store(
         self, operation: str, key: str, payload: bytes, headers: Mapping[str, str], deadline: float, make: bool
     ) -> int:
@@ -230,6 +249,16 @@ class BucketStream:
     def _info(self, operation: str, deadline: float) -> dict[str, Any] | None:
         with Failures(self.bucket, operation):
             return api.stream_info(self._connection, self.name, remaining(deadline))
+
+
+def _marker_lives(config: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the seconds that a marker stays over a history, and that one stays alone."""
+    if not config.get("allow_msg_ttl"):
+        return 0.0, 0.0
+    seconds = config.get("subject_delete_marker_ttl", 0) / 1e9
+    if not seconds and config.get("max_bytes", -1) > 0:
+        seconds = _MARKER_SECONDS
+    return (seconds if config.get("max_msgs_per_subject") == 1 else 0.0), seconds
 
 
 def remaining(deadline: float) -> float:

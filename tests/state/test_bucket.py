@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from helpers.waiting import eventually
 
 import lightlink
 from lightlink.errors import (
@@ -19,6 +20,7 @@ from lightlink.errors import (
     RevisionConflict,
     StateNotFound,
 )
+from lightlink.jetstream import api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -377,3 +379,46 @@ def test_what_deleted_keys_have_left_is_purged(client: lightlink.Client, prefix:
     assert peer.run(lambda nc: nc.jetstream().stream_info(f"KV_{prefix}")).state.messages == 1
     assert bucket.get("kept") == 1
     assert client.state(f"{prefix}_none").purge_deletes() == 0
+
+
+def test_markers_of_deleted_keys_go_by_themselves_where_they_would_fill_the_bucket(
+    client: lightlink.Client, prefix: str
+) -> None:
+    bounded = client.state(prefix, max_bytes=1_000_000, marker_ttl=1)
+    seen: list[str] = []
+    watch = bounded.watch(">", lambda change: seen.append(change.operation))
+    for number in range(3):
+        bounded.set(f"k{number}", number)
+    bounded.delete("k0")
+    bounded.purge("k1")
+    eventually(lambda: seen == ["put"] * 3 + ["delete", "purge"])
+    watch.stop()
+    info = eventually(lambda: _with_messages(client, prefix, 1))
+    assert info["config"]["max_bytes"] == 1_000_000
+    assert bounded.keys() == ["k2"]
+
+
+def test_no_value_comes_back_behind_a_marker_that_went(client: lightlink.Client, prefix: str) -> None:
+    bucket = client.state(prefix, history=3, marker_ttl=1)
+    for key in ("deleted", "purged"):
+        for number in range(2):
+            bucket.set(key, number)
+    bucket.delete("deleted")
+    bucket.purge("purged")
+    eventually(lambda: _with_messages(client, prefix, 3))
+    assert [each.operation for each in bucket.history("deleted")] == ["put", "put", "delete"]
+    assert bucket.keys() == []
+
+
+def test_markers_stay_where_nothing_is_said(client: lightlink.Client, bucket: lightlink.StateBucket[Any]) -> None:
+    bucket.set("a", 1)
+    bucket.delete("a")
+    marker = api.get_last(client._connection, f"KV_{bucket.name}", f"$KV.{bucket.name}.a", 5)
+    assert marker is not None
+    assert api.TTL not in marker.headers
+
+
+def _with_messages(client: lightlink.Client, bucket: str, count: int) -> dict[str, Any] | None:
+    info = api.stream_info(client._connection, f"KV_{bucket}", 5)
+    assert info is not None
+    return info if info["state"]["messages"] == count else None
