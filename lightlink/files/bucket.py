@@ -143,8 +143,8 @@ class Bucket:
 
     def _is_limited(self, timeout: float) -> bool:
         if self._limited is None:
-            config = (api.stream_info(self._connection, self.stream, timeout) or {}).get("config", {})
-            self._limited = any(config.get(limit, -1) > 0 for limit in ("max_bytes", "max_msgs"))
+            info = api.stream_info(self._connection, self.stream, timeout)
+            self._limited = info is not None and (info.config.max_bytes > 0 or info.config.max_msgs > 0)
         return self._limited
 
     def put_new(self, meta: ObjectMeta, timeout: float) -> None:

@@ -29,7 +29,8 @@ def sweep(connection: Connection, bucket: Bucket, older_than: float, timeout: fl
     info = api.stream_info(connection, stream, timeout)
     if info is None:
         return 0
-    before = api.parse_time(info["ts"]) - timedelta(seconds=older_than)  # by the server's clock, as the chunks
+    told_at = info.told_at or connection.clock.now()
+    before = told_at - timedelta(seconds=older_than)  # by the server's clock, as the chunks
     found = api.subjects_of(connection, stream, subjects.all_chunks(bucket.name), timeout)
     # In this order: a file that is described meanwhile is seen.
     owned = {subjects.object_chunks(bucket.name, nuid) for nuid in _nuids(connection, bucket, timeout)}

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
+from lightlink.jetstream.answers import MessageAnswer, PurgeAnswer, RawStreamInfo, StreamInfo, parse_time
 from lightlink.jetstream.retry import while_electing
 from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import codec
@@ -96,18 +97,6 @@ class _Answer(msgspec.Struct):
     error: _Problem | None = None
 
 
-class _MessageInAnswer(msgspec.Struct):
-    subject: str
-    seq: int
-    time: str
-    hdrs: bytes = b""
-    data: bytes = b""
-
-
-class _MessageAnswer(msgspec.Struct):
-    message: _MessageInAnswer
-
-
 @attrs.frozen
 class StoredMessage:
     """A message in a stream; ``seq`` is its place there, ``time`` when it was stored (UTC), as the server wrote it."""
@@ -120,8 +109,11 @@ class StoredMessage:
 
     @property
     def created(self) -> datetime:
-        """When it was stored."""
-        return parse_time(self.time)
+        """When it was stored; raises DecodeError where the server has not said so."""
+        try:
+            return parse_time(self.time)
+        except ValueError:
+            raise DecodeError(self.subject, f"a time that is none: {self.time[:64]!r}", self.data[:64]) from None
 
 
 _ack_decoder = msgspec.json.Decoder(PubAck)
@@ -237,8 +229,10 @@ def parse_stored(waiter: Waiter) -> StoredMessage | None:
     if status or "Nats-Sequence" not in headers:
         raise_problem(waiter)
         raise JetStreamError(waiter.subject.decode(), int(status or 500), 0, description or "no message in the reply")
-    subject, seq, time = headers["Nats-Subject"], int(headers["Nats-Sequence"]), headers.get("Nats-Time-Stamp", "")
-    return StoredMessage(subject, seq, waiter.data, headers, time)
+    subject, seq = headers.get("Nats-Subject", ""), headers["Nats-Sequence"]
+    if not subject or not seq.isascii() or not seq.isdecimal():
+        raise DecodeError(waiter.subject.decode(), "not a stored message", waiter.data[:64])
+    return StoredMessage(subject, int(seq), waiter.data, headers, headers.get("Nats-Time-Stamp", ""))
 
 
 def get_last_written(connection: Connection, stream: str, subject: str, timeout: float) -> StoredMessage | None:
@@ -259,7 +253,7 @@ def _get_from_leader(
     connection: Connection, stream: str, request: Mapping[str, Any], timeout: float
 ) -> StoredMessage | None:
     try:
-        message = api(connection, f"STREAM.MSG.GET.{stream}", request, timeout, _MessageAnswer).message
+        message = api(connection, f"STREAM.MSG.GET.{stream}", request, timeout, MessageAnswer).message
     except JetStreamError as exc:
         if exc.err_code == NO_MESSAGE:
             return None
@@ -303,10 +297,20 @@ def create_stream(connection: Connection, config: Mapping[str, Any], timeout: fl
     return True
 
 
-def stream_info(connection: Connection, stream: str, timeout: float) -> dict[str, Any] | None:
-    """Return what the server says of a stream (``config`` and ``state``), None if there is no such stream."""
+def stream_info(connection: Connection, stream: str, timeout: float) -> StreamInfo | None:
+    """Return what the server says of a stream, None if there is no such stream."""
+    return _of_stream(connection, stream, timeout, StreamInfo)
+
+
+def stream_config(connection: Connection, stream: str, timeout: float) -> dict[str, Any] | None:
+    """Return all of a stream's configuration as the server has it, None if there is no such stream."""
+    info = _of_stream(connection, stream, timeout, RawStreamInfo)
+    return None if info is None else info.config
+
+
+def _of_stream(connection: Connection, stream: str, timeout: float, as_type: type[T]) -> T | None:
     try:
-        return api(connection, f"STREAM.INFO.{stream}", None, timeout)
+        return api(connection, f"STREAM.INFO.{stream}", None, timeout, as_type)
     except JetStreamError as exc:
         if exc.err_code == STREAM_NOT_FOUND:
             return None
@@ -323,10 +327,11 @@ def subjects_of(connection: Connection, stream: str, pattern: str, timeout: floa
     offset, total = 0, 1
     while offset < total:
         request = {"subjects_filter": pattern, "offset": offset}
-        answer = api(connection, f"STREAM.INFO.{stream}", request, max(deadline - time.monotonic(), 0.001))
-        page = answer["state"].get("subjects") or {}
+        limit = max(deadline - time.monotonic(), 0.001)
+        answer = api(connection, f"STREAM.INFO.{stream}", request, limit, StreamInfo)
+        page = answer.state.subjects or {}
         found.update(page)
-        total = answer.get("total", 0) if page else 0
+        total = answer.total if page else 0
         offset += len(page)
     return found
 
@@ -337,15 +342,14 @@ def purge(connection: Connection, stream: str, subject: str, timeout: float) -> 
     A wildcard is refused (InvalidName): in a subject that came from elsewhere it would take others' messages along.
     """
     publish_subject(subject)
-    answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject}, timeout)
-    return int(answer.get("purged", 0))
+    return api(connection, f"STREAM.PURGE.{stream}", {"filter": subject}, timeout, PurgeAnswer).purged
 
 
 def purge_up_to(connection: Connection, stream: str, subject: str, seq: int, timeout: float) -> int:
     """Remove the messages of one subject up to and with a sequence from a stream; return how many there were."""
     publish_subject(subject)
-    answer = api(connection, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": seq + 1}, timeout)
-    return int(answer.get("purged", 0))
+    body = {"filter": subject, "seq": seq + 1}
+    return api(connection, f"STREAM.PURGE.{stream}", body, timeout, PurgeAnswer).purged
 
 
 def delete_message(connection: Connection, stream: str, seq: int, timeout: float) -> None:
@@ -359,8 +363,8 @@ def delete_message(connection: Connection, stream: str, seq: int, timeout: float
 
 def count_messages(connection: Connection, stream: str, subject: str, timeout: float) -> int:
     """Return how many messages of a subject a stream holds."""
-    answer = api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, timeout)
-    return int((answer["state"].get("subjects") or {}).get(subject, 0))
+    answer = api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, timeout, StreamInfo)
+    return (answer.state.subjects or {}).get(subject, 0)
 
 
 def raise_problem(waiter: Waiter) -> None:
@@ -385,13 +389,6 @@ def raise_problem(waiter: Waiter) -> None:
 
 
 # Times --------------------------------------------------------------------------------------------------------------
-
-
-def parse_time(text: str) -> datetime:
-    """Return an instant as the server writes it (RFC 3339 with up to nine digits), to the microsecond."""
-    whole, _, rest = text.partition(".")
-    digits = rest.rstrip("Z").partition("+")[0]
-    return datetime.fromisoformat(f"{whole.rstrip('Z')}.{digits[:6]:0<6}+00:00")
 
 
 def nanoseconds(seconds: float) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightlink.connection.replies import Waiter
 from lightlink.jetstream import api
+from lightlink.jetstream.answers import MessageAnswer
 from lightlink.jetstream.api import JetStreamError
 from lightlink.protocol import codec
 
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 
     from lightlink.connection.connection import Connection
 
+T = TypeVar("T")
+
 # Who had the lead may be gone, and then nobody answers; who gets it next will.
 _ANSWER_SECONDS = 2.0
 
 
-async def ask(connection: Connection, subject: str, body: Any) -> dict[str, Any]:
-    """Ask ``$JS.API.<subject>`` and return the answer; raises JetStreamError, and the errors of nats-py's request."""
+async def ask(connection: Connection, subject: str, body: Any, as_type: type[T]) -> T:
+    """Ask ``$JS.API.<subject>`` and return the answer, as a value of a type.
+
+    Raises JetStreamError, DecodeError, and the errors of nats-py's request.
+    """
     payload = b"" if body is None else codec.encode_json(body)
     limit = min(connection.options.timeout, _ANSWER_SECONDS)
     full = api.api_subject(connection, subject)
@@ -27,7 +33,7 @@ async def ask(connection: Connection, subject: str, body: Any) -> dict[str, Any]
     waiter = Waiter(b"", full, payload, 0.0, None)
     waiter.data = message.data
     api.raise_problem(waiter)
-    return codec.decode(message.data, subject, dict[str, Any])
+    return codec.decode(message.data, subject, as_type)
 
 
 async def last_written(connection: Connection, stream: str, patterns: Sequence[str]) -> int:
@@ -35,10 +41,10 @@ async def last_written(connection: Connection, stream: str, patterns: Sequence[s
     last = 0
     for pattern in patterns:
         try:
-            answer = await ask(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern})
+            answer = await ask(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern}, MessageAnswer)
         except JetStreamError as exc:
             if exc.err_code != api.NO_MESSAGE:
                 raise
         else:
-            last = max(last, int(answer["message"]["seq"]))
+            last = max(last, answer.message.seq)
     return last

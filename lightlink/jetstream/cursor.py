@@ -10,8 +10,9 @@ from lightlink.protocol import codec
 from lightlink.protocol.ids import new_token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
     from lightlink.jetstream.api import StoredMessage
 
 # Deliver policies: what a reader begins with.
@@ -126,15 +127,15 @@ class Position:
         self._goal = min(self._goal or seq, seq)
         self._settle()
 
-    def check_stream(self, info: Mapping[str, Any]) -> None:
+    def check_stream(self, info: StreamInfo) -> None:
         """Begin anew when the stream is not the one read before; ``info`` is what the server says of it."""
-        created = info["created"]
-        if self._stream_created and (created != self._stream_created or info["state"]["last_seq"] < self._last):
+        created = info.created
+        if self._stream_created and (created != self._stream_created or info.state.last_seq < self._last):
             # Another stream, or one that lost its end in a crash: its sequences mean something else now.
             self._last = self._goal = 0
             self.is_current = False
         self._stream_created = created
-        self._is_replicated = info["config"].get("num_replicas", 1) > 1
+        self._is_replicated = info.config.num_replicas > 1
 
     def consumer_request(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return the name of a consumer that goes on from here, the API subject to make it by, and the request."""
@@ -161,10 +162,10 @@ class Position:
             config["filter_subjects"] = self.filters
         return name.encode(), subject, {"stream_name": self.stream, "config": config}
 
-    def begin(self, consumer_info: Mapping[str, Any]) -> None:
+    def begin(self, consumer_info: ConsumerInfo) -> None:
         """Read from a new consumer; ``consumer_info`` is the server's answer to the request."""
         if not self.is_current:
-            self._pending = consumer_info.get("num_pending", 0)
+            self._pending = consumer_info.num_pending
             self._count = 0
             self._subjects.clear()
             self._has_all = self._pending <= 0

@@ -17,6 +17,7 @@ import nats.errors
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, LinkError
 from lightlink.jetstream import api, async_api
+from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
 from lightlink.jetstream.api import JetStreamError, nanoseconds
 from lightlink.jetstream.cursor import EVERYTHING, Delivery, Position, read_delivery
 from lightlink.jetstream.pull_window import Window
@@ -103,7 +104,7 @@ class OrderedReader:
         def remaining() -> float:
             return max(deadline - time.monotonic(), 0.001)
 
-        info = api.api(self._connection, f"STREAM.INFO.{self.stream}", None, remaining())
+        info = api.api(self._connection, f"STREAM.INFO.{self.stream}", None, remaining(), StreamInfo)
         self._position.check_stream(info)
         if self._position.is_unsure:
             subjects = self._position.filters
@@ -114,7 +115,7 @@ class OrderedReader:
         try:
             outages = self._outages
             name, subject, request = self._position.consumer_request()
-            self._begin(name, api.api(self._connection, subject, request, remaining()))
+            self._begin(name, api.api(self._connection, subject, request, remaining(), ConsumerInfo))
         except BaseException:
             self.stop()
             raise
@@ -302,23 +303,23 @@ class OrderedReader:
         outages = self._outages
         await self._delete_consumer()
         try:
-            info = await async_api.ask(self._connection, f"STREAM.INFO.{self.stream}", None)
+            info = await async_api.ask(self._connection, f"STREAM.INFO.{self.stream}", None, StreamInfo)
         except JetStreamError as exc:
             if exc.err_code != api.STREAM_NOT_FOUND or self._make_stream is None:
                 raise
-            info = await async_api.ask(self._connection, f"STREAM.CREATE.{self.stream}", self._make_stream)
+            info = await async_api.ask(self._connection, f"STREAM.CREATE.{self.stream}", self._make_stream, StreamInfo)
         self._position.check_stream(info)
         if self._position.is_unsure:
             self._position.expect(await async_api.last_written(self._connection, self.stream, self._position.filters))
         name, subject, request = self._position.consumer_request()
-        made = await async_api.ask(self._connection, subject, request)
+        made = await async_api.ask(self._connection, subject, request, ConsumerInfo)
         if self._outages != outages:
             return False
         self._begin(name, made)
         self._tell_current()
         return True
 
-    def _begin(self, consumer: bytes, info: Mapping[str, Any]) -> None:
+    def _begin(self, consumer: bytes, info: ConsumerInfo) -> None:
         self._position.begin(info)
         self._consumer = consumer
         self._expected = 1

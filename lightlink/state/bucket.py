@@ -131,7 +131,7 @@ class StateBucket(Generic[T]):
             info = api.stream_info(self._connection, self._stream.name, remaining(deadline))
             if info is None:
                 return 0
-            before = api.parse_time(info["ts"]) - timedelta(seconds=older_than)
+            before = (info.told_at or self._connection.clock.now()) - timedelta(seconds=older_than)
             for delivery in found:
                 if operation_in(delivery.headers) != "put" and delivery.created <= before:
                     subject = as_text(delivery.subject)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.connection.connection import NoReply
 from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
+from lightlink.jetstream.answers import StreamConfig, StreamInfo
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.retry import while_electing
 from lightlink.jetstream.revisions import revisions_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lightlink.connection.connection import Connection
     from lightlink.errors import LightLinkError
+    from lightlink.jetstream.answers import Mirror
     from lightlink.jetstream.api import StoredMessage
 
 _PAUSE = 0.1
@@ -129,14 +131,14 @@ class BucketStream:
         try:
             info = api.stream_info(self._connection, self.name, remaining(deadline))
         except PermissionDenied:
-            info = {"config": {"subjects": [f"{self.prefix}>"]}}  # whoever may not look has the usual subjects
+            info = StreamInfo(StreamConfig([f"{self.prefix}>"]))  # whoever may not look has the usual subjects
         if info is None:
             return False
-        mirror = info["config"].get("mirror")
+        mirror = info.config.mirror
         if mirror:
             self._follow(mirror)
         else:
-            self._check_subjects(info["config"].get("subjects") or [])
+            self._check_subjects(info.config.subjects or [])
         self._is_known = True
         return bool(mirror)
 
@@ -147,9 +149,9 @@ class BucketStream:
         what = f"it takes the subjects {', '.join(taken) or 'none'}"
         raise StateError(self.bucket, "use", f"stream {self.name!r} is no bucket of this name: {what}")
 
-    def _follow(self, mirror: Mapping[str, Any]) -> None:
-        origin = str(mirror.get("name", ""))
-        api_prefix = str((mirror.get("external") or {}).get("api", ""))
+    def _follow(self, mirror: Mirror) -> None:
+        origin = mirror.name
+        api_prefix = mirror.external.api if mirror.external is not None else ""
         bucket = origin.removeprefix("KV_")
         if not origin.startswith("KV_") or not subjects.is_plain_token(bucket):
             raise StateError(self.bucket, "use", f"it mirrors the stream {origin!r}, which is no bucket")
@@ -169,12 +171,13 @@ class BucketStream:
             return
         if self._info(operation, deadline) is None:
             self.make(operation, deadline)
-        config = (self._info(operation, deadline) or {}).get("config", {})
-        if not config.get("allow_msg_ttl"):
+        info = self._info(operation, deadline)
+        config = StreamConfig() if info is None else info.config
+        if not config.allow_msg_ttl:
             # An older server ignores the header, and the value would stay for ever.
             reason = "ttl= needs nats-server 2.11 or later and a bucket made with allow_msg_ttl; this one was not"
             raise StateError(self.bucket, operation, reason)
-        if config.get("max_msgs_per_subject") != 1:
+        if config.max_msgs_per_subject != 1:
             # Tried: when the newest value expires the one before it counts again, markers or not.
             reason = "ttl= needs a bucket with history=1: with more, an older value comes back when this one expires"
             raise StateError(self.bucket, operation, reason)
@@ -190,10 +193,10 @@ class BucketStream:
             try:
                 info = api.stream_info(self._connection, self.name, remaining(deadline))
             except PermissionDenied:
-                info = {"config": {}}
+                info = StreamInfo()
             if info is None:
                 return 0.0
-            self._marker_lives = _marker_lives(info["config"])
+            self._marker_lives = _marker_lives(info.config)
         return self._marker_lives[alone]
 
     def _store(
@@ -244,21 +247,22 @@ class BucketStream:
                 return None
 
     def _max_size(self, operation: str, deadline: float) -> int:
-        return int((self._info(operation, deadline) or {}).get("config", {}).get("max_msg_size", 0))
+        info = self._info(operation, deadline)
+        return 0 if info is None else info.config.max_msg_size
 
-    def _info(self, operation: str, deadline: float) -> dict[str, Any] | None:
+    def _info(self, operation: str, deadline: float) -> StreamInfo | None:
         with Failures(self.bucket, operation):
             return api.stream_info(self._connection, self.name, remaining(deadline))
 
 
-def _marker_lives(config: Mapping[str, Any]) -> tuple[float, float]:
+def _marker_lives(config: StreamConfig) -> tuple[float, float]:
     """Return the seconds that a marker stays over a history, and that one stays alone."""
-    if not config.get("allow_msg_ttl"):
+    if not config.allow_msg_ttl:
         return 0.0, 0.0
-    seconds = config.get("subject_delete_marker_ttl", 0) / 1e9
-    if not seconds and config.get("max_bytes", -1) > 0:
+    seconds = config.subject_delete_marker_ttl / 1e9
+    if not seconds and config.max_bytes > 0:
         seconds = _MARKER_SECONDS
-    return (seconds if config.get("max_msgs_per_subject") == 1 else 0.0), seconds
+    return (seconds if config.max_msgs_per_subject == 1 else 0.0), seconds
 
 
 def remaining(deadline: float) -> float:

@@ -106,13 +106,18 @@ def test_a_message_whose_headers_bring_it_over_the_limit_is_not_sent(connection:
 # Streams ------------------------------------------------------------------------------------------------------------
 
 
+def _count(connection: Connection, stream: str) -> int:
+    info = api.stream_info(connection, stream, 5)
+    return 0 if info is None else info.state.messages
+
+
 def test_a_stream_is_made_once_and_then_left_as_it_is(connection: Connection, prefix: str) -> None:
     assert api.create_stream(connection, settings(prefix, max_msgs=5), 5)
     assert api.create_stream(connection, settings(prefix, max_msgs=5), 5)
     assert not api.create_stream(connection, settings(prefix, max_msgs=6), 5)
     info = api.stream_info(connection, prefix, 5)
     assert info is not None
-    assert info["config"]["max_msgs"] == 5
+    assert info.config.max_msgs == 5
 
 
 def test_a_stream_that_cannot_be_says_why(connection: Connection, stream: str) -> None:
@@ -146,7 +151,7 @@ def test_more_subjects_than_fit_a_page_are_told(connection: Connection, prefix: 
     for n in range(120_000):
         connection.publish(f"{prefix}.{n}".encode(), b"")
     connection.flush(20)
-    eventually(lambda: (api.stream_info(connection, prefix, 5) or {})["state"]["messages"] == 120_000, 20)
+    eventually(lambda: _count(connection, prefix) == 120_000, 20)
     assert len(api.subjects_of(connection, prefix, f"{prefix}.*", 20)) == 120_000
     last = read.read_current(connection, prefix, f"{prefix}.*", 30, policy=read.LAST_OF_EACH, headers_only=True)
     assert len(last) == 120_000

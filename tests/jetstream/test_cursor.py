@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
 from lightlink.jetstream.cursor import EVERYTHING, LAST_OF_EACH, Delivery, Position, read_delivery
 
 STREAM: dict[str, Any] = {"created": "2026-01-01T00:00:00Z", "state": {"last_seq": 100}, "config": {"num_replicas": 1}}
 
 
+def told(info: dict[str, Any]) -> StreamInfo:
+    """Return what the server says of the stream."""
+    return msgspec.convert(info, StreamInfo)
+
+
 def position(policy: str = LAST_OF_EACH, first: int = 0) -> Position:
     made = Position("S", ["s.>"], policy, first, headers_only=False)
-    made.check_stream(STREAM)
+    made.check_stream(told(STREAM))
     return made
 
 
@@ -29,19 +36,26 @@ def test_a_delivery_is_read_from_both_forms_of_its_reply_subject(between: bytes)
     assert found.created.isoformat() == "2026-01-01T00:00:00.123456+00:00"
 
 
+@pytest.mark.parametrize(
+    "reply", [b"$JS.ACK.", b"$JS.ACK.S.c.1.x.1.1.0", b"$JS.ACK.d.a.S.c.1.-1.1.1.0", b"$JS.ACK.S.c.1.1"]
+)
+def test_what_only_looks_like_a_delivery_is_none(reply: bytes) -> None:
+    assert read_delivery(b"s", reply, b"", None) is None
+
+
 def test_what_is_no_delivery_is_none() -> None:
     assert read_delivery(b"_INBOX.a.1", b"", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n") is None
 
 
 def test_the_policy_counts_until_all_that_was_there_has_come() -> None:
     reading = position()
-    reading.begin({"num_pending": 2})
+    reading.begin(ConsumerInfo(num_pending=2))
     assert not reading.is_current
     assert reading.passed(delivery(10, pending=1))
     # An outage here: the last values are asked for again, and the one that came is passed over.
     config = reading.consumer_request()[2]["config"]
     assert config["deliver_policy"] == LAST_OF_EACH
-    reading.begin({"num_pending": 2})
+    reading.begin(ConsumerInfo(num_pending=2))
     assert not reading.passed(delivery(10, pending=1))
     assert reading.passed(delivery(20, pending=0))
     assert reading.is_current
@@ -51,7 +65,7 @@ def test_the_policy_counts_until_all_that_was_there_has_come() -> None:
 
 def test_values_overwritten_while_they_are_read_are_not_waited_for() -> None:
     reading = position()
-    reading.begin({"num_pending": 10})
+    reading.begin(ConsumerInfo(num_pending=10))
     reading.passed(delivery(10, pending=3))
     assert not reading.is_current
     reading.passed(delivery(20, pending=0))
@@ -60,14 +74,14 @@ def test_values_overwritten_while_they_are_read_are_not_waited_for() -> None:
 
 def test_a_writer_that_never_rests_does_not_put_off_the_end_of_the_current_values() -> None:
     reading = position()
-    reading.begin({"num_pending": 2})
+    reading.begin(ConsumerInfo(num_pending=2))
     reading.passed(delivery(10, pending=50))
     reading.passed(delivery(20, pending=60))
     assert not reading.is_current  # it may have been the same subject, as here
     reading.passed(delivery(30, pending=70, subject=b"s.b"))
     assert reading.is_current
     everything = position(EVERYTHING)
-    everything.begin({"num_pending": 2})
+    everything.begin(ConsumerInfo(num_pending=2))
     everything.passed(delivery(10, pending=50))
     everything.passed(delivery(20, pending=60))
     assert everything.is_current
@@ -75,7 +89,7 @@ def test_a_writer_that_never_rests_does_not_put_off_the_end_of_the_current_value
 
 def test_an_empty_stream_is_current_at_once() -> None:
     reading = position()
-    reading.begin({"num_pending": 0})
+    reading.begin(ConsumerInfo(num_pending=0))
     assert reading.is_current
 
 
@@ -83,7 +97,7 @@ def test_a_first_sequence_wins_over_the_policy() -> None:
     reading = position(EVERYTHING, first=7)
     config = reading.consumer_request()[2]["config"]
     assert (config["deliver_policy"], config["opt_start_seq"]) == ("by_start_sequence", 7)
-    reading.begin({"num_pending": 5})
+    reading.begin(ConsumerInfo(num_pending=5))
     reading.passed(delivery(9, pending=4))
     assert reading.consumer_request()[2]["config"]["opt_start_seq"] == 10
 
@@ -97,12 +111,12 @@ def test_a_first_sequence_wins_over_the_policy() -> None:
 )
 def test_a_stream_that_is_another_is_read_as_at_the_start(info: dict[str, object]) -> None:
     reading = position()
-    reading.begin({"num_pending": 1})
+    reading.begin(ConsumerInfo(num_pending=1))
     reading.passed(delivery(100, pending=0))
-    reading.check_stream(info)
+    reading.check_stream(told(info))
     assert not reading.is_current
     assert reading.consumer_request()[2]["config"]["deliver_policy"] == LAST_OF_EACH
-    reading.begin({"num_pending": 1})
+    reading.begin(ConsumerInfo(num_pending=1))
     assert reading.passed(delivery(5, pending=0))
 
 
@@ -118,7 +132,7 @@ def test_one_filter_is_part_of_the_subject_as_permissions_need_it() -> None:
 
 def test_pull_requests_are_limited_in_bytes_only_where_that_loses_nothing() -> None:
     reading = position()
-    reading.begin({"num_pending": 1})
+    reading.begin(ConsumerInfo(num_pending=1))
     assert not reading.may_limit_bytes
     reading.passed(delivery(1, pending=0))
     assert reading.may_limit_bytes
@@ -128,7 +142,7 @@ def test_pull_requests_are_limited_in_bytes_only_where_that_loses_nothing() -> N
 def test_what_a_replica_lacks_is_waited_for() -> None:
     reading = position(EVERYTHING)
     reading.expect(30)
-    reading.begin({"num_pending": 1})
+    reading.begin(ConsumerInfo(num_pending=1))
     reading.passed(delivery(10, pending=0))
     assert reading.is_behind
     assert not reading.is_current
@@ -140,7 +154,7 @@ def test_what_a_replica_lacks_is_waited_for() -> None:
 def test_an_empty_replica_is_not_an_empty_stream() -> None:
     reading = position()
     reading.expect(30)
-    reading.begin({"num_pending": 0})
+    reading.begin(ConsumerInfo(num_pending=0))
     assert reading.is_behind
     reading.expect(0)  # it was removed
     assert reading.is_current
@@ -149,7 +163,7 @@ def test_an_empty_replica_is_not_an_empty_stream() -> None:
 def test_what_comes_after_the_start_is_not_waited_for() -> None:
     reading = position(EVERYTHING)
     reading.expect(30)
-    reading.begin({"num_pending": 1})
+    reading.begin(ConsumerInfo(num_pending=1))
     reading.passed(delivery(10, pending=0))
     reading.expect(20)
     reading.expect(40)
@@ -160,7 +174,7 @@ def test_what_comes_after_the_start_is_not_waited_for() -> None:
 def test_what_a_replica_gives_from_before_the_first_sequence_is_not_wanted() -> None:
     reading = position(EVERYTHING, first=30)
     reading.expect(29)
-    reading.begin({"num_pending": 0})
+    reading.begin(ConsumerInfo(num_pending=0))
     assert reading.is_current
     assert not reading.passed(delivery(28, pending=0))
     assert reading.passed(delivery(30, pending=0))
@@ -169,7 +183,7 @@ def test_what_a_replica_gives_from_before_the_first_sequence_is_not_wanted() -> 
 def test_only_of_a_replicated_stream_the_leader_has_to_be_asked() -> None:
     assert not position().is_unsure
     reading = position()
-    reading.check_stream({**STREAM, "config": {"num_replicas": 3}})
+    reading.check_stream(told({**STREAM, "config": {"num_replicas": 3}}))
     assert reading.is_unsure
-    reading.begin({"num_pending": 0})
+    reading.begin(ConsumerInfo(num_pending=0))
     assert not reading.is_unsure

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from conftest import StartPython
     from helpers.raw import RawPeer
 
+    from lightlink.jetstream.answers import StreamInfo
+
 
 @attrs.define
 class Settings:
@@ -394,7 +396,7 @@ def test_markers_of_deleted_keys_go_by_themselves_where_they_would_fill_the_buck
     eventually(lambda: seen == ["put"] * 3 + ["delete", "purge"])
     watch.stop()
     info = eventually(lambda: _with_messages(client, prefix, 1))
-    assert info["config"]["max_bytes"] == 1_000_000
+    assert info.config.max_bytes == 1_000_000
     assert bounded.keys() == ["k2"]
 
 
@@ -418,7 +420,7 @@ def test_markers_stay_where_nothing_is_said(client: lightlink.Client, bucket: li
     assert api.TTL not in marker.headers
 
 
-def _with_messages(client: lightlink.Client, bucket: str, count: int) -> dict[str, Any] | None:
+def _with_messages(client: lightlink.Client, bucket: str, count: int) -> StreamInfo | None:
     info = api.stream_info(client._connection, f"KV_{bucket}", 5)
     assert info is not None
-    return info if info["state"]["messages"] == count else None
+    return info if info.state.messages == count else None

@@ -71,7 +71,7 @@ class Sweeper:
         info = self._store.stream_info(schema.REQUESTS, "sweeping")
         if info is None:
             return False
-        first, end = info["state"]["first_seq"], info["state"]["last_seq"] + 1
+        first, end = info.state.first_seq, info.state.last_seq + 1
         if not self._next:
             self._mark, _ = self._read_mark()
             self._next = max(self._mark, 1)

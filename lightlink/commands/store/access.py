@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.jetstream import api
+from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
 from lightlink.jetstream.api import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.jetstream.retry import while_electing
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from lightlink.jetstream.api import StoredMessage
 
 T = TypeVar("T")
-A = TypeVar("A", bound="dict[str, Any] | None")
 _log = logging.getLogger("lightlink")
 
 # What a request to JetStream may end with that says nothing about who asked.
@@ -79,19 +79,19 @@ class Access:
             if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_passing(failure)):
                 raise StoreUnavailable(operation, str(failure)) from failure
 
-    def stream_info(self, stream: str, operation: str) -> dict[str, Any] | None:
+    def stream_info(self, stream: str, operation: str) -> StreamInfo | None:
         """Return what the server says of a stream, None when there is no such stream."""
         return self.ask(operation, partial(api.stream_info, self.connection, stream))
 
-    def ask(self, operation: str, question: Callable[[float], A]) -> A:
+    def ask(self, operation: str, question: Callable[[float], T]) -> T:
         """Return the answer of the API to ``question(timeout)``, and learn the server's time from it."""
         asked_at = time.monotonic()
         try:
             answer = question(self.timeout)
         except FAILURES as exc:
             raise StoreUnavailable(operation, str(exc)) from exc
-        if answer is not None and "ts" in answer:
-            self.clock.learn(api.parse_time(answer["ts"]), asked_at, time.monotonic())
+        if isinstance(answer, (StreamInfo, ConsumerInfo)) and answer.told_at is not None:
+            self.clock.learn(answer.told_at, asked_at, time.monotonic())
         return answer
 
     def put(self, stream: str, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:

@@ -65,7 +65,7 @@ def read_audit(store: CommandStore, command_id: str | None, since: datetime | No
     state = stream_state(store, schema.AUDIT)
     if state is None:
         return
-    first, end = max(state["first_seq"], 1), state["last_seq"] + 1  # a stream that never had a message says 0
+    first, end = max(state.first_seq, 1), state.last_seq + 1  # a stream that never had a message says 0
     if since is not None:
         first = _first_since(store, since, first, end)
     token = "*" if command_id is None else schema.command_id(command_id)

@@ -118,7 +118,7 @@ class Changes:
     def _first(self, after: int | None) -> int:
         """Return the sequence to begin at. A number that is not given yet is from a stream that has been lost."""
         info = api.stream_info(self._store.connection, schema.AUDIT, self._store.timeout)
-        last = int(info["state"]["last_seq"]) if info is not None else 0
+        last = info.state.last_seq if info is not None else 0
         return last + 1 if after is None else min(after, last) + 1
 
     def _take(self, delivery: Delivery) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lightlink.commands.store.store import CommandStore
+    from lightlink.jetstream.answers import StreamState
     from lightlink.jetstream.read import Delivery
 
 MAX_LIMIT = 1000
@@ -90,7 +91,7 @@ def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | 
     state = stream_state(store, schema.REQUESTS)
     if state is None:
         return Page([], None)
-    first, before = state["first_seq"], _before(after, state["last_seq"])
+    first, before = state.first_seq, _before(after, state.last_seq)
     pattern = schema.request_subject(wanted.client_id or "*", "*")
     found: list[tuple[int, Command]] = []
     width = limit + 1
@@ -113,10 +114,10 @@ def read_block(store: CommandStore, stream: str, patterns: list[str], first: int
         raise unavailable(f"reading {stream}", exc) from exc
 
 
-def stream_state(store: CommandStore, stream: str) -> dict[str, Any] | None:
+def stream_state(store: CommandStore, stream: str) -> StreamState | None:
     """Return what the server says a stream holds, None when there is no such stream; raises StoreUnavailable."""
     info = store.stream_info(stream, f"reading {stream}")
-    return None if info is None else info["state"]
+    return None if info is None else info.state
 
 
 def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most: int) -> list[tuple[int, Command]]:

@@ -16,6 +16,8 @@ from lightlink.protocol.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lightlink.jetstream.answers import StreamConfig
+
 REQUESTS = "LIGHTLINK_COMMANDS"
 STATUS_BUCKET = "lightlink_command_status"
 AGENTS_BUCKET = "lightlink_agents"
@@ -256,7 +258,7 @@ def difference(wanted: dict[str, Any], found: dict[str, Any]) -> str:
         default = _DEFAULTS.get(setting)
         ours, theirs = wanted.get(setting, default) or default, found.get(setting, default) or default
         if isinstance(ours, list) and isinstance(theirs, list):
-            ours, theirs = sorted(ours), sorted(theirs)
+            ours, theirs = sorted(ours, key=str), sorted(theirs, key=str)
         if ours != theirs:
             apart.append(f"{setting} is {theirs!r}, not {ours!r}")
     apart += [
@@ -267,9 +269,9 @@ def difference(wanted: dict[str, Any], found: dict[str, Any]) -> str:
     return "; ".join(apart)
 
 
-def as_made(options: StoreOptions, stream: str, config: dict[str, Any]) -> StoreOptions:
+def as_made(options: StoreOptions, stream: str, config: StreamConfig) -> StoreOptions:
     """Return the options with what a stream that exists, with this configuration, was made for."""
-    age = config.get("max_age", 0) / _SECOND
+    age = config.max_age / _SECOND
     if stream == AGENTS and age:
         return attrs.evolve(options, heartbeat=max(age / _HEARTBEATS, _LEAST_HEARTBEAT))
     if stream == REQUESTS:

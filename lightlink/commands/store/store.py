@@ -30,6 +30,7 @@ from lightlink.errors import (
     StoreUnavailable,
 )
 from lightlink.jetstream import api
+from lightlink.jetstream.answers import ConsumerInfo
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
@@ -93,11 +94,12 @@ class CommandStore(Access):
         for config in schema.streams(self.options):
             name = config["name"]
             made, room = self._make_stream(config, room)
-            if not made and (info := self.stream_info(name, f"reading stream {name}")) is not None:
-                difference = schema.difference(config, info["config"])
+            if not made and (found := self._config(name)) is not None:
+                difference = schema.difference(config, found)
                 if difference:
                     raise StoreUnavailable(f"using stream {name}", f"it was made otherwise: {difference}")
-                self.options = schema.as_made(self.options, name, info["config"])
+            if not made and (info := self.stream_info(name, f"reading stream {name}")) is not None:
+                self.options = schema.as_made(self.options, name, info.config)
 
     def _make_stream(self, config: dict[str, Any], room: int) -> tuple[bool, int]:
         """Make a stream with its share of ``room`` bytes, of less where the server has less.
@@ -127,10 +129,9 @@ class CommandStore(Access):
         """
         removed = 0
         for name in (schema.STATUS, schema.REQUESTS):
-            info = self.stream_info(name, f"reading stream {name}")
-            if info is None:
+            config, before = self._config(name), self._count(name)
+            if config is None:
                 continue
-            config, before = info["config"], int(info["state"]["messages"])
             short = {**config, "max_age": api.nanoseconds(older_than)}
             if name == schema.STATUS:
                 short["max_msgs_per_subject"] = 1
@@ -140,9 +141,15 @@ class CommandStore(Access):
                 self._settle(name)
             finally:
                 self._update_stream(config)
-            after = self.stream_info(name, f"reading stream {name}")
-            removed += before - int(after["state"]["messages"] if after is not None else 0)
+            removed += before - self._count(name)
         return max(removed, 0)
+
+    def _config(self, name: str) -> dict[str, Any] | None:
+        return self.ask(f"reading stream {name}", partial(api.stream_config, self.connection, name))
+
+    def _count(self, name: str) -> int:
+        info = self.stream_info(name, f"reading stream {name}")
+        return 0 if info is None else info.state.messages
 
     def _update_stream(self, config: dict[str, Any]) -> None:
         subject = f"STREAM.UPDATE.{config['name']}"
@@ -152,8 +159,7 @@ class CommandStore(Access):
         """Wait until a stream holds no less than a moment before: the server removes in blocks."""
         last = -1
         for _ in range(_SETTLE_ROUNDS):
-            info = self.stream_info(name, f"reading stream {name}")
-            held = int(info["state"]["messages"]) if info is not None else 0
+            held = self._count(name)
             if held == last:
                 return
             last = held
@@ -212,9 +218,11 @@ class CommandStore(Access):
     def consumer_ack_wait(self, client_id: str) -> float:
         """Return for how many seconds an agent's consumer waits for a sign of life."""
         subject = f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(client_id)}"
-        question = partial(api.api, self.connection, subject, None)
-        info: dict[str, Any] = self.ask(f"reading the consumer of {client_id}", question)
-        return float(info["config"]["ack_wait"]) / 1e9
+
+        def question(timeout: float) -> ConsumerInfo:
+            return api.api(self.connection, subject, None, timeout, ConsumerInfo)
+
+        return self.ask(f"reading the consumer of {client_id}", question).config.ack_wait / 1e9
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -345,7 +353,7 @@ class CommandStore(Access):
     def last_status_revision(self) -> int | None:
         """Return the revision of the last status of any command, None when there is no bucket for them."""
         info = self.stream_info(schema.STATUS, "reading statuses")
-        return int(info["state"]["last_seq"]) if info is not None else None
+        return info.state.last_seq if info is not None else None
 
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
         """Store a status over the revision it is based on (0: none) and return the new revision.

@@ -67,7 +67,8 @@ class Manager:
 
         info = api.stream_info(self._client._connection, "LIGHTLINK_COMMANDS", _TIMEOUT)
         assert info is not None
-        return int(info["state"]["messages"])
+        # Versions before typed answers, which `--before` measures, return what the server says as it is.
+        return int(info["state"]["messages"] if isinstance(info, dict) else info.state.messages)
 
     def _command(self) -> None:
         assert self._manager.send(_AGENT, "echo", VALUE).result(_TIMEOUT)["n"] == VALUE["n"]

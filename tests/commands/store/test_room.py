@@ -74,14 +74,14 @@ def test_a_full_store_leaves_others_and_the_clean_up_working(world: World) -> No
     assert manager.prune(older_than=0.1) > 2
     assert manager.send("another", "work").result(30) == "done"
     assert pending.command().status == "pending"
-    configs = [manager._store.stream_info(name, "looking")["config"] for name in (schema.STATUS, schema.REQUESTS)]  # type: ignore[index]
-    assert [config["max_age"] for config in configs] == [round(OPTIONS.retention * 1e9)] * 2
+    infos = [manager._store.stream_info(name, "looking") for name in (schema.STATUS, schema.REQUESTS)]
+    assert [info.config.max_age for info in infos if info is not None] == [round(OPTIONS.retention * 1e9)] * 2
 
 
 def test_every_stream_has_bounds_that_fit_the_server(world: World) -> None:
     manager = world.manager(sweep_interval=None)
     infos = [manager._store.stream_info(config["name"], "looking") for config in schema.streams(OPTIONS)]
-    sizes = [info["config"]["max_bytes"] for info in infos if info is not None]
+    sizes = [info.config.max_bytes for info in infos if info is not None]
     assert len(sizes) == 5
     assert all(size >= 64 * 1024 for size in sizes)
     assert sum(sizes) <= 64 * 1024 * 1024

@@ -49,9 +49,9 @@ def request(client_id: str, **facts: object) -> RequestRecord:
 
 
 def config(client: lightlink.Client, stream: str) -> dict[str, Any]:
-    info = api.stream_info(client._connection, stream, 5.0)
-    assert info is not None
-    return dict(info["config"])
+    found = api.stream_config(client._connection, stream, 5.0)
+    assert found is not None
+    return found
 
 
 def test_nothing_stored_can_be_removed_by_who_may_only_write(client: lightlink.Client, store: CommandStore) -> None:

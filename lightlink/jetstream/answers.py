@@ -1,0 +1,136 @@
+"""What JetStream's API answers, checked where it is decoded (ADR-31 and the API's schemas).
+
+Where JetStream is not there, or in another account, somebody else may answer in its name.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from lightlink.protocol import subjects
+
+
+class External(msgspec.Struct):
+    """Where a mirrored stream is that is not in this account."""
+
+    api: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse, as it is decoded, what could not stand before a subject."""
+        if self.api and not all(map(subjects.is_plain_token, self.api.split("."))):
+            raise ValueError(f"an API below {self.api[:64]!r}")
+
+
+class Mirror(msgspec.Struct):
+    """The stream of which another is a copy."""
+
+    name: str = ""
+    external: External | None = None
+
+
+class StreamConfig(msgspec.Struct):
+    """What of a stream's configuration is looked at by name; durations in nanoseconds."""
+
+    subjects: list[str] | None = None
+    mirror: Mirror | None = None
+    num_replicas: int = 1
+    max_age: int = 0
+    max_bytes: int = -1
+    max_msgs: int = -1
+    max_msg_size: int = -1
+    max_msgs_per_subject: int = -1
+    allow_msg_ttl: bool = False
+    subject_delete_marker_ttl: int = 0
+    duplicate_window: int = 0
+
+
+class StreamState(msgspec.Struct):
+    """What a stream holds; ``subjects`` counts messages by subject, where that was asked."""
+
+    messages: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    subjects: dict[str, int] | None = None
+
+
+class StreamInfo(msgspec.Struct):
+    """What the server says of a stream."""
+
+    config: StreamConfig = msgspec.field(default_factory=StreamConfig)
+    state: StreamState = msgspec.field(default_factory=StreamState)
+    created: str = ""
+    ts: str = ""
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse, as it is decoded, a time that is none."""
+        _ = self.told_at
+
+    @property
+    def told_at(self) -> datetime | None:
+        """When the server said so, by its clock; None where it does not tell."""
+        return parse_time(self.ts) if self.ts else None
+
+
+class RawStreamInfo(msgspec.Struct):
+    """A stream's whole configuration as the server wrote it, to be sent back with changes."""
+
+    config: dict[str, Any] = {}
+
+
+class ConsumerConfig(msgspec.Struct):
+    """What of a consumer's configuration is looked at; durations in nanoseconds."""
+
+    ack_wait: int = 0
+
+
+class ConsumerInfo(msgspec.Struct):
+    """What the server says of a consumer."""
+
+    config: ConsumerConfig = msgspec.field(default_factory=ConsumerConfig)
+    num_pending: int = 0
+    ts: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse, as it is decoded, a time that is none."""
+        _ = self.told_at
+
+    @property
+    def told_at(self) -> datetime | None:
+        """When the server said so, by its clock; None where it does not tell."""
+        return parse_time(self.ts) if self.ts else None
+
+
+class PurgeAnswer(msgspec.Struct):
+    """How many messages were removed."""
+
+    purged: int = 0
+
+
+class MessageInAnswer(msgspec.Struct):
+    """A message as a stream's leader tells it (ADR-31)."""
+
+    subject: str
+    seq: int
+    time: str
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class MessageAnswer(msgspec.Struct):
+    """The answer to a question for one message."""
+
+    message: MessageInAnswer
+
+
+def parse_time(text: str) -> datetime:
+    """Return an instant as the server writes it (RFC 3339 with up to nine digits), to the microsecond.
+
+    Raises ValueError for what is none.
+    """
+    whole, _, rest = text.partition(".")
+    digits = rest.rstrip("Z").partition("+")[0]
+    return datetime.fromisoformat(f"{whole.rstrip('Z')}.{digits[:6]:0<6}+00:00").astimezone(timezone.utc)
