@@ -59,7 +59,15 @@ CLIENTS = ("a0", "a1", "a2")
 class Load:
     """Agents in processes of their own, and threads that send to them until `stop`."""
 
-    def __init__(self, world: World, urls: list[str], ledger: Path, replicas: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        urls: list[str],
+        ledger: Path,
+        replicas: int,
+        timeouts: tuple[float, ...] = (2.0, 20.0, 40.0),
+    ) -> None:
+        self._timeouts = timeouts
         self._urls = urls
         self._ledger = ledger
         self._replicas = replicas
@@ -109,7 +117,7 @@ class Load:
                     chance.choice(CLIENTS),
                     kind,
                     {"number": number},
-                    timeout=chance.choice([2.0, 20.0, 40.0]),
+                    timeout=chance.choice(self._timeouts),
                     priority=chance.randint(0, 3),
                 )
                 self.sent[promise.command_id] = kind, number, promise
@@ -277,3 +285,49 @@ def test_a_promise_ends_though_the_store_is_not_what_it_was(
         assert command is not None
         assert (command.status, command.status_detail) == ("timeout", "execution_timeout")
         may_end.set()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("lost", [False, True], ids=["an_older_copy", "nothing_left"])
+def test_the_books_of_a_store_that_is_lost_or_restored(
+    fresh_server: StartServer, tmp_path: Path, ledger_file: Path, lost: bool
+) -> None:
+    """What the store forgot may be run once more, as nobody can know of it; everything else holds."""
+    folder, copy = tmp_path / "store", tmp_path / "copy"
+    server = fresh_server(store_dir=folder)
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(World(server.url, StoreOptions(ack_wait=1.0, heartbeat=0.3)))
+        load = Load(world, [server.url], ledger_file, 1, timeouts=(1.0, 5.0))
+        stack.callback(load.close)
+
+        def some_more() -> None:
+            goal = len(load.sent) + 40
+            eventually(lambda: len(load.sent) >= goal, timeout=60)
+
+        some_more()
+        settled = {command_id for command_id, (_, _, promise) in load.sent.items() if promise.done()}
+        server.stop()
+        shutil.copytree(folder, copy)
+        server.start()
+        some_more()
+        server.stop()
+        forgotten = set(load.sent) - settled
+        shutil.rmtree(folder)
+        if not lost:
+            shutil.copytree(copy, folder)
+        server.start()
+        some_more()
+        load.stop()
+        ends = {command_id: promise.wait(90) for command_id, (_, _, promise) in load.sent.items()}
+        assert [command_id for command_id, end in ends.items() if end is None] == []
+        runs = load.runs()
+        for command_id, (kind, number, _) in load.sent.items():
+            end = ends[command_id]
+            assert end is not None
+            if kind == "plain":
+                assert runs[command_id] <= (2 if command_id in forgotten and not lost else 1)
+            if end.status == "completed":
+                assert (end.result, runs[command_id] > 0) == (number, True)
+        # It all goes on as before.
+        later = load.managers[0].send(CLIENTS[0], "plain", {"number": 7}, timeout=60)
+        assert later.result(60) == 7
