@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.authority import CertificateAuthority
-from lightlink.certs.files import read_file, write_file
+from lightlink.certs.files import write_file
 from lightlink.errors import InvalidOption
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
 
@@ -36,6 +36,9 @@ _HEADER = """\
 """
 # What it was made with, so that it can be made again.
 _SETTINGS = "# settings: "
+_SETTINGS_WITHIN = 10
+# Twice as many as there are identities leaves room for programs that restart before their old connection is gone.
+_LEAST_CONNECTIONS = 10_000
 # Answers to these requests are more than one message.
 _STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
 
@@ -47,7 +50,7 @@ def server_config(
     port: int = 4222,
     store_dir: str | os.PathLike[str] | None = "jetstream",
     max_payload: int = MEBIBYTE,
-    max_connections: int = 10_000,
+    max_connections: int | None = None,
     max_memory: int = 256 * MEBIBYTE,
     max_disk: int = 10 * 1024 * MEBIBYTE,
     server: str = "server",
@@ -55,12 +58,13 @@ def server_config(
     """Return a complete configuration: mutual TLS, JetStream, limits, and a user for each identity of the directory.
 
     ``port`` -1 takes any free one. ``store_dir`` holds JetStream's data (None: the command line says where), at most
-    ``max_disk`` bytes on disk and ``max_memory`` in memory; ``max_payload`` is in bytes too. ``server`` names the
-    server's certificate. The paths of the certificates are absolute. A certificate that ends within 30 days is logged
+    ``max_disk`` bytes on disk and ``max_memory`` in memory; ``max_payload`` is in bytes too. ``max_connections``
+    follows the fleet unless given: 10,000, or twice the identities when that is more. ``server`` names the server's
+    certificate. The paths of the certificates are absolute. A certificate that ends within 30 days is logged
     as a warning. Raises InvalidOption when the server has none, and for one that does not belong in the directory.
     """
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
-    limits = {"max_payload": max_payload, "max_connections": max_connections}
+    limits = {"max_payload": max_payload} | ({} if max_connections is None else {"max_connections": max_connections})
     stores = {"max_memory_store": max_memory, "max_file_store": max_disk}
     for option, value in (limits | stores).items():
         _check_number(option, value, 1, 2**63 - 1)
@@ -77,6 +81,7 @@ def server_config(
         "timeout": 5,
     }
     identities = _identities(authority, server)
+    limits.setdefault("max_connections", most_connections(identities))
     lines = [f"listen: {_value(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')}"]
     lines += _settings(limits)
     lines += _block("jetstream", _settings(({} if store_dir is None else {"store_dir": str(store_dir)}) | stores))
@@ -92,15 +97,36 @@ def remake_config(file: str | os.PathLike[str]) -> None:
     Raises InvalidOption when it is none, or cannot be read or written, and like `server_config`.
     """
     path = Path(file).absolute()
-    lines = read_file("configuration", path).decode(errors="replace").splitlines()
-    settings = next((line.removeprefix(_SETTINGS) for line in lines if line.startswith(_SETTINGS)), None)
-    if settings is None:
-        raise InvalidOption("configuration", "was not made by lightlink certs server-config", str(path))
+    settings = config_settings(path)
     try:
-        content = server_config(**json.loads(settings))
-    except (ValueError, TypeError) as exc:
+        content = server_config(**settings)
+    except TypeError as exc:
         raise InvalidOption("configuration", f"its line of settings is none: {exc}", str(path)) from exc
     write_file(path, content.encode(), mode=stat.S_IMODE(path.stat().st_mode), replace=True)
+
+
+def config_settings(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a configuration was made with: the arguments of `server_config`, by name.
+
+    Raises InvalidOption when `server_config` did not make it, or it cannot be read.
+    """
+    path = Path(file).absolute()
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            # It stands at the top; the rest may be megabytes.
+            top = [line for line, _ in zip(lines, range(_SETTINGS_WITHIN), strict=False)]
+    except OSError as exc:
+        raise InvalidOption("configuration", f"cannot be read: {exc.strerror}", str(path)) from exc
+    text = next((line.removeprefix(_SETTINGS) for line in top if line.startswith(_SETTINGS)), None)
+    if text is None:
+        raise InvalidOption("configuration", "was not made by lightlink certs server-config", str(path))
+    try:
+        settings = json.loads(text)
+    except ValueError as exc:
+        raise InvalidOption("configuration", f"its line of settings is none: {exc}", str(path)) from exc
+    if not isinstance(settings, dict):
+        raise InvalidOption("configuration", "its line of settings is none: it must be an object", str(path))
+    return settings
 
 
 def _identities(authority: CertificateAuthority, server: str) -> dict[str, Grant]:
@@ -130,12 +156,17 @@ def _check_number(option: str, value: Any, least: int, most: int) -> None:
 # Accounts -----------------------------------------------------------------------------------------------------------
 
 
+def most_connections(identities: Mapping[str, Grant]) -> int:
+    """Return how many connections a server allows that serves these identities."""
+    return max(_LEAST_CONNECTIONS, 2 * len(identities))
+
+
 def _accounts(identities: Mapping[str, Grant]) -> list[str]:
     shared = {name: grant for name, grant in identities.items() if grant.role != "agent"}
-    agents = {name: permissions(name, grant, ()) for name, grant in identities.items() if grant.role == "agent"}
+    agents = {name: permissions(name, grant) for name, grant in identities.items() if grant.role == "agent"}
     # A server without any user lets every certificate of the CA in, with all rights. Nobody can be issued this name.
     users = [] if identities else [_user("NOBODY", "nobody has been issued a certificate", Permissions((), ()))]
-    users += [_user(name, grant.role, permissions(name, grant, shared)) for name, grant in shared.items()]
+    users += [_user(name, grant.role, permissions(name, grant)) for name, grant in shared.items()]
     lines = _block(ACCOUNT, ["jetstream: enabled", *_list("users", users), *_list("exports", _exports())])
     for name, allowed in agents.items():
         imports = [_import(*each) for each in _crossings(allowed)]

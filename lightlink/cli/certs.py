@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,16 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lightlink.certs import CA_DAYS, LEAF_DAYS, CertificateAuthority, reload_server, remake_config, server_config
+import lightlink
+from lightlink.certs import (
+    CA_DAYS,
+    LEAF_DAYS,
+    CertificateAuthority,
+    config_settings,
+    reload_server,
+    remake_config,
+    server_config,
+)
 from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
@@ -18,14 +28,20 @@ from lightlink.protocol.permissions import ROLES
 from lightlink.protocol.subjects import FILES_BUCKET, STATE_BUCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from lightlink.certs import CertificateInfo
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 _days = click.option("--days", type=int, default=LEAF_DAYS, show_default=True, help="How long it is valid.")
 _RIGHTS = ("publish", "subscribe", "calls", "state", "files")
+_names = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_config = click.option("--config", type=_FILE, help="Make this configuration again.")
+_pid = click.option("--pid", type=click.IntRange(min=1), help="Have the nats-server with this process id take it.")
 _force = click.option("--force", is_flag=True, help="Replace files that are there.")
+
+_RELOAD_SECONDS = 30.0
 
 
 @click.group()
@@ -73,45 +89,128 @@ def init(
     _show([authority.info, server], as_json=as_json)
 
 
+_GRANTS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
+    click.option("--role", type=click.Choice([*ROLES]), default="client", show_default=True, help="What it may do."),
+    click.option("--publish", multiple=True, metavar="SUBJECT", help="Events it may publish; a client: events.>."),
+    click.option("--subscribe", multiple=True, metavar="SUBJECT", help="Events it may subscribe to."),
+    click.option(
+        "--call", "calls", multiple=True, metavar="SERVICE", help="Services it may call; a client: all ('*')."
+    ),
+    click.option("--state", is_flag=True, help=f"It may use the state bucket {STATE_BUCKET}."),
+    click.option(
+        "--state-bucket", "state_buckets", multiple=True, metavar="NAME", help="It may use this state bucket."
+    ),
+    click.option("--files", is_flag=True, help=f"It may use the file store {FILES_BUCKET}."),
+    click.option("--files-bucket", "files_buckets", multiple=True, metavar="NAME", help="It may use this file store."),
+)
+
+
+def _grants(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options for a role and what is granted in it; `_rights` takes their values."""
+    for option in reversed(_GRANTS):
+        command = option(command)
+    return command
+
+
+def _rights(grants: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `CertificateAuthority.issue` for the options of `_grants`."""
+    return {
+        "role": grants["role"],
+        "publish": grants["publish"] or None,
+        "subscribe": grants["subscribe"],
+        "calls": grants["calls"] or None,
+        "state": [STATE_BUCKET] * grants["state"] + [*grants["state_buckets"]],
+        "files": [FILES_BUCKET] * grants["files"] + [*grants["files_buckets"]],
+    }
+
+
 @certs.command()
 @_directory
-@click.argument("name")
-@click.option("--role", type=click.Choice([*ROLES]), default="client", show_default=True, help="What it may do.")
-@click.option("--publish", multiple=True, metavar="SUBJECT", help="Events it may publish; a client: events.>.")
-@click.option("--subscribe", multiple=True, metavar="SUBJECT", help="Events it may subscribe to.")
-@click.option("--call", "calls", multiple=True, metavar="SERVICE", help="Services it may call; a client: all ('*').")
-@click.option("--state", is_flag=True, help=f"It may use the state bucket {STATE_BUCKET}.")
-@click.option("--state-bucket", "state_buckets", multiple=True, metavar="NAME", help="It may use this state bucket.")
-@click.option("--files", is_flag=True, help=f"It may use the file store {FILES_BUCKET}.")
-@click.option("--files-bucket", "files_buckets", multiple=True, metavar="NAME", help="It may use this file store.")
+@_names
+@_grants
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="Make a server's certificate for these hosts.")
 @_days
 @_force
 @json_option
 def issue(
-    directory: Path, name: str, hosts: tuple[str, ...], days: int, force: bool, as_json: bool, **grants: Any
+    directory: Path,
+    names: tuple[str, ...],
+    hosts: tuple[str, ...],
+    days: int,
+    force: bool,
+    as_json: bool,
+    **grants: Any,
 ) -> None:
-    """Make the certificate and key of the identity NAME in DIR, or with --host those of a server.
+    """Make the certificates and keys of the identities NAME in DIR, or with --host those of servers.
 
     NAME is the NATS user; a service or an agent has the name of its identity. A role's permissions are listed in
     certs/README.md. --publish and --call replace what a client has by default; repeat an option for more.
     """
     authority = CertificateAuthority.load(directory)
     if hosts:
-        info = authority.issue_server(hosts, name=name, days=days, force=force)
+        made = [authority.issue_server(hosts, name=name, days=days, force=force) for name in names]
     else:
-        info = authority.issue(
-            name,
-            grants["role"],
-            days=days,
-            publish=grants["publish"] or None,
-            subscribe=grants["subscribe"],
-            calls=grants["calls"] or None,
-            state=[STATE_BUCKET] * grants["state"] + [*grants["state_buckets"]],
-            files=[FILES_BUCKET] * grants["files"] + [*grants["files_buckets"]],
-            force=force,
-        )
-    _show([info], as_json=as_json)
+        made = [authority.issue(name, **_rights(grants), days=days, force=force) for name in names]
+    _show(made, as_json=as_json)
+
+
+@certs.command()
+@_directory
+@_names
+@_grants
+@click.option("--config", type=_FILE, required=True, help="The server's configuration, which is made again.")
+@click.option("--pid", type=click.IntRange(min=1), required=True, help="Process id of the nats-server.")
+@click.option("--url", metavar="URL", help="Where they are tried; default: as in the configuration.")
+@_days
+@json_option
+def add(
+    directory: Path,
+    names: tuple[str, ...],
+    config: Path,
+    pid: int,
+    url: str | None,
+    days: int,
+    as_json: bool,
+    **grants: Any,
+) -> None:
+    """Let the identities NAME into a running server: issue them, make its configuration again, reload, and try them.
+
+    It returns when each of them gets in. Who is connected stays connected.
+    """
+    authority = CertificateAuthority.load(directory)
+    where = url or _server_url(authority, config)
+    made = [authority.issue(name, **_rights(grants), days=days) for name in dict.fromkeys(names)]
+    _show(made, as_json=as_json)
+    remake_config(config)
+    reload_server(pid)
+    for info in made:
+        _wait_to_be_let_in(where, authority, info)
+
+
+def _server_url(authority: CertificateAuthority, config: Path) -> str:
+    settings = config_settings(config)
+    port, server = settings.get("port"), settings.get("server")
+    hosts = next((info.hosts for info in authority.list() if info.name == server), ())
+    if not hosts or not isinstance(port, int) or port < 1:
+        raise click.UsageError(f"where the server listens is not in {config}; give --url")
+    host = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
+    return f"tls://{host}:{port}"
+
+
+def _wait_to_be_let_in(url: str, authority: CertificateAuthority, info: CertificateInfo) -> None:
+    """Return when the server lets an identity in; raises its refusal when it has not for half a minute."""
+    tls = lightlink.TLS(authority.directory / "ca.pem", info.path, info.path.with_suffix(".key"))
+    deadline = time.monotonic() + _RELOAD_SECONDS
+    while True:
+        try:
+            lightlink.connect(url, tls=tls, name="lightlink-cli").close()
+        except lightlink.AuthenticationError:
+            # A large configuration takes the server a while.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 @certs.command()
@@ -137,9 +236,9 @@ def renew(directory: Path, names: tuple[str, ...], expiring: bool, new_key: bool
 
 @certs.command()
 @_directory
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Make this configuration again.")
-@click.option("--pid", type=click.IntRange(min=1), help="Have the nats-server with this process id take it.")
+@_names
+@_config
+@_pid
 @json_option
 def revoke(directory: Path, names: tuple[str, ...], config: Path | None, pid: int | None, as_json: bool) -> None:
     """Take access away from the identities NAME, and end their connections.
@@ -178,7 +277,7 @@ def list_(directory: Path, as_json: bool) -> None:
     help="Where JetStream keeps its data.",
 )
 @click.option("--max-payload", type=int, default=1024 * 1024, show_default=True, metavar="BYTES")
-@click.option("--max-connections", type=int, default=10_000, show_default=True)
+@click.option("--max-connections", type=int, help="Default: 10,000, or twice the identities if more.")
 @click.option("--server", default="server", show_default=True, metavar="NAME", help="The server's certificate.")
 def server_config_(directory: Path, **settings: Any) -> None:
     """Print a nats-server configuration for the certificates in DIR.

@@ -15,7 +15,7 @@ from lightlink.errors import InvalidName, InvalidOption
 from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 # Files of these names hold the authority and the server.
@@ -31,11 +31,11 @@ class Role:
     """What identities of one kind may do.
 
     ``publish`` and ``subscribe`` hold subjects (a queue group follows a space) with placeholders: ``{name}`` is the
-    identity, ``{inbox}`` its inbox prefix, ``{reply}`` that of each identity that may want an answer. The others stand
-    for what was granted at issue, nothing included: ``{call}`` the services it may call, ``{publish}`` and
-    ``{subscribe}`` its events, ``{state}`` and ``{files}`` all it takes to use its buckets, ``{announce}`` the
-    announcements of files. ``calls`` and ``events`` are granted when issue says nothing else; ``fixed`` roles take
-    no grants; a ``one_token`` name may hold no dot, because what lies below it would be another's.
+    identity, ``{inbox}`` its inbox prefix. The others stand for what was granted at issue, nothing
+    included: ``{call}`` the services it may call, ``{publish}`` and ``{subscribe}`` its events, ``{state}`` and
+    ``{files}`` all it takes to use its buckets, ``{announce}`` the announcements of files. ``calls`` and ``events``
+    are granted when issue says nothing else; ``fixed`` roles take no grants; a ``one_token`` name may hold no dot,
+    because what lies below it would be another's.
     """
 
     does: str
@@ -78,7 +78,7 @@ _FILES = (
 ROLES: Mapping[str, Role] = {
     "service": Role(
         does="answers calls to the service of its name; events and calls of its own as granted",
-        publish=("{reply}.>", "$SRV.{call}.*", "{publish}", "{announce}", "{state}", "{files}"),
+        publish=("_INBOX.>", "$SRV.{call}.*", "{publish}", "{announce}", "{state}", "{files}"),
         subscribe=(
             "$SRV.{name}.* q",
             "$SRV.PING",
@@ -260,12 +260,13 @@ def _fault(name: Any) -> str | None:
 
 
 def inbox_prefix(name: str) -> str:
-    """Return the prefix of an identity's inboxes, ``_INBOX_<name>``: one token, and another for every other name.
+    """Return the prefix of an identity's inboxes, ``_INBOX.<name>``: two tokens, and others for every other name.
 
-    A dot becomes ``_`` (no identity holds one), so that the inboxes of ``a`` do not cover those of ``a.b``. Of names
-    that LightLink would not issue, other characters become ``=`` and their bytes in hexadecimal.
+    All inboxes lie below ``_INBOX``, so that a service may answer all its callers by one permission. A dot becomes
+    ``_`` (no identity holds one), so that the inboxes of ``a`` do not cover those of ``a.b``. Of names that LightLink
+    would not issue, other characters become ``=`` and their bytes in hexadecimal.
     """
-    return "_INBOX_" + "".join(map(_inbox_character, name))
+    return "_INBOX." + "".join(map(_inbox_character, name))
 
 
 def _inbox_character(character: str) -> str:
@@ -287,15 +288,11 @@ class Permissions:
     subscribe: tuple[str, ...]
 
 
-def permissions(name: str, grant: Grant, identities: Iterable[str]) -> Permissions:
-    """Return what an identity may do. ``identities`` are all in its account: a service answers into their inboxes.
-
-    ``_INBOX``, where plain NATS tools expect answers, is answered too; only an admin may listen there.
-    """
+def permissions(name: str, grant: Grant) -> Permissions:
+    """Return what an identity may do."""
     values = {
         "name": (name,),
         "inbox": (inbox_prefix(name),),
-        "reply": ("_INBOX", *(inbox_prefix(other) for other in sorted(identities))),
         "call": grant.calls,
         "publish": grant.publish,
         "subscribe": grant.subscribe,

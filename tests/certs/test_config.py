@@ -12,12 +12,14 @@ from typing import Any
 
 import nats.errors
 import pytest
-from helpers.pki import connect_to, issue_all
+from helpers.pki import connect_to, is_refused, issue_all
 from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
 from lightlink.certs import CertificateAuthority, server_config
+from lightlink.certs.config import most_connections
 from lightlink.errors import InvalidOption
+from lightlink.protocol.permissions import Grant
 from lightlink.server import EmbeddedServer, find_server
 
 
@@ -109,6 +111,41 @@ def test_a_certificate_about_to_end_is_logged(
         server_config(authority.directory)
     assert len(caplog.records) == 1
     assert "web.pem expires in" in caplog.text
+
+
+def test_what_is_shared_does_not_grow_with_the_fleet(authority: CertificateAuthority) -> None:
+    authority.issue_server(["127.0.0.1"])
+    sizes = []
+    for names in (["a1", "s1"], ["a2", "a3", "s2", "s3"]):
+        for name in names:
+            authority.issue(name, "agent" if name.startswith("a") else "service")
+        config = server_config(authority.directory)
+        exports = config[config.index("exports: [") : config.index('"agent-a1" {')]
+        service = config[config.index('user: "s1"') : config.index('user: "s2"') if "s2" in config else None]
+        sizes.append((exports, service[: service.index("subscribe {")]))
+    assert sizes[0] == sizes[1]
+
+
+def test_connections_follow_the_fleet_unless_given(authority: CertificateAuthority) -> None:
+    authority.issue_server(["127.0.0.1"])
+    authority.issue("web")
+    assert "max_connections: 10000\n" in server_config(authority.directory)
+    assert "max_connections: 7\n" in server_config(authority.directory, max_connections=7)
+    many = {f"a{number}": Grant.of("agent") for number in range(6000)}
+    assert most_connections(many) == 12_000
+
+
+@pytest.mark.slow
+def test_a_server_takes_thousands_of_agents(authority: CertificateAuthority) -> None:
+    authority.issue_server(["127.0.0.1"])
+    for number in range(2000):
+        authority.issue(f"a{number:05d}", "agent")
+    config = server_config(authority.directory, store_dir=None)
+    with EmbeddedServer(config=config, ready_timeout=100) as server:
+        for name in ("a00000", "a01999"):
+            with connect_to(server, authority.directory, name) as peer:
+                assert not is_refused(peer, "publish", f"ll.progress.{name}.1")
+                assert is_refused(peer, "publish", "ll.progress.a00001.1")
 
 
 def test_a_certificate_file_that_is_damaged_is_named(authority: CertificateAuthority) -> None:

@@ -126,6 +126,11 @@ def test_what_expires_is_renewed_at_once(command: Certs, authority: CertificateA
     ]
 
 
+def test_many_names_are_issued_at_once(command: Certs, authority: CertificateAuthority) -> None:
+    made = command("issue", authority.directory, "a1", "a2", "a3", "--role", "agent", "--json").data
+    assert [(each["name"], each["role"]) for each in made] == [(name, "agent") for name in ("a1", "a2", "a3")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -137,6 +142,8 @@ def test_what_expires_is_renewed_at_once(command: Certs, authority: CertificateA
         (["issue", "new", "--role", "root"], "root"),
         (["issue", "new", "--days", "0"], "days"),
         (["issue", "new", "--host", "a b"], "host"),
+        (["add", "new", "--config", "nats.conf"], "--pid"),
+        (["add", "new", "--config", "/nowhere/nats.conf", "--pid", "1"], "cannot be read"),
         (["renew"], "--expiring"),
         (["renew", "nobody"], "no such file"),
         (["server-config"], "server certificate"),

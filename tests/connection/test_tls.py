@@ -88,7 +88,7 @@ def test_the_environment_names_the_files(
     monkeypatch.setenv("LIGHTLINK_URL", secured.url)
     with lightlink.connect() as client:
         client.flush()
-        assert client.options.inbox_prefix == "_INBOX_web"
+        assert client.options.inbox_prefix == "_INBOX.web"
 
 
 def test_a_nats_context_names_the_files(
@@ -175,9 +175,9 @@ def test_the_inbox_prefix_follows_the_identity(link_as: LinkAs, name: str) -> No
 
 def test_an_inbox_prefix_that_is_given_wins(link_as: LinkAs) -> None:
     # An administrator may listen anywhere.
-    assert link_as("ops", inbox_prefix="_INBOX_other").options.inbox_prefix == "_INBOX_other"
-    with pytest.raises(lightlink.PermissionDenied, match="subscribe to '_INBOX_ops"):
-        link_as("web", inbox_prefix="_INBOX_ops").call("user-service", "echo")
+    assert link_as("ops", inbox_prefix="_INBOX.other").options.inbox_prefix == "_INBOX.other"
+    with pytest.raises(lightlink.PermissionDenied, match=r"subscribe to '_INBOX\.ops"):
+        link_as("web", inbox_prefix="_INBOX.ops").call("user-service", "echo")
 
 
 def test_a_certificate_without_a_name_leaves_the_prefix_alone(identities: Path) -> None:

@@ -61,9 +61,9 @@ def test_something_that_is_no_string_is_no_name() -> None:
 
 
 def test_the_inboxes_of_an_identity_do_not_cover_those_of_one_below_it() -> None:
-    assert inbox_prefix("a") == "_INBOX_a"
-    assert inbox_prefix("a.b") == "_INBOX_a_b"
-    assert inbox_prefix("user-service") == "_INBOX_user-service"
+    assert inbox_prefix("a") == "_INBOX.a"
+    assert inbox_prefix("a.b") == "_INBOX.a_b"
+    assert inbox_prefix("user-service") == "_INBOX.user-service"
 
 
 @given(st.text(min_size=1, max_size=12), st.text(min_size=1, max_size=12))
@@ -72,12 +72,12 @@ def test_two_names_never_share_an_inbox_prefix(one: str, other: str) -> None:
 
 
 @given(st.text(min_size=1, max_size=12))
-def test_an_inbox_prefix_is_one_token_whatever_the_name(name: str) -> None:
-    assert re.fullmatch(r"_INBOX_[A-Za-z0-9_=-]+", inbox_prefix(name))
+def test_an_inbox_prefix_is_two_tokens_whatever_the_name(name: str) -> None:
+    assert re.fullmatch(r"_INBOX\.[A-Za-z0-9_=-]+", inbox_prefix(name))
 
 
 @pytest.mark.parametrize(
-    "subject", [">", "*", "*.x", "$JS.API.>", "$KV.x", "_INBOX.x", "_INBOX_web.>", "ll.commands.x"]
+    "subject", [">", "*", "*.x", "$JS.API.>", "$KV.x", "_INBOX.x", "_INBOX.web.>", "ll.commands.x"]
 )
 def test_an_event_subject_that_reaches_further_than_events_is_refused(subject: str) -> None:
     for operation in ("publish", "subscribe"):
@@ -118,7 +118,7 @@ def test_no_template_of_the_table_is_left_with_a_placeholder() -> None:
             assert subject.count("{") == subject.count("}")
     for name in ROLES:
         grant = Grant(name) if ROLES[name].fixed else Grant.of(name, subscribe=["a"], state=True, files=True)
-        allowed = permissions("x", grant, ["x", "y"])
+        allowed = permissions("x", grant)
         assert not [subject for subject in (*allowed.publish, *allowed.subscribe) if "{" in subject]
 
 

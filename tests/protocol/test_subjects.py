@@ -156,7 +156,9 @@ def test_a_server_carries_every_subject_that_is_accepted(subject: str, url: str,
     assert (message.subject, message.data) == (name, 1)
 
 
-@pytest.mark.parametrize("reply", [b"_INBOX.a.b", b"_INBOX_web.x", b"_R_.abc", b"_GR_.c.s._INBOX.a", b"mine.x"])
+@pytest.mark.parametrize(
+    "reply", [b"_INBOX.a.b", b"_INBOX.web.x", b"_INBOX_web.x", b"_R_.abc", b"_GR_.c.s._INBOX.a", b"mine.x"]
+)
 def test_inboxes_are_known(reply: bytes) -> None:
     assert subjects.is_inbox(reply, (b"mine.",))
 

@@ -9,7 +9,9 @@ from helpers.pki import tls_of
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.certs import CertificateAuthority, reload_server, server_config
+from lightlink.certs import CertificateAuthority, server_config
+from lightlink.cli.certs import certs
+from lightlink.cli.exits import Exit, run
 from lightlink.commands import Agent, CommandManager
 from lightlink.server import EmbeddedServer
 
@@ -51,24 +53,15 @@ def test_an_added_agent_works_the_first_time(tmp_path: Path, caplog: pytest.LogC
         sender = threading.Thread(target=keep_sending)
         sender.start()
         eventually(lambda: len(done) > 5)
-        for name in ("second", "third", "fourth", "fifth"):
-            authority.issue(name, "agent")
-            config.write_text(server_config(folder, store_dir=None))
-            reload_server(server.pid)
-            eventually(lambda: _can_connect(server.url, folder, name))  # noqa: B023 - called at once
-            with agent(name, server.url):
-                assert manager.send(name, "double", {"x": 21}).result(30) == 42
+        for names in (("second",), ("third", "fourth"), ("fifth",)):
+            to_server = ("--config", str(config), "--pid", str(server.pid), "--url", server.url)
+            assert run(certs, ["add", str(folder), *names, "--role", "agent", *to_server]) == Exit.DONE
+            for name in names:
+                with agent(name, server.url):
+                    assert manager.send(name, "double", {"x": 21}).result(30) == 42
         before = len(done)
         eventually(lambda: len(done) > before + 5)
         stopped.set()
         sender.join(30)
         assert not sender.is_alive()
     assert [record for record in caplog.records if "connection to NATS lost" in record.getMessage()] == []
-
-
-def _can_connect(url: str, folder: Path, name: str) -> bool:
-    try:
-        lightlink.connect(url, tls=tls_of(folder, name)).close()
-    except lightlink.AuthenticationError:
-        return False
-    return True

@@ -79,7 +79,7 @@ def test_a_publish_that_is_not_allowed_is_reported_and_fails_the_next_flush(link
 def test_an_identity_cannot_listen_to_another_s_replies(link_as: LinkAs) -> None:
     client = link_as("web")
     inbox = client._connection.session.replies.prefix.decode()
-    assert inbox.startswith("_INBOX_web.")
+    assert inbox.startswith("_INBOX.web.")
     for name in ("web.eu", "user-service", "manager"):
         denied("subscribe", f"{inbox}*", lambda name=name: link_as(name).subscribe(f"{inbox}*"))  # type: ignore[misc]
 

@@ -31,7 +31,7 @@ DIRECT = f"$JS.API.DIRECT.GET.{STATUS}.$KV.lightlink_command_status"
 
 MAY = {
     "user-service": {
-        "publish": ["events.user.created", "$SRV.math.add", "_INBOX.x.y", "_INBOX_web.x.y", "_INBOX_web_eu.x.y"],
+        "publish": ["events.user.created", "$SRV.math.add", "_INBOX.x.y", "_INBOX.web.x.y", "_INBOX.web_eu.x.y"],
         "subscribe": [
             "$SRV.user-service.* q",
             "$SRV.user-service.get q",
@@ -40,19 +40,19 @@ MAY = {
                 for verb in ("PING", "INFO", "STATS")
                 for of in ("", ".user-service", ".user-service.x")
             ),
-            "_INBOX_user-service.x.*",
+            "_INBOX.user-service.x.*",
             "events.orders",
             "events.orders billing",
         ],
     },
-    "web": {"publish": ["$SRV.math.add", "$SRV.other.method", "events.a.b"], "subscribe": ["_INBOX_web.>"]},
+    "web": {"publish": ["$SRV.math.add", "$SRV.other.method", "events.a.b"], "subscribe": ["_INBOX.web.>"]},
     "web.eu": {
         "publish": ["$SRV.math.add", "events.eu.x"],
-        "subscribe": ["_INBOX_web_eu.>", "events.news", "events.news queue"],
+        "subscribe": ["_INBOX.web_eu.>", "events.news", "events.news queue"],
     },
     "keeper": {
         "publish": ["$KV.light_link_state.a.b", "$O.light_link_files.C.x", "file.transfer", "$JS.API.STREAM.NAMES"],
-        "subscribe": ["_INBOX_keeper.>"],
+        "subscribe": ["_INBOX.keeper.>"],
     },
     "store": {
         "publish": ["file.transfer", "$KV.light_link_state.k"],
@@ -70,7 +70,7 @@ MAY = {
             f"$JS.API.DIRECT.GET.{AGENTS}.$KV.lightlink_agents.agent-a",
         ],
         "subscribe": [
-            "_INBOX_agent-a.>",
+            "_INBOX.agent-a.>",
             "ll.status.agent-a.*",
             "ll.status.agent-a.1",
             "ll.messages.agent-a",
@@ -89,10 +89,10 @@ MAY = {
             "$JS.API.STREAM.INFO.LIGHTLINK_COMMANDS_AUDIT",
             f"$JS.API.DIRECT.GET.{AGENTS}.$KV.lightlink_agents.agent-a",
         ],
-        "subscribe": ["_INBOX_manager.>", "ll.status.*.*", "ll.progress.*.*", "ll.acks.*.*", "ll.status.agent-a.1"],
+        "subscribe": ["_INBOX.manager.>", "ll.status.*.*", "ll.progress.*.*", "ll.acks.*.*", "ll.status.agent-a.1"],
     },
-    "caller": {"publish": ["$SRV.user-service.get", "ll.commands.agent-a.1"], "subscribe": ["_INBOX_caller.>"]},
-    "ops": {"publish": ["anything", "$JS.API.STREAM.LIST", "_INBOX_web.x.y"], "subscribe": [">", "_INBOX_web.>"]},
+    "caller": {"publish": ["$SRV.user-service.get", "ll.commands.agent-a.1"], "subscribe": ["_INBOX.caller.>"]},
+    "ops": {"publish": ["anything", "$JS.API.STREAM.LIST", "_INBOX.web.x.y"], "subscribe": [">", "_INBOX.web.>"]},
 }
 
 # What an identity without buckets has no business with.
@@ -122,10 +122,12 @@ INBOXES = [
     ">",
     "*.>",
     "_INBOX.>",
-    "_INBOX_web.>",
-    "_INBOX_web_eu.>",
-    "_INBOX_agent-a.>",
-    "_INBOX_ops.x",
+    "_INBOX.*",
+    "_INBOX.*.>",
+    "_INBOX.web.>",
+    "_INBOX.web_eu.>",
+    "_INBOX.agent-a.>",
+    "_INBOX.ops.x",
     "_R_.>",
     "$SYS.>",
 ]
@@ -146,12 +148,12 @@ MAY_NOT = {
         ],
     },
     "web": {
-        "publish": ["other.subject", "file.transfer", "_INBOX_user-service.x", "$SRV.PING", *JETSTREAM, *COMMANDING],
-        "subscribe": ["events.a", "events.>", "$SRV.math.* q", "$SRV.PING", *(set(INBOXES) - {"_INBOX_web.>"})],
+        "publish": ["other.subject", "file.transfer", "_INBOX.user-service.x", "$SRV.PING", *JETSTREAM, *COMMANDING],
+        "subscribe": ["events.a", "events.>", "$SRV.math.* q", "$SRV.PING", *(set(INBOXES) - {"_INBOX.web.>"})],
     },
     "web.eu": {
-        "publish": ["$SRV.other.x", "events.a", "events.eu.a.b", "_INBOX_web.x.y", *JETSTREAM, *COMMANDING],
-        "subscribe": ["events.>", "events.other", *(set(INBOXES) - {"_INBOX_web_eu.>"})],
+        "publish": ["$SRV.other.x", "events.a", "events.eu.a.b", "_INBOX.web.x.y", *JETSTREAM, *COMMANDING],
+        "subscribe": ["events.>", "events.other", *(set(INBOXES) - {"_INBOX.web_eu.>"})],
     },
     "keeper": {
         "publish": [
@@ -169,7 +171,7 @@ MAY_NOT = {
         "subscribe": ["$KV.light_link_state.>", "$O.>", "file.transfer", *INBOXES],
     },
     "mute": {
-        "publish": ["a", "events.a", "$SRV.math.add", "_INBOX_mute.x", *JETSTREAM, *COMMANDING],
+        "publish": ["a", "events.a", "$SRV.math.add", "_INBOX.mute.x", *JETSTREAM, *COMMANDING],
         "subscribe": INBOXES,
     },
     "agent-a": {
@@ -214,7 +216,7 @@ MAY_NOT = {
             "ll.commands.>",
             "ll.messages.agent-b",
             "ll.acks.>",
-            *(set(INBOXES) - {"_INBOX_agent-a.>"}),
+            *(set(INBOXES) - {"_INBOX.agent-a.>"}),
         ],
     },
     "caller": {"publish": ["$SRV.math.add", "events.a"], "subscribe": ["$SRV.user-service.* q", *INBOXES]},
