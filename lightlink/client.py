@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 from msgspec import UNSET
 
 from lightlink.concurrency.registry import Registry
+from lightlink.concurrency.threads import refuse_at_exit
 from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
@@ -38,6 +39,7 @@ def connect(url: str | Sequence[str] | None = None, *, context: str | None = Non
     Raises ConnectError when no server can be reached within ``connect_timeout`` seconds, AuthenticationError when it
     refuses us, InvalidOption.
     """
+    refuse_at_exit()
     return Client(ConnectOptions.resolve(url, context=context, **options))
 
 
@@ -45,6 +47,8 @@ class Client:
     """A connection to NATS, safe to share between threads. Made by `connect`; a context manager."""
 
     def __init__(self, options: ConnectOptions) -> None:
+        if not isinstance(options, ConnectOptions):
+            raise InvalidOption("options", "must be ConnectOptions(...); with a URL use lightlink.connect")
         self._connection = Connection(options)
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
@@ -67,10 +71,10 @@ class Client:
         return self._connection.options
 
     def on_status_change(self, listener: Callable[[Status], object]) -> None:
-        """Call ``listener(status)`` at each change, in order, on a thread of the library; it must not block."""
+        """Call ``listener(status)`` at each change, in order, on the client's thread for callbacks."""
         if not callable(listener):
             raise InvalidOption("listener", "is not callable", type(listener).__name__)
-        self._connection.on_status(listener)
+        self._connection.on_status_for_user(listener)
 
     def wait_connected(self, timeout: float | None = None) -> bool:
         """Wait until connected, at most ``timeout`` seconds; tell whether it is."""
@@ -159,7 +163,9 @@ class Client:
     ) -> Future[Any]:
         """Call a method without waiting; the future brings the result or the errors of `call`.
 
-        Its callbacks run on a thread of the library and must not wait for other futures. Bad arguments raise here.
+        Its callbacks run one after the other on the client's thread for callbacks: they may call and publish, and one
+        that takes long delays the next. Waiting there for another future would never end, and raises ClosedError. Bad
+        arguments raise here.
         """
         return self._caller.submit(service, method, args, timeout, returns)
 
@@ -245,6 +251,7 @@ class Client:
         `BucketOptions` and count only when the bucket is made: history, ttl, storage, replicas, max_value_size, ...
         Raises InvalidName, InvalidOption.
         """
+        refuse_at_exit()
         from lightlink.state import BucketOptions, StateBucket  # noqa: PLC0415 - not every program has state
 
         made_with = BucketOptions.from_settings(options)
@@ -296,6 +303,7 @@ class Client:
         ``options`` count only then: ttl, max_bytes, replicas, storage; see `FileStore`. Raises InvalidName,
         InvalidOption.
         """
+        refuse_at_exit()
         from lightlink.files import FileStore  # noqa: PLC0415 - not every program has files
 
         return FileStore(self._connection, bucket, **options)

@@ -109,6 +109,17 @@ class ClosedError(LightLinkError, RuntimeError):
 
 
 @attrs.define(slots=False, repr=False)
+class ResourceExhausted(LightLinkError):
+    """This process may have no more threads, open files or memory; ``reason`` is what the system said."""
+
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} failed: {self.reason} (see the limits of this process: ulimit -a)"
+
+
+@attrs.define(slots=False, repr=False)
 class NotReady(LightLinkError, RuntimeError):
     """Something was asked for at a stage of a lifecycle at which it cannot be done."""
 

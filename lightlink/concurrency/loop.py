@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import sys
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from lightlink.concurrency.threads import Promise, join_thread, start_thread
+from lightlink.concurrency.threads import Promise, join_thread, not_started, refuse_at_exit, start_thread
 from lightlink.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -33,10 +32,23 @@ class LoopThread:
         self.ident = 0
 
     def start(self) -> None:
-        """Start the thread and wait for its loop; a failure to start is raised here."""
+        """Start the thread and wait for its loop; raises ResourceExhausted, ClosedError."""
         started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = start_thread(self._run, self._name, started)
-        started.result()
+        try:
+            started.result()
+        except (OSError, MemoryError, RuntimeError) as exc:
+            raise not_started(f"starting the loop of {self._name!r}", exc) from exc
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on the loop's thread."""
+        return get_ident() == self.ident
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started."""
+        return bool(self.ident)
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float) -> T:
         """Run a coroutine function on the loop and return its result.
@@ -70,8 +82,7 @@ class LoopThread:
 
         By then no thread runs but the main one, say in a destructor.
         """
-        if sys.is_finalizing():
-            raise ClosedError("the client", "has ended with the interpreter")
+        refuse_at_exit()
         if get_ident() == self.ident:
             raise ClosedError(
                 self._name, "is the thread a blocking method was called from; call it from a handler or your own thread"

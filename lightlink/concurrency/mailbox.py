@@ -117,7 +117,12 @@ class Mailbox:
             if self._running >= self._concurrency:
                 return True
             self._running += 1
-        self._pool.put(self._run)
+        try:
+            self._pool.put(self._run)
+        except BaseException:
+            with self._changed:
+                self._rest()  # the next message has it run again
+            raise
         return True
 
     def close(self) -> None:

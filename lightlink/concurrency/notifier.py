@@ -1,4 +1,4 @@
-"""A thread for what must happen off the loop and without a worker: settling futures, status and error hooks, timers."""
+"""A thread for what must happen off the loop and without a worker: timers, settling futures, users' callbacks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FEW_TIMERS = 1024
 
 
 class Notifier:
-    """Runs short functions, in order, on a thread named ``lightlink-notifier-<name>``.
+    """Runs functions, in order, on a thread named ``lightlink-<name>``.
 
     It starts with the first function, or with `start`: at the interpreter's exit it could not any more.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = f"lightlink-notifier-{name}"
+        self._name = f"lightlink-{name}"
         # What came together, which may be nothing: then there is another first timer. None is the end.
         self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
         self._timers: list[tuple[float, int, _Job]] = []
@@ -48,6 +48,16 @@ class Notifier:
         with self._lock:
             if self._thread is None:
                 self._thread = start_thread(self._work, self._name)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def name(self) -> str:
+        """The thread's name."""
+        return self._name
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run a function soon."""

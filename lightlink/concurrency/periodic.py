@@ -74,6 +74,9 @@ class Rounds:
         self._connection = weakref.ref(connection)
         self.pid = os.getpid()
         self.members = 0
+        # Here, where an error reaches whoever wants a round.
+        self.timer.start()
+        self.pool.start()
 
     def leave(self) -> None:
         """Take note that a round has ended."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from threading import Condition, Event, Lock
 from typing import TYPE_CHECKING, Any
 
+from lightlink.errors import ClosedError, LightLinkError, ResourceExhausted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Condition", "Event", "Promise", "is_own_thread", "join_thread", "start_thread"]
+__all__ = [
+    "Condition",
+    "Event",
+    "Promise",
+    "is_own_thread",
+    "join_thread",
+    "not_started",
+    "refuse_at_exit",
+    "start_thread",
+]
 
 _FIRST_WAIT_SECONDS = 0.05
 
@@ -44,10 +56,33 @@ class Promise:
 
 
 def start_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:
-    """Start a daemon thread: the interpreter's exit never waits for one."""
+    """Start a daemon thread: the interpreter's exit never waits for one.
+
+    Raises ResourceExhausted when this process may have no more of them, ClosedError when the interpreter is ending.
+    """
+    refuse_at_exit()  # a thread started then never begins, and Python waits for its beginning
     thread = _Thread(target=target, name=name, args=args, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError, OSError) as exc:
+        raise not_started(f"starting thread {name!r}", exc) from exc
     return thread
+
+
+def not_started(operation: str, exc: Exception) -> LightLinkError:
+    """Return the error for a thread, or what runs on it, that could not be started."""
+    if sys.is_finalizing() or "shutdown" in str(exc):  # that is what Python says from `atexit` on
+        return ClosedError("the interpreter", "is ending: no thread can start any more")
+    return ResourceExhausted(operation, str(exc) or type(exc).__name__)
+
+
+def refuse_at_exit() -> None:
+    """Raise ClosedError once the interpreter has ended, as in a destructor.
+
+    By then no thread runs but the main one, and no import works.
+    """
+    if sys.is_finalizing():
+        raise ClosedError("the client", "has ended with the interpreter")
 
 
 def is_own_thread() -> bool:

@@ -9,28 +9,55 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.threads import join_thread, start_thread
+from lightlink.errors import ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _log = logging.getLogger("lightlink")
 
+# How long after a failure to start a thread it is tried again, with the next job.
+_RETRY_SECONDS = 1.0
+
 
 class WorkerPool:
-    """``size`` threads named ``<name>-worker-<n>`` that run what they are given. They start with the first job."""
+    """``size`` threads named ``<name>-worker-<n>`` that run what they are given.
+
+    `start` starts them, where an error reaches whoever needs them; else the first job does. Where not all can be had,
+    those that are there do the work, and others join them when they can.
+    """
 
     def __init__(self, name: str, size: int) -> None:
         self.size = size
         self._name = name
         self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._is_complete = False
+        self._retry_at = 0.0
         self._stopped = False
         self._lock = threading.Lock()
 
+    def start(self) -> None:
+        """Start the threads that do not run yet; raises ResourceExhausted when there would be none at all."""
+        with self._lock:
+            if self._is_complete or self._stopped or time.monotonic() < self._retry_at:
+                return
+            try:
+                while len(self._threads) < self.size:
+                    name = f"{self._name}-worker-{len(self._threads) + 1}"
+                    self._threads.append(start_thread(self._work, name))
+            except ResourceExhausted as exc:
+                if not self._threads:
+                    raise
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
+                _log.warning("lightlink: %s has %d of %d threads: %s", self._name, len(self._threads), self.size, exc)
+                return
+            self._is_complete = True
+
     def put(self, job: Callable[..., object], *args: Any) -> None:
-        """Queue a job; it is never refused. Without effect after `stop`."""
-        if not self._threads:
-            self._start()
+        """Queue a job. Without effect after `stop`; raises ResourceExhausted where no thread can be had."""
+        if not self._is_complete:
+            self.start()
         self._jobs.put((job, args))
 
     def offer(self, limit: int, job: Callable[..., object], *args: Any) -> bool:
@@ -49,7 +76,7 @@ class WorkerPool:
             if self._stopped:
                 return True
             self._stopped = True
-            threads = self._threads
+            threads = list(self._threads)
         for _ in threads:
             self._jobs.put(None)
         deadline = time.monotonic() + timeout
@@ -68,12 +95,6 @@ class WorkerPool:
     def is_own_thread(self) -> bool:
         """Whether the caller runs on one of the pool's threads."""
         return threading.current_thread() in self._threads
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._threads or self._stopped:
-                return
-            self._threads = [start_thread(self._work, f"{self._name}-worker-{n}") for n in range(1, self.size + 1)]
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

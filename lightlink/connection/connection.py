@@ -14,6 +14,7 @@ import attrs
 
 from lightlink.concurrency import forks
 from lightlink.concurrency.patched import refuse_patched_threads
+from lightlink.concurrency.threads import refuse_at_exit
 from lightlink.connection.clock import ServerClock
 from lightlink.connection.nats_client import publish_frame, refuse_unsafe
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
@@ -143,12 +144,16 @@ class Connection:
         on_settled: Callable[[Waiter], object],
         make_headers: Callable[[float], bytes] | None = None,
         token: bytes | None = None,
+        *,
+        users: bool = False,
     ) -> Callable[[], bool]:
-        """Send a request; its reply, or a NoReply as its error, goes to ``on_settled`` on the notifier's thread.
+        """Send a request; its reply, or a NoReply as its error, goes to ``on_settled``.
 
+        That is called on the notifier's thread, or, where it calls what is the ``users``, on the thread of callbacks.
         Returns a function that withdraws the request, and tells whether it came before the reply.
         """
         session = self._session or self._open_session()
+        refuse_at_exit()
         deadline = time.monotonic() + timeout
         waiter = CallbackWaiter(
             token or new_id().encode(),
@@ -157,14 +162,14 @@ class Connection:
             deadline,
             make_headers,
             on_settled,
-            session.notifier.post_all,
+            (session.callbacks if users else session.notifier).post_all,
         )
         self._send(session, waiter, timeout)
 
         def expire(late: CallbackWaiter) -> None:
             if session.replies.withdraw(late):
                 late.error = NoReply(late.subject.decode(), timeout, late.sent)
-                late.settle_here()
+                late.settle()
 
         # The timer must not keep an answered request, nor what waits for it.
         session.notifier.post_at_for(waiter, deadline, expire)
@@ -215,8 +220,18 @@ class Connection:
         """
         self.session.confirm(timeout or self.options.timeout)
 
+    @property
+    def is_callback_thread(self) -> bool:
+        """Whether the caller runs on the thread of users' callbacks, which must not wait for another of them."""
+        session = self._session
+        return session is not None and session.callbacks.is_own_thread
+
+    def on_status_for_user(self, listener: Callable[[Status], object]) -> None:
+        """Call a function of the user's with each new status, in order, on the thread of callbacks."""
+        self.on_status(lambda status: self.session.callbacks.post(listener, status))
+
     def on_status(self, listener: Callable[[Status], object]) -> Callable[[], None]:
-        """Call ``listener`` with each new status, in order, on a thread of the library; returns what ends that."""
+        """Call ``listener``, which must not block, with each new status, in order; returns what ends that."""
         self._listeners.append(listener)
 
         def forget() -> None:

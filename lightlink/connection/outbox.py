@@ -24,13 +24,21 @@ class Outbox:
     """What callers have handed over and the loop has not yet taken, in order.
 
     ``max_messages`` and ``max_bytes`` bound it; one message larger than all of it is taken when the outbox is empty.
-    ``wake`` is called, from a caller's thread and without the lock, when the loop is to `take`.
+    ``wake`` is called, from a caller's thread and without the lock, when the loop is to `take`; ``is_taker`` tells
+    whether a caller is the loop's own thread, which would wait for itself.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int, wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        max_messages: int,
+        max_bytes: int,
+        wake: Callable[[], object],
+        is_taker: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._wake = wake
+        self._is_taker = is_taker
         self._items: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._asleep = True
@@ -119,6 +127,8 @@ class Outbox:
         return len(self._items) >= self._max_messages or self._bytes + size > self._max_bytes
 
     def _wait_for_room(self, size: int, timeout: float) -> None:
+        if self._is_taker():
+            timeout = 0.0  # as in a log handler that publishes what it is told on the loop
         deadline = time.monotonic() + timeout
         self._waiting += 1
         try:

@@ -74,7 +74,7 @@ class Pump:
         max_bytes: int,
         report: Callable[[Exception], object] = lambda _: None,
     ) -> None:
-        self.outbox = Outbox(max_messages, max_bytes, self._wake)
+        self.outbox = Outbox(max_messages, max_bytes, self._wake, lambda: loop.is_own_thread)
         self._loop = loop
         self._replies = replies
         self._report = report

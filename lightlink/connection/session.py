@@ -62,7 +62,11 @@ class Status(enum.Enum):
 
 
 class Session:
-    """Made, started and closed once. ``on_status`` and ``on_error`` are called on the notifier's thread."""
+    """Made, started and closed once.
+
+    ``on_status`` is called on the notifier's thread, ``on_error`` on that of callbacks. Nothing of the user's runs on
+    the former, which knows when requests, commands and cancels are due.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class Session:
     ) -> None:
         self.options = options
         self.status = Status.CONNECTING
-        self.notifier = Notifier(options.name)
+        self.notifier = Notifier(f"notifier-{options.name}")
+        self.callbacks = Notifier(f"callbacks-{options.name}")
         self.workers = WorkerPool(f"lightlink-{options.name}", options.workers)
         self.replies = ReplyMap(new_inbox(options.inbox_prefix).encode())
         self.loop = LoopThread(options.name)
@@ -103,8 +108,11 @@ class Session:
     def start(self) -> None:
         """Start the loop and connect; raises ConnectError."""
         limit = self.options.connect_timeout
-        self.loop.start()
         try:
+            # Here, where an error reaches the caller, and at the interpreter's exit they could not start any more.
+            self.notifier.start()
+            self.callbacks.start()
+            self.loop.start()
             self.loop.run(self._connect, timeout=limit + 0.5)
         except BaseException as exc:
             self._end(ClosedError("the client"), 0.5)
@@ -209,13 +217,15 @@ class Session:
         deadline = time.monotonic() + timeout
         self.status = Status.CLOSED
         self._refuse_more(error)
-        try:
-            self.run(self._discard, timeout=min(timeout, 0.5))
-        except (TimeoutError, LightLinkError) as exc:
-            _log.debug("lightlink: letting go of the socket: %r", exc)
-        self.loop.stop(timeout)
+        if self.loop.is_running:
+            try:
+                self.run(self._discard, timeout=min(timeout, 0.5))
+            except (TimeoutError, LightLinkError) as exc:
+                _log.debug("lightlink: letting go of the socket: %r", exc)
+            self.loop.stop(timeout)
         self.workers.stop(max(deadline - time.monotonic(), 0))
         self.notifier.stop(max(deadline - time.monotonic(), 0.1))
+        self.callbacks.stop(max(deadline - time.monotonic(), 0.1))
 
     # On the loop's thread ------------------------------------------------------------------------------------------
 
@@ -238,7 +248,6 @@ class Session:
         await self.nc.flush()
         # No change that anybody is told of: whoever listens from now on would hear of it or not, as it happens.
         self.status = Status.CONNECTED
-        self.notifier.start()
         self._pump.start(self.nc)
 
     def _make_client(self) -> WireClient:
@@ -366,7 +375,7 @@ class Session:
 
     def report(self, error: Exception) -> None:
         """Hand an error that no caller is there to get to the error hook."""
-        self.notifier.post(self._on_error, error)
+        self.callbacks.post(self._on_error, error)
 
     def _give_up(self, exc: BaseException) -> None:
         limit = self.options.connect_timeout

@@ -66,6 +66,7 @@ class Subscription:
             self._box = MessageQueue(max_pending, max_pending_bytes)
         else:
             self._handle = adapt_handler(handler, raw)
+            pool.start()
             self._box = Mailbox(pool, self._run_handler, max_pending, max_pending_bytes, concurrency)
         self._nats = connection.subscribe(self.subject, self.queue, self._arrive)
 

@@ -14,6 +14,7 @@ from lightlink.connection.connection import NoReply, Status
 from lightlink.errors import (
     CallError,
     CallTimeout,
+    ClosedError,
     DeadlineExceeded,
     DecodeError,
     HandlerError,
@@ -137,7 +138,7 @@ class Caller:
         subject = subjects.call_subject(service, method)
         request_id = new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
-        future: Future[Any] = Future()
+        future = CallFuture(self._connection)
 
         def settle(waiter: Waiter) -> None:
             if not future.set_running_or_notify_cancel():
@@ -153,7 +154,9 @@ class Caller:
             else:
                 future.set_result(result)
 
-        withdraw = self._connection.request_async(subject, payload, limit, settle, _timeout_header, request_id.encode())
+        withdraw = self._connection.request_async(
+            subject, payload, limit, settle, _timeout_header, request_id.encode(), users=True
+        )
 
         def note_cancel(done: Future[Any]) -> None:
             # Whoever waits for several futures at once is told only by this; `settle` does it when the reply is here.
@@ -162,6 +165,31 @@ class Caller:
 
         future.add_done_callback(note_cancel)
         return future
+
+
+class CallFuture(Future[Any]):
+    """The result that a call will have."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, or raise the error of the call; see `concurrent.futures.Future`."""
+        self._refuse_callbacks()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error of the call; see `concurrent.futures.Future`."""
+        self._refuse_callbacks()
+        return super().exception(timeout)
+
+    def _refuse_callbacks(self) -> None:
+        """Raise ClosedError where waiting would never end: this thread is the one that settles it."""
+        if not self.done() and self._connection.is_callback_thread:
+            raise ClosedError(
+                "a future", "cannot be waited for in a callback of another; use call(), or your own thread"
+            )
 
 
 class ServiceProxy:

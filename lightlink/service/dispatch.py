@@ -12,7 +12,7 @@ import attrs
 from lightlink.binding import Binder, BindError
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.threads import Condition
-from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge
+from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge, ResourceExhausted
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text, is_inbox
 from lightlink.service.request import Request
@@ -117,8 +117,13 @@ class Dispatcher:
             taken = self._held < self._most
             self._held += taken
         if taken:
-            self._pool.put(self._serve, subject, reply, data, headers, time.monotonic())
-            return
+            try:
+                self._pool.put(self._serve, subject, reply, data, headers, time.monotonic())
+            except ResourceExhausted as exc:
+                self._release()
+                _log.error("lightlink: %s cannot take a request: %s", self._service, exc)
+            else:
+                return
         self.busy += 1
         busy = Rejection(codec.BUSY, f"{self._service} is busy: {self._max_pending} requests wait already")
         self._note(subject)

@@ -334,6 +334,7 @@ class Service:
         return self._client
 
     def _subscribe(self, client: Client) -> None:
+        self._pool.start()
         connection = client._connection
         own = connection.options.inbox_prefix
         self._calls.attach(client, connection, (*self._inboxes, *([f"{own}.".encode()] if own else [])))

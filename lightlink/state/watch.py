@@ -70,7 +70,9 @@ class StateWatch(Generic[T]):
             self._box = MessageQueue(sys.maxsize, sys.maxsize)
         else:
             _check(handler)
-            self._box = Mailbox(connection.session.workers, self._handle, sys.maxsize, sys.maxsize)
+            pool = connection.session.workers
+            pool.start()
+            self._box = Mailbox(pool, self._handle, sys.maxsize, sys.maxsize)
         self._reader = OrderedReader(
             connection,
             stream.name,

@@ -146,3 +146,79 @@ def test_a_program_ends_in_an_outage_too(outage: str, closing: str, python: Star
     )
     finished = process.wait(30)
     assert finished.returncode == 0, finished.stderr
+
+
+LATE = """
+    import os, sys
+    import lightlink
+    from lightlink import LightLinkError
+
+    url, name = sys.argv[1:]
+    client = lightlink.connect(url)
+    other = lightlink.connect(url, name="other")
+
+    class Holder:
+        def __del__(self):
+            uses = {
+                "submit": lambda: client.submit(name, "m", timeout=60).result(),
+                "call": lambda: client.call(name, "m", timeout=60),
+                "flush": lambda: client.flush(60),
+                "subscribe": lambda: client.subscribe(name),
+                "handle": lambda: client.subscribe(name, print),
+                "state": lambda: client.state().get("a", timeout=60),
+                "set": lambda: client.set_state("a", 1, timeout=60),
+                "files": lambda: client.files(),
+                "upload": lambda: client.upload(sys.executable),
+                "connect": lambda: lightlink.connect(url),
+                "close": lambda: other.close(),
+            }
+            for what, use in uses.items():
+                try:
+                    use()
+                    said = "nothing"
+                except LightLinkError as exc:
+                    said = type(exc).__name__
+                except BaseException as exc:
+                    said = repr(exc)
+                os.write(1, f"{what} {said}\\n".encode())
+
+    sys.modules["late"] = Holder()  # goes when the interpreter tears everything down
+"""
+
+
+def test_in_a_destructor_at_the_end_of_all_errors_are_ours_and_come_at_once(
+    python: StartPython, url: str, prefix: str
+) -> None:
+    done = python(LATE, url, prefix, options=()).wait(60)
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert told.pop("close") == "nothing"
+    assert len(told) == 10
+    assert set(told.values()) == {"ClosedError"}, told
+
+
+AT_EXIT = """
+    import atexit, os, sys
+    import lightlink
+
+    url, name = sys.argv[1:]
+    lightlink.Client  # what is imported late is there
+
+    def late():
+        try:
+            with lightlink.connect(url) as client:
+                client.publish(name, "late")
+                client.flush()
+            said = "done"
+        except lightlink.LightLinkError as exc:
+            said = type(exc).__name__
+        os.write(1, said.encode())
+
+    atexit.register(late)
+"""
+
+
+def test_the_first_connection_at_the_exit_is_made_or_refused_by_an_error_of_ours(
+    python: StartPython, url: str, prefix: str
+) -> None:
+    done = python(AT_EXIT, url, prefix).wait(60)
+    assert done.stdout in ("done", "ClosedError", "ConnectError"), done.stderr

@@ -46,7 +46,7 @@ class Work:
 def work(world: World, prefix: str) -> Iterator[Work]:
     made = Work(world, prefix)
     yield made
-    for _ in range(3):
+    for _ in range(6):
         made.step()
 
 
@@ -61,6 +61,10 @@ def test_a_manager_that_came_later_sees_it(world: World, manager: CommandManager
     assert told(late.get(promise.command_id)) == (0.25, "step 1")
     assert [told(command) for command in late.list(prefix)] == [(0.25, "step 1")]
     assert told(late.promise(promise.command_id).command()) == (0.25, "step 1")
+    key = manager.send(prefix, "work", idempotency_key=prefix)
+    eventually(lambda: told(manager.get(key.command_id)) == (0.25, "step 1"))
+    again = world.manager("late", sweep_interval=None).send(prefix, "work", idempotency_key=prefix, issued_by="manager")
+    assert (again.command_id, told(again.command())) == (key.command_id, (0.25, "step 1"))
     work.step()
     eventually(lambda: told(late.get(promise.command_id)) == (0.5, "step 2"))
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.process import run_python
 
 from lightlink.concurrency.loop import LoopThread
-from lightlink.errors import ClosedError
+from lightlink.errors import ClosedError, ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def test_a_failure_to_start_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) 
         raise OSError("too many open files")
 
     monkeypatch.setattr(anyio, "run", no_loop)
-    with pytest.raises(OSError, match="too many open files"):
+    with pytest.raises(ResourceExhausted, match="too many open files"):
         LoopThread("unlucky").start()
 
 

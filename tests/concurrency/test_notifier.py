@@ -17,7 +17,7 @@ def test_functions_run_in_order_on_a_thread_of_its_own() -> None:
         notifier.post(seen.append, n)
     notifier.post(done.set)
     assert done.wait(30)
-    assert seen == ["lightlink-notifier-test", *range(10)]
+    assert seen == ["lightlink-test", *range(10)]
     notifier.stop(10)
 
 
@@ -94,7 +94,7 @@ def test_stopping_runs_what_was_posted_and_drops_timers_not_yet_due() -> None:
     notifier.post(seen.append, "posted")
     notifier.stop(10)
     assert seen == ["posted"]
-    assert "lightlink-notifier-test" not in [thread.name for thread in threading.enumerate()]
+    assert "lightlink-test" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_stopping_from_its_own_thread_does_not_wait_for_itself() -> None:

@@ -89,6 +89,8 @@ class Runner:
 
         Raises AgentInUse, ClosedError when it is to leave while it waits, StoreUnavailable, PermissionDenied.
         """
+        self.pool.start()
+        self.steward.start()
         if not self._claim.acquire(is_leaving_after, patience):
             raise ClosedError(f"agent {self._client_id!r}", "was stopped while it waited for its client id")
         self._forget_status = self._connection.on_status(self._on_connection)

@@ -73,6 +73,8 @@ class CommandManager:
         self._store.ensure_streams()
         self._rounds: builtins.list[Round] = []
         try:
+            self._pool.start()
+            self._callbacks.start()
             self._follower.start()
             if self._sweep_interval is not None:
                 self._rounds = [every(connection, self._sweep_interval, Sweeper(self._store, expiry).sweep)]
@@ -130,9 +132,7 @@ class CommandManager:
             if getattr(first, name) != getattr(record, name):
                 used = f"was used for the command {first.command_type!r} to {first.client_id}"
                 raise InvalidOption("idempotency_key", used, record.idempotency_key)
-        promise = self._follower.open(first)
-        self._follower.check(promise)
-        return promise
+        return self._follow(first)
 
     def send_many(
         self,
@@ -169,7 +169,11 @@ class CommandManager:
 
     def promise(self, command_id: str) -> CommandPromise:
         """Return a promise for a command sent before, by this manager or another; raises CommandNotFound."""
-        promise = self._follower.open(self._find(command_id))
+        return self._follow(self._find(command_id))
+
+    def _follow(self, request: RequestRecord) -> CommandPromise:
+        """Return a promise for a command that may run already, with what was told of it before."""
+        promise = self._follower.open(request)
         self._follower.check(promise)
         if promise.status == model.EXECUTING:
             (progress,) = self._store.read_progress([(promise.client_id, promise.command_id)])
