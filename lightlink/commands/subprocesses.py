@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import attrs
 
 from lightlink.commands.agent.handlers import Rejected
+from lightlink.commands.watchdog import MARK, watchdog
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import InvalidOption
 from lightlink.options import seconds
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from lightlink.concurrency.threads import Event
 
 _CHUNK = 65536
-# In the environment of a program and of all that it starts.
-_MARK = "LIGHTLINK_PROGRAM"
 # What is being started while it is looked for is found in another round.
 _STRAY_ROUNDS = 5
 # How long a program that is asked to end has for it before it is killed.
@@ -154,12 +153,13 @@ def run_program(
 ) -> Finished:
     """Run a program to its end, or until its time is over or ``cancelled`` is set; raises Rejected if it cannot start.
 
-    It leads a session of its own, so that whatever it starts ends with it; where it is cancelled or overdue that holds
-    for what left the session too, as far as the system shows which programs those are (``/proc``).
+    It leads a session of its own, so that whatever it starts ends with it; where it is cancelled or overdue, or this
+    process dies, that holds for what left the session too, as far as the system shows which programs those are
+    (``/proc``).
     """
     started = time.monotonic()
     mark = new_id()
-    process = _start(command, stdin, cwd, {**environment, _MARK: mark})
+    process = _start(command, stdin, cwd, {**environment, MARK: mark}, mark)
     outputs = [
         _Output(stream, limits.max_output, f"lightlink-{name}-{process.pid}")
         for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
@@ -171,9 +171,9 @@ def run_program(
             break
     was_cancelled = not ended and cancelled.is_set()
     timed_out = not ended and not was_cancelled
-    _end(process)
+    _end(process, mark)
     if not ended:
-        _end_strays(f"{_MARK}={mark}".encode())
+        _end_strays(f"{MARK}={mark}".encode())
     texts = [output.text(_OUTPUT_SECONDS) for output in outputs]
     sizes = [json_size(text) for text in texts]
     if sum(sizes) > limits.room:
@@ -192,13 +192,16 @@ def run_program(
     )
 
 
-def _start(command: Sequence[str], stdin: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], stdin: str, cwd: Path, environment: Mapping[str, str], mark: str
+) -> subprocess.Popen[bytes]:
     # A file, and not a pipe, which the program need not empty.
     with tempfile.TemporaryFile() as file:
         file.write(stdin.encode("utf-8", "replace"))
         file.seek(0)
+        watchdog.begin(mark)
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 list(command),
                 stdin=file,
                 stdout=subprocess.PIPE,
@@ -208,7 +211,10 @@ def _start(command: Sequence[str], stdin: str, cwd: Path, environment: Mapping[s
                 start_new_session=True,
             )
         except (OSError, ValueError) as exc:
+            watchdog.end(mark)
             raise Rejected(f"{command[0]} cannot be started: {exc}") from exc
+    watchdog.note_group(mark, process.pid)
+    return process
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
@@ -218,7 +224,7 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
     """End a program with all that it started: politely, and then for good."""
     deadline = time.monotonic() + _GRACE_SECONDS
     if not _has_ended(process):
@@ -227,6 +233,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         time.sleep(_POLL_SECONDS)
     # What it left behind in its group holds its output open, and nobody waits for it any more.
     _signal(process, signal.SIGKILL)
+    watchdog.end(mark, process.pid)
     process.wait()
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import is_own_thread
@@ -28,7 +28,16 @@ _EXIT_SECONDS_EACH = 0.05
 # After everything else that a child of multiprocessing does in the end.
 _LAST = -1000
 
+
+class Leaver(Protocol):
+    """Who has something to give back before the interpreter ends."""
+
+    def leave_at_exit(self, timeout: float) -> None:
+        """Give it back, within ``timeout`` seconds."""
+
+
 _live: Registry[Connection] = Registry()
+_leavers: Registry[Leaver] = Registry()
 # A parent's sessions, kept in the child so that no destructor runs on what belongs to the parent.
 _inherited: list[Any] = []
 # The thread that goes on in this process as the copy of one that serves in the parent; 0: none does.
@@ -40,6 +49,11 @@ def watch(connection: Connection) -> None:
     _live.add(connection)
     if "uwsgi" in sys.modules:
         _listen_to_uwsgi()
+
+
+def leave_at_exit(who: Leaver) -> None:
+    """Have somebody told of the interpreter's exit, by a call of ``leave_at_exit(seconds)``, if it is there still."""
+    _leavers.add(who)
 
 
 def unwatch(connection: Connection) -> None:
@@ -108,6 +122,11 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS
+    for leaver in _leavers:
+        try:
+            leaver.leave_at_exit(max(deadline - time.monotonic(), _EXIT_SECONDS_EACH))
+        except Exception:
+            _log.exception("lightlink: leaving at the exit failed")
     for connection in _live:
         connection.flush_at_exit(max(deadline - time.monotonic(), _EXIT_SECONDS_EACH))
 

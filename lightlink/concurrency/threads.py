@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Condition",
     "Event",
+    "Lock",
     "Promise",
     "is_own_thread",
     "join_thread",

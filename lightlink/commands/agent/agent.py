@@ -13,6 +13,7 @@ from lightlink.commands.agent.runner import Runner
 from lightlink.commands.messages import MessageHandlers
 from lightlink.commands.store import schema
 from lightlink.commands.store.schema import StoreOptions
+from lightlink.concurrency import forks
 from lightlink.concurrency.signals import StopSignal
 from lightlink.concurrency.threads import Condition, Event
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
@@ -217,6 +218,11 @@ class Agent:
         if self._lost is not None:
             raise self._lost
 
+    def leave_at_exit(self, timeout: float) -> None:
+        """Give the client id back as the interpreter ends without a `stop`. For use inside the library."""
+        if self._stage is Stage.RUNNING and self._pid == os.getpid() and self._runner is not None:
+            self._runner.leave_at_exit(timeout)
+
     def __enter__(self) -> Agent:
         return self if self._stage is Stage.RUNNING else self.start()
 
@@ -270,6 +276,7 @@ class Agent:
             self._on_lost,
         )
         self._runner.start(self._is_leaving_after, timeout)
+        forks.leave_at_exit(self)
 
     def _end(self, timeout: float) -> None:
         try:

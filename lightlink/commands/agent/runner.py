@@ -72,6 +72,7 @@ class Runner:
         self._numbers = itertools.count()
         self._rounds: list[Round] = []
         self._missed_cancels = False
+        self._may_make_streams = True  # as far as is known
         self._status_route: Any = None
         self._forget_status: Callable[[], None] = lambda: None
         self._store = CommandStore(connection, options, client.options.timeout)
@@ -114,11 +115,13 @@ class Runner:
             self._store.ensure_consumers([self._client_id])
             return self._store.consumer_ack_wait(self._client_id)
         except PermissionDenied as exc:
+            self._may_make_streams = False
             _log.debug("lightlink: agent %s leaves the streams to a manager: %s", self._client_id, exc)
             return self._store.options.ack_wait
 
     def _on_missing_consumer(self) -> None:
-        self.steward.put(self._make_consumer)
+        if self._may_make_streams:  # else a server would log each attempt, and there is one every second
+            self.steward.put(self._make_consumer)
 
     def _make_consumer(self) -> None:
         try:
@@ -152,6 +155,14 @@ class Runner:
         self._claim.release()
         if self._status_route is not None:
             self._connection.session.unroute(self._status_route, 1.0)
+
+    def leave_at_exit(self, timeout: float) -> None:
+        """Give commands that wait here, and the client id, back as the interpreter ends without a `stop`."""
+        if self._connection.status is not Status.CONNECTED:
+            return
+        self._deliveries.stop(timeout)
+        self._hand_back()
+        self._claim.release(timeout)
 
     def _hand_back(self) -> None:
         while True:
@@ -201,6 +212,7 @@ class Runner:
         if status is Status.CONNECTED:
             self._missed_cancels = True
             self._claim.doubt_clock()
+            self._may_make_streams = True
         elif status is Status.CLOSED:
             self._on_lost(self._connection.failure or ClosedError("the client", "was closed under the agent"))
 

@@ -94,11 +94,19 @@ class Access:
             self.clock.learn(answer.told_at, asked_at, time.monotonic())
         return answer
 
-    def put(self, stream: str, subject: str, payload: bytes, headers: dict[str, str], operation: str) -> int:
+    def put(
+        self,
+        stream: str,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str],
+        operation: str,
+        timeout: float | None = None,
+    ) -> int:
         """Store a message with headers that say over which revision; return the new one; raises Conflict."""
         try:
             where = api.write_subject(self.connection, subject)
-            return api.publish(self.connection, stream, where, payload, self.timeout, headers).seq
+            return api.publish(self.connection, stream, where, payload, timeout or self.timeout, headers).seq
         except FAILURES as exc:
             if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(subject) from exc

@@ -202,15 +202,15 @@ class Claim:
             self._store.clock.learn(message.created, *self._written)
             self._clock_read_at = time.monotonic()
 
-    def release(self) -> None:
-        """Say that the agent has left."""
+    def release(self, timeout: float | None = None) -> None:
+        """Say that the agent has left, within ``timeout`` seconds if they are given."""
         if not self._revision:
             return
         headers = {_DELETED: "DEL", EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._revision)}
         subject = schema.presence_subject(self._presence.client_id)
         self._revision = 0
         try:
-            self._store.put(schema.AGENTS, subject, b"", headers, "leaving")
+            self._store.put(schema.AGENTS, subject, b"", headers, "leaving", timeout)
         except LightLinkError as exc:
             _log.warning("lightlink: agent %s left without saying so: %s", self._presence.client_id, exc)
 
