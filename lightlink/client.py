@@ -23,24 +23,54 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
+    from lightlink.options import TLS, Key, Secret
     from lightlink.state import StateBucket, StateChange, StateWatch
 
     T = TypeVar("T")
     Handler = TypeVar("Handler", bound=Callable[[Any], object])
 
 
-def connect(url: str | Sequence[str] | None = None, *, context: str | None = None, **options: Any) -> Client:
+def connect(
+    url: str | Sequence[str] | None = None,
+    *,
+    context: str | None = None,
+    name: str | None = None,
+    user: str | None = None,
+    password: Secret | None = None,
+    token: Secret | None = None,
+    creds: Key | None = None,
+    nkey: Key | None = None,
+    tls: TLS | None = None,
+    inbox_prefix: str | None = None,
+    jetstream_domain: str | None = None,
+    jetstream_prefix: str | None = None,
+    timeout: float | None = None,
+    connect_timeout: float | None = None,
+    reconnect_wait: float | None = None,
+    reconnect_wait_max: float | None = None,
+    ping_interval: float | None = None,
+    outbox_messages: int | None = None,
+    outbox_bytes: int | None = None,
+    outbox_timeout: float | None = None,
+    workers: int | None = None,
+    wait: float | None = None,
+    lazy: bool | None = None,
+    on_error: Callable[[Exception], object] | None = None,
+) -> Client:
     """Connect to NATS and return a client.
 
     ``url`` is one server, several separated by commas, or a list; without it ``LIGHTLINK_URL``, ``NATS_URL``, the
     selected NATS context (or the one named by ``context``) and ``nats://127.0.0.1:4222`` are looked at in this order.
-    ``options`` are those of `ConnectOptions`: name, user, password, token, creds, nkey, tls, timeout, ...
+    The other settings are those of `ConnectOptions`, times in seconds and sizes in bytes; None leaves each at its
+    default. ``wait`` is for how long no server need be there yet, as at boot. With ``lazy`` the connection is made when
+    it is first used, and its errors are raised there.
 
-    Raises ConnectError when no server can be reached within ``connect_timeout`` seconds, AuthenticationError when it
-    refuses us, InvalidOption.
+    Raises ConnectError when no server can be reached within ``connect_timeout`` and ``wait`` seconds,
+    AuthenticationError when it refuses us, InvalidOption.
     """
+    settings = {key: value for key, value in locals().items() if key not in ("url", "context")}
     refuse_at_exit()
-    return Client(ConnectOptions.resolve(url, context=context, **options))
+    return Client(ConnectOptions.resolve(url, context=context, **settings))
 
 
 class Client:
@@ -56,7 +86,8 @@ class Client:
         self._default_bucket: StateBucket[Any] | None = None
         self._default_store: FileStore | None = None
         self._connection.on_status(self._end_subscriptions)
-        self._connection.open()
+        if not options.lazy:
+            self._connection.open()
 
     # Lifetime -------------------------------------------------------------------------------------------------------
 
@@ -69,6 +100,10 @@ class Client:
     def options(self) -> ConnectOptions:
         """What the connection was made with."""
         return self._connection.options
+
+    def open(self) -> None:
+        """Connect now, where ``lazy`` left it to the first use; raises the errors of `connect`."""
+        self._connection.open()
 
     def on_status_change(self, listener: Callable[[Status], object]) -> None:
         """Call ``listener(status)`` at each change, in order, on the client's thread for callbacks."""

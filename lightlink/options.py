@@ -6,6 +6,7 @@ the context that is selected. Secrets are kept out of every repr and message.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -18,7 +19,13 @@ import attrs
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import TypeAlias
+
+    # A secret as text, or a function that is asked for it at each connect.
+    Secret: TypeAlias = str | Callable[[], str]
+    # A key's file, its text, or a function that is asked for that at each connect.
+    Key: TypeAlias = Path | str | Callable[[], str | bytes]
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_JETSTREAM_API = "$JS.API"
@@ -27,6 +34,8 @@ DEFAULT_PORT = 4222
 # Seconds, 285 years. Locks wait no longer, and what the server is told in nanoseconds has 64 bits.
 FOR_EVER = 9e9
 
+# Seeds (ADR-21), and what stands around them in credentials; no path looks so.
+_KEY_TEXT = re.compile(r"-----BEGIN |[\r\n]|^\s*S[A-Z2-7]{40,}\s*$")
 _IDENTITY = frozenset({"user", "password", "token", "creds", "nkey"})
 _TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+")
 _PREFIX = re.compile(rf"{_TOKEN.pattern}(\.{_TOKEN.pattern})*")
@@ -70,6 +79,16 @@ def _token_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise InvalidOption(attribute.name, "must be one token of a subject, without wildcards", value)
 
 
+def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise InvalidOption(attribute.name, "must be a number of seconds, 0 or more", value)
+
+
+def _flag(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidOption(attribute.name, "must be True or False", value)
+
+
 def _callable_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not callable(value):
         raise InvalidOption(attribute.name, "is not callable", type(value).__name__)
@@ -81,6 +100,22 @@ def _optional_path(value: str | os.PathLike[str] | None) -> Path | None:
         return None if value is None else Path(value).expanduser().absolute()
     except (TypeError, RuntimeError) as exc:  # not a path, or one in the home of nobody
         raise InvalidOption("file", f"is not a path: {exc}", value) from exc
+
+
+def _text_or_function(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise InvalidOption(attribute.name, "must be a string, or a function that returns one", type(value).__name__)
+
+
+def _key(value: Any) -> Key | None:
+    """Return where a key is: text that is one is told from a path by how it looks."""
+    if callable(value) or (isinstance(value, str) and _KEY_TEXT.search(value)):
+        return value  # type: ignore[no-any-return]
+    return _optional_path(value)
+
+
+def _shown(value: Key | None) -> str:
+    return repr(value) if value is None or isinstance(value, Path) else "..."
 
 
 def seconds(option: str, value: Any) -> float:
@@ -142,17 +177,20 @@ class ConnectOptions:
     taken by the server: ``outbox_messages`` and ``outbox_bytes`` bound it, and a publisher that finds it full waits at
     most ``outbox_timeout``. ``jetstream_domain`` names the JetStream domain (ADR-19) that holds state, files and
     commands, or ``jetstream_prefix`` the subject below which another account's API is imported.
-    ``workers`` threads run the handlers of subscriptions and watches.
+    ``workers`` threads run the handlers of subscriptions and watches. ``wait`` is for how long no server need be there
+    as the connection is made (infinity: for ever); with ``lazy`` it is made when it is first used.
+    ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
+    at each connect, and must return soon.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
     """
 
     servers: tuple[str, ...] = attrs.field(default=(DEFAULT_URL,), converter=_servers)
     name: str = attrs.field(default="client", validator=_text)
     user: str | None = attrs.field(default=None, validator=_text_or_none)
-    password: str | None = attrs.field(default=None, repr=False, validator=_text_or_none)
-    token: str | None = attrs.field(default=None, repr=False, validator=_text_or_none)
-    creds: Path | None = attrs.field(default=None, converter=_optional_path)
-    nkey: Path | None = attrs.field(default=None, converter=_optional_path)
+    password: Secret | None = attrs.field(default=None, repr=False, validator=_text_or_function)
+    token: Secret | None = attrs.field(default=None, repr=False, validator=_text_or_function)
+    creds: Key | None = attrs.field(default=None, repr=_shown, converter=_key)
+    nkey: Key | None = attrs.field(default=None, repr=_shown, converter=_key)
     tls: TLS | None = attrs.field(default=None)
     inbox_prefix: str | None = attrs.field(default=None, validator=_subject_or_none)
     jetstream_domain: str | None = attrs.field(default=None, validator=_token_or_none)
@@ -166,6 +204,8 @@ class ConnectOptions:
     outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_whole)
     outbox_timeout: float = _time(5.0)
     workers: int = attrs.field(default=8, validator=_whole)
+    wait: float = attrs.field(default=0.0, validator=_not_negative)
+    lazy: bool = attrs.field(default=False, validator=_flag)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
 
     def __attrs_post_init__(self) -> None:
@@ -182,7 +222,7 @@ class ConnectOptions:
             raise InvalidOption("tls", "must be lightlink.TLS(...)", type(self.tls).__name__)
         for option in ("creds", "nkey"):
             path = getattr(self, option)
-            if path is not None and not path.is_file():
+            if isinstance(path, Path) and not path.is_file():
                 raise InvalidOption(option, "no such file", str(path))
 
     @property
@@ -207,15 +247,21 @@ class ConnectOptions:
         Raises InvalidOption.
         """
         given = {name: value for name, value in {"servers": url, **settings}.items() if value is not None}
-        unknown = given.keys() - {field.name for field in attrs.fields(cls)}
-        if unknown:
-            raise InvalidOption(", ".join(sorted(unknown)), "no such setting")
+        cls.check_names(given)
         if context is not None:
             given = _over(given, read_context(context))
         given = _over(given, _read_environment())
         if "servers" not in given:
             given = _over(given, read_context())
         return cls(**given)
+
+    @classmethod
+    def check_names(cls, settings: Iterable[str], others: Iterable[str] = ()) -> None:
+        """Raise InvalidOption for a setting that there is not; ``others`` are names that may have been meant too."""
+        names = {field.name for field in attrs.fields(cls)}
+        for unknown in sorted({*settings} - names - {"context"}):
+            close = difflib.get_close_matches(unknown, [*names, *others], 1)
+            raise InvalidOption(unknown, "no such setting" + (f"; did you mean {close[0]}?" if close else ""))
 
     def _take_credentials_out_of_urls(self) -> None:
         """Move user and password, or a token, from the URLs to where no message shows them."""

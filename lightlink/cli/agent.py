@@ -9,7 +9,7 @@ import click
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
-from lightlink.cli.serving import load, point, serve
+from lightlink.cli.serving import load, point, serve, wait_option
 from lightlink.commands import Agent
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def agent() -> None:
 @agent.command()
 @click.argument("target", metavar="MODULE[:AGENT]")
 @click.option("--drain-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to finish what runs.")
+@wait_option
 @link_options
-def run(link: Link, target: str, drain_timeout: float) -> None:
+def run(link: Link, target: str, drain_timeout: float, wait: float | None) -> None:
     """Run the Agent that a module defines.
 
     Until Ctrl-C or SIGTERM; then it finishes what runs, hands back what waits, and stops. MODULE is looked for in the
@@ -36,7 +37,7 @@ def run(link: Link, target: str, drain_timeout: float) -> None:
     The options for the connection win over those in the code.
     """
     found = load(target, Agent, "agent")
-    point(found, link)
+    point(found, link, wait)
     # Like its `run`, for as long as it takes.
     serve(found, f"agent {found.client_id} takes commands", drain_timeout, lambda: found.start(timeout=None))
 

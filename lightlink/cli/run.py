@@ -10,7 +10,7 @@ import click
 import lightlink
 from lightlink.cli import children
 from lightlink.cli.options import SECONDS, link_options
-from lightlink.cli.serving import load, point, serve
+from lightlink.cli.serving import load, point, serve, wait_option
 
 if TYPE_CHECKING:
     from lightlink.cli.options import Link
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 @click.option("--reload", is_flag=True, help="Start anew when a Python file in the current folder changes.")
 @click.option("--drain-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to finish what is held.")
 @click.option("--child-of", type=int, hidden=True)
+@wait_option
 @link_options
-def run(link: Link, target: str, reload: bool, drain_timeout: float, child_of: int | None) -> None:
+def run(link: Link, target: str, reload: bool, drain_timeout: float, child_of: int | None, wait: float | None) -> None:
     """Serve what a module defines.
 
     Until Ctrl-C or SIGTERM; then it finishes what it holds, and stops. MODULE is looked for in the current folder
@@ -37,8 +38,10 @@ def run(link: Link, target: str, reload: bool, drain_timeout: float, child_of: i
     if reload:
         from lightlink.cli.reload import supervise  # noqa: PLC0415 - only this needs to watch files
 
-        supervise([target, f"--drain-timeout={drain_timeout}", *link.arguments()], Path.cwd(), drain_timeout + 5)
+        waits = [] if wait is None else [f"--wait={wait}"]
+        arguments = [target, f"--drain-timeout={drain_timeout}", *waits, *link.arguments()]
+        supervise(arguments, Path.cwd(), drain_timeout + 5)
         return
     service = load(target, lightlink.Service, "service")
-    point(service, link)
+    point(service, link, wait)
     serve(service, f"serving {service.name}", drain_timeout)

@@ -79,9 +79,19 @@ def load(target: str, kind: type[T], name: str) -> T:
     return found
 
 
-def point(runnable: Runnable, link: Link) -> None:
-    """Have a service or agent that is not started use the command line's connection."""
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait for a server that is not there yet; default: for ever.",
+)
+
+
+def point(runnable: Runnable, link: Link, wait: float | None) -> None:
+    """Have a service or agent that is not started use the command line's connection, and wait so long for it."""
     settings = link.settings()
+    if wait is not None:
+        settings["wait"] = wait
     if settings:
         runnable.use(settings.pop("url", None), **settings)
 

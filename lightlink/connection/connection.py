@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import sys
 import threading
 import time
@@ -16,11 +17,19 @@ from lightlink.concurrency import forks
 from lightlink.concurrency.patched import refuse_patched_threads
 from lightlink.concurrency.threads import refuse_at_exit
 from lightlink.connection.clock import ServerClock
+from lightlink.connection.dial import Backoff
 from lightlink.connection.nats_client import publish_frame, refuse_unsafe
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.connection.session import Session, Status
 from lightlink.connection.tls import with_inbox_prefix
-from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, PermissionDenied
+from lightlink.errors import (
+    AuthenticationError,
+    ClosedError,
+    ConnectError,
+    LightLinkError,
+    PayloadTooLarge,
+    PermissionDenied,
+)
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
 from lightlink.protocol.text import visible
@@ -39,6 +48,7 @@ T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
 _FRAME_OVERHEAD = 64
+_SAY_EVERY_SECONDS = 30.0
 
 
 @attrs.define(slots=False)
@@ -67,6 +77,7 @@ class Connection:
         self._listeners: list[Callable[[Status], object]] = []
         self._lock = threading.RLock()
         self._status_changed = threading.Condition()
+        self._closing = threading.Event()
         forks.watch(self)
 
     def open(self) -> None:
@@ -249,6 +260,7 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's."""
+        self._closing.set()  # whoever waits for a server has the lock
         with self._lock:
             if self._closed:
                 return
@@ -295,6 +307,7 @@ class Connection:
         Its threads do not run here, its locks may be held, and its socket is the parent's.
         """
         session, self._session = self._session, None
+        self._closing = threading.Event()
         self._lock = threading.RLock()
         self._status_changed = threading.Condition()
         if session is not None and hasattr(session, "nc"):
@@ -323,13 +336,33 @@ class Connection:
                 raise ClosedError("the client")
             if self._session is None:
                 refuse_patched_threads()
-                session = Session(self.options, self._tell_status, self.report)
-                session.start()
-                self._session = session
+                self._session = self._connected_session()
                 forks.flush_at_end_of_child()
                 with self._status_changed:
                     self._status_changed.notify_all()
             return self._session
+
+    def _connected_session(self) -> Session:
+        """Return a connected session; a server that is not there is waited for as long as the options say."""
+        give_up_at = time.monotonic() + self.options.wait
+        pauses = Backoff(self.options)
+        said_at = -math.inf
+        while True:
+            session = Session(self.options, self._tell_status, self.report)
+            try:
+                session.start()
+            except AuthenticationError:
+                raise
+            except ConnectError as exc:
+                if time.monotonic() >= give_up_at:
+                    raise
+                if time.monotonic() - said_at > _SAY_EVERY_SECONDS:
+                    _log.warning("lightlink: no server yet, waiting for one: %s", exc)
+                    said_at = time.monotonic()
+            else:
+                return session
+            if self._closing.wait(min(pauses.next(), max(give_up_at - time.monotonic(), 0.0))):
+                raise ClosedError("the client", "was closed while it waited for a server")
 
     def _tell_status(self, status: Status) -> None:
         with self._status_changed:

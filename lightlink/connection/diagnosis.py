@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from lightlink.connection.nats_client import TLSRequired, WireClient
-from lightlink.errors import InvalidOption
+from lightlink.errors import InvalidOption, LightLinkError
 
 if TYPE_CHECKING:
     from lightlink.options import TLS, ConnectOptions
@@ -88,6 +88,8 @@ def is_refusal(exc: BaseException) -> bool:
 
 def explain(exc: BaseException, timeout: float, options: ConnectOptions) -> str:
     """Say why a server was not taken."""
+    if isinstance(exc, LightLinkError):
+        return str(exc)
     if isinstance(exc, asyncio.TimeoutError):
         return f"no NATS server answered within {timeout:.3g} s"
     if isinstance(exc, ssl.SSLError):

@@ -135,6 +135,12 @@ class Backoff:
         """Begin again with the shortest wait: the connection is back."""
         self._attempt = 0
 
+    def next(self) -> float:
+        """Return the seconds to wait before the next attempt, whichever server it is for."""
+        wait: float = min(self._most, self._first * 2 ** min(self._attempt, 16))
+        self._attempt += 1
+        return wait * _jitter()
+
     def __call__(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         """Return the server to try next and the seconds to wait before."""
         avoided, self._avoided = self._avoided, ""
@@ -145,6 +151,9 @@ class Backoff:
         server = servers[self._attempt % len(servers)]
         rounds = min(self._attempt // len(servers), 16)
         self._attempt += 1
-        # Jitter from the very first wait on keeps a thousand clients from coming back in the same instant.
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        return server, min(self._most, self._first * 2**rounds) * jitter
+        return server, min(self._most, self._first * 2**rounds) * _jitter()
+
+
+def _jitter() -> float:
+    """Return what a wait is multiplied with, from the very first on: a thousand clients must not come back at once."""
+    return random.uniform(0.5, 1.0)  # noqa: S311 - no secret

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotRead
 from lightlink.events.message import adapt_handler
 from lightlink.events.subscription import Subscription, stop_all
 from lightlink.files import FileInfo, FileReceiver
-from lightlink.options import seconds
+from lightlink.options import ConnectOptions, seconds
 from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery, text_map
@@ -91,7 +92,8 @@ class Service:
         self._inboxes = tuple(map(_inbox_prefix, [inboxes] if isinstance(inboxes, str) else inboxes))
         self.version = version
         self._target = target
-        self._options = {"name": name, **options}
+        ConnectOptions.check_names(options, ("workers", "max_pending", "version", "description", "metadata", "inboxes"))
+        self._options: dict[str, Any] = {"name": name, "wait": math.inf, **options}
         self._stage = Stage.NEW
         self._pool = WorkerPool(f"lightlink-{name}", workers)
         self._calls = Dispatcher(name, self._pool, max_pending)
@@ -217,6 +219,7 @@ class Service:
         if isinstance(self._target, Client):
             raise InvalidOption("url", f"service {self.name!r} was given a client, whose connection is made already")
         self._target = url or self._target
+        ConnectOptions.check_names(options)
         self._options |= {name: value for name, value in options.items() if value is not None}
 
     @property
@@ -299,8 +302,13 @@ class Service:
 
         Raises AuthenticationError when the server refuses the identity for good, ClosedError when the client is closed.
         """
-        if self._stage is not Stage.RUNNING:
-            self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
+        try:
+            if self._stage is not Stage.RUNNING:
+                self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
+        except ClosedError:
+            if self._stop_signal.is_set:
+                return  # it was stopped while it waited for a server
+            raise
         try:
             # From before the first request comes: a signal that came with it would end the program, and the request.
             with self._stop_signal.caught():
@@ -330,7 +338,14 @@ class Service:
     def _connect(self) -> Client:
         self._refuse_second_start()
         if self._client is None:
-            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+            # Lazy, so that `stop` can end the wait for a server that is not there yet.
+            client = connect(self._target, **{**self._options, "lazy": True})  # type: ignore[arg-type]
+            self._client = client
+            try:
+                client.open()
+            except BaseException:
+                self._client = None
+                raise
         return self._client
 
     def _subscribe(self, client: Client) -> None:

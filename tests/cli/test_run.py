@@ -187,9 +187,17 @@ def test_a_module_that_runs_its_service_itself_is_told_how_not_to(
 
 def test_run_without_a_server_says_so_and_ends(run: Run, tmp_path: Path, prefix: str) -> None:
     (tmp_path / "served.py").write_text(code(prefix, "nats://127.0.0.1:1", answer="1"))
-    result = run("served:service").wait()
+    result = run("served:service", "--wait=0").wait()
     assert result.returncode == Exit.NOT_CONNECTED
     assert "127.0.0.1:1" in result.stderr
+
+
+def test_run_waits_for_its_server(run: Run, tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "served.py").write_text(code(prefix, "nats://127.0.0.1:1", answer="1"))
+    waiting = run("served:service")
+    eventually(lambda: "no server yet, waiting for one" in waiting.stderr)
+    waiting.signal(signal.SIGTERM)
+    assert waiting.wait().returncode == 128 + signal.SIGTERM
 
 
 # --reload

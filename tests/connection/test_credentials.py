@@ -65,6 +65,9 @@ def test_an_nkey_opens_the_door_and_another_does_not(fresh_server: StartServer, 
     (tmp_path / "unknown.nk").write_bytes(unknown.seed)
     assert works(url, nkey=tmp_path / "known.nk")
     assert works(url, nkey=str(tmp_path / "known.nk"))
+    seed = (tmp_path / "known.nk").read_text()
+    assert works(url, nkey=seed)
+    assert works(url, nkey=lambda: seed)
     refused(url, nkey=tmp_path / "unknown.nk")
 
 
@@ -72,6 +75,10 @@ def test_a_credentials_file_opens_the_door_and_a_strangers_does_not(fresh_server
     ours, theirs = Operator(), Operator()
     url = fresh_server(config=ours.config, jetstream=False).url
     assert works(url, creds=ours.write_creds(tmp_path / "ours.creds"))
+    text = (tmp_path / "ours.creds").read_text()
+    assert works(url, creds=text)
+    assert works(url, creds=lambda: text)
+    assert works(url, creds=text.encode)
     refused(url, creds=theirs.write_creds(tmp_path / "theirs.creds"))
     refused(url)
 

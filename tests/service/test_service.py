@@ -721,7 +721,7 @@ def test_a_service_starts_once_and_not_again(service: lightlink.Service, prefix:
 
 
 def test_a_service_that_cannot_connect_says_so_and_may_try_again(url: str, prefix: str) -> None:
-    service = lightlink.Service(prefix, "nats://127.0.0.1:1", connect_timeout=0.5)
+    service = lightlink.Service(prefix, "nats://127.0.0.1:1", connect_timeout=0.5, wait=0)
     with pytest.raises(lightlink.ConnectError):
         service.start()
     service._target = url

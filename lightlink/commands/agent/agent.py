@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -17,7 +18,7 @@ from lightlink.concurrency import forks
 from lightlink.concurrency.signals import StopSignal
 from lightlink.concurrency.threads import Condition, Event
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
-from lightlink.options import seconds
+from lightlink.options import ConnectOptions, seconds
 from lightlink.protocol.ids import new_token
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class Agent:
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise InvalidOption(option, f"must be a whole number from 1 to {most}", value)
         self._target = target
-        self._options = {"name": client_id, **options}
+        ConnectOptions.check_names(options, ("executor", "workers", "labels", "prefetch", "store"))
+        self._options: dict[str, Any] = {"name": client_id, "wait": math.inf, **options}
         self._store_options = store or StoreOptions()
         self._workers = workers
         self._prefetch = prefetch
@@ -141,6 +143,7 @@ class Agent:
         if isinstance(self._target, Client):
             raise InvalidOption("url", f"agent {self.client_id!r} was given a client, whose connection is made already")
         self._target = url or self._target
+        ConnectOptions.check_names(options)
         self._options |= {name: value for name, value in options.items() if value is not None}
 
     # Lifetime -------------------------------------------------------------------------------------------------------
@@ -187,6 +190,8 @@ class Agent:
             return  # it is the parent's
         self._stop_signal.set()
         self._leaving.set()
+        if self._runner is None and self._client is not None and self._client is not self._target:
+            self._client.close(0)  # it may wait for a server
         with self._changed:
             if self._stage in (Stage.STARTING, Stage.STOPPING) and not self._is_own_worker:
                 # Another thread is at it.
@@ -205,8 +210,13 @@ class Agent:
         It tries to start for as long as it takes. Raises AgentInUse also when another agent has taken the client id
         after ours had been silent for too long, ClosedError when the client is closed, and the errors of `start`.
         """
-        if self._stage is Stage.NEW:
-            self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
+        try:
+            if self._stage is Stage.NEW:
+                self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
+        except ClosedError:
+            if self._stop_signal.is_set:
+                return  # it was stopped while it waited for a server
+            raise
         try:
             # From before the first command comes: a signal that came with it would end the program, and the command.
             with self._stop_signal.caught():
@@ -248,7 +258,14 @@ class Agent:
 
     def _connect(self) -> Client:
         if self._client is None:
-            self._client = connect(self._target, **self._options)  # type: ignore[arg-type]
+            # Lazy, so that `stop` can end the wait for a server that is not there yet.
+            client = connect(self._target, **{**self._options, "lazy": True})  # type: ignore[arg-type]
+            self._client = client
+            try:
+                client.open()
+            except BaseException:
+                self._client = None
+                raise
         return self._client
 
     def _start_unless_stopped(self) -> None:
