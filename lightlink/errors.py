@@ -30,6 +30,8 @@
       InvalidOption           (ValueError) a setting that cannot be
       PayloadTooLarge         (ValueError)
       ServerError             the embedded nats-server could not be found, started or used
+      FleetError              an operation of a fleet failed
+        FleetRefused          the fleet said no: a token used twice, a name in use, ...
       CommandError
         CommandFailed         (CommandCancelled is one)
         CommandTimeout        (TimeoutError)
@@ -422,6 +424,27 @@ class ServerError(LightLinkError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+# Fleet --------------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=False, repr=False)
+class FleetError(LightLinkError):
+    """An operation of a fleet that failed; ``reason`` says why."""
+
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.reason}"
+
+
+@attrs.define(slots=False, repr=False)
+class FleetRefused(FleetError):
+    """A fleet said no, and will again; ``code`` tells the reasons apart: ``used``, ``expired``, ``other_name``, ..."""
+
+    code: str
 
 
 # Commands -----------------------------------------------------------------------------------------------------------

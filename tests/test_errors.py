@@ -23,6 +23,8 @@ EXAMPLES: list[tuple[Exception, list[str]]] = [
     (errors.PermissionDenied("publish", "a.b"), ["publish", "'a.b'"]),
     (errors.OutboxFull(7, 900, 0.5), ["7 messages", "900 bytes", "0.5 s", "not published"]),
     (errors.FlushTimeout(3.0, "reconnecting"), ["3 s", "reconnecting"]),
+    (errors.FleetError("renewal", "no server answered"), ["renewal", "no server answered"]),
+    (errors.FleetRefused("enrolment", "the token has been used", "used"), ["enrolment", "has been used"]),
     (errors.NoMessage("a.b", 1.5), ["'a.b'", "1.5 s"]),
     (errors.LinkError("purge", "no such stream"), ["purge", "no such stream"]),
     (errors.CallTimeout("math", "add", 5.0), ["math.add", "5 s", "may have run"]),

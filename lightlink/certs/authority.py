@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import attrs
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lightlink.certs.certificate import (
@@ -20,6 +19,7 @@ from lightlink.certs.certificate import (
     load_certificates,
     load_key,
     make_key,
+    to_pem,
     utc_now,
 )
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
@@ -56,15 +56,22 @@ class CertificateAuthority:
 
     @classmethod
     def create(
-        cls, directory: str | os.PathLike[str], *, name: str = "LightLink CA", days: int = CA_DAYS, force: bool = False
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        name: str = "LightLink CA",
+        days: int = CA_DAYS,
+        intermediates: bool = False,
+        force: bool = False,
     ) -> Self:
         """Make a CA that is valid for ``days``, in a directory that becomes private and is made if need be.
 
+        With ``intermediates`` it may sign other authorities, which sign for it where its own key is not.
         ``force`` replaces the CA that is there; what that one issued is worthless from then on.
         Raises InvalidOption or InvalidName.
         """
         key = make_key()
-        certificate = sign_authority(key, name, days)
+        certificate = sign_authority(key, name, days, intermediates=intermediates)
         folder = Path(directory).absolute()
         private_directory(folder)
         _write_pair(folder / "ca.pem", certificate, key, force)
@@ -135,7 +142,7 @@ class CertificateAuthority:
         renewed = self._sign(name, public_key, names, info.grant, days)
         if key is not None:
             write_file(path.with_suffix(".key"), key_to_pem(key), mode=PRIVATE, replace=True)
-        write_file(path, _pem(renewed), mode=PUBLIC, replace=True)
+        write_file(path, to_pem(renewed), mode=PUBLIC, replace=True)
         return describe(renewed, path)
 
     def revoke(self, name: str) -> CertificateInfo:
@@ -234,8 +241,4 @@ def _write_pair(path: Path, certificate: x509.Certificate, key: ec.EllipticCurve
             raise already_there(file)
     # The key first: a certificate without its key would look like an identity that works.
     write_file(key_path, key_to_pem(key), mode=PRIVATE, replace=force)
-    write_file(path, _pem(certificate), mode=PUBLIC, replace=force)
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+    write_file(path, to_pem(certificate), mode=PUBLIC, replace=force)

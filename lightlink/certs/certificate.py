@@ -184,6 +184,11 @@ def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def to_pem(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
 def grant_extension(grant: Grant) -> x509.UnrecognizedExtension:
     """Return the extension that carries a grant."""
     words = [_MARK, f"role={grant.role}"]

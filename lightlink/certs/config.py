@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.authority import CertificateAuthority
 from lightlink.certs.files import write_file
+from lightlink.certs.syntax import assignments, block, list_of, quoted
 from lightlink.errors import InvalidOption
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
 
@@ -82,11 +83,11 @@ def server_config(
     }
     identities = _identities(authority, server)
     limits.setdefault("max_connections", most_connections(identities))
-    lines = [f"listen: {_value(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')}"]
-    lines += _settings(limits)
-    lines += _block("jetstream", _settings(({} if store_dir is None else {"store_dir": str(store_dir)}) | stores))
-    lines += _block("tls", _settings(tls))
-    lines += _block("accounts", _accounts(identities))
+    lines = [f"listen: {quoted(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')}"]
+    lines += assignments(limits)
+    lines += block("jetstream", assignments(({} if store_dir is None else {"store_dir": str(store_dir)}) | stores))
+    lines += block("tls", assignments(tls))
+    lines += block("accounts", _accounts(identities))
     settings["directory"] = str(folder)
     return _HEADER + _SETTINGS + json.dumps(settings) + "\n" + "\n".join(lines) + "\n"
 
@@ -167,11 +168,11 @@ def _accounts(identities: Mapping[str, Grant]) -> list[str]:
     # A server without any user lets every certificate of the CA in, with all rights. Nobody can be issued this name.
     users = [] if identities else [_user("NOBODY", "nobody has been issued a certificate", Permissions((), ()))]
     users += [_user(name, grant.role, permissions(name, grant)) for name, grant in shared.items()]
-    lines = _block(ACCOUNT, ["jetstream: enabled", *_list("users", users), *_list("exports", _exports())])
+    lines = block(ACCOUNT, ["jetstream: enabled", *list_of("users", users), *list_of("exports", _exports())])
     for name, allowed in agents.items():
         imports = [_import(*each) for each in _crossings(allowed)]
-        lines += _block(
-            _value(_account(name)), [*_list("users", [_user(name, "agent", allowed)]), *_list("imports", imports)]
+        lines += block(
+            quoted(_account(name)), [*list_of("users", [_user(name, "agent", allowed)]), *list_of("imports", imports)]
         )
     return lines
 
@@ -205,54 +206,24 @@ def _for_all(template: str) -> str:
 
 
 def _export(kind: str, subject: str) -> list[str]:
-    lines = [f"{kind}: {_value(subject)}"]
+    lines = [f"{kind}: {quoted(subject)}"]
     return [*lines, "response_type: stream"] if subject.startswith(_STREAMED) else lines
 
 
 def _import(kind: str, subject: str) -> list[str]:
-    return [f"{kind}: {{ account: {ACCOUNT}, subject: {_value(subject)} }}"]
+    return [f"{kind}: {{ account: {ACCOUNT}, subject: {quoted(subject)} }}"]
 
 
 def _user(name: str, role: str, allowed: Permissions) -> list[str]:
     return [
         f"# {role}",
-        f"user: {_value(name)}",
-        *_block("permissions", [*_allow("publish", allowed.publish), *_allow("subscribe", allowed.subscribe)]),
+        f"user: {quoted(name)}",
+        *block("permissions", [*_allow("publish", allowed.publish), *_allow("subscribe", allowed.subscribe)]),
     ]
 
 
 def _allow(operation: str, subjects: Sequence[str]) -> list[str]:
     # An empty list would allow everything.
     if not subjects:
-        return _block(operation, ['deny: ">"'])
-    return _block(operation, ["allow: [", *(f"  {_value(subject)}" for subject in subjects), "]"])
-
-
-# Syntax -------------------------------------------------------------------------------------------------------------
-
-
-def _block(name: str, lines: Iterable[str]) -> list[str]:
-    return [f"{name} {{", *(f"  {line}" for line in lines), "}"]
-
-
-def _list(name: str, items: Sequence[Sequence[str]]) -> list[str]:
-    """Return a list of maps; each item is the lines of one."""
-    lines = [f"{name}: ["]
-    for item in items:
-        lines += ["  {", *(f"    {line}" for line in item), "  }"]
-    return [*lines, "]"]
-
-
-def _settings(values: Mapping[str, Any]) -> list[str]:
-    return [f"{name}: {_value(value)}" for name, value in values.items()]
-
-
-def _value(value: str | int) -> str:
-    """Return a value as the configuration language writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if not value.isprintable():
-        raise InvalidOption("server configuration", "cannot hold a control character", value)
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return block(operation, ['deny: ">"'])
+    return block(operation, ["allow: [", *(f"  {quoted(subject)}" for subject in subjects), "]"])

@@ -30,19 +30,46 @@ _HOST = re.compile(r"(\*\.(?=.*\.))?((?!-)[a-z0-9-]{1,63}(?<!-)\.)*(?!-)[a-z0-9-
 _log = logging.getLogger("lightlink")
 
 
-def sign_authority(key: ec.EllipticCurvePrivateKey, name: str, days: int) -> x509.Certificate:
-    """Return a self-signed CA certificate that may sign leaf certificates only; raises InvalidName, InvalidOption."""
-    if not 1 <= len(name) <= 64 or not name.isprintable():
-        raise InvalidName("CA name", name, "must be 1 to 64 printable characters")
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+def sign_authority(
+    key: ec.EllipticCurvePrivateKey, name: str, days: int, *, intermediates: bool = False
+) -> x509.Certificate:
+    """Return a self-signed CA certificate; raises InvalidName, InvalidOption.
+
+    It may sign leaf certificates, and with ``intermediates`` authorities that sign them.
+    """
+    subject = _authority_name(name)
     now = utc_now()
     return (
         _builder(subject, subject, key.public_key())
         .not_valid_before(now - _CLOCK_SKEW)
         .not_valid_after(now + _lifetime(days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=int(intermediates)), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
         .sign(key, hashes.SHA256())
+    )
+
+
+def sign_intermediate(
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    public_key: ec.EllipticCurvePublicKey,
+    name: str,
+    days: int,
+) -> x509.Certificate:
+    """Return the certificate of an authority below another, which may sign leaf certificates of clients only.
+
+    It does not outlive the one above. Raises InvalidName, InvalidOption.
+    """
+    now = utc_now()
+    return (
+        _builder(_authority_name(name), authority.subject, public_key)
+        .not_valid_before(max(now - _CLOCK_SKEW, authority.not_valid_before_utc))
+        .not_valid_after(min(now + _lifetime(days), authority.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(_authority_key_identifier(authority), critical=False)
+        .sign(authority_key, hashes.SHA256())
     )
 
 
@@ -82,6 +109,32 @@ def sign_leaf(
     if grant is not None:
         builder = builder.add_extension(grant_extension(grant), critical=False)
     return builder.sign(authority_key, hashes.SHA256())
+
+
+def sign_token(
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    public_key: ec.EllipticCurvePublicKey,
+    name: str,
+    life: datetime.timedelta,
+) -> x509.Certificate:
+    """Return a client certificate without a role, for a name that is no identity's, with a short life."""
+    now = utc_now()
+    return (
+        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "token")]), authority.subject, public_key)
+        .not_valid_before(max(now - _CLOCK_SKEW, authority.not_valid_before_utc))
+        .not_valid_after(min(now + life, authority.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+
+
+def _authority_name(name: str) -> x509.Name:
+    if not 1 <= len(name) <= 64 or not name.isprintable():
+        raise InvalidName("CA name", name, "must be 1 to 64 printable characters")
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def check_server(hosts: Sequence[str], days: int) -> None:

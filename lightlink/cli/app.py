@@ -27,6 +27,7 @@ COMMANDS = {
     "clients": "lightlink.cli.agent:clients",
     "http": "lightlink.cli.http:http",
     "certs": "lightlink.cli.certs:certs",
+    "fleet": "lightlink.cli.fleet:fleet",
 }
 
 

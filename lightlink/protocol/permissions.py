@@ -114,6 +114,7 @@ ROLES: Mapping[str, Role] = {
             "$JS.ACK.LIGHTLINK_COMMANDS.agent-{name}.>",
             "$JS.API.DIRECT.GET.KV_lightlink_command_status.$KV.lightlink_command_status.{name}.*",
             "$JS.API.DIRECT.GET.KV_lightlink_agents.$KV.lightlink_agents.{name}",
+            f"{subjects.FLEET_RENEW}.{{name}}",
         ),
         subscribe=("{inbox}.>", "ll.status.{name}.*", "ll.messages.{name}", "ll.broadcast"),
         fixed=True,

@@ -18,6 +18,10 @@ MAX_SUBJECT_BYTES = 2048
 # ADR-32 keeps these for service discovery: `$SRV.PING.<name>` would be taken for a call of method <name>.
 RESERVED_SERVICES = frozenset({"PING", "INFO", "STATS"})
 FILE_TRANSFER = "file.transfer"
+# What is asked of the responders of a fleet: operations by admins, renewal by agents, enrolment by tokens.
+FLEET_OPERATIONS = "ll.fleet.op"
+FLEET_RENEW = "ll.fleet.renew"
+FLEET_ENROLL = "ll.fleet.enroll"
 STATE_BUCKET = "light_link_state"
 FILES_BUCKET = "light_link_files"
 

@@ -1,0 +1,108 @@
+"""The fleet as admins see it: every operation is a request to the responders, from anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lightlink.connection.connection import NoReply
+from lightlink.errors import FleetError, FleetRefused
+from lightlink.fleet.audit import Entry
+from lightlink.fleet.records import Identity, TokenRecord
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import FLEET_OPERATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lightlink.client import Client
+    from lightlink.connection.connection import Connection
+
+
+class Fleet:
+    """The operations of a fleet, through the client of an admin.
+
+    Each takes at most the client's ``timeout``; raises FleetRefused when the fleet says no, FleetError when no
+    responder answers or it cannot do it now, PermissionDenied for who is no admin.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._connection = client._connection
+
+    def token(
+        self,
+        name: str,
+        *,
+        hours: float = 1.0,
+        labels: Mapping[str, str] | None = None,
+        approve: bool = False,
+        urls: Sequence[str] = (),
+    ) -> str:
+        """Return a token, good once within ``hours``, with which the machine ``name`` enrolls.
+
+        ``labels`` are the agent's. With ``approve`` it gets its certificate when somebody has accepted its fingerprint.
+        ``urls`` are the servers for the machine; by default those that this client is given.
+        """
+        body = {
+            "name": name,
+            "hours": hours,
+            "labels": dict(labels or {}),
+            "approve": approve,
+            "urls": [*(urls or self._connection.options.servers)],
+        }
+        token: str = self._ask("token", body)["token"]
+        return token
+
+    def pending(self) -> list[TokenRecord]:
+        """Return the requests that wait for somebody to accept or reject their fingerprint."""
+        return msgspec.convert(self._ask("pending"), list[TokenRecord])
+
+    def accept(self, fingerprint: str) -> TokenRecord:
+        """Let a machine have its certificate; compare the fingerprint with what it shows."""
+        return self._decide(fingerprint, "accepted")
+
+    def reject(self, fingerprint: str) -> TokenRecord:
+        """Refuse a machine its certificate."""
+        return self._decide(fingerprint, "rejected")
+
+    def revoke(self, name: str, reason: str = "") -> None:
+        """Put an identity out, and keep it out until it is enrolled anew."""
+        self._ask("revoke", {"name": name, "reason": reason})
+
+    def identities(self) -> list[Identity]:
+        """Return who has been enrolled, renewed or revoked, by name."""
+        return msgspec.convert(self._ask("list"), list[Identity])
+
+    def audit(self, limit: int = 100) -> list[Entry]:
+        """Return the last events of the fleet, oldest first."""
+        return msgspec.convert(self._ask("audit", {"limit": limit}), list[Entry])
+
+    def status(self) -> dict[str, Any]:
+        """Return the health of one responder."""
+        status: dict[str, Any] = self._ask("status")
+        return status
+
+    def _decide(self, fingerprint: str, decision: str) -> TokenRecord:
+        return msgspec.convert(self._ask("decide", {"fingerprint": fingerprint, "decision": decision}), TokenRecord)
+
+    def _ask(self, operation: str, body: Mapping[str, Any] | None = None) -> Any:
+        return ask(self._connection, f"{FLEET_OPERATIONS}.{operation}", body or {}, operation)
+
+
+def ask(connection: Connection, subject: str, body: Mapping[str, Any], operation: str) -> Any:
+    """Return the result of a request to the responders; raises FleetRefused, FleetError, PermissionDenied."""
+    timeout = connection.options.timeout
+    try:
+        waiter = connection.request(subject.encode(), codec.encode_json(dict(body)), timeout)
+    except NoReply as exc:
+        raise FleetError(operation, f"no responder answered within {timeout:g} s (lightlink fleet auth)") from exc
+    if codec.is_no_responders(waiter.data, waiter.headers):
+        raise FleetError(operation, "no responder is there (lightlink fleet auth)")
+    answer = codec.decode(waiter.data, subject, dict[str, Any])
+    if "error" not in answer:
+        return answer.get("result")
+    code = str(answer.get("code", ""))
+    if code == "unavailable":
+        raise FleetError(operation, str(answer["error"]))
+    raise FleetRefused(operation, str(answer["error"]), code)

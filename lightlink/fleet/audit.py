@@ -1,0 +1,82 @@
+"""What happened to a fleet: one stream in the account AUTH, which nobody but its responders reaches."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lightlink.errors import DecodeError, LightLinkError
+from lightlink.jetstream import api
+from lightlink.jetstream.read import read_range
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
+
+if TYPE_CHECKING:
+    from lightlink.connection.connection import Connection
+
+_log = logging.getLogger("lightlink")
+
+STREAM = "LIGHTLINK_FLEET_AUDIT"
+_SUBJECT = "ll.fleet.audit"
+_DAYS = 365
+_MAX_BYTES = 1024 * 1024 * 1024
+_TIMEOUT = 5.0
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event: ``what`` happened to ``name`` at a time (RFC 3339, the server's), and ``why`` it was refused."""
+
+    at: str
+    what: str
+    name: str
+    why: str = ""
+    facts: dict[str, str] = {}
+
+
+class Audit:
+    """Writes the audit, and the log; what cannot be stored is in the log."""
+
+    def __init__(self, connection: Connection, *, replicas: int = 1) -> None:
+        self._connection = connection
+        config = {
+            "name": STREAM,
+            "subjects": [f"{_SUBJECT}.>"],
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": replicas,
+            "max_age": api.nanoseconds(_DAYS * 86_400.0),
+            "max_bytes": _MAX_BYTES,
+            "allow_direct": True,
+            "deny_delete": True,
+            "deny_purge": True,
+        }
+        api.create_stream(connection, config, _TIMEOUT)
+
+    def note(self, what: str, name: str, why: str = "", **facts: str) -> None:
+        """Store an event of an identity."""
+        at = self._connection.clock.now().isoformat(timespec="milliseconds")
+        entry = Entry(at=at, what=what, name=name, why=why, facts=facts)
+        _log.log(logging.WARNING if why else logging.INFO, "lightlink fleet: %s %s %s %s", what, name, why, facts or "")
+        subject = f"{_SUBJECT}.{what}".encode()
+        try:
+            api.publish(self._connection, STREAM, subject, codec.encode_json(entry), _TIMEOUT)
+        except LightLinkError as exc:
+            _log.error("lightlink fleet: %s of %s is not in the audit: %s", what, name, exc)
+
+    def read(self, limit: int) -> list[Entry]:
+        """Return the last ``limit`` events, oldest first."""
+        info = api.stream_info(self._connection, STREAM, _TIMEOUT)
+        last = 0 if info is None else info.state.last_seq
+        if not last:
+            return []
+        found = read_range(self._connection, STREAM, [f"{_SUBJECT}.>"], last - limit + 1, last + 1, _TIMEOUT)
+        entries = []
+        for delivery in found:
+            try:
+                entries.append(codec.decode(delivery.data, as_text(delivery.subject), Entry))
+            except DecodeError as exc:
+                self._connection.report(exc)
+        return entries

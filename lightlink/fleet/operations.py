@@ -1,0 +1,97 @@
+"""What admins ask of the responders: tokens, decisions, revocation, and what the fleet remembers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lightlink.errors import FleetRefused, InvalidOption
+from lightlink.protocol.permissions import identity_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.fleet.audit import Audit
+    from lightlink.fleet.records import Identities, Tokens
+    from lightlink.fleet.resolver import Resolver
+    from lightlink.fleet.signer import Signer
+
+_MOST_AUDITED = 10_000
+
+
+class Operations:
+    """Answers ``ll.fleet.op.<operation>``; who may ask is decided by permissions (admins)."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        identities: Identities,
+        tokens: Tokens,
+        audit: Audit,
+        resolver: Resolver,
+        health: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._signer = signer
+        self._identities = identities
+        self._tokens = tokens
+        self._audit = audit
+        self._resolver = resolver
+        self._health = health
+        self._operations: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "token": self._token,
+            "pending": self._pending,
+            "decide": self._decide,
+            "revoke": self._revoke,
+            "list": self._list,
+            "audit": self._entries,
+            "status": lambda _: {"process": os.getpid(), **self._health()},
+        }
+
+    def answer(self, subject: str, body: dict[str, Any]) -> Any:
+        """Return the result of an operation; raises FleetRefused for one that is not known."""
+        name = subject.rpartition(".")[2]
+        function = self._operations.get(name)
+        if function is None:
+            raise FleetRefused("operation", f"there is no operation {name}", "unknown")
+        return function(body)
+
+    def _token(self, body: dict[str, Any]) -> dict[str, Any]:
+        labels = _labels(body.get("labels", {}))
+        urls = body.get("urls")
+        if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
+            raise InvalidOption("urls", "must be a list of at least one URL", urls)
+        name = identity_name(body.get("name", ""), "agent")
+        text, token = self._signer.make_token(name, urls, body.get("hours", 1), labels, bool(body.get("approve")))
+        return {"token": text, "id": token.id, "expires": token.expires}
+
+    def _pending(self, _: dict[str, Any]) -> list[Any]:
+        return [msgspec.to_builtins(token) for token in self._tokens.all() if token.pending]
+
+    def _decide(self, body: dict[str, Any]) -> Any:
+        decision = body.get("decision")
+        if decision not in ("accepted", "rejected"):
+            raise InvalidOption("decision", "must be accepted or rejected", decision)
+        return msgspec.to_builtins(self._signer.decide(str(body.get("fingerprint")), decision))
+
+    def _revoke(self, body: dict[str, Any]) -> dict[str, Any]:
+        name = identity_name(body.get("name", ""))
+        revoked = self._signer.revoke(name, str(body.get("reason", "")))
+        self._resolver.put_out([name])
+        return {"name": name, "serial": revoked.serial, "revoked_at": revoked.revoked_at}
+
+    def _list(self, _: dict[str, Any]) -> list[Any]:
+        return [msgspec.to_builtins(each) for each in self._identities.all()]
+
+    def _entries(self, body: dict[str, Any]) -> list[Any]:
+        limit = body.get("limit", 100)
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_AUDITED:
+            raise InvalidOption("limit", f"must be a whole number from 1 to {_MOST_AUDITED}", limit)
+        return [msgspec.to_builtins(entry) for entry in self._audit.read(limit)]
+
+
+def _labels(labels: Any) -> dict[str, str]:
+    if not isinstance(labels, dict) or not all(isinstance(each, str) for pair in labels.items() for each in pair):
+        raise InvalidOption("labels", "must map text to text", labels)
+    return labels

@@ -1,0 +1,195 @@
+"""The office that hands out certificates: tokens are made, used once, approved; certificates signed and replaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from cryptography import x509
+
+from lightlink.certs.certificate import load_certificates, to_pem
+from lightlink.certs.files import read_file
+from lightlink.errors import FleetRefused, RevisionConflict
+from lightlink.fleet import enrolment
+from lightlink.fleet.records import ANY_SERIAL, Identity, TokenRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from lightlink.connection.clock import ServerClock
+    from lightlink.fleet.audit import Audit
+    from lightlink.fleet.directory import ResponderFiles
+    from lightlink.fleet.records import Identities, Tokens
+
+CERTIFICATE_DAYS = 30
+_ENROLL = "enrolment"
+_RENEW = "renewal"
+
+
+class Signer:
+    """Signs for agents, on behalf of one responder; every decision is stored before it is told.
+
+    Each method raises FleetRefused, and StateError or InvalidOption when the records or the signing key are away.
+    """
+
+    def __init__(
+        self,
+        files: ResponderFiles,
+        identities: Identities,
+        tokens: Tokens,
+        audit: Audit,
+        clock: ServerClock,
+        days: int = CERTIFICATE_DAYS,
+    ) -> None:
+        self._files = files
+        self._identities = identities
+        self._tokens = tokens
+        self._audit = audit
+        self._clock = clock
+        self._days = days
+
+    # Tokens ---------------------------------------------------------------------------------------------------------
+
+    def make_token(
+        self, name: str, urls: Sequence[str], hours: float, labels: Mapping[str, str], approve: bool
+    ) -> tuple[str, TokenRecord]:
+        """Return a new token for a name, as text and as it is remembered."""
+        self._refuse_in_use(name)
+        certificate, key = self._files.signer()
+        authorities = load_certificates("CA certificate", self._files.path / "ca.pem")
+        text, token_id = enrolment.make_token(name, urls, hours, certificate, key, authorities)
+        expires = self._clock.timestamp() + hours * 3600.0
+        token = TokenRecord(id=token_id, name=name, expires=expires, labels=dict(labels), approve=approve)
+        self._tokens.add(token)
+        self._audit.note("token", name, token=token_id, approve=str(approve).lower())
+        return text, token
+
+    def decide(self, wanted: str, decision: str) -> TokenRecord:
+        """Accept or reject what waits with a fingerprint; raises FleetRefused when nothing does."""
+        found = [token for token in self._tokens.all() if token.pending and token.fingerprint == wanted]
+        if not found:
+            raise FleetRefused("decision", f"nothing waits with the fingerprint {wanted}", "unknown")
+        stored = self._tokens.get(found[0].id)
+        if stored is None or not stored[0].pending:
+            raise FleetRefused("decision", "somebody has decided meanwhile", "decided")
+        token = msgspec.structs.replace(stored[0], decision=decision)
+        self._tokens.update(token, stored[1])
+        self._audit.note(decision, token.name, token=token.id, fingerprint=wanted)
+        return token
+
+    # Certificates ---------------------------------------------------------------------------------------------------
+
+    def enroll(self, name: str, token_id: str, csr: object) -> dict[str, Any]:
+        """Return what a machine gets for its token: a certificate, or that it has to wait for somebody to decide.
+
+        A token belongs to the key that has used it first. That key may ask again, as when an answer was lost.
+        """
+        stored = self._tokens.get(token_id) if enrolment.is_token_id(token_id) else None
+        if stored is None:
+            raise FleetRefused(_ENROLL, "the token is unknown", "unknown")
+        token, revision = stored
+        if token.name != name:
+            raise FleetRefused(_ENROLL, f"the token is for {token.name}, not for {name}", "other_name")
+        key = enrolment.read_request(csr, token.name)
+        mark = enrolment.fingerprint(key)
+        if token.fingerprint not in ("", mark):
+            raise FleetRefused(_ENROLL, "the token has been used", "used")
+        if self._clock.timestamp() > token.expires:
+            raise FleetRefused(_ENROLL, "the token has expired", "expired")
+        self._refuse_in_use(name, token.id)
+        if not token.fingerprint:
+            token = msgspec.structs.replace(token, fingerprint=mark, requested_at=self._now().isoformat())
+            try:
+                self._tokens.update(token, revision)
+            except RevisionConflict:
+                raise FleetRefused(_ENROLL, "the token is being used by somebody else", "used") from None
+            if token.approve:
+                self._audit.note("requested", name, token=token_id, fingerprint=mark)
+        if token.decision == "rejected":
+            raise FleetRefused(_ENROLL, "somebody has rejected it", "rejected")
+        if token.pending:
+            return {"pending": mark}
+        return self._issue(token, key)
+
+    def renew(self, name: str, csr: object) -> dict[str, Any]:
+        """Return a new certificate for an agent that is let in; the old one counts until the new one is seen."""
+        key = enrolment.read_request(csr, name)
+        certificate, chain = self._sign(name, key)
+
+        def replace(known: Identity | None) -> Identity:
+            if known is not None and known.revoked:
+                raise FleetRefused(_RENEW, f"{name} is revoked", "revoked")
+            known = known or Identity(name=name)
+            # While a new one has not been seen, the one that its agent has still is the one before it.
+            previous = known.previous or known.serial or ANY_SERIAL
+            return msgspec.structs.replace(
+                known, previous=previous, renewed_at=self._now().isoformat(), **_facts(certificate)
+            )
+
+        self._identities.change(name, replace)
+        self._audit.note("renewed", name, serial=f"{certificate.serial_number:x}")
+        return {"certificate": chain.decode()}
+
+    def confirm(self, name: str, serial: str) -> None:
+        """Note that the new certificate of an identity is in use: the one before counts no more."""
+
+        def forget(known: Identity | None) -> Identity:
+            assert known is not None
+            return msgspec.structs.replace(known, previous="") if known.serial == serial else known
+
+        self._identities.change(name, forget)
+
+    def revoke(self, name: str, reason: str) -> Identity:
+        """Note that an identity is not let in any more, whatever certificate it has; idempotent."""
+
+        def put_out(known: Identity | None) -> Identity:
+            if known is not None and known.revoked:
+                return known
+            known = known or Identity(name=name, role="")
+            return msgspec.structs.replace(known, revoked_at=self._now().isoformat(), reason=reason)
+
+        revoked = self._identities.change(name, put_out)
+        self._audit.note("revoked", name, reason=reason)
+        return revoked
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _issue(self, token: TokenRecord, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
+        certificate, chain = self._sign(token.name, key)
+
+        def enter(_: Identity | None) -> Identity:
+            self._refuse_in_use(token.name, token.id)
+            at = self._now().isoformat()
+            return Identity(name=token.name, labels=token.labels, enrolled_at=at, token=token.id, **_facts(certificate))
+
+        self._identities.change(token.name, enter)
+        self._audit.note("enrolled", token.name, token=token.id, serial=f"{certificate.serial_number:x}")
+        authorities = read_file("CA certificate", self._files.path / "ca.pem")
+        return {"certificate": chain.decode(), "authorities": authorities.decode(), "labels": token.labels}
+
+    def _sign(self, name: str, key: ec.EllipticCurvePublicKey) -> tuple[x509.Certificate, bytes]:
+        signer, signer_key = self._files.signer()
+        certificate = enrolment.sign_agent(signer, signer_key, key, name, self._days)
+        return certificate, to_pem(certificate) + to_pem(signer)
+
+    def _refuse_in_use(self, name: str, token: str = "") -> None:
+        """Refuse a name that somebody has; who has it by the same token may have it again."""
+        known = self._identities.get(name)
+        if known is None or known.revoked or not known.serial or (token and known.token == token):
+            return
+        if known.not_after <= self._now().isoformat():
+            return
+        raise FleetRefused(_ENROLL, f"{name} is in use until {known.not_after}; revoke it first", "in_use")
+
+    def _now(self) -> datetime:
+        return self._clock.now()
+
+
+def _facts(certificate: x509.Certificate) -> dict[str, str]:
+    return {
+        "serial": f"{certificate.serial_number:x}",
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+    }

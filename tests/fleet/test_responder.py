@@ -1,0 +1,218 @@
+"""Who is let in, who is put out, and what happens while nobody is there to decide."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.pki import connect_to, tls_of
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.certs import CertificateAuthority
+from lightlink.commands import Agent
+from lightlink.errors import FleetError, FleetRefused, InvalidName, PermissionDenied
+from lightlink.fleet import Fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helpers.fleet import FleetWorld
+
+    from lightlink.commands import CommandManager
+
+
+def start(fleet: FleetWorld, name: str, **options: Any) -> Agent:
+    """Issue an agent's certificate by hand, and start it."""
+    fleet.authority.issue(name, "agent")
+    return fleet.agent(name, **options)
+
+
+class Sender:
+    """Sends commands all the time; on the way out it checks that none failed."""
+
+    def __init__(self, manager: CommandManager, *names: str) -> None:
+        self._manager = manager
+        self._names = names
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.done = 0
+        self.failure: Exception | None = None
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                for name in self._names:
+                    assert self._manager.send(name, "double", {"x": self.done}).result(30) == 2 * self.done
+                    self.done += 1
+        except Exception as exc:
+            self.failure = exc
+
+    def goes_on(self) -> None:
+        """Wait until some more have come back."""
+        before = self.done
+        eventually(lambda: self.failure or self.done > before + 5)
+        assert self.failure is None
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        self.goes_on()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        assert self.failure is None
+
+
+def test_a_revoked_agent_is_out_and_stays_out(fleet: FleetWorld, caplog: pytest.LogCaptureFixture) -> None:
+    victim, other = start(fleet, "victim"), start(fleet, "other")
+    admin = fleet.admin()
+    with Sender(fleet.manager, "other") as sender:
+        admin.revoke("victim", "stolen")
+        eventually(lambda: victim.stage.value == "stopped")
+        with pytest.raises(lightlink.AuthenticationError):
+            fleet.link("victim")
+        sender.goes_on()
+    assert other.stage.value == "running"
+    assert [record.getMessage() for record in caplog.records].count(
+        "lightlink: connection to NATS lost; reconnecting"
+    ) == 1
+    (known,) = [each for each in admin.identities() if each.name == "victim"]
+    assert (known.revoked, known.reason) == (True, "stolen")
+    events = [(entry.what, entry.name) for entry in admin.audit()]
+    assert ("revoked", "victim") in events
+    assert ("refused", "victim") in events
+
+
+def test_others_than_agents_are_put_out_too(fleet: FleetWorld) -> None:
+    fleet.authority.issue("web")
+    fleet.authority.issue("web.eu")
+    lost: list[object] = []
+    web, other = fleet.link("web", on_error=lost.append), fleet.link("web.eu", on_error=lost.append)
+    fleet.admin().revoke("web")
+    eventually(lambda: web.status is lightlink.Status.CLOSED)
+    other.flush()
+    assert other.status is lightlink.Status.CONNECTED
+    with pytest.raises(lightlink.AuthenticationError):
+        fleet.link("web")
+
+
+def test_every_responder_knows_who_was_revoked(fleet: FleetWorld) -> None:
+    fleet.authority.issue("web")
+    first = fleet.responder()
+    fleet.admin().revoke("web")
+    # One that comes later, and is the only one then.
+    fleet.stop_responders()
+    assert first.health()["connections"] == {}
+    fleet.responder()
+    with pytest.raises(lightlink.AuthenticationError):
+        fleet.link("web")
+    fleet.link("manager").flush()
+
+
+def test_without_responders_who_is_connected_goes_on_and_others_wait(fleet: FleetWorld) -> None:
+    agent = start(fleet, "a", connect_timeout=1.0)
+    fleet.authority.issue("b", "agent")
+    manager = fleet.manager
+    fleet.stop_responders()
+    with Sender(manager, "a"):
+        with pytest.raises(lightlink.ConnectError):
+            fleet.link("b", connect_timeout=1.0)
+        # Its connection breaks, and it is not let in again before somebody decides.
+        status = agent.client.status
+        fleet.cut("a")
+        eventually(lambda: agent.client.status is not status)
+        waiting = agent.client.status
+        fleet.responder()
+        eventually(lambda: agent.client.status is lightlink.Status.CONNECTED)
+    assert waiting is lightlink.Status.RECONNECTING
+    fleet.link("b")
+
+
+def test_users_that_expire_are_let_in_again_and_no_command_fails(fleet: FleetWorld) -> None:
+    fleet.stop_responders()
+    responder = fleet.responder(life=2.0)
+    start(fleet, "a")
+    with Sender(fleet.manager, "a") as sender:
+        eventually(lambda: responder.health()["admitted"] >= 5)
+        sender.goes_on()
+
+
+def test_responders_share_the_work_and_one_may_die(fleet: FleetWorld) -> None:
+    second = fleet.responder()
+    fleet.authority.issue("web")
+    eventually(lambda: bool(fleet.link("web")) and second.health()["admitted"])
+    fleet.stop_responders(1)
+    for _ in range(10):
+        fleet.link("web").flush()
+
+
+def test_a_certificate_of_another_authority_is_refused(fleet: FleetWorld, tmp_path: Path) -> None:
+    other = CertificateAuthority.create(tmp_path / "other")
+    other.issue("ops", "admin")
+    tls = lightlink.TLS(fleet.directory / "ca.pem", other.directory / "ops.pem", other.directory / "ops.key")
+    with pytest.raises(lightlink.AuthenticationError):
+        lightlink.connect(fleet.url, tls=tls)
+
+
+@pytest.mark.parametrize("name", ["responder/responder", "server"])
+def test_a_certificate_without_a_role_gets_nobody_in(fleet: FleetWorld, name: str) -> None:
+    tls = lightlink.TLS(fleet.directory / "ca.pem", fleet.directory / f"{name}.pem", fleet.directory / f"{name}.key")
+    if name == "server":
+        with pytest.raises(lightlink.AuthenticationError):
+            lightlink.connect(fleet.url, tls=tls)
+        return
+    # The responders' own is a client's that may do nothing.
+    with pytest.raises(PermissionDenied):
+        lightlink.connect(fleet.url, tls=tls).call("a", "b")
+
+
+def test_only_admins_may_ask(fleet: FleetWorld) -> None:
+    fleet.authority.issue("web")
+    start(fleet, "a")
+    for name in ("manager", "web", "a"):
+        with pytest.raises(PermissionDenied):
+            Fleet(fleet.link(name)).revoke("manager")
+        with connect_to(fleet.server, fleet.directory, name) as peer:
+            # Nor by an answer that is sent elsewhere.
+            peer.run(peer.nc.publish("$JS.API.INFO", b"", reply="ll.fleet.op.revoke"))
+    assert not [each for each in fleet.admin().identities() if each.revoked]
+
+
+def test_bad_operations_are_refused_and_audited(fleet: FleetWorld) -> None:
+    admin = fleet.admin()
+    for name in ("", "A", "a.b/c", "../ca", 7):
+        with pytest.raises((FleetRefused, InvalidName)):
+            admin.revoke(name)  # type: ignore[arg-type]
+    with pytest.raises(FleetRefused) as caught:
+        admin.accept("no:such")
+    assert caught.value.code == "unknown"
+    with pytest.raises(FleetRefused):
+        admin.audit(0)
+    assert [entry.what for entry in admin.audit()] == ["refused"] * 7
+
+
+def test_without_a_responder_an_operation_says_so(fleet: FleetWorld) -> None:
+    client = fleet.link("ops", timeout=0.5)
+    fleet.stop_responders()
+    with pytest.raises(FleetError, match="responder"):
+        Fleet(client).identities()
+
+
+def test_the_files_of_a_fleet_are_private_and_not_overwritten(fleet: FleetWorld) -> None:
+    modes = {
+        path.relative_to(fleet.directory).as_posix(): path.stat().st_mode & 0o777 for path in fleet.directory.rglob("*")
+    }
+    assert {modes[name] for name in ("ca.key", "operator.seed", "responder/fleet.json", "responder/signer.key")} == {
+        0o600
+    }
+    assert {modes[f"responder/{name}.creds"] for name in ("auth", "system")} == {0o600}
+    assert modes["responder"] == 0o700
+    before = {path: path.read_bytes() for path in fleet.directory.rglob("*") if path.is_file()}
+    with pytest.raises(lightlink.InvalidOption, match="is there already"):
+        type(fleet).create(fleet.directory)
+    assert {path: path.read_bytes() for path in fleet.directory.rglob("*") if path.is_file()} == before
+    assert tls_of(fleet.directory, "ops").cert is not None

@@ -1,0 +1,92 @@
+"""A fleet of a test's own: its directory, a server in operator mode, responders, and who connects."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any
+
+import lightlink
+from helpers.commands import FAST
+from helpers.pki import tls_of
+from lightlink.certs import CertificateAuthority
+from lightlink.commands import Agent, CommandManager
+from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
+from lightlink.fleet.directory import ResponderFiles
+from lightlink.fleet.resolver import Resolver
+from lightlink.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class FleetWorld:
+    """A fleet on a server of its own. ``directory`` holds its identities: the admin ops and a manager."""
+
+    def __init__(
+        self, folder: Path, stack: contextlib.ExitStack, issue: Callable[[CertificateAuthority], None] | None = None
+    ) -> None:
+        self.directory = folder / "fleet"
+        self._stack = stack
+        self.create(self.directory)
+        self._responders: list[Responder] = []
+        self.authority = CertificateAuthority.load(self.directory)
+        (issue or _issue_few)(self.authority)
+        config = fleet_config(self.directory, port=-1, store_dir=None, accounts_dir=folder / "accounts")
+        self.server = stack.enter_context(EmbeddedServer(config=config))
+
+    @property
+    def url(self) -> str:
+        return self.server.url.replace("nats://", "tls://")
+
+    @staticmethod
+    def create(directory: Path) -> FleetDirectory:
+        """Make the keys and the authority of a fleet."""
+        return FleetDirectory.create(directory, ["127.0.0.1"])
+
+    def responder(self, **options: Any) -> Responder:
+        """Start a responder; it ends with the test."""
+        responder = self._stack.enter_context(Responder(self.directory, self.url, **options))
+        self._responders.append(responder)
+        return responder
+
+    def stop_responders(self, count: int | None = None) -> None:
+        """Stop the responders, or the first ``count`` of them."""
+        for responder in self._responders[:count]:
+            responder.stop()
+        del self._responders[:count]
+
+    def agent(self, name: str, **options: Any) -> Agent:
+        """Start an agent that doubles, with the certificate of its name in the directory."""
+        assert self.manager  # it makes the streams, which an agent may not
+        agent = Agent(name, self.url, store=FAST, **({"tls": tls_of(self.directory, name)} | options))
+        agent.register("double", lambda x: 2 * x)
+        self._stack.callback(agent.stop)
+        return agent.start(timeout=30)
+
+    def cut(self, name: str) -> None:
+        """Have the server end the connections of an agent, as an operator would."""
+        files = ResponderFiles.load(self.directory)
+        with lightlink.connect(self.url, tls=files.tls, creds=files.path / "system.creds") as system:
+            secrets = files.secrets()
+            assert Resolver(system, secrets).kick(secrets.agent_account(name).public, [name]) == 1
+
+    def link(self, name: str, **options: Any) -> lightlink.Client:
+        """Connect as an identity of the directory."""
+        options = {"name": name, "tls": tls_of(self.directory, name)} | options
+        return self._stack.enter_context(lightlink.connect(self.url, **options))
+
+    def admin(self) -> Fleet:
+        """Return the fleet as its admin sees it."""
+        return Fleet(self.link("ops"))
+
+    @functools.cached_property
+    def manager(self) -> CommandManager:
+        """A manager of commands, which has made their streams."""
+        return self._stack.enter_context(CommandManager(self.link("manager"), store=FAST))
+
+
+def _issue_few(authority: CertificateAuthority) -> None:
+    authority.issue("ops", "admin")
+    authority.issue("manager", "manager")
