@@ -12,6 +12,7 @@
       FlushTimeout            (TimeoutError) the server did not confirm in time
       DeliveryUnknown         a connection was lost with messages that the server may not have had
       NoMessage               (TimeoutError) no message came in time
+      ResourceExhausted       this process may have no more threads, open files or memory
       LinkError               NATS refused or failed an operation for another reason
       CallError
         CallTimeout           (TimeoutError) no answer in time; the call may have run

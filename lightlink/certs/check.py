@@ -17,6 +17,7 @@ from lightlink.certs.certificate import (
     is_for,
     load_certificates,
     load_key,
+    utc_now,
     wrong_time,
 )
 from lightlink.errors import InvalidOption
@@ -68,7 +69,7 @@ def _check_authorities(path: Path) -> None:
 
 
 def _check_pair(cert: Path, key: Path) -> CertificateInfo:
-    leaf = load_certificates("tls.cert", cert)[0]
+    leaf, *chain = load_certificates("tls.cert", cert)
     if load_key("tls.key", key).public_key() != leaf.public_key():
         whose = (dns_names(leaf) or [common_name(leaf)])[0]
         raise InvalidOption("tls.key", f"does not match the certificate {cert} of {whose!r}", str(key))
@@ -77,6 +78,8 @@ def _check_pair(cert: Path, key: Path) -> CertificateInfo:
     info = describe(leaf, cert)
     if (wrong := wrong_time(info.not_before, info.not_after)) is not None:
         raise InvalidOption("tls.cert", wrong, str(cert))
-    if info.warning:
+    # What a fleet has signed comes with its authority, lives for weeks and is renewed by itself.
+    is_early = bool(chain) and info.not_after - utc_now() > (info.not_after - info.not_before) / 4
+    if info.warning and not is_early:
         _log.warning("lightlink: the certificate %s %s", cert, info.warning)
     return info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,9 +12,12 @@ from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
 from lightlink.cli.serving import load, point, serve, wait_option
 from lightlink.commands import Agent
+from lightlink.fleet import AgentFiles, enroll, keep_renewed
 
 if TYPE_CHECKING:
     from lightlink.cli.options import Link
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group()
@@ -24,9 +28,18 @@ def agent() -> None:
 @agent.command()
 @click.argument("target", metavar="MODULE[:AGENT]")
 @click.option("--drain-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to finish what runs.")
+@click.option("--enrolled", type=_FOLDER, metavar="DIR", help="Connect with what `agent enroll` has written there.")
+@click.option("--label", "label", multiple=True, metavar="NAME=VALUE", callback=labels, help="A label beside its own.")
 @wait_option
 @link_options
-def run(link: Link, target: str, drain_timeout: float, wait: float | None) -> None:
+def run(
+    link: Link,
+    target: str,
+    drain_timeout: float,
+    enrolled: Path | None,
+    label: dict[str, str],
+    wait: float | None,
+) -> None:
     """Run the Agent that a module defines.
 
     Until Ctrl-C or SIGTERM; then it finishes what runs, hands back what waits, and stops. MODULE is looked for in the
@@ -34,12 +47,48 @@ def run(link: Link, target: str, drain_timeout: float, wait: float | None) -> No
 
         lightlink agent run plant.pump:agent
 
-    The options for the connection win over those in the code.
+    The options for the connection win over those in the code. With --enrolled the certificate is renewed by itself.
     """
     found = load(target, Agent, "agent")
+    files = None if enrolled is None else _use_enrolled(found, enrolled)
+    found.labels = {**found.labels, **label}
     point(found, link, wait)
-    # Like its `run`, for as long as it takes.
-    serve(found, f"agent {found.client_id} takes commands", drain_timeout, lambda: found.start(timeout=None))
+
+    def start() -> None:
+        # Like its `run`, for as long as it takes.
+        found.start(timeout=None)
+        if files is not None:
+            keep_renewed(found.client, files)
+
+    serve(found, f"agent {found.client_id} takes commands", drain_timeout, start)
+
+
+def _use_enrolled(found: Agent, folder: Path) -> AgentFiles:
+    """Have an agent connect as the machine was enrolled."""
+    files = AgentFiles.load(folder)
+    if files.name != found.client_id:
+        raise click.UsageError(f"the agent is {found.client_id!r}, and this machine was enrolled as {files.name!r}")
+    found.use(files.urls, tls=files.tls)
+    found.labels = {**found.labels, **files.labels}
+    return files
+
+
+@agent.command("enroll")
+@click.argument("token", envvar="LIGHTLINK_TOKEN")
+@click.option("--dir", "directory", type=_FOLDER, default="agent", show_default=True, help="Where its files go.")
+@click.option("--timeout", type=SECONDS, help="Seconds to wait until somebody accepts; default: as long as it takes.")
+@click.option("--force", is_flag=True, help="Replace what an earlier enrolment has left.")
+def enroll_(token: str, directory: Path, timeout: float | None, force: bool) -> None:
+    """Enroll this machine with a TOKEN from `lightlink fleet token` (or in LIGHTLINK_TOKEN).
+
+    It makes a key of its own, has it signed, and writes its files into a folder that is private to this user.
+    """
+
+    def show(fingerprint: str) -> None:
+        say(f"waiting until somebody accepts {fingerprint}")
+
+    files = enroll(token, directory, timeout=timeout, on_pending=show, force=force)
+    say(f"enrolled as {files.name}; next: lightlink agent run MODULE --enrolled {directory}")
 
 
 @click.command()

@@ -11,15 +11,20 @@ from lightlink.fleet.admin import Fleet
 from lightlink.fleet.audit import Entry
 from lightlink.fleet.config import fleet_config
 from lightlink.fleet.directory import FleetDirectory
+from lightlink.fleet.machine import AgentFiles, enroll, keep_renewed, renew
 from lightlink.fleet.records import Identity, TokenRecord
 from lightlink.fleet.responder import Responder
 
 __all__ = [
+    "AgentFiles",
     "Entry",
     "Fleet",
     "FleetDirectory",
     "Identity",
     "Responder",
     "TokenRecord",
+    "enroll",
     "fleet_config",
+    "keep_renewed",
+    "renew",
 ]

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from lightlink.certs.certificate import dns_names, make_key, to_pem
 from lightlink.certs.signing import sign_leaf, sign_token
-from lightlink.errors import FleetRefused, InvalidName, InvalidOption
+from lightlink.errors import FleetError, FleetRefused, InvalidName, InvalidOption
 from lightlink.fleet.accounts import enrolling_name
 from lightlink.protocol.permissions import Grant, identity_name
 
@@ -126,13 +126,31 @@ def is_token_id(text: str) -> bool:
 # What a machine asks for --------------------------------------------------------------------------------------------
 
 
-def make_request(name: str) -> tuple[bytes, bytes]:
-    """Return a new private key and a request to sign a certificate for it (CSR, RFC 2986), both as PEM."""
-    key = make_key()
+def make_key_pem() -> bytes:
+    """Return a new private key as PEM."""
+    return _key_pem(make_key())
+
+
+def make_request(name: str, key_pem: bytes) -> str:
+    """Return a request to sign a certificate for a name and a key (CSR, RFC 2986), as PEM."""
+    key = serialization.load_pem_private_key(key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    return _key_pem(key), builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def read_chain(pem: object, key_pem: bytes) -> bytes:
+    """Return the certificates that were signed for a key, as PEM; raises FleetError for anything else."""
+    try:
+        chain = x509.load_pem_x509_certificates(str(pem).encode())
+        key = serialization.load_pem_private_key(key_pem, None)
+    except ValueError as exc:
+        raise FleetError("certificate", "what came back is no certificate") from exc
+    if chain[0].public_key() != key.public_key():
+        raise FleetError("certificate", "what came back is for another key")
+    return _join(chain)
 
 
 def read_request(pem: object, name: str) -> ec.EllipticCurvePublicKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,7 +10,7 @@ from cryptography import x509
 
 from lightlink.certs.certificate import load_certificates, to_pem
 from lightlink.certs.files import read_file
-from lightlink.errors import FleetRefused, RevisionConflict
+from lightlink.errors import FleetError, FleetRefused, InvalidOption, RevisionConflict
 from lightlink.fleet import enrolment
 from lightlink.fleet.records import ANY_SERIAL, Identity, TokenRecord
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from lightlink.fleet.directory import ResponderFiles
     from lightlink.fleet.records import Identities, Tokens
 
+_log = logging.getLogger("lightlink")
+
 CERTIFICATE_DAYS = 30
 _ENROLL = "enrolment"
 _RENEW = "renewal"
@@ -32,7 +35,7 @@ _RENEW = "renewal"
 class Signer:
     """Signs for agents, on behalf of one responder; every decision is stored before it is told.
 
-    Each method raises FleetRefused, and StateError or InvalidOption when the records or the signing key are away.
+    Each method raises FleetRefused, StateError when the records and FleetError when the signing key is away.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Signer:
     ) -> tuple[str, TokenRecord]:
         """Return a new token for a name, as text and as it is remembered."""
         self._refuse_in_use(name)
-        certificate, key = self._files.signer()
+        certificate, key = self._authority()
         authorities = load_certificates("CA certificate", self._files.path / "ca.pem")
         text, token_id = enrolment.make_token(name, urls, hours, certificate, key, authorities)
         expires = self._clock.timestamp() + hours * 3600.0
@@ -171,9 +174,17 @@ class Signer:
         return {"certificate": chain.decode(), "authorities": authorities.decode(), "labels": token.labels}
 
     def _sign(self, name: str, key: ec.EllipticCurvePublicKey) -> tuple[x509.Certificate, bytes]:
-        signer, signer_key = self._files.signer()
+        signer, signer_key = self._authority()
         certificate = enrolment.sign_agent(signer, signer_key, key, name, self._days)
         return certificate, to_pem(certificate) + to_pem(signer)
+
+    def _authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """Read the signing authority each time: it may be away, and come back."""
+        try:
+            return self._files.signer()
+        except InvalidOption as exc:
+            _log.error("lightlink fleet: nothing can be signed: %s", exc)
+            raise FleetError("signing", "the signer is away; try again later") from exc
 
     def _refuse_in_use(self, name: str, token: str = "") -> None:
         """Refuse a name that somebody has; who has it by the same token may have it again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 import lightlink
@@ -13,6 +14,7 @@ from lightlink.certs import CertificateAuthority
 from lightlink.commands import Agent, CommandManager
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
 from lightlink.fleet.directory import ResponderFiles
+from lightlink.fleet.records import Tokens
 from lightlink.fleet.resolver import Resolver
 from lightlink.server import EmbeddedServer
 
@@ -64,6 +66,13 @@ class FleetWorld:
         agent.register("double", lambda x: 2 * x)
         self._stack.callback(agent.stop)
         return agent.start(timeout=30)
+
+    def token_has_expired(self, token: str) -> bool:
+        """Tell whether a token's time is over, by the clock of its responder."""
+        files = ResponderFiles.load(self.directory)
+        with lightlink.connect(self.url, tls=files.tls, creds=files.path / "auth.creds") as client:
+            stored = Tokens(client).get(token)
+        return stored is not None and time.time() > stored[0].expires
 
     def cut(self, name: str) -> None:
         """Have the server end the connections of an agent, as an operator would."""
