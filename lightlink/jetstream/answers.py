@@ -85,6 +85,8 @@ class ConsumerConfig(msgspec.Struct):
     """What of a consumer's configuration is looked at; durations in nanoseconds."""
 
     ack_wait: int = 0
+    max_batch: int = 0  # of a pull request; 0: no limit
+    max_bytes: int = 0
 
 
 class ConsumerInfo(msgspec.Struct):

@@ -23,6 +23,7 @@ from lightlink.jetstream.cursor import EVERYTHING, Delivery, Position, read_deli
 from lightlink.jetstream.pull_window import Window
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_inbox
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ _RETRY_SECONDS_MAX = 2.0
 # How long a replica that is behind may take before the leader is asked whether it still has what is missing.
 _BEHIND_SECONDS = 0.5
 # Statuses that end one pull request and say nothing against the consumer.
+# What a pull request asks that the consumer does not allow.
+_REFUSED = b"Exceeded"
 _PULL_ENDED = (b"Message Size Exceeds MaxBytes", b"Batch Completed", b"Leadership Change")
 
 
@@ -83,6 +86,7 @@ class OrderedReader:
         self._consumer = b""  # the consumer that is read from, empty when it is given up
         self._spent = b""  # the one given up last
         self._expected = 1  # the consumer's number of the next message
+        self._refused = False  # the last pull request, for what it asked
         self._outages = 0
         self._heard = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -168,6 +172,8 @@ class OrderedReader:
             self._tell_current()
             while not self._stopped:
                 await self._read()
+                if self._refused:
+                    await asyncio.sleep(_RETRY_SECONDS_MAX)
                 await self._renew()
         except Exception as exc:
             _log.exception("lightlink: the reader of %s ended", self.stream)
@@ -235,6 +241,7 @@ class OrderedReader:
             self._give_up_consumer()
             return
         self._heard = self._session.loop.loop.time()
+        self._refused = False
         self._expected += 1
         self._window.arrived(size)
         if self._position.passed(delivery):
@@ -258,7 +265,15 @@ class OrderedReader:
             self._stir.set()
         else:
             _log.debug("lightlink: the consumer of %s ended: %s %s", self.stream, status, text)
+            self._note_refusal(text)
             self._give_up_consumer()
+
+    def _note_refusal(self, text: bytes) -> None:
+        """Report what is refused again with every pull request, once, and have a pause before the next."""
+        if text.startswith(_REFUSED):
+            if not self._refused:
+                self._session.report(LinkError(f"reading {self.stream}", as_text(text)))
+            self._refused = True
 
     def _tell_current(self) -> None:
         if self._position.is_current and not self._told_current:
@@ -323,6 +338,7 @@ class OrderedReader:
         self._position.begin(info)
         self._consumer = consumer
         self._expected = 1
+        self._window.limit(info.config.max_batch, info.config.max_bytes)
 
     async def _delete_consumer(self) -> None:
         name = self._consumer or self._spent

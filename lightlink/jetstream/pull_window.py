@@ -37,6 +37,13 @@ class Window:
         self._starved = False
         self._lock = threading.Lock()
 
+    def limit(self, messages: int, size: int) -> None:
+        """Ask for no more at a time than a consumer allows; 0 means that it does not say."""
+        if messages > 0:
+            self.pull_messages = min(self.pull_messages, messages)
+        if size > 0:
+            self.pull_size = min(self.pull_size, size)
+
     @property
     def under_way(self) -> bool:
         """Whether the server owes an answer to a pull request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ _PULL_SECONDS = 30.0
 # Until the server has answered once, a pull is short: an agent whose consumer is not there yet may hear nothing at all.
 _FIRST_PULL_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+# What the server says to a pull that asks for more than the consumer allows, which an agent may not look up.
+_MOST_AT_ONCE = re.compile(r"MaxRequestBatch of ([1-9]\d{0,8})")
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
 
@@ -64,6 +67,7 @@ class Deliveries:
         consumer = f"{schema.REQUESTS}.{schema.consumer_name(client_id)}"
         self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{consumer}")
         self._prefetch = prefetch
+        self._most = prefetch  # how many a pull may ask for, as far as is known
         self._renew_every = ack_wait / 3
         self._on_deliveries = on_deliveries
         self._on_missing = on_missing
@@ -161,6 +165,7 @@ class Deliveries:
             if self._connection.status is not Status.CONNECTED:
                 return
             seconds = _PULL_SECONDS if self._answered else _FIRST_PULL_SECONDS
+            room = min(room, self._most)
             self._number += 1
             self._owed = room
             self._expires = time.monotonic() + seconds + 1
@@ -226,7 +231,13 @@ class Deliveries:
         if code in ("404", "408"):
             self._pull()
             return
-        _log.debug("lightlink: fetching commands: %s %s", code, description)
+        limit = _MOST_AT_ONCE.search(description)
+        if limit is not None and int(limit[1]) < self._most:
+            self._most = int(limit[1])
+            self._pull()
+            return
+        level = logging.WARNING if code == "409" and "Exceeded" in description else logging.DEBUG
+        _log.log(level, "lightlink: fetching commands: %s %s", code, description)
         self._retry_later()
         if code == "503" or "deleted" in description.lower():
             self._on_missing()
