@@ -72,7 +72,7 @@ class Audit:
         last = 0 if info is None else info.state.last_seq
         if not last:
             return []
-        found = read_range(self._connection, STREAM, [f"{_SUBJECT}.>"], last - limit + 1, last + 1, _TIMEOUT)
+        found, _ = read_range(self._connection, STREAM, [f"{_SUBJECT}.>"], last - limit + 1, last + 1, _TIMEOUT)
         entries = []
         for delivery in found:
             try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from werkzeug.exceptions import Conflict
 
+from lightlink.commands.store.history import PAGE_BYTES
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
 from lightlink.http.schemas import CommandPage, CommandSent, OneCommand
 from lightlink.http.views import command_view
@@ -67,6 +68,7 @@ def list_commands(call: Call) -> CommandPage:
     call.check(query.client_id or None, query.command_type or None)
     after = query.after or None
     found: list[Command] = []
+    size = 0
     deadline = time.monotonic() + _LOOK_SECONDS
     while True:
         page = call.manager.list(
@@ -78,7 +80,8 @@ def list_commands(call: Call) -> CommandPage:
         )
         found += [command for command in page if call.may_see(command)]
         after = page.next
-        if after is None or len(found) == query.limit or time.monotonic() > deadline:
+        size += page.size
+        if after is None or len(found) == query.limit or size >= PAGE_BYTES or time.monotonic() > deadline:
             break
     commands = [command_view(command) for command in found]
     return CommandPage(total=len(commands), commands=commands, next=after or UNSET)

@@ -51,9 +51,14 @@ class StreamState(msgspec.Struct):
     """What a stream holds; ``subjects`` counts messages by subject, where that was asked."""
 
     messages: int = 0
+    bytes: int = 0
     first_seq: int = 0
     last_seq: int = 0
     subjects: dict[str, int] | None = None
+
+    def messages_in(self, size: int) -> int:
+        """Return about how many of its messages are ``size`` bytes together, at least one."""
+        return max(size * self.messages // self.bytes, 1) if self.bytes > 0 else size
 
 
 class StreamInfo(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -73,21 +74,32 @@ def _with_the_missing(
 
 
 def read_range(
-    connection: Connection, stream: str, patterns: Sequence[str], first: int, before: int, timeout: float
-) -> list[Delivery]:
+    connection: Connection,
+    stream: str,
+    patterns: Sequence[str],
+    first: int,
+    before: int,
+    silence: float,
+    max_bytes: int = sys.maxsize,
+) -> tuple[list[Delivery], int]:
     """Return the messages with sequences from ``first`` to below ``before`` on the subjects of some patterns.
 
-    Raises the errors of `OrderedReader.start`.
+    Of more than ``max_bytes`` it returns the first ones, at least one. The other value is the sequence up to which all
+    was read. However long that takes, it waits at most ``silence`` seconds for the next message. Raises the errors of
+    `OrderedReader.start`.
     """
     found: list[Delivery] = []
+    size = 0
 
     def take(delivery: Delivery) -> bool:
+        nonlocal size
         if delivery.seq < before:
             found.append(delivery)
-        return delivery.seq >= before - 1
+            size += delivery.size
+        return delivery.seq >= before - 1 or size >= max_bytes
 
-    _read_until(connection, stream, patterns, timeout, take, {"first": max(first, 1)})
-    return found
+    _read_until(connection, stream, patterns, silence, take, {"first": max(first, 1)}, by_silence=True)
+    return found, found[-1].seq + 1 if size >= max_bytes else before
 
 
 def _read_until(
@@ -97,8 +109,13 @@ def _read_until(
     timeout: float,
     take: Callable[[Delivery], bool],
     settings: dict[str, Any],
+    *,
+    by_silence: bool = False,
 ) -> None:
-    """Give ``take`` what the stream has now, until it returns True."""
+    """Give ``take`` what the stream has now, until it returns True.
+
+    ``timeout`` is for all of it, or for the time since the last message.
+    """
     deadline = time.monotonic() + timeout
     done, is_done = Promise(), False
 
@@ -109,6 +126,9 @@ def _read_until(
             done.keep()
 
     def deliver(delivery: Delivery) -> None:
+        nonlocal deadline
+        if by_silence:
+            deadline = time.monotonic() + timeout
         if not is_done and take(delivery):
             finish()
         reader.release(delivery)
@@ -117,7 +137,8 @@ def _read_until(
     reader = OrderedReader(connection, stream, patterns, deliver, **settings)
     reader.start(timeout)
     try:
-        if not done.wait(deadline - time.monotonic()):
-            raise NoReply(patterns[0], timeout, True)
+        while not done.wait(deadline - time.monotonic()):
+            if time.monotonic() >= deadline:
+                raise NoReply(patterns[0], timeout, True)
     finally:
         reader.stop()

@@ -198,11 +198,13 @@ def test_a_range_is_read(connection: Connection, stream: str) -> None:
     for n in range(50):
         store(connection, f"{stream}.{n % 2}.{n}")
     patterns = [f"{stream}.0.*", f"{stream}.1.*"]
-    found = read.read_range(connection, stream, patterns, 10, 20, 10)
-    assert [delivery.seq for delivery in found] == list(range(10, 20))
-    assert read.read_range(connection, stream, [f"{stream}.none"], 1, 51, 10) == []
-    odd = read.read_range(connection, stream, patterns[1:], 1, 10, 10)
+    found, reached = read.read_range(connection, stream, patterns, 10, 20, 10)
+    assert ([delivery.seq for delivery in found], reached) == (list(range(10, 20)), 20)
+    assert read.read_range(connection, stream, [f"{stream}.none"], 1, 51, 10) == ([], 51)
+    odd, _ = read.read_range(connection, stream, patterns[1:], 1, 10, 10)
     assert [delivery.seq for delivery in odd] == [2, 4, 6, 8]
+    few, reached = read.read_range(connection, stream, patterns, 10, 20, 10, max_bytes=10)
+    assert ([delivery.seq for delivery in few], reached) == ([10, 11, 12], 13)
 
 
 def test_headers_alone_are_read_on_demand(connection: Connection, stream: str) -> None:

@@ -22,6 +22,7 @@ from lightlink.commands import Agent, CommandManager, StoreOptions
 from lightlink.commands.store import schema
 from lightlink.errors import DecodeError, StoredFileNotFound
 from lightlink.protocol.subjects import FILES_BUCKET
+from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from lightlink.certs import CertificateAuthority
-    from lightlink.server import EmbeddedServer
 
 # One or more identities of each role; see `helpers.pki.issue_all`.
 EVERYONE = ["user-service", "store", "web", "web.eu", "keeper", "mute", "agent-a", "manager", "caller", "ops"]
@@ -60,6 +60,13 @@ def say(peer: RawPeer, *messages: tuple[str, bytes] | tuple[str, bytes, str]) ->
 
 
 # A1: text from the wire becomes protocol ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secured(identities: Path) -> Iterator[EmbeddedServer]:
+    """A server of these tests' own: others leave streams behind that are no real ones."""
+    with EmbeddedServer(tls=identities) as running:
+        yield running
 
 
 @pytest.fixture

@@ -208,9 +208,11 @@ class CommandManager:
         until: datetime | None = None,
         limit: int = 100,
         after: str | None = None,
+        brief: bool = False,
     ) -> Page:
         """Return stored commands, newest first: a page of ``limit`` (at most 1,000), with its `next` for ``after``.
 
+        A page ends early when payloads and results together are more than 32 MiB; ``brief`` leaves them out.
         Raises InvalidName, InvalidOption, StoreUnavailable.
         """
         if client_id is not None:
@@ -224,7 +226,7 @@ class CommandManager:
             until=until,
         )
         self._refuse_closed()
-        return history.list_commands(self._store, wanted, limit, after)
+        return history.list_commands(self._store, wanted, limit, after, brief)
 
     def audit(self, command_id: str | None = None, since: datetime | None = None) -> Iterator[AuditEntry]:
         """Yield every request and transition kept, oldest first: when, of which command, by whom.

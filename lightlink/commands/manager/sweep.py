@@ -82,7 +82,8 @@ class Sweeper:
             return False
         before = min(self._next + _BLOCK, end)
         pattern = schema.request_subject("*", "*")
-        for delivery in history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before):
+        found, reached = history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before)
+        for delivery in found:
             try:
                 request = read_request(delivery.data, as_text(delivery.subject), delivery.created)
             except DecodeError as exc:
@@ -90,16 +91,19 @@ class Sweeper:
                 continue
             slim = msgspec.structs.replace(request, payload=_NOTHING)
             heapq.heappush(self._open, (request.deadline, next(self._numbers), delivery.seq, slim))
-        self._next = before
+        self._next = reached
         return True
 
     def _settle_due(self) -> int:
         """Take out what is past its deadline and everybody's patience, and see to it that it has ended."""
         latest = self._store.clock.now() - model.GRACE
         looked_at = 0
+        if not self._open or self._open[0][0] >= latest:
+            return looked_at
+        at_once = history.statuses_at_once(self._store)
         while self._open and self._open[0][0] < latest:
             due: list[tuple[datetime, int, int, RequestRecord]] = []
-            while self._open and self._open[0][0] < latest and len(due) < _BLOCK:
+            while self._open and self._open[0][0] < latest and len(due) < at_once:
                 due.append(heapq.heappop(self._open))
             try:
                 self._expiry.settle([entry[-1] for entry in due])

@@ -73,7 +73,7 @@ def read_audit(store: CommandStore, command_id: str | None, since: datetime | No
     patterns = [schema.request_subject("*", token), schema.status_subject("*", token)]
     if command_id is not None:
         entries: Iterator[AuditEntry] = itertools.chain.from_iterable(
-            _read(store, pattern, first, end) for pattern in patterns
+            _read_all(store, pattern, first, end) for pattern in patterns
         )
     else:
         entries = heapq.merge(*(_by_time(store, pattern, first, end) for pattern in patterns), key=_place)
@@ -87,17 +87,24 @@ def _by_time(store: CommandStore, pattern: str, first: int, end: int) -> Iterato
     held: list[AuditEntry] = []
     while first < end:
         # Block by block, so that memory stays flat; so many entries are held back as a block has at the most.
-        before = min(first + _BLOCK, end)
-        held = sorted([*held, *_read(store, pattern, first, before)], key=_place)
+        entries, first = _read(store, pattern, first, min(first + _BLOCK, end))
+        held = sorted([*held, *entries], key=_place)
         ready = max(0, len(held) - _BLOCK)
         yield from held[:ready]
         held = held[ready:]
-        first = before
     yield from held
 
 
-def _read(store: CommandStore, pattern: str, first: int, before: int) -> list[AuditEntry]:
-    return [_entry(delivery) for delivery in read_block(store, schema.AUDIT, [pattern], first, before)]
+def _read(store: CommandStore, pattern: str, first: int, before: int) -> tuple[list[AuditEntry], int]:
+    """Return the entries in a range, and up to where it was read."""
+    found, reached = read_block(store, schema.AUDIT, [pattern], first, before)
+    return [_entry(delivery) for delivery in found], reached
+
+
+def _read_all(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:
+    while first < end:
+        entries, first = _read(store, pattern, first, end)
+        yield from entries
 
 
 def _place(entry: AuditEntry) -> tuple[datetime, bool]:

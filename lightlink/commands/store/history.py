@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from lightlink.commands import model
-from lightlink.commands.model import Command, RequestRecord
+from lightlink.commands.model import Command, RequestRecord, StatusRecord
 from lightlink.commands.store import checks, schema
 from lightlink.commands.store.access import FAILURES, unavailable
 from lightlink.commands.store.store import read_request
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.jetstream import read
+from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ _WIDEN = 4
 _WIDEST = 10_000
 _WIDEST_OF_ONE = 1_000_000
 _MOST_STATUSES = 2000
+# How much is read at once, and when a page ends though it is not full.
+BLOCK_BYTES = 8 * 1024 * 1024
+PAGE_BYTES = 32 * 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -73,18 +77,39 @@ class Filter:
 
 
 class Page(list[Command]):
-    """Commands, newest first; ``next`` is what to give as ``after`` for the page behind this one, None at the end."""
+    """Commands, newest first; ``next`` is what to give as ``after`` for the page behind this one, None at the end.
 
-    def __init__(self, commands: list[Command], following: str | None) -> None:
+    ``size`` is about how many bytes their payloads and results are.
+    """
+
+    def __init__(self, commands: list[Command], following: str | None, size: int = 0) -> None:
         super().__init__(commands)
         self.next = following
+        self.size = size
 
 
-def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | None) -> Page:
+@attrs.define
+class _Found:
+    """Commands found so far, newest first, and about how many bytes they hold."""
+
+    brief: bool
+    commands: list[tuple[int, Command]] = attrs.field(factory=list)
+    size: int = 0
+
+    def add(self, seq: int, command: Command, size: int) -> None:
+        self.commands.append((seq, command))
+        self.size += size
+
+    def is_enough(self, most: int) -> bool:
+        return len(self.commands) >= most or self.size >= PAGE_BYTES
+
+
+def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | None, brief: bool = False) -> Page:
     """Return one page of commands, newest first; raises StoreUnavailable, InvalidOption.
 
-    The stream is read backwards in stretches that widen while they hold too little; with a client filter the server
-    passes over everybody else's commands.
+    With ``brief`` without payloads and results; else a page ends early when those are many bytes. The stream is read
+    backwards in stretches that widen while they hold too little, and are no larger than memory bears; with a client
+    filter the server passes over everybody else's commands.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidOption("limit", f"must be a whole number from 1 to {MAX_LIMIT}", limit)
@@ -93,23 +118,42 @@ def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | 
         return Page([], None)
     first, before = state.first_seq, _before(after, state.last_seq)
     pattern = schema.request_subject(wanted.client_id or "*", "*")
-    found: list[tuple[int, Command]] = []
-    width = limit + 1
-    while before > first and len(found) <= limit:
+    found = _Found(brief)
+    at_once = statuses_at_once(store)
+    fits = state.messages_in(BLOCK_BYTES)
+    widest = min(_WIDEST, fits) if wanted.client_id is None else _WIDEST_OF_ONE
+    width = min(limit + 1, fits)
+    while before > first and not found.is_enough(limit + 1):
         low = max(first, before - width)
-        stretch = read_block(store, schema.REQUESTS, [pattern], low, before)
-        found += _matching(store, stretch, wanted, limit + 1 - len(found))
-        before, width = low, min(width * _WIDEN, _WIDEST if wanted.client_id is None else _WIDEST_OF_ONE)
+        stretch, reached = read_block(store, schema.REQUESTS, [pattern], low, before)
+        if reached < before:  # the newest are those that were not read: they are larger than most
+            width = max((before - low) // _WIDEN, 1)
+            continue
+        _match(store, stretch, wanted, limit + 1, at_once, found)
+        before, width = low, min(width * _WIDEN, widest)
         if wanted.earliest is not None and stretch and stretch[0].created < wanted.earliest:
             break
-    page = found[:limit]
-    return Page([command for _, command in page], str(page[-1][0]) if len(found) > limit else None)
+    page = found.commands[:limit]
+    is_last = len(found.commands) <= limit and not found.size >= PAGE_BYTES
+    return Page([command for _, command in page], None if is_last else str(page[-1][0]), found.size)
 
 
-def read_block(store: CommandStore, stream: str, patterns: list[str], first: int, before: int) -> list[Delivery]:
-    """Return the stored messages from sequence ``first`` to below ``before``; raises StoreUnavailable."""
+def statuses_at_once(store: CommandStore) -> int:
+    """Return how many statuses, with their results, may be read together; raises StoreUnavailable."""
+    state = stream_state(store, schema.STATUS)
+    # A result is in the last revision only, of three or four.
+    return _MOST_STATUSES if state is None else min(state.messages_in(BLOCK_BYTES // 4), _MOST_STATUSES)
+
+
+def read_block(
+    store: CommandStore, stream: str, patterns: list[str], first: int, before: int
+) -> tuple[list[Delivery], int]:
+    """Return the stored messages from sequence ``first`` to below ``before``, as many as memory bears.
+
+    The other value is up to where all was read. Raises StoreUnavailable.
+    """
     try:
-        return read.read_range(store.connection, stream, patterns, first, before, store.timeout)
+        return read.read_range(store.connection, stream, patterns, first, before, store.timeout, BLOCK_BYTES)
     except FAILURES as exc:
         raise unavailable(f"reading {stream}", exc) from exc
 
@@ -120,10 +164,11 @@ def stream_state(store: CommandStore, stream: str) -> StreamState | None:
     return None if info is None else info.state
 
 
-def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most: int) -> list[tuple[int, Command]]:
-    """Return (sequence, command) for at most so many of a stretch that pass, newest first."""
-    candidates = []
-    unreadable: list[tuple[int, Command]] = []
+def _match(
+    store: CommandStore, stretch: list[Delivery], wanted: Filter, most: int, at_once: int, found: _Found
+) -> None:
+    """Add what of a stretch passes, newest first, until that is enough; ``at_once`` statuses are read together."""
+    candidates: list[tuple[int, RequestRecord | Command]] = []
     for delivery in reversed(stretch):
         try:
             request = read_request(delivery.data, as_text(delivery.subject), delivery.created)
@@ -132,28 +177,49 @@ def _matching(store: CommandStore, stretch: list[Delivery], wanted: Filter, most
             if not all(map(str.isascii, ids)):
                 store.connection.report(exc)  # nobody could ask for it by its id
             elif wanted.shows_unreadable:
-                unreadable.append((delivery.seq, model.unreadable_command(*ids, delivery.created, exc.reason)))
+                candidates.append((delivery.seq, model.unreadable_command(*ids, delivery.created, exc.reason)))
             continue
         if wanted.wants(request):
             candidates.append((delivery.seq, request))
-    found: list[tuple[int, Command]] = []
-    size = most
-    while candidates and len(found) < most:
+    size = min(most, at_once)
+    while candidates and not found.is_enough(most):
         block, candidates = candidates[:size], candidates[size:]
-        statuses = store.read_statuses([(request.client_id, request.command_id) for _, request in block])
-        at = store.clock.now()
-        passing = [
-            (seq, request, status)
-            for (seq, request), (status, _) in zip(block, statuses, strict=True)
-            if wanted.status is None or model.status_at(request, status, at) == wanted.status
-        ]
-        running = [(each.client_id, each.command_id) for _, each, status in passing if status and not status.ended]
-        progress = dict(zip(running, store.read_progress(running), strict=True))
-        for seq, request, status in passing:
-            told = progress.get((request.client_id, request.command_id))
-            found.append((seq, model.fold(request, status, at, told)))
-        size = min(size * _WIDEN, _MOST_STATUSES)
-    return sorted(found + unreadable, key=lambda each: -each[0])[:most]
+        _add(store, block, wanted, found)
+        size = min(size * _WIDEN, at_once)
+    del found.commands[most:]
+
+
+def _add(store: CommandStore, block: list[tuple[int, RequestRecord | Command]], wanted: Filter, found: _Found) -> None:
+    """Read the statuses of a block's commands, and add those that pass."""
+    requests = [each for _, each in block if isinstance(each, RequestRecord)]
+    read_ = store.read_statuses([(request.client_id, request.command_id) for request in requests])
+    statuses = {request.command_id: status for request, (status, _) in zip(requests, read_, strict=True)}
+    running = [
+        (each.client_id, each.command_id)
+        for each in requests
+        if (status := statuses[each.command_id]) is not None and not status.ended
+    ]
+    progress = dict(zip(running, store.read_progress(running), strict=True))
+    at = store.clock.now()
+    for seq, each in block:
+        if isinstance(each, Command):
+            found.add(seq, each, 0)
+            continue
+        status = statuses[each.command_id]
+        if wanted.status is not None and model.status_at(each, status, at) != wanted.status:
+            continue
+        command = model.fold(each, status, at, progress.get((each.client_id, each.command_id)))
+        if found.brief:
+            found.add(seq, attrs.evolve(command, payload=None, result=None, late_result=None), 0)
+        else:
+            found.add(seq, command, len(each.payload) + _size_of(status))
+
+
+def _size_of(status: StatusRecord | None) -> int:
+    """Return about how many bytes a status's results are."""
+    if status is None or (status.result is None and status.late_result is None):
+        return 0
+    return len(codec.encode_json([status.result, status.late_result]))
 
 
 def _before(after: str | None, last: int) -> int:
