@@ -54,6 +54,8 @@ def connect(
     outbox_timeout: float | None = None,
     workers: int | None = None,
     wait: float | None = None,
+    discover: bool | None = None,
+    refusal_timeout: float | None = None,
     lazy: bool | None = None,
     on_error: Callable[[Exception], object] | None = None,
 ) -> Client:

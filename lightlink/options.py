@@ -179,6 +179,8 @@ class ConnectOptions:
     commands, or ``jetstream_prefix`` the subject below which another account's API is imported.
     ``workers`` threads run the handlers of subscriptions and watches. ``wait`` is for how long no server need be there
     as the connection is made (infinity: for ever); with ``lazy`` it is made when it is first used.
+    Without ``discover`` only the servers given are connected to, and none of which a cluster tells. A client that is
+    refused as it comes back, as while a secret is exchanged, is closed after ``refusal_timeout`` seconds of refusals.
     ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
     at each connect, and must return soon.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
@@ -205,6 +207,8 @@ class ConnectOptions:
     outbox_timeout: float = _time(5.0)
     workers: int = attrs.field(default=8, validator=_whole)
     wait: float = attrs.field(default=0.0, validator=_not_negative)
+    discover: bool = attrs.field(default=True, validator=_flag)
+    refusal_timeout: float = attrs.field(default=60.0, validator=_not_negative)
     lazy: bool = attrs.field(default=False, validator=_flag)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
 

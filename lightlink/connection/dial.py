@@ -119,9 +119,13 @@ def _settings(options: ConnectOptions) -> dict[str, Any]:
 
 
 class Backoff:
-    """Chooses the server and the wait before each attempt to reconnect: round robin, doubling, capped, jittered."""
+    """Chooses the server and the wait before each attempt to reconnect: doubling, capped, jittered.
+
+    The servers given take turns with those that were told of, however many these are.
+    """
 
     def __init__(self, options: ConnectOptions) -> None:
+        self._given = {server.partition("://")[2] for server in options.servers}
         self._first = options.reconnect_wait
         self._most = options.reconnect_wait_max
         self._attempt = 0
@@ -148,7 +152,14 @@ class Backoff:
             for server in servers:
                 if server.uri.geturl() != avoided:
                     return server, 0.0
-        server = servers[self._attempt % len(servers)]
+        given = [server for server in servers if server.uri.netloc in self._given]
+        told = [server for server in servers if server.uri.netloc not in self._given]
+        if given and told:
+            turn, which = divmod(self._attempt, 2)
+            group = told if which else given
+        else:
+            turn, group = self._attempt, servers
+        server = group[turn % len(group)]
         rounds = min(self._attempt // len(servers), 16)
         self._attempt += 1
         return server, min(self._most, self._first * 2**rounds) * _jitter()

@@ -95,7 +95,8 @@ class WireClient(NatsClient):
 
     ``require_tls`` refuses a server that does not offer TLS before any credential is sent.
     ``on_denied`` is called with the operation and the subject when the server's permissions refuse one. ``make_tls``
-    makes the TLS context for each handshake. After the messages of each read ``end_read`` is called.
+    makes the TLS context for each handshake. Without ``discover`` servers that others tell of are left alone. After
+    the messages of each read ``end_read`` is called.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class WireClient(NatsClient):
         require_tls: bool,
         on_denied: Callable[[str, str], None],
         make_tls: Callable[[], ssl.SSLContext] | None = None,
+        discover: bool = True,
         end_read: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()
@@ -111,6 +113,7 @@ class WireClient(NatsClient):
         self._make_tls = make_tls
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
+        self._discover = discover
         self._published = 0
         self._confirmed = 0
         # Whether the server takes less than it once did: what was let pass before may be too large as it leaves.
@@ -202,7 +205,7 @@ class WireClient(NatsClient):
     def stay_connected(self, servers: Sequence[str], connect_timeout: float) -> None:
         """From now on reconnect whenever the connection is lost, for ever; ``connect_timeout`` seconds for each try.
 
-        ``servers`` are tried as well as those of which the server has told, the others of its cluster.
+        ``servers`` are tried as well as those of which the server has told last, the others of its cluster.
         """
         known = {server.uri.netloc for server in self._server_pool}
         uris = [self._parse_server_uri(server) for server in servers]
@@ -210,6 +213,28 @@ class WireClient(NatsClient):
         self.options["allow_reconnect"] = True
         self.options["max_reconnect_attempts"] = -1
         self.options["connect_timeout"] = connect_timeout
+
+    @property
+    def was_told_of_server(self) -> bool:
+        """Whether the server that is connected, or was tried last, is known only because another told of it."""
+        return self._current_server is not None and self._current_server.discovered
+
+    def forget_server(self) -> None:
+        """Try the server that was tried last no more, until it is told of again."""
+        if len(self._server_pool) > 1:
+            self._server_pool = [each for each in self._server_pool if each is not self._current_server]
+
+    async def resubscribe(self, subject: str) -> bool:
+        """Ask for the subscriptions to a subject once more, which the server may have ended; False: there are none."""
+        lines = [
+            f"SUB {each.subject} {each.queue} {sid}\r\n".encode()
+            for sid, each in self._subs.items()
+            if each.subject == subject
+        ]
+        if lines:
+            self.write(lines)
+            await self.flush()
+        return bool(lines)
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -346,11 +371,21 @@ class WireClient(NatsClient):
         if initial_connection and self._require_tls and not info.get("tls_required"):
             raise TLSRequired
         await super()._process_info(info, initial_connection)
+        self._follow(info.get("connect_urls") or ())
         # nats-py reads the limit once, from the first INFO; an account's own comes in the second, or after a reload.
         limit = info.get("max_payload")
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             self.may_exceed = self.may_exceed or limit < self._max_payload
             self._max_payload = limit
+
+    def _follow(self, told: Sequence[str]) -> None:
+        """Know of the servers told of last, and no others, beside those given; nats-py keeps them all for ever."""
+        if told or not self._discover:
+            self._server_pool = [
+                each
+                for each in self._server_pool
+                if not each.discovered or each is self._current_server or (self._discover and each.uri.netloc in told)
+            ]
 
     async def _process_err(self, err_msg: str) -> None:
         message = self._as_the_server_wrote_it(err_msg)

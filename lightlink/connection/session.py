@@ -47,8 +47,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
-# A refusal at this many reconnects in a row will not heal by itself.
+# It takes more than one refusal to give up, however long that takes.
 _REFUSALS_TO_GIVE_UP = 3
+# How long after a subscription was refused that had been allowed it is tried again, at first and at the most.
+_RESUBSCRIBE_SECONDS, _RESUBSCRIBE_SECONDS_MAX = 1.0, 30.0
 
 
 class Status(enum.Enum):
@@ -95,6 +97,9 @@ class Session:
         self._on_status = on_status
         self._on_error = on_error
         self._refusals = 0
+        self._refused_since = 0.0
+        self._resubscribing: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._outage_since = 0.0
         self._denials = Denials()
         self._backoff = Backoff(options)
@@ -255,6 +260,7 @@ class Session:
             require_tls=self.options.wants_tls,
             on_denied=self._on_denied,
             make_tls=self._contexts.next,
+            discover=self.options.discover,
             end_read=self._pump.end_read,
         )
 
@@ -356,20 +362,65 @@ class Session:
             reason = await true_reason(self.nc, exc, self.options.connect_timeout)
         finally:
             self._asking = False
-        self._refusals = self._refusals + 1 if is_refusal(reason) else 0
-        if self._refusals >= _REFUSALS_TO_GIVE_UP:
-            self._give_up(reason)
+        if not is_refusal(reason):
+            self._refusals = 0
+        elif self.nc.was_told_of_server:
+            # It may be of another house: its refusal says nothing of us.
+            _log.warning("lightlink: %s, of which another server has told, refuses us; skipping it", self.nc.server)
+            self.nc.forget_server()
+        else:
+            self._refused_since = self._refused_since if self._refusals else time.monotonic()
+            self._refusals += 1
+            lasted = time.monotonic() - self._refused_since
+            if self._refusals >= _REFUSALS_TO_GIVE_UP and lasted >= self.options.refusal_timeout:
+                self._give_up(reason)
 
     def _on_denied(self, operation: str, subject: str) -> None:
         error = PermissionDenied(operation, subject)
         if operation == "subscribe":
+            asked = self._denials.add_subscription(subject)
             if subject == self._inbox:
                 self.inbox_denied = error
-            elif not self._denials.add_subscription(subject):
+            elif not asked:
                 self.report(error)
+            if not asked and subject not in self._resubscribing:
+                self._resubscribing.add(subject)
+                task = asyncio.ensure_future(self._resubscribe(subject))
+                self._tasks.add(task)  # the loop itself keeps only a weak reference
+                task.add_done_callback(self._tasks.discard)
         elif not self.replies.fail(error, subject.encode()):
             self._denials.add_publish(error)
             self.report(error)
+
+    async def _resubscribe(self, subject: str) -> None:
+        """Ask again for what was allowed once, and may be again, until it is or the connection is another."""
+        delay = _RESUBSCRIBE_SECONDS
+        losses = self.losses
+        try:
+            while True:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _RESUBSCRIBE_SECONDS_MAX)
+                if self.losses != losses or not self.nc.is_connected:
+                    return  # reconnecting subscribes to everything
+                if await self._is_allowed_again(subject):
+                    return
+        except (nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
+            _log.debug("lightlink: subscribing again to %s: %r", subject, exc)
+        finally:
+            self._resubscribing.discard(subject)
+
+    async def _is_allowed_again(self, subject: str) -> bool:
+        with self._denials.asking(subject):
+            if not await self.nc.resubscribe(subject):
+                return True  # nobody wants it any more
+            try:
+                self._denials.check(subject)
+            except PermissionDenied:
+                return False
+        if subject == self._inbox:
+            self.inbox_denied = None
+        _log.warning("lightlink: the subscription to %r is allowed again", subject)
+        return True
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -193,7 +193,13 @@ def test_an_identity_that_is_taken_away_ends_the_client_with_the_reason(fresh_se
     server = fresh_server(config=USER)
     errors: list[Exception] = []
     client = lightlink.connect(
-        server.url, user="me", password="hush-right", reconnect_wait=0.01, on_error=errors.append, timeout=20
+        server.url,
+        user="me",
+        password="hush-right",
+        reconnect_wait=0.01,
+        refusal_timeout=0,
+        on_error=errors.append,
+        timeout=20,
     )
     subscription = client.subscribe("x")
     server.kill()

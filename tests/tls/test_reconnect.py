@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lightlink.server import EmbeddedServer
 
-FAST = {"reconnect_wait": 0.05, "reconnect_wait_max": 0.1}
+FAST = {"reconnect_wait": 0.05, "reconnect_wait_max": 0.1, "refusal_timeout": 0.0}
 FILES = ("ca.pem", "math.pem", "math.key")
 
 
@@ -264,8 +264,8 @@ def test_the_run_command_that_is_refused_for_good_ends_as_not_connected(
     server = fresh_server(tls=folder)
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lightlink.cli import main; sys.exit(main())"
     files = [f"--tls-{part}={folder / name}" for part, name in zip(("ca", "cert", "key"), FILES, strict=True)]
-    root = Path(__file__).resolve().parents[2]
-    process = python(code, root, "run", "samples.mutual_tls:service", f"--url={server.url}", *files)
+    (tmp_path / "served.py").write_text("import lightlink\nservice = lightlink.Service('math', refusal_timeout=0)\n")
+    process = python(code, tmp_path, "run", "served:service", f"--url={server.url}", *files)
     process.wait_line("serving math on ")
     instead(server, fresh_server, tls=without)
     done = process.wait()

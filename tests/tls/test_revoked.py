@@ -59,9 +59,9 @@ def test_who_is_revoked_is_put_out_at_once_while_commands_run(
         lightlink.connect(server.url, tls=tls_of(folder, "manager")) as client,
         CommandManager(client) as manager,
         lightlink.connect(server.url, tls=tls_of(folder, "web.eu")) as other,
-        lightlink.connect(server.url, tls=tls_of(folder, "web"), on_error=lost.append) as stolen,
+        lightlink.connect(server.url, tls=tls_of(folder, "web"), on_error=lost.append, refusal_timeout=0) as stolen,
     ):
-        agent = Agent("press", server.url, tls=tls_of(folder, "press"))
+        agent = Agent("press", server.url, tls=tls_of(folder, "press"), refusal_timeout=0)
         agent.command("double")(lambda x: 2 * x)
         agent.start(timeout=30)
         copies = {name: _copied(folder, name) for name in ("web", "press")}
