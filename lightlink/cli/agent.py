@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
@@ -89,6 +90,24 @@ def enroll_(token: str, directory: Path, timeout: float | None, force: bool) -> 
 
     files = enroll(token, directory, timeout=timeout, on_pending=show, force=force)
     say(f"enrolled as {files.name}; next: lightlink agent run MODULE --enrolled {directory}")
+
+
+@click.command()
+@click.option("--label", "label", multiple=True, metavar="NAME=VALUE", callback=labels, help="Only those with it.")
+@click.option("--online/--offline", "online", default=None, help="Only those that are online, or are not.")
+@json_option
+@link_options
+def agents(link: Link, label: dict[str, str], online: bool | None, as_json: bool) -> None:
+    """Print every agent that was ever seen, online or not."""
+    with managing(link) as manager:
+        found = manager.agents(label, online=online)
+    for each in found:
+        if as_json:
+            say(to_json({**msgspec.to_builtins(each), "labels": each.labels, "online": each.online}))
+            continue
+        seen = "online" if each.online else f"last seen {each.last_seen[:19]}Z"
+        marks = " ".join(f"{name}={value}" for name, value in sorted(each.labels.items()))
+        say(f"{each.client_id}  {seen}  {each.version}  {each.platform}  {marks}".rstrip())
 
 
 @click.command()

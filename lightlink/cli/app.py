@@ -24,6 +24,7 @@ COMMANDS = {
     "file": "lightlink.cli.file:file",
     "command": "lightlink.cli.command:command",
     "agent": "lightlink.cli.agent:agent",
+    "agents": "lightlink.cli.agent:agents",
     "clients": "lightlink.cli.agent:clients",
     "http": "lightlink.cli.http:http",
     "certs": "lightlink.cli.certs:certs",

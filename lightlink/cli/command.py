@@ -192,6 +192,7 @@ def cancel(link: Link, command_id: str, reason: str, as_json: bool) -> None:
 @click.argument("payload", metavar="[JSON]", default="null")
 @click.option("--to", "client_ids", multiple=True, metavar="ID", help="To this agent; more than once.")
 @click.option("--label", "label", multiple=True, metavar="NAME=VALUE", callback=labels, help="To those online with it.")
+@click.option("--offline", is_flag=True, help="With --label: also to those that are not online now.")
 @_timeout
 @_priority
 @click.option("--max-concurrency", type=click.IntRange(min=1), help="So many at a time.")

@@ -13,7 +13,7 @@ import click
 
 from lightlink.certs import CertificateAuthority
 from lightlink.certs.files import PRIVATE, write_file
-from lightlink.cli.command import labels
+from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
 from lightlink.concurrency.signals import StopSignal
@@ -172,6 +172,16 @@ def revoke(link: Link, names: tuple[str, ...], reason: str) -> None:
         for name in dict.fromkeys(names):
             asked.revoke(name, reason)
             say(f"revoked {name}")
+
+
+@fleet.command()
+@click.argument("name")
+@click.argument("assigned", nargs=-1, required=True, metavar="NAME=VALUE...", callback=labels)
+@link_options
+def label(link: Link, name: str, assigned: dict[str, str]) -> None:
+    """Give the agent NAME labels, online or not. They count before its own; one without a value takes it away."""
+    with managing(link) as manager:
+        say(f"{name}{_marks(manager.assign_labels(name, assigned).labels)}")
 
 
 @fleet.command("list")

@@ -4,6 +4,7 @@ from lightlink.commands.agent.agent import Agent
 from lightlink.commands.agent.context import Cancelled, CommandContext
 from lightlink.commands.agent.handlers import CommandExecutor, Rejected, UnknownCommand
 from lightlink.commands.manager.batch import Batch
+from lightlink.commands.manager.inventory import AgentRecord
 from lightlink.commands.manager.manager import CommandManager
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.messages import AgentMessage, Receipt
@@ -16,6 +17,7 @@ from lightlink.commands.store.schema import StoreOptions
 __all__ = [
     "Agent",
     "AgentMessage",
+    "AgentRecord",
     "AuditEntry",
     "Batch",
     "Cancelled",

@@ -135,6 +135,10 @@ ROLES: Mapping[str, Role] = {
             *_reading("KV_lightlink_command_status"),
             *_reading("KV_lightlink_agents"),
             *_reading("LIGHTLINK_COMMANDS_AUDIT"),
+            # What was ever seen of agents.
+            "$KV.lightlink_fleet.agent.*",
+            "$KV.lightlink_fleet.looked",
+            *_reading("KV_lightlink_fleet"),
             "$JS.API.STREAM.CREATE.LIGHTLINK_PROGRESS",
             "$JS.API.STREAM.INFO.LIGHTLINK_PROGRESS",
             "$JS.API.DIRECT.GET.LIGHTLINK_PROGRESS.>",

@@ -86,6 +86,11 @@ class Handlers:
             raise InvalidOption("command type", "is registered already", command_type)
         self._functions[command_type] = Handler(Binder(function, {CommandContext: "context"}), idempotent)
 
+    @property
+    def command_types(self) -> list[str]:
+        """The types of commands that functions are registered for, sorted."""
+        return sorted(self._functions)
+
     def is_idempotent(self, command_type: str) -> bool:
         """Tell whether a command may be run again after its agent died while running it."""
         handler = self._functions.get(command_type)

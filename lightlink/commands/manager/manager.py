@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightlink.client import Client
@@ -12,6 +13,7 @@ from lightlink.commands.manager.batch import Batch, Limits, Rollout
 from lightlink.commands.manager.cancel import Canceller
 from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.manager.follower import Follower
+from lightlink.commands.manager.inventory import UPKEEP_SECONDS, Inventory
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.manager.template import Template, refuse_too_large
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from lightlink.commands.manager.inventory import AgentRecord
     from lightlink.commands.messages import Receipt
     from lightlink.commands.store.audit import AuditEntry
     from lightlink.commands.store.history import Page
@@ -71,13 +74,17 @@ class CommandManager:
         self._canceller = Canceller(self._store, self.name)
         self._messenger = Messenger(connection, self.name)
         self._store.ensure_streams()
+        self._inventory = Inventory(client, partial(list_presences, self._store), self._store.options.replicas)
         self._rounds: builtins.list[Round] = []
         try:
             self._pool.start()
             self._callbacks.start()
             self._follower.start()
             if self._sweep_interval is not None:
-                self._rounds = [every(connection, self._sweep_interval, Sweeper(self._store, expiry).sweep)]
+                self._rounds = [
+                    every(connection, self._sweep_interval, Sweeper(self._store, expiry).sweep),
+                    every(connection, UPKEEP_SECONDS, self._inventory.try_to_look),
+                ]
         except BaseException:
             self.close()
             raise
@@ -141,6 +148,7 @@ class CommandManager:
         payload: Any = None,
         *,
         labels: Mapping[str, str] | None = None,
+        offline: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         priority: int = 0,
         max_concurrency: int | None = None,
@@ -150,16 +158,17 @@ class CommandManager:
     ) -> Batch:
         """Send a command to many agents: to ``client_ids``, or to those online that carry all ``labels``.
 
-        Each gets one, in the order given, also if it is named twice; or ``repeat`` of them, round by round. At most
-        ``max_concurrency`` run at a time (None: all at once); after more than ``max_failures`` failures no further one
-        is sent (None: all are). The ``timeout`` of each counts from when it is sent. Raises the errors of `send`; of
-        what fails for some only, the batch tells.
+        With ``offline`` labels mean every agent that was ever seen (`agents`), online or not. Each gets one, in the
+        order given, also if it is named twice; or ``repeat`` of them, round by round. At most ``max_concurrency`` run
+        at a time (None: all at once); after more than ``max_failures`` failures no further one is sent (None: all are).
+        The ``timeout`` of each counts from when it is sent. Raises the errors of `send`, and with ``offline`` those of
+        `agents`; of what fails for some only, the batch tells.
         """
         self._refuse_closed()
         limits = Limits(max_concurrency=max_concurrency, max_failures=max_failures, repeat=repeat)
         batch_id = schema.new_batch_id(self.now())
         template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
-        targets = self._targets(client_ids, labels)
+        targets = self._targets(client_ids, labels, offline)
         records = template.to_each(targets * repeat)
         refuse_too_large(records, self._connection.max_payload)
         self._store.ensure_consumers(targets)
@@ -248,6 +257,32 @@ class CommandManager:
         self._refuse_closed()
         wanted = schema.labels(labels).items()
         return [presence for presence in list_presences(self._store) if wanted <= presence.labels.items()]
+
+    def agents(
+        self, labels: Mapping[str, str] | None = None, *, online: bool | None = None
+    ) -> builtins.list[AgentRecord]:
+        """Return every agent that was ever seen, by client id: those that carry all ``labels``, or all.
+
+        ``online`` True or False leaves out the others. A record may be half a minute behind its agent. Raises
+        StateError, StoreUnavailable, PermissionDenied.
+        """
+        self._refuse_closed()
+        wanted = schema.labels(labels).items()
+        found = self._inventory.online() if online else self._inventory.agents()
+        return [agent for agent in found if wanted <= agent.labels.items() and online in (None, agent.online)]
+
+    def assign_labels(self, client_id: str, labels: Mapping[str, str]) -> AgentRecord:
+        """Give an agent, which need not be online, labels that count before its own; "" takes one away.
+
+        Raises InvalidName, InvalidOption, StateError, PermissionDenied.
+        """
+        self._refuse_closed()
+        return self._inventory.assign(client_id, labels)
+
+    def forget_agent(self, client_id: str) -> None:
+        """Remove the record of an agent that does not come back, with the labels it was given."""
+        self._refuse_closed()
+        self._inventory.forget(client_id)
 
     def never_seen(self, client_ids: Iterable[str]) -> builtins.list[str]:
         """Return those ids of agents to which nobody has sent anything, and of which none is online.
@@ -372,12 +407,14 @@ class CommandManager:
             issued_by=issued_by or self.name,
         )
 
-    def _targets(self, client_ids: Iterable[str] | None, labels: Mapping[str, str] | None) -> builtins.list[str]:
+    def _targets(
+        self, client_ids: Iterable[str] | None, labels: Mapping[str, str] | None, offline: bool
+    ) -> builtins.list[str]:
         if (client_ids is None) == (labels is None):
             raise InvalidOption("client_ids", "give either client ids or labels")
         if client_ids is not None:
             return checks.client_ids(client_ids)
-        return [presence.client_id for presence in self.clients(labels)]
+        return [agent.client_id for agent in self.agents(labels, online=None if offline else True)]
 
     def _find(self, command_id: str) -> RequestRecord:
         self._refuse_closed()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from lightlink import __version__
 from lightlink.commands.store import records, schema
 from lightlink.commands.store.access import FAILURES, Conflict, is_passing, unavailable
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
@@ -19,7 +21,7 @@ from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text, is_plain_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from lightlink.commands.store.store import CommandStore
 
@@ -29,6 +31,7 @@ _DELETED = "KV-Operation"
 # How long past the end of a claim its key may still be there: the server removes what has aged now and then.
 _AGING_SECONDS = 2.0
 _TRIES = 20
+_MAX_TYPES = 100
 _STALE_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _CLOCK_SECONDS = 600.0
@@ -38,7 +41,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent says of itself with each heartbeat; times RFC 3339.
 
     ``remote_addr`` is the address from which its server sees it, ``in_flight`` how many commands run, ``queued`` how
-    many wait there.
+    many wait there; ``version`` is LightLink's.
     """
 
     client_id: str
@@ -50,6 +53,9 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remote_addr: str = ""
     in_flight: int = 0
     queued: int = 0
+    version: str = ""
+    platform: str = ""
+    command_types: list[str] = []
 
 
 def read_presence(store: CommandStore, client_id: str) -> tuple[Presence | None, int]:
@@ -116,6 +122,7 @@ class Claim:
         client_id: str,
         instance: str,
         labels: Mapping[str, str],
+        command_types: Sequence[str],
         load: Callable[[], tuple[int, int]],
     ) -> None:
         self._store = store
@@ -131,6 +138,9 @@ class Claim:
             labels=dict(labels),
             connected_at=started,
             last_heartbeat=started,
+            version=__version__,
+            platform=f"{platform.system()} {platform.machine()} Python {platform.python_version()}",
+            command_types=list(command_types)[:_MAX_TYPES],
         )
 
     def acquire(self, is_leaving_after: Callable[[float], bool], patience: float | None) -> bool:
