@@ -44,8 +44,17 @@ def edge(fresh_server: StartServer) -> Edge:
     remote = f"nats-leaf://{_listens_for_leaves(hub)}"
     config = f"leafnodes {{ remotes: [{{ url: '{remote}' }}] }}, jetstream: {{ domain: leaf }}, server_name: leaf"
     leaf = fresh_server(config=config)
-    eventually(lambda: "Leafnode connection created" in leaf.log_file.read_text())
+    with lightlink.connect(leaf.url, jetstream_domain="hub") as client:
+        eventually(lambda: _is_reached(client))
     return Edge(hub, leaf)
+
+
+def _is_reached(client: lightlink.Client) -> bool:
+    """Tell whether the leaf knows by now who listens behind it."""
+    try:
+        return api.stream_info(client._connection, "nothing", 5) is None
+    except JetStreamError:
+        return False
 
 
 def test_state_is_kept_in_the_domain_that_is_named_and_not_in_the_nearest(edge: Edge) -> None:
