@@ -31,7 +31,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test test-repeat test-all newest test-slow soak bench interop check format docs docs-serve dist certs clean distclean
+.PHONY: help setup demo demo-fleet cluster test test-repeat test-all newest test-slow soak bench interop check format docs docs-serve dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -42,6 +42,10 @@ setup: $(STAMP) ## make .venv and install lightlink with everything its developm
 demo: $(STAMP) ## see what LightLink does: a server, a service, calls and events, in ten seconds
 	@echo "==> demo: an embedded nats-server, a service in a process of its own, calls and events"
 	@$(BIN)/lightlink demo
+
+demo-fleet: $(STAMP) ## see a fleet: agents enrolled by token, one revoked, one moved, a batch that waits for who is away
+	@echo "==> demo-fleet: a nats-server in operator mode, two responders, ten agents"
+	@$(BIN)/python samples/demo_fleet.py
 
 cluster: $(STAMP) ## three nats-servers that are one cluster, with JetStream, until Ctrl-C; each may be killed
 	@echo "==> cluster: three nats-servers with JetStream"

@@ -69,6 +69,15 @@ SAID = {
         "sensor-099 failed there is no space left",
         "completed: 30 failed: 4",
     ],
+    "demo_fleet": [
+        "10 agents enrolled and online",
+        "the token again: the token has been used",
+        "a-3 is revoked and kept out",
+        "online in berlin: ['a-1', 'a-2', 'a-4']",
+        "a-0 is away, and its command waits",
+        "berlin: ['hello from a-0', 'hello from a-1', 'hello from a-2', 'hello from a-4']",
+        "audit: {'enrolled': 10, 'revoked': 1}",
+    ],
     "typed_rpc": [
         "Quote 2.75 EUR ['apple', 'pear']",
         "'GBP'",

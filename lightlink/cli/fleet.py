@@ -18,6 +18,7 @@ from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
 from lightlink.concurrency.signals import StopSignal
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
+from lightlink.fleet.move import move_store
 from lightlink.fleet.responder import USER_SECONDS
 from lightlink.fleet.signer import CERTIFICATE_DAYS
 
@@ -87,6 +88,16 @@ def init(directory: Path, hosts: tuple[str, ...], certs: Path | None, **server: 
 def server_config(directory: Path, **server: Any) -> None:
     """Print the nats-server configuration for the fleet in DIR. It does not change with the fleet."""
     click.echo(fleet_config(directory, **server), nl=False)
+
+
+@fleet.command()
+@_directory
+@click.option(
+    "--store-dir", type=_FOLDER, default="jetstream", show_default=True, help="Of the server, which is stopped."
+)
+def move(directory: Path, store_dir: Path) -> None:
+    """Give what a server of a certificate directory has stored to the fleet in DIR; see docs/fleet.md."""
+    say(f"moved to {move_store(directory, store_dir)}; next: nats-server --config {directory / 'nats.conf'}")
 
 
 @fleet.command()

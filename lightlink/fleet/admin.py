@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lightlink.commands.manager.inventory import BUCKET as INVENTORY_BUCKET
+from lightlink.commands.store.schema import AGENTS_BUCKET
 from lightlink.connection.connection import NoReply
-from lightlink.errors import FleetError, FleetRefused
+from lightlink.errors import FleetError, FleetRefused, LightLinkError
 from lightlink.fleet.audit import Entry
 from lightlink.fleet.records import Identity, TokenRecord
 from lightlink.protocol import codec
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from lightlink.client import Client
     from lightlink.connection.connection import Connection
 
+_log = logging.getLogger("lightlink")
+
 
 class Fleet:
     """The operations of a fleet, through the client of an admin.
@@ -28,6 +33,7 @@ class Fleet:
     """
 
     def __init__(self, client: Client) -> None:
+        self._client = client
         self._connection = client._connection
 
     def token(
@@ -67,8 +73,14 @@ class Fleet:
         return self._decide(fingerprint, "rejected")
 
     def revoke(self, name: str, reason: str = "") -> None:
-        """Put an identity out, and keep it out until it is enrolled anew."""
+        """Put an identity out, and keep it out until it is enrolled anew. Labels reach it no more."""
         self._ask("revoke", {"name": name, "reason": reason})
+        # It could not say goodbye, and would count as online for three heartbeats more.
+        for bucket, key in ((AGENTS_BUCKET, name), (INVENTORY_BUCKET, f"agent.{name}")):
+            try:
+                self._client.state(bucket).delete(key)
+            except LightLinkError as exc:  # where there are no commands, there is nothing to forget
+                _log.debug("lightlink fleet: %s stays in %s: %s", name, bucket, exc)
 
     def identities(self) -> list[Identity]:
         """Return who has been enrolled, renewed or revoked, by name."""

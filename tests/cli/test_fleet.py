@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 AGENT = """
 import lightlink
-agent = lightlink.Agent("a-0815", labels={"kind": "pump"})
+agent = lightlink.Agent("a-0815", labels={"kind": "pump"}, refusal_timeout=0.1)
 agent.register("double", lambda x: 2 * x)
 """
 

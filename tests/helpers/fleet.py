@@ -62,7 +62,8 @@ class FleetWorld:
     def agent(self, name: str, **options: Any) -> Agent:
         """Start an agent that doubles, with the certificate of its name in the directory."""
         assert self.manager  # it makes the streams, which an agent may not
-        agent = Agent(name, self.url, store=FAST, **({"tls": tls_of(self.directory, name)} | options))
+        options = {"tls": tls_of(self.directory, name), "refusal_timeout": 0.1} | options
+        agent = Agent(name, self.url, store=FAST, **options)
         agent.register("double", lambda x: 2 * x)
         self._stack.callback(agent.stop)
         return agent.start(timeout=30)
@@ -83,7 +84,7 @@ class FleetWorld:
 
     def link(self, name: str, **options: Any) -> lightlink.Client:
         """Connect as an identity of the directory."""
-        options = {"name": name, "tls": tls_of(self.directory, name)} | options
+        options = {"name": name, "tls": tls_of(self.directory, name), "refusal_timeout": 0.1} | options
         return self._stack.enter_context(lightlink.connect(self.url, **options))
 
     def admin(self) -> Fleet:
