@@ -113,6 +113,16 @@ class Client:
             raise InvalidOption("listener", "is not callable", type(listener).__name__)
         self._connection.on_status_for_user(listener)
 
+    def after_fork(self, function: Callable[[Client], object]) -> None:
+        """Call ``function(client)`` in each process that is forked later, on a thread of its own.
+
+        The client works there by itself; what receives (services, agents, subscriptions) is in the parent only, unless
+        it was made with ``after_fork=True`` or is started here. Raises InvalidOption.
+        """
+        if not callable(function):
+            raise InvalidOption("after_fork", "is not callable", type(function).__name__)
+        self._connection.after_fork(lambda: function(self))
+
     def wait_connected(self, timeout: float | None = None) -> bool:
         """Wait until connected, at most ``timeout`` seconds; tell whether it is."""
         return self._connection.wait_connected(self._limit(timeout))
@@ -242,12 +252,14 @@ class Client:
         raw: bool = False,
         max_pending: int = DEFAULT_MAX_PENDING,
         concurrency: int = 1,
+        after_fork: bool = False,
     ) -> Subscription:
         """Subscribe to a subject, which may hold the wildcards ``*`` and ``>``.
 
         ``handler(data)`` runs on a worker thread; annotated with `Message` it gets the whole message, annotated with
         another type the data as that type. Without a handler, iterate over the subscription or `get` from it.
-        Members of one ``queue`` group share the messages. ``raw`` leaves the data as bytes.
+        Members of one ``queue`` group share the messages. ``raw`` leaves the data as bytes. With ``after_fork`` each
+        process that is forked later, say a web server's worker, receives too; otherwise this one alone does.
 
         Raises InvalidName, InvalidOption, PermissionDenied, ClosedError.
         """
@@ -260,17 +272,20 @@ class Client:
             raw=raw,
             max_pending=max_pending,
             concurrency=concurrency,
+            after_fork=after_fork,
         )
         self._subscriptions.add(subscription)
         return subscription
 
-    def on(self, subject: str, *, queue: str = "", raw: bool = False) -> Callable[[Handler], Handler]:
+    def on(
+        self, subject: str, *, queue: str = "", raw: bool = False, after_fork: bool = False
+    ) -> Callable[[Handler], Handler]:
         """Subscribe the decorated function, which is returned unchanged; see `subscribe`."""
         if callable(subject):
             raise InvalidOption("on", "name the subject: @client.on('events.>')")
 
         def decorate(handler: Handler) -> Handler:
-            self.subscribe(subject, handler, queue=queue, raw=raw)
+            self.subscribe(subject, handler, queue=queue, raw=raw, after_fork=after_fork)
             return handler
 
         return decorate

@@ -40,6 +40,7 @@ _live: Registry[Connection] = Registry()
 _leavers: Registry[Leaver] = Registry()
 # A parent's sessions, kept in the child so that no destructor runs on what belongs to the parent.
 _inherited: list[Any] = []
+_lock = threading.RLock()
 # The thread that goes on in this process as the copy of one that serves in the parent; 0: none does.
 _copied_thread = 0
 
@@ -68,6 +69,11 @@ def flush_at_end_of_child() -> None:
         from multiprocessing.util import Finalize  # noqa: PLC0415 - only where it is used already
 
         Finalize(None, _at_exit, exitpriority=_LAST)
+
+
+def lock() -> threading.RLock:
+    """Return a lock for what is done once in a process, free in each forked child."""
+    return _lock
 
 
 def run_handler(handler: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -115,9 +121,13 @@ def _listen_to_uwsgi() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _copied_thread  # noqa: PLW0603 - it is a fact about the process
+    global _copied_thread, _lock  # noqa: PLW0603 - they are facts about the process
+    _lock = threading.RLock()
     _copied_thread = threading.get_ident() if is_own_thread() else 0
-    _inherited.extend(connection.forget_parent() for connection in _live)
+    connections = list(_live)
+    _inherited.extend(connection.forget_parent() for connection in connections)
+    for connection in connections:
+        connection.follow_fork()
 
 
 def _at_exit() -> None:

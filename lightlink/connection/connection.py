@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -15,7 +16,8 @@ import attrs
 
 from lightlink.concurrency import forks
 from lightlink.concurrency.patched import refuse_patched_threads
-from lightlink.concurrency.threads import refuse_at_exit
+from lightlink.concurrency.registry import Registry
+from lightlink.concurrency.threads import refuse_at_exit, start_thread
 from lightlink.connection.clock import ServerClock
 from lightlink.connection.dial import Backoff
 from lightlink.connection.nats_client import publish_frame, refuse_unsafe
@@ -49,6 +51,7 @@ _log = logging.getLogger("lightlink")
 
 _FRAME_OVERHEAD = 64
 _SAY_EVERY_SECONDS = 30.0
+_MOST_NAMED = 5
 
 
 @attrs.define(slots=False)
@@ -75,6 +78,10 @@ class Connection:
         self._session: Session | None = None
         self._closed = False
         self._listeners: list[Callable[[Status], object]] = []
+        # What receives, and what is done in each forked child so that it does there too.
+        self._receivers: Registry[object] = Registry()
+        self._after_fork: list[Callable[[], object]] = []
+        self._parent_pid = 0  # the process that this one was forked from with the connection in it
         self._lock = threading.RLock()
         self._status_changed = threading.Condition()
         self._closing = threading.Event()
@@ -258,6 +265,39 @@ class Connection:
                 lambda: self.status in (Status.CONNECTED, Status.CLOSED), timeout
             ) and (self.status is Status.CONNECTED)
 
+    def add_receiver(self, receiver: object) -> None:
+        """Know of something that receives, so that a forked child can say that it stayed behind."""
+        self._receivers.add(receiver)
+
+    def after_fork(self, function: Callable[[], object]) -> None:
+        """Call a function in each forked child, on a thread of its own."""
+        self._after_fork.append(function)
+
+    def follow_fork(self) -> None:
+        """Have what was asked for done in a child that was forked just now."""
+        if self._after_fork and not self._closed:
+            start_thread(self._run_after_fork, f"lightlink-after-fork-{self.options.name}")
+
+    def _run_after_fork(self) -> None:
+        for function in self._after_fork:
+            try:
+                function()
+            except Exception:
+                _log.exception("lightlink: following into the forked process %d failed", os.getpid())
+
+    def _tell_of_those_left_behind(self) -> None:
+        """Log, in a forked child, which receivers are in the parent only."""
+        left = sorted({text for each in self._receivers if "in the parent" in (text := repr(each))})
+        if len(left) > _MOST_NAMED:
+            left[_MOST_NAMED:] = [f"{len(left) - _MOST_NAMED} more"]
+        if left and not self._after_fork:
+            _log.warning(
+                "lightlink: in process %d, forked from %d, not receiving: %s (start them here, or see after_fork)",
+                os.getpid(),
+                self._parent_pid,
+                ", ".join(left),
+            )
+
     def close(self, timeout: float) -> None:
         """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's."""
         self._closing.set()  # whoever waits for a server has the lock
@@ -307,6 +347,7 @@ class Connection:
         Its threads do not run here, its locks may be held, and its socket is the parent's.
         """
         session, self._session = self._session, None
+        self._parent_pid = os.getppid()
         self._closing = threading.Event()
         self._lock = threading.RLock()
         self._status_changed = threading.Condition()
@@ -340,6 +381,8 @@ class Connection:
                 forks.flush_at_end_of_child()
                 with self._status_changed:
                     self._status_changed.notify_all()
+                if self._parent_pid:
+                    self._tell_of_those_left_behind()
             return self._session
 
     def _connected_session(self) -> Session:

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import time
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.forks import run_handler
@@ -33,7 +35,7 @@ class Subscription:
 
     With a handler, messages are handled in order, one at a time (``concurrency`` at a time, and then in no order). At
     most ``max_pending`` messages of ``max_pending_bytes`` in all wait; what comes beyond is dropped and counted in
-    ``dropped``. It belongs to the process that made it.
+    ``dropped``. It belongs to the process that made it; with ``after_fork`` each forked child receives too.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Subscription:
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
         concurrency: int = 1,
+        after_fork: bool = False,
     ) -> None:
         self.subject = subjects.subscribe_subject(subject)
         self.queue = subjects.queue_group(queue)
@@ -55,20 +58,33 @@ class Subscription:
         self._raw = raw
         self._bursting = False
         self._connection = connection
-        self._pid = os.getpid()
         self._closed = False
-        self._box: Mailbox | MessageQueue
         limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
         for name, value in limits.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidOption(name, "must be a whole number above 0", value)
-        if handler is None:
-            self._box = MessageQueue(max_pending, max_pending_bytes)
-        else:
+        if handler is not None:
             self._handle = adapt_handler(handler, raw)
-            pool.start()
-            self._box = Mailbox(pool, self._run_handler, max_pending, max_pending_bytes, concurrency)
-        self._nats = connection.subscribe(self.subject, self.queue, self._arrive)
+        self._make_box = partial(
+            _make_box, handler is not None, self._run_handler, max_pending, max_pending_bytes, concurrency
+        )
+        self._open(pool)
+        connection.add_receiver(self)
+        if after_fork:
+            reference = weakref.ref(self)
+            connection.after_fork(lambda: _follow(reference))
+
+    def _open(self, pool: WorkerPool) -> None:
+        """Receive, in this process."""
+        self._pid = os.getpid()
+        self._box: Mailbox | MessageQueue = self._make_box(pool)
+        self._nats = self._connection.subscribe(self.subject, self.queue, self._arrive)
+
+    def follow(self) -> None:
+        """Receive in this process, which was forked from the one that it was made in."""
+        if self._pid != os.getpid() and not self._closed:
+            self.dropped, self._bursting = 0, False
+            self._open(self._connection.session.workers)
 
     @property
     def pending(self) -> int:
@@ -127,6 +143,8 @@ class Subscription:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.pending} pending, {self.dropped} dropped"
+        if self._pid != os.getpid():
+            state = f"in the parent process {self._pid}"
         return f"<Subscription {self.subject!r} {state}>"
 
     def connection_closed(self) -> None:
@@ -176,6 +194,26 @@ class Subscription:
     def _refuse_other_process(self) -> None:
         if self._pid != os.getpid():
             raise ClosedError(f"the subscription to {self.subject!r}", "belongs to the parent process")
+
+
+def _make_box(
+    is_handled: bool,
+    handle: Callable[[Arrival], object],
+    max_pending: int,
+    max_pending_bytes: int,
+    concurrency: int,
+    pool: WorkerPool,
+) -> Mailbox | MessageQueue:
+    if not is_handled:
+        return MessageQueue(max_pending, max_pending_bytes)
+    pool.start()
+    return Mailbox(pool, handle, max_pending, max_pending_bytes, concurrency)
+
+
+def _follow(reference: weakref.ref[Subscription]) -> None:
+    subscription = reference()
+    if subscription is not None:
+        subscription.follow()
 
 
 def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightlink.commands.manager.manager import CommandManager
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 _PATIENCE = 15.0
 
 
+def _itself(manager: CommandManager) -> CommandManager:
+    manager.open()
+    return manager
+
+
 class Managers:
     """Finds this process's manager.
 
@@ -25,7 +31,10 @@ class Managers:
     """
 
     def __init__(self, source: CommandManager | Callable[[], CommandManager]) -> None:
-        self._make = source.for_this_process if isinstance(source, CommandManager) else source
+        # A manager follows into each process by itself.
+        self._make: Callable[[], CommandManager] = (
+            partial(_itself, source) if isinstance(source, CommandManager) else source
+        )
         self._made: dict[int, Future[CommandManager]] = {}
 
     def get(self) -> CommandManager:

@@ -48,6 +48,10 @@ class Discovery:
         self._calls = calls
         self._started = datetime.now(timezone.utc)
 
+    def begin_anew(self, instance: str) -> None:
+        """Answer for another instance, in a forked child."""
+        self._identity["id"] = instance
+
     def subscribe(self, connection: Connection) -> list[Any]:
         """Subscribe to the discovery subjects; returns the subscriptions."""
         name, instance = self._identity["name"], self._identity["id"]

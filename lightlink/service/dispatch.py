@@ -97,6 +97,12 @@ class Dispatcher:
         self._connection = connection
         self._inboxes = inboxes
 
+    def begin_anew(self, pool: WorkerPool) -> None:
+        """Hold nothing, and run handlers on another pool: in a forked child, where the parent's threads are not."""
+        self._pool = pool
+        self._held = 0
+        self._idle = Condition()
+
     def may_answer(self, reply: bytes) -> bool:
         """Tell whether an answer may go to a reply subject; one that may not is counted, and the first is logged."""
         if is_inbox(reply, self._inboxes):

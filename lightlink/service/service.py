@@ -63,6 +63,8 @@ class Service:
     shared. At most ``max_pending`` requests wait for a worker; what comes beyond is answered ``busy``. ``version`` is a
     semantic version; name, version, ``description`` and ``metadata`` are what service discovery shows (ADR-32).
 
+    With ``after_fork`` each process that is forked later serves too, as an instance of its own.
+
     Answers go to inboxes only: below ``_INBOX``, to those of identities, and below the prefixes in ``inboxes``, for
     callers that have others.
     """
@@ -78,6 +80,7 @@ class Service:
         description: str = "",
         metadata: Mapping[str, str] | None = None,
         inboxes: Sequence[str] = (),
+        after_fork: bool = False,
         **options: Any,
     ) -> None:
         self.name = subjects.service_name(name)
@@ -92,7 +95,7 @@ class Service:
         self._inboxes = tuple(map(_inbox_prefix, [inboxes] if isinstance(inboxes, str) else inboxes))
         self.version = version
         self._target = target
-        ConnectOptions.check_names(options, ("workers", "max_pending", "version", "description", "metadata", "inboxes"))
+        ConnectOptions.check_names(options, ("workers", "max_pending", "version", "description", "metadata"))
         self._options: dict[str, Any] = {"name": name, "wait": math.inf, **options}
         self._stage = Stage.NEW
         self._pool = WorkerPool(f"lightlink-{name}", workers)
@@ -108,6 +111,8 @@ class Service:
         self._guard = Condition()
         self._gone = Event()
         self._pid = os.getpid()
+        self._after_fork = after_fork
+        self._follows = False
         self._lost: LightLinkError | None = None
         self._forget_status: Callable[[], None] = lambda: None
 
@@ -207,8 +212,13 @@ class Service:
 
     @property
     def stage(self) -> Stage:
-        """How far the service has come."""
-        return self._stage
+        """How far the service has come, in this process."""
+        return Stage.NEW if self._is_in_parent else self._stage
+
+    @property
+    def _is_in_parent(self) -> bool:
+        """Whether it was started, and this process forked from that one since."""
+        return self._pid != os.getpid() and self._stage is not Stage.NEW
 
     def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
         """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
@@ -230,7 +240,12 @@ class Service:
         return self._client
 
     def start(self) -> Service:
-        """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`."""
+        """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`.
+
+        In a forked child it starts there, beside its parent's.
+        """
+        if self._is_in_parent:
+            self._begin_anew()
         client = self._connect()
         # A stop from another thread, or from a handler that runs already, waits until all is subscribed.
         with self._guard:
@@ -239,12 +254,31 @@ class Service:
             self._stage = Stage.RUNNING
             self._forget_status = client._connection.on_status(self._on_connection)
             try:
+                client._connection.add_receiver(self)
                 self._subscribe(client)
             except BaseException:
                 self.stop(1.0)
                 raise
+        if self._after_fork and not self._follows:
+            self._follows = True
+            client._connection.after_fork(self._follow)
         _log.info("lightlink: service %s is running (instance %s)", self.name, self.instance)
         return self
+
+    def _begin_anew(self) -> None:
+        """Forget, in a forked child, what belongs to the parent: threads, locks and subscriptions."""
+        self._stage = Stage.NEW
+        self.instance = new_token()
+        self._pool = WorkerPool(f"lightlink-{self.name}", self._pool.size)
+        self._calls.begin_anew(self._pool)
+        self._discovery.begin_anew(self.instance)
+        self._subscriptions, self._routes = [], []
+        self._stop_signal, self._guard, self._gone = StopSignal(), Condition(), Event()
+        self._lost = None
+
+    def _follow(self) -> None:
+        if self._is_in_parent and self._stage is Stage.RUNNING:
+            self.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
@@ -303,7 +337,7 @@ class Service:
         Raises AuthenticationError when the server refuses the identity for good, ClosedError when the client is closed.
         """
         try:
-            if self._stage is not Stage.RUNNING:
+            if self.stage is not Stage.RUNNING and not self._is_in_parent:
                 self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
         except ClosedError:
             if self._stop_signal.is_set:
@@ -312,7 +346,7 @@ class Service:
         try:
             # From before the first request comes: a signal that came with it would end the program, and the request.
             with self._stop_signal.caught():
-                if self._stage is not Stage.RUNNING:
+                if self.stage is not Stage.RUNNING:
                     self.start()
                 self._stop_signal.wait()
         finally:
@@ -321,13 +355,14 @@ class Service:
             raise self._lost
 
     def __enter__(self) -> Service:
-        return self if self._stage is Stage.RUNNING else self.start()
+        return self if self.stage is Stage.RUNNING else self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<Service {self.name!r} {self.version} {self._stage.value}, {len(self._calls.methods)} methods>"
+        stage = f"in the parent process {self._pid}" if self._is_in_parent else self._stage.value
+        return f"<Service {self.name!r} {self.version} {stage}, {len(self._calls.methods)} methods>"
 
     def _refuse_second_start(self) -> None:
         if self._stage is Stage.RUNNING:

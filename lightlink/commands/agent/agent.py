@@ -158,6 +158,8 @@ class Agent:
         """
         if timeout is not None:
             timeout = seconds("timeout", timeout)
+        if self._is_in_parent:
+            self._begin_anew()
         with self._changed:
             if self._stage in (Stage.STARTING, Stage.RUNNING):
                 raise NotReady(f"agent {self.client_id!r}", "is running already")
@@ -177,6 +179,14 @@ class Agent:
             raise ClosedError(f"agent {self.client_id!r}", "was stopped while it started")
         _log.info("lightlink: agent %s is running (instance %s)", self.client_id, self.instance)
         return self
+
+    def _begin_anew(self) -> None:
+        """Forget, in a forked child, what belongs to the parent: threads, locks and the claim to the client id."""
+        self._stage, self._pid = Stage.NEW, None
+        self.instance = new_token()
+        self._runner = None
+        self._changed, self._leaving, self._stop_signal = Condition(), Event(), StopSignal()
+        self._lost = None
 
     def stop(self, timeout: float = 10.0) -> None:
         """Take no more commands, hand back what was not begun, finish what runs within ``timeout`` seconds, and leave.
@@ -211,7 +221,7 @@ class Agent:
         after ours had been silent for too long, ClosedError when the client is closed, and the errors of `start`.
         """
         try:
-            if self._stage is Stage.NEW:
+            if self.stage is Stage.NEW and not self._is_in_parent:
                 self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
         except ClosedError:
             if self._stop_signal.is_set:
@@ -220,7 +230,7 @@ class Agent:
         try:
             # From before the first command comes: a signal that came with it would end the program, and the command.
             with self._stop_signal.caught():
-                if self._stage is Stage.NEW:
+                if self.stage is Stage.NEW:
                     self._start_unless_stopped()
                 self._stop_signal.wait()
         finally:
@@ -234,18 +244,24 @@ class Agent:
             self._runner.leave_at_exit(timeout)
 
     def __enter__(self) -> Agent:
-        return self if self._stage is Stage.RUNNING else self.start()
+        return self if self.stage is Stage.RUNNING else self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<Agent {self.client_id!r} {self._stage.value}>"
+        stage = f"in the parent process {self._pid}" if self._is_in_parent else self._stage.value
+        return f"<Agent {self.client_id!r} {stage}>"
 
     @property
     def stage(self) -> Stage:
-        """How far the agent has come."""
-        return self._stage
+        """How far the agent has come, in this process."""
+        return Stage.NEW if self._is_in_parent else self._stage
+
+    @property
+    def _is_in_parent(self) -> bool:
+        """Whether it was started, and this process forked from that one since."""
+        return self._pid not in (None, os.getpid())
 
     @property
     def client(self) -> Client:
@@ -293,6 +309,7 @@ class Agent:
             self._on_lost,
         )
         self._runner.start(self._is_leaving_after, timeout)
+        self.client._connection.add_receiver(self)
         forks.leave_at_exit(self)
 
     def _end(self, timeout: float) -> None:

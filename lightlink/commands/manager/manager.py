@@ -23,6 +23,7 @@ from lightlink.commands.store import audit, checks, history, schema
 from lightlink.commands.store.presence import list_presences, read_presence
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.commands.store.store import CommandStore
+from lightlink.concurrency import forks
 from lightlink.concurrency.periodic import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, DecodeError, InvalidOption
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from lightlink.commands.store.audit import AuditEntry
     from lightlink.commands.store.history import Page
     from lightlink.commands.store.presence import Presence
-    from lightlink.concurrency.periodic import Round
+    from lightlink.concurrency import forks
+from lightlink.concurrency.periodic import Round
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -62,11 +64,17 @@ class CommandManager:
             raise InvalidOption("client", "must be a lightlink.Client: lightlink.connect(url)", client)
         self.name = checks.text("name", client.options.name if name is None else name)
         self._client = client
-        self._connection = connection = client._connection
+        self._connection = client._connection
         self._sweep_interval = None if sweep_interval is None else seconds("sweep_interval", sweep_interval)
-        self._pid = os.getpid()
+        self._wanted = store or StoreOptions()
         self._closed = False
-        self._store = CommandStore(connection, store or StoreOptions(), client.options.timeout)
+        self._open()
+
+    def _open(self) -> None:
+        """Begin to follow, in this process."""
+        client, connection = self._client, self._connection
+        self._pid = os.getpid()
+        self._store = CommandStore(connection, self._wanted, client.options.timeout)
         self._pool = WorkerPool(f"lightlink-manager-{self.name}", 2)
         self._callbacks = WorkerPool(f"lightlink-callbacks-{self.name}", 1)
         expiry = Expiry(self._store, self.name)
@@ -352,13 +360,12 @@ class CommandManager:
 
     # Lifetime -------------------------------------------------------------------------------------------------------
 
-    def for_this_process(self) -> CommandManager:
-        """Return this manager or, in a forked child, a new one like it: a manager follows in its own process only."""
-        if self._pid == os.getpid():
-            return self
-        return CommandManager(
-            self._client, name=self.name, store=self._store.options, sweep_interval=self._sweep_interval
-        )
+    def open(self) -> None:
+        """Follow in this process too, which was forked from the one it was made in; its first use does so otherwise.
+
+        Raises ClosedError, and the errors of making one.
+        """
+        self._refuse_closed()
 
     def close(self) -> None:
         """Stop following; commands go on, and other managers see them. Idempotent.
@@ -426,6 +433,8 @@ class CommandManager:
 
     def _refuse_closed(self) -> None:
         if self._pid != os.getpid():
-            raise ClosedError("the command manager", "belongs to the parent process; see for_this_process()")
+            with forks.lock():  # the first of the threads that come here in a forked child
+                if self._pid != os.getpid() and not self._closed:
+                    self._open()
         if self._closed:
             raise ClosedError("the command manager")
