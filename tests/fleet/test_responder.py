@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.fleet import Sender
 from helpers.pki import connect_to, tls_of
 from helpers.waiting import eventually
 
@@ -20,51 +20,11 @@ if TYPE_CHECKING:
 
     from helpers.fleet import FleetWorld
 
-    from lightlink.commands import CommandManager
-
 
 def start(fleet: FleetWorld, name: str, **options: Any) -> Agent:
     """Issue an agent's certificate by hand, and start it."""
     fleet.authority.issue(name, "agent")
     return fleet.agent(name, **options)
-
-
-class Sender:
-    """Sends commands all the time; on the way out it checks that none failed."""
-
-    def __init__(self, manager: CommandManager, *names: str) -> None:
-        self._manager = manager
-        self._names = names
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.done = 0
-        self.failure: Exception | None = None
-
-    def _run(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                for name in self._names:
-                    assert self._manager.send(name, "double", {"x": self.done}).result(30) == 2 * self.done
-                    self.done += 1
-        except Exception as exc:
-            self.failure = exc
-
-    def goes_on(self) -> None:
-        """Wait until some more have come back."""
-        before = self.done
-        eventually(lambda: self.failure or self.done > before + 5)
-        assert self.failure is None
-
-    def __enter__(self) -> Sender:
-        self._thread.start()
-        self.goes_on()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-        assert self.failure is None
 
 
 def test_a_revoked_agent_is_out_and_stays_out(fleet: FleetWorld, caplog: pytest.LogCaptureFixture) -> None:

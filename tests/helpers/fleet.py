@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import lightlink
 from helpers.commands import FAST
 from helpers.pki import tls_of
+from helpers.waiting import eventually
 from lightlink.certs import CertificateAuthority
 from lightlink.commands import Agent, CommandManager
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
@@ -35,12 +37,16 @@ class FleetWorld:
         self._responders: list[Responder] = []
         self.authority = CertificateAuthority.load(self.directory)
         (issue or _issue_few)(self.authority)
-        config = fleet_config(self.directory, port=-1, store_dir=None, accounts_dir=folder / "accounts")
-        self.server = stack.enter_context(EmbeddedServer(config=config))
+        self.server = self.start_server(folder)
 
     @property
     def url(self) -> str:
         return self.server.url.replace("nats://", "tls://")
+
+    def start_server(self, folder: Path) -> EmbeddedServer:
+        """Start the server of this fleet."""
+        config = fleet_config(self.directory, port=-1, store_dir=None, accounts_dir=folder / "accounts")
+        return self._stack.enter_context(EmbeddedServer(config=config))
 
     @staticmethod
     def create(directory: Path) -> FleetDirectory:
@@ -95,6 +101,44 @@ class FleetWorld:
     def manager(self) -> CommandManager:
         """A manager of commands, which has made their streams."""
         return self._stack.enter_context(CommandManager(self.link("manager"), store=FAST))
+
+
+class Sender:
+    """Sends commands all the time; on the way out it checks that none failed."""
+
+    def __init__(self, manager: CommandManager, *names: str) -> None:
+        self._manager = manager
+        self._names = names
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.done = 0
+        self.failure: Exception | None = None
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                for name in self._names:
+                    assert self._manager.send(name, "double", {"x": self.done}).result(30) == 2 * self.done
+                    self.done += 1
+        except Exception as exc:
+            self.failure = exc
+
+    def goes_on(self) -> None:
+        """Wait until some more have come back."""
+        before = self.done
+        eventually(lambda: self.failure or self.done > before + 5)
+        assert self.failure is None
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        self.goes_on()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        assert self.failure is None
 
 
 def _issue_few(authority: CertificateAuthority) -> None:
