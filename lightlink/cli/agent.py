@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from lightlink.cli import systemd
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
@@ -79,7 +81,18 @@ def _use_enrolled(found: Agent, folder: Path) -> AgentFiles:
 @click.option("--dir", "directory", type=_FOLDER, default="agent", show_default=True, help="Where its files go.")
 @click.option("--timeout", type=SECONDS, help="Seconds to wait until somebody accepts; default: as long as it takes.")
 @click.option("--force", is_flag=True, help="Replace what an earlier enrolment has left.")
-def enroll_(token: str, directory: Path, timeout: float | None, force: bool) -> None:
+@click.option("--install", "target", metavar="MODULE", help="Then do what `agent install MODULE` does.")
+@click.option("--user", is_flag=True, help="With --install: a unit of this user, not of the system.")
+@click.pass_context
+def enroll_(
+    ctx: click.Context,
+    token: str,
+    directory: Path,
+    timeout: float | None,
+    force: bool,
+    target: str | None,
+    user: bool,
+) -> None:
     """Enroll this machine with a TOKEN from `lightlink fleet token` (or in LIGHTLINK_TOKEN).
 
     It makes a key of its own, has it signed, and writes its files into a folder that is private to this user.
@@ -90,6 +103,43 @@ def enroll_(token: str, directory: Path, timeout: float | None, force: bool) -> 
 
     files = enroll(token, directory, timeout=timeout, on_pending=show, force=force)
     say(f"enrolled as {files.name}; next: lightlink agent run MODULE --enrolled {directory}")
+    if target is not None:
+        ctx.invoke(install, target=target, enrolled=directory, user=user, only_print=False)
+
+
+_user = click.option("--user", is_flag=True, help="A unit of this user, not of the system.")
+
+
+@agent.command()
+@click.argument("target", metavar="MODULE[:AGENT]")
+@click.option("--enrolled", type=_FOLDER, default="agent", show_default=True, metavar="DIR", help="As for `agent run`.")
+@_user
+@click.option("--print", "only_print", is_flag=True, help="Print the unit, and do nothing.")
+def install(target: str, enrolled: Path, user: bool, only_print: bool) -> None:
+    """Have systemd run the Agent of a module on this machine, which was enrolled: now, and at each boot.
+
+    MODULE is looked for in the current folder. The unit is hardened; it is told when the agent is ready, and starts it
+    again when it hangs.
+    """
+    files = AgentFiles.load(enrolled)
+    command = [sys.executable, "-m", "lightlink.cli", "agent", "run", target, f"--enrolled={files.directory}"]
+    text = systemd.unit(f"LightLink agent {files.name}", command, Path.cwd(), files.directory, user=user)
+    if only_print:
+        click.echo(text, nl=False)
+        return
+    say(f"runs as {systemd.install(_unit_name(files), text, user=user)}")
+
+
+@agent.command()
+@click.option("--enrolled", type=_FOLDER, default="agent", show_default=True, metavar="DIR", help="As for `agent run`.")
+@_user
+def uninstall(enrolled: Path, user: bool) -> None:
+    """Have systemd run the agent of this machine no more. Its files stay."""
+    say(f"removed {systemd.uninstall(_unit_name(AgentFiles.load(enrolled)), user=user)}")
+
+
+def _unit_name(files: AgentFiles) -> str:
+    return f"lightlink-agent-{files.name}"
 
 
 @click.command()

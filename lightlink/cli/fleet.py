@@ -13,6 +13,7 @@ import click
 
 from lightlink.certs import CertificateAuthority
 from lightlink.certs.files import PRIVATE, write_file
+from lightlink.cli import systemd
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
@@ -118,7 +119,9 @@ def auth(directory: Path, url: str | None, **settings: Any) -> None:
     stop = StopSignal()
     with stop.caught(), Responder(directory, url, **settings):
         say(f"fleet: this responder answers (process {os.getpid()})")
+        systemd.notify("READY=1", "STATUS=this responder answers")
         stop.wait()
+        systemd.notify("STOPPING=1")
 
 
 @fleet.command()
