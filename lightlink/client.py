@@ -103,6 +103,27 @@ class Client:
         """What the connection was made with."""
         return self._connection.options
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment; looking connects nothing."""
+        return self._connection.status is Status.CONNECTED
+
+    @property
+    def server(self) -> str | None:
+        """The server that the client is connected to, as a URL; None while it is not."""
+        return self._connection.server
+
+    def ping(self, timeout: float | None = None) -> float:
+        """Ask the server for a sign of life and return the seconds that it took; connects a ``lazy`` client.
+
+        It says nothing of what was published before: that is `flush`. Raises FlushTimeout, the errors of `connect`,
+        ClosedError.
+        """
+        session = self._connection.session
+        started = time.monotonic()
+        session.round_trip(self._limit(timeout))
+        return time.monotonic() - started
+
     def open(self) -> None:
         """Connect now, where ``lazy`` left it to the first use; raises the errors of `connect`."""
         self._connection.open()
@@ -164,6 +185,7 @@ class Client:
         timeout: float | None = ...,
         returns: type[T],
         retry: Retry | None = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> T: ...
     @overload
     def call(
@@ -175,6 +197,7 @@ class Client:
         timeout: float | None = ...,
         returns: Any = ...,
         retry: Retry | None = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> Any: ...
     def call(
         self,
@@ -185,28 +208,50 @@ class Client:
         timeout: float | None = None,
         returns: Any = Any,
         retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Call a method of a service and return its result.
 
         ``args`` maps argument names to values (a dict, or an attrs or dataclass instance). ``timeout`` is in seconds.
         ``returns`` is a type to convert the result to. ``retry`` says when the call is made again, each time with the
-        full timeout; by default it is not.
+        full timeout; by default it is not. ``headers`` reach the handler as `Request.headers`.
 
         Raises ServiceUnavailable, CallTimeout, RemoteError (MethodNotFound, InvalidArguments, ServiceBusy,
         DeadlineExceeded, HandlerError), DecodeError, EncodeError, PayloadTooLarge, InvalidName, ClosedError.
         """
-        return self._caller.call(service, method, args, timeout, returns, retry)
+        return self._caller.call(service, method, args, timeout, returns, retry, headers)
 
     @overload
     def submit(
-        self, service: str, method: str, args: Any = ..., *, timeout: float | None = ..., returns: type[T]
+        self,
+        service: str,
+        method: str,
+        args: Any = ...,
+        *,
+        timeout: float | None = ...,
+        returns: type[T],
+        headers: Mapping[str, str] | None = ...,
     ) -> Future[T]: ...
     @overload
     def submit(
-        self, service: str, method: str, args: Any = ..., *, timeout: float | None = ..., returns: Any = ...
+        self,
+        service: str,
+        method: str,
+        args: Any = ...,
+        *,
+        timeout: float | None = ...,
+        returns: Any = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> Future[Any]: ...
     def submit(
-        self, service: str, method: str, args: Any = None, *, timeout: float | None = None, returns: Any = Any
+        self,
+        service: str,
+        method: str,
+        args: Any = None,
+        *,
+        timeout: float | None = None,
+        returns: Any = Any,
+        headers: Mapping[str, str] | None = None,
     ) -> Future[Any]:
         """Call a method without waiting; the future brings the result or the errors of `call`.
 
@@ -214,14 +259,21 @@ class Client:
         that takes long delays the next. Waiting there for another future would never end, and raises ClosedError. Bad
         arguments raise here.
         """
-        return self._caller.submit(service, method, args, timeout, returns)
+        return self._caller.submit(service, method, args, timeout, returns, headers)
 
-    def service(self, name: str, *, timeout: float | None = None, retry: Retry | None = None) -> ServiceProxy:
+    def service(
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ServiceProxy:
         """Return a service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``.
 
-        ``timeout`` and ``retry`` are those of `call`.
+        ``timeout``, ``retry`` and ``headers`` are those of `call`.
         """
-        return ServiceProxy(self._caller, name, timeout, retry)
+        return ServiceProxy(self._caller, name, timeout, retry, headers)
 
     # Events ---------------------------------------------------------------------------------------------------------
 

@@ -274,3 +274,26 @@ def test_a_function_that_fails_is_said_and_tried_again(
         fails[:] = [False]
         assert client.wait_connected(30)
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+# Looking at a connection ----------------------------------------------------------------------------------------------
+
+
+def test_a_lazy_client_is_connected_by_its_first_ping(url: str) -> None:
+    with lightlink.connect(url, lazy=True) as client:
+        assert (client.is_connected, client.server) == (False, None)
+        assert client.ping() > 0
+        assert (client.is_connected, client.server) == (True, url)
+    assert (client.is_connected, client.server) == (False, None)
+    with pytest.raises(ClosedError):
+        client.ping()
+
+
+def test_a_ping_leaves_what_a_flush_is_to_report(fresh_server: StartServer) -> None:
+    user = "{ user: u, password: p, permissions { publish: '_INBOX.>' } }"
+    server = fresh_server(config=f"authorization {{ users: [{user}] }}")
+    with lightlink.connect(server.url, user="u", password="p") as client:
+        client.publish("forbidden", 1)
+        assert client.ping() > 0
+        with pytest.raises(lightlink.PermissionDenied, match="forbidden"):
+            client.flush()

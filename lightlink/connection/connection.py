@@ -105,6 +105,12 @@ class Connection:
         return session.status if session is not None else Status.CONNECTING
 
     @property
+    def server(self) -> str | None:
+        """The server that this process is connected to, None while it is not."""
+        session = self._session
+        return session.nc.server if session is not None and self.status is Status.CONNECTED else None
+
+    @property
     def failure(self) -> LightLinkError | None:
         """Why the connection was closed, if a refusal that does not heal closed it."""
         return None if self._session is None else copy.copy(self._session.failure)

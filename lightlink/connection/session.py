@@ -145,6 +145,13 @@ class Session:
 
     def confirm(self, timeout: float) -> None:
         """Return when the server has everything handed over from now on; raises FlushTimeout or PermissionDenied."""
+        self.round_trip(timeout)
+        denied = self._denials.take_publish()
+        if denied is not None:
+            raise denied
+
+    def round_trip(self, timeout: float) -> None:
+        """Return when the server has answered what was written last; raises FlushTimeout, ClosedError."""
         self.loop.refuse_own_thread()
         flush = Flush(time.monotonic() + timeout)
         try:
@@ -154,9 +161,6 @@ class Session:
             raise
         except (TimeoutError, OutboxFull, nats.errors.Error, OSError):
             raise FlushTimeout(timeout, self.status.value) from None
-        denied = self._denials.take_publish()
-        if denied is not None:
-            raise denied
 
     def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float) -> NatsSubscription:
         """Subscribe; on return the server knows (or will, on reconnecting).

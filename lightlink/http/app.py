@@ -17,7 +17,7 @@ from lightlink.http.access import FileTokens, Token
 from lightlink.http.call import Call
 from lightlink.http.limits import Limits, RateLimiter, WaitingRoom
 from lightlink.http.metrics import Metrics
-from lightlink.http.processes import Managers
+from lightlink.commands.processes import Managers
 from lightlink.http.replies import refusal, reply
 from lightlink.http.routes import ROUTES, Route
 

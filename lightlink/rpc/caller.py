@@ -33,7 +33,7 @@ from lightlink.protocol.ids import new_id
 from lightlink.rpc.retry import DID_NOT_RUN, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
@@ -73,17 +73,24 @@ class Caller:
         self._readers: dict[Any, Reader] = {}
 
     def call(
-        self, service: str, method: str, args: Any, timeout: float | None, returns: Any, retry: Retry | None = None
+        self,
+        service: str,
+        method: str,
+        args: Any,
+        timeout: float | None,
+        returns: Any,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Call a method and return its result; see `Client.call`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         if retry is None:
-            return self._call_once(service, method, args, limit, returns)
+            return self._call_once(service, method, args, limit, returns, headers)
         if not isinstance(retry, Retry):
             raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
         for attempt in itertools.count(1):
             try:
-                return self._call_once(service, method, args, limit, returns)
+                return self._call_once(service, method, args, limit, returns, headers)
             except CallError as exc:
                 if not retry.wants(exc, attempt) or not self._may_repeat(exc, service, method, retry, limit):
                     raise
@@ -111,13 +118,21 @@ class Caller:
             return False  # there is an error to raise already: the call's own
         return any(e.name == method and e.metadata.get("idempotent") == "true" for e in info.endpoints)
 
-    def _call_once(self, service: str, method: str, args: Any, limit: float, returns: Any) -> Any:
+    def _call_once(
+        self,
+        service: str,
+        method: str,
+        args: Any,
+        limit: float,
+        returns: Any,
+        headers: Mapping[str, str] | None,
+    ) -> Any:
         read = self._reader(returns)
         subject = subjects.call_subject(service, method)
         request_id = new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
         try:
-            waiter = self._connection.request(subject, payload, limit, _timeout_header, request_id.encode())
+            waiter = self._connection.request(subject, payload, limit, _header_maker(headers), request_id.encode())
         except NoReply as exc:
             raise _no_reply(service, method, limit, exc, self._connection.status) from None
         return _result(service, method, request_id, waiter, read)
@@ -131,7 +146,15 @@ class Caller:
         except TypeError as exc:
             raise InvalidOption("returns", f"cannot be converted to: {exc}", returns) from exc
 
-    def submit(self, service: str, method: str, args: Any, timeout: float | None, returns: Any) -> Future[Any]:
+    def submit(
+        self,
+        service: str,
+        method: str,
+        args: Any,
+        timeout: float | None,
+        returns: Any,
+        headers: Mapping[str, str] | None = None,
+    ) -> Future[Any]:
         """Call a method and return a future of its result; see `Client.submit`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         read = self._reader(returns)
@@ -155,7 +178,7 @@ class Caller:
                 future.set_result(result)
 
         withdraw = self._connection.request_async(
-            subject, payload, limit, settle, _timeout_header, request_id.encode(), users=True
+            subject, payload, limit, settle, _header_maker(headers), request_id.encode(), users=True
         )
 
         def note_cancel(done: Future[Any]) -> None:
@@ -195,11 +218,19 @@ class CallFuture(Future[Any]):
 class ServiceProxy:
     """A remote service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
 
-    def __init__(self, caller: Caller, service: str, timeout: float | None = None, retry: Retry | None = None) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        service: str,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._caller = caller
         self._service = subjects.service_name(service)
         self._timeout = timeout
         self._retry = retry
+        self._headers = headers
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("__"):
@@ -209,7 +240,7 @@ class ServiceProxy:
         def call(*args: Any, **kwargs: Any) -> Any:
             if args:
                 raise TypeError(f"{self._service}.{method}: give each argument by name")
-            return self._caller.call(self._service, method, kwargs, self._timeout, Any, self._retry)
+            return self._caller.call(self._service, method, kwargs, self._timeout, Any, self._retry, self._headers)
 
         call.__name__ = call.__qualname__ = method
         return call
@@ -220,6 +251,15 @@ class ServiceProxy:
 
 def _timeout_header(remaining: float) -> bytes:
     return b"NATS/1.0\r\nLightLink-Timeout-Ms: %d\r\n\r\n" % max(1, int(remaining * 1000))
+
+
+def _header_maker(headers: Mapping[str, str] | None) -> Callable[[float], bytes]:
+    """Return what makes a request's headers as it leaves: the caller's, and the time that remains then."""
+    if not headers:
+        return _timeout_header
+    # Ours is the first of its name, which counts: nobody overrides the deadline by a header.
+    lines = codec.encode_headers(codec.checked_headers(headers)).removeprefix(b"NATS/1.0\r\n")
+    return lambda remaining: _timeout_header(remaining).removesuffix(b"\r\n") + lines
 
 
 def _no_reply(

@@ -523,3 +523,26 @@ def test_large_arguments_and_results_up_to_the_limit_come_through(
     with pytest.raises(lightlink.PayloadTooLarge) as caught:
         client.call(prefix, "echo", {"text": "x" * 2_000_000})
     assert caught.value.limit == 1024 * 1024
+
+
+def test_headers_of_a_call_reach_the_handler_beside_the_deadline(
+    client: lightlink.Client, url: str, prefix: str
+) -> None:
+    running = lightlink.Service(prefix, url)
+    got: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+
+    @running.rpc
+    def look(request: lightlink.Request) -> float:
+        got.put(request.headers)
+        return request.remaining()
+
+    with running:
+        mine = {"Trace": "a", "LightLink-Timeout-Ms": "9999999"}
+        assert 0 < client.call(prefix, "look", headers=mine, timeout=50.0) <= 50
+        assert client.submit(prefix, "look", headers={"Trace": "b"}).result(30) > 0
+        assert client.service(prefix, headers={"Trace": "c"}).look() > 0
+        assert client.call(prefix, "look") > 0
+
+    assert [got.get(timeout=5).get("Trace") for _ in range(4)] == ["a", "b", "c", None]
+    with pytest.raises(InvalidName, match="header value"):
+        client.call(prefix, "look", headers={"Trace": "two\r\nlines"})
