@@ -54,6 +54,12 @@ class Managers:
                 raise
             raise StoreUnavailable("reaching NATS", "this process is still connecting") from None
 
+    def close(self) -> None:
+        """Close the manager of this process if there is one; the next use makes another."""
+        made = self._made.pop(os.getpid(), None)
+        if made is not None and made.done() and made.exception() is None:
+            made.result().close()
+
     def _fill(self, future: Future[CommandManager], process: int) -> None:
         try:
             future.set_result(self._make())

@@ -10,6 +10,7 @@ from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests, Unaut
 from werkzeug.routing import Map, Rule, UnicodeConverter
 from werkzeug.wrappers import Request, Response
 
+from lightlink.commands.processes import Managers
 from lightlink.concurrency.threads import Event
 from lightlink.errors import InvalidOption
 from lightlink.http import inputs
@@ -17,7 +18,6 @@ from lightlink.http.access import FileTokens, Token
 from lightlink.http.call import Call
 from lightlink.http.limits import Limits, RateLimiter, WaitingRoom
 from lightlink.http.metrics import Metrics
-from lightlink.commands.processes import Managers
 from lightlink.http.replies import refusal, reply
 from lightlink.http.routes import ROUTES, Route
 
