@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from helpers.waiting import eventually
@@ -208,7 +209,7 @@ def test_several_servers_are_all_known_to_the_reconnect(fresh_server: StartServe
 
 def test_waits_between_attempts_double_up_to_a_cap_with_jitter_and_begin_again() -> None:
     backoff = Backoff(ConnectOptions(reconnect_wait=0.1, reconnect_wait_max=1.0))
-    servers = [Server(uri=Srv(None).uri, reconnects=0) for _ in range(2)]  # type: ignore[arg-type]
+    servers = [Server(uri=Srv(urlsplit(f"nats://{name}:1")).uri, reconnects=0) for name in "ab"]  # type: ignore[arg-type]
     chosen = [backoff(servers, {}) for _ in range(20)]
     assert [server for server, _ in chosen] == servers * 10
     waits = [wait for _, wait in chosen]
