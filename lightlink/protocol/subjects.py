@@ -148,12 +148,20 @@ def state_key(key: str) -> str:
         raise InvalidName("key", key, "must be a string") from None
 
 
+def stored_key(key: str) -> str:
+    """Return the key of a value that is there already: whatever tokens its writer has found good, say ``user:1``."""
+    try:
+        return _stored_key(key)
+    except TypeError:  # not hashable, so not a string either
+        raise InvalidName("key", key, "must be a string") from None
+
+
 def key_pattern(pattern: str) -> str:
     """Return a pattern of keys, in which a token may be ``*`` and the last one ``>``."""
     subscribe_subject(pattern)
     for token in pattern.split("."):
-        if token not in ("*", ">") and not _KEY.fullmatch(token):
-            raise InvalidName("key pattern", pattern, "use letters, digits and - / _ = . and wildcards only")
+        if token not in ("*", ">") and not is_plain_token(token):
+            raise InvalidName("key pattern", pattern, "each token is one of a key, or a wildcard")
     return pattern
 
 
@@ -213,6 +221,14 @@ def _state_key(key: str) -> str:
         raise InvalidName("key", key, "a dot may not stand at an end or beside another")
     if len(key) > MAX_SUBJECT_BYTES:
         raise InvalidName("key", key, f"longer than {MAX_SUBJECT_BYTES} bytes")
+    return key
+
+
+@lru_cache(maxsize=4096)
+def _stored_key(key: str) -> str:
+    _check_tokens("key", key)
+    if not all(map(is_plain_token, key.split("."))):
+        raise InvalidName("key", key, "a token of it is no key's: wildcards stand for several keys")
     return key
 
 

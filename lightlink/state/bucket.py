@@ -172,7 +172,7 @@ class StateBucket(Generic[T]):
 
     def history(self, key: str, *, timeout: float | None = None) -> list[StateChange[T]]:
         """Return what the bucket keeps of a key's changes, deletes included, oldest first; raises DecodeError."""
-        found = self._read("history", subjects.state_key(key), timeout)
+        found = self._read("history", subjects.stored_key(key), timeout)
         return [self._values.change(self._stream.prefix, delivery) for delivery in found]
 
     def watch(
@@ -213,7 +213,8 @@ class StateBucket(Generic[T]):
         timeout: float | None = None,
         deadline: float | None = None,
     ) -> int:
-        key = subjects.state_key(key)
+        # One that is written over may be another client's, with characters that are none of ADR-8's.
+        key = subjects.stored_key(key) if expected else subjects.state_key(key)
         deadline = deadline or self._deadline(timeout)
         headers = {} if expected is None else {api.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
         with Failures(self.name, operation, writes=True, key=key, expected=expected):
@@ -225,7 +226,7 @@ class StateBucket(Generic[T]):
     def _remove(
         self, operation: str, key: str, headers: dict[str, str], revision: int | None, timeout: float | None
     ) -> None:
-        key = subjects.state_key(key)
+        key = subjects.stored_key(key)
         deadline = self._deadline(timeout)
         if revision is not None:
             headers[api.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(_check_revision(revision))
@@ -237,7 +238,7 @@ class StateBucket(Generic[T]):
 
     def _last(self, key: str, timeout: float | None) -> StoredMessage | None:
         """Return the message with a key's value, None if it has none."""
-        key = subjects.state_key(key)
+        key = subjects.stored_key(key)
         with Failures(self.name, "get"):
             message = self._stream.last(key, self._deadline(timeout))
         return message if message is not None and operation_of(message.headers) == "put" else None

@@ -111,7 +111,7 @@ def test_a_key_pattern_may_hold_wildcards(pattern: str) -> None:
     assert subjects.key_pattern(pattern) == pattern
 
 
-@pytest.mark.parametrize("pattern", ["", "a*", "a..b", "ä.*", ">.a"])
+@pytest.mark.parametrize("pattern", ["", "a*", "a..b", ">.a"])
 def test_a_pattern_that_fits_no_key_is_refused(pattern: str) -> None:
     refused(subjects.key_pattern, pattern)
 

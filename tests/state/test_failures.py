@@ -40,7 +40,7 @@ def bucket(client: lightlink.Client, prefix: str) -> lightlink.StateBucket[Any]:
 
 # What is refused ----------------------------------------------------------------------------------------------------
 
-BAD_KEYS = ["", ".", "a.", ".a", "a..b", "a b", "a*", "*", ">", "a.>", "ä", "a\n", "a$b", "a" * 5000, 5, None, b"key"]
+BAD_KEYS = ["", ".", "a.", ".a", "a..b", "a b", "a*", "*", ">", "a.>", "a\n", "a" * 5000, 5, None, b"key"]
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)
@@ -62,6 +62,26 @@ def test_a_key_nats_would_refuse_is_refused_before_anything_is_sent(
             use()
     streams = peer.run(peer.nc.jetstream().streams_info())
     assert f"KV_{bucket.name}" not in [stream.config.name for stream in streams]
+
+
+@pytest.mark.parametrize("key", ["user:1", "a+b", "ä.ö", "a$b", "naïve", "@x"])
+def test_a_key_of_another_client_is_used_and_none_such_is_made(
+    client: lightlink.Client, prefix: str, peer: RawPeer, key: str
+) -> None:
+    bucket = client.state(prefix)
+    bucket.set("plain", 0)
+    peer.run(peer.nc.jetstream().publish(f"$KV.{prefix}.{key}", b"1"))
+    assert sorted(bucket.keys()) == sorted(["plain", key])
+    assert bucket.keys(key) == [key]
+    entry = bucket.entry(key)
+    assert bucket.get(key) == 1
+    bucket.update(key, 2, revision=entry.revision)
+    assert [each.value for each in bucket.history(key)] == [2]
+    for make in (bucket.set, bucket.create):
+        with pytest.raises(InvalidName, match="letters, digits"):
+            make(f"{key}.new", 1)
+    bucket.delete(key)
+    assert bucket.keys() == ["plain"]
 
 
 @pytest.mark.parametrize("pattern", ["", "a..b", "a.>.b", "a*", ">.a", "a b", None])
