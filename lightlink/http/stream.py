@@ -17,6 +17,7 @@ from lightlink.protocol import codec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lightlink.commands.manager.fanout import Watcher
     from lightlink.commands.model import Command
     from lightlink.commands.store.changes import Change
     from lightlink.http.call import Call
@@ -35,7 +36,9 @@ def stream_commands(call: Call) -> Response:
     after = _last_event(call)
     call.take_seat()
     try:
-        changes = Changes(call.manager, call.query.client_id or None, after)
+        # Who goes on from an event reads what was missed alone; the others share one reader.
+        client_id = call.query.client_id or None
+        changes = call.manager.watch(client_id) if after is None else Changes(call.manager, client_id, after)
     except BaseException:
         call.app.room.leave()
         raise
@@ -61,7 +64,7 @@ def _last_event(call: Call) -> int | None:
     return int(text)
 
 
-def _events(call: Call, changes: Changes) -> Iterator[bytes]:
+def _events(call: Call, changes: Changes | Watcher) -> Iterator[bytes]:
     heartbeat = call.app.limits.heartbeat
     # So that the client sees at once that it is connected, before there is anything to tell.
     yield f"retry: {_RECONNECT_MS}\n: connected\n\n".encode()
@@ -87,6 +90,12 @@ def _wants(call: Call, command: Command) -> bool:
 
 
 def _event(change: Change) -> bytes:
+    if not change.encoded:
+        change.encoded.append(_encode(change))
+    return change.encoded[0]
+
+
+def _encode(change: Change) -> bytes:
     data = codec.encode_json(command_view(change.command))
     if change.number is None:  # without an id: nobody can go on from it
         return b"event: progress\ndata: %b\n\n" % data

@@ -94,6 +94,13 @@ class ConsumerConfig(msgspec.Struct):
     max_bytes: int = 0
 
 
+class ConsumerNames(msgspec.Struct):
+    """A page of the names of a stream's consumers."""
+
+    consumers: list[str] | None = None
+    total: int = 0
+
+
 class ConsumerInfo(msgspec.Struct):
     """What the server says of a consumer."""
 

@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
-from lightlink.jetstream.answers import MessageAnswer, PurgeAnswer, RawStreamInfo, StreamInfo, parse_time
+from lightlink.jetstream.answers import ConsumerNames, MessageAnswer, PurgeAnswer, RawStreamInfo, StreamInfo, parse_time
 from lightlink.jetstream.retry import while_electing
 from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import codec
@@ -330,6 +330,21 @@ def subjects_of(connection: Connection, stream: str, pattern: str, timeout: floa
         limit = max(deadline - time.monotonic(), 0.001)
         answer = api(connection, f"STREAM.INFO.{stream}", request, limit, StreamInfo)
         page = answer.state.subjects or {}
+        found.update(page)
+        total = answer.total if page else 0
+        offset += len(page)
+    return found
+
+
+def consumer_names(connection: Connection, stream: str, timeout: float) -> set[str]:
+    """Return the names of all consumers of a stream, read in pages that are of an instant each."""
+    deadline = time.monotonic() + timeout
+    found: set[str] = set()
+    offset, total = 0, 1
+    while offset < total:
+        limit = max(deadline - time.monotonic(), 0.001)
+        answer = api(connection, f"CONSUMER.NAMES.{stream}", {"offset": offset}, limit, ConsumerNames)
+        page = answer.consumers or []
         found.update(page)
         total = answer.total if page else 0
         offset += len(page)

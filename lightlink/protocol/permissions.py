@@ -132,6 +132,7 @@ ROLES: Mapping[str, Role] = {
             *_reading("LIGHTLINK_COMMANDS"),
             # nats-py asks for a durable consumer that has no name beside under this subject.
             "$JS.API.CONSUMER.DURABLE.CREATE.LIGHTLINK_COMMANDS.*",
+            "$JS.API.CONSUMER.NAMES.LIGHTLINK_COMMANDS",
             *_reading("KV_lightlink_command_status"),
             *_reading("KV_lightlink_agents"),
             *_reading("LIGHTLINK_COMMANDS_AUDIT"),

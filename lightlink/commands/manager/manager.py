@@ -12,6 +12,7 @@ from lightlink.commands import model
 from lightlink.commands.manager.batch import Batch, Limits, Rollout
 from lightlink.commands.manager.cancel import Canceller
 from lightlink.commands.manager.expiry import Expiry
+from lightlink.commands.manager.fanout import Fanout
 from lightlink.commands.manager.follower import Follower
 from lightlink.commands.manager.inventory import UPKEEP_SECONDS, Inventory
 from lightlink.commands.manager.promise import CommandPromise
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from lightlink.commands.manager.fanout import Watcher
     from lightlink.commands.manager.inventory import AgentRecord
     from lightlink.commands.messages import Receipt
     from lightlink.commands.store.audit import AuditEntry
@@ -83,6 +85,7 @@ class CommandManager:
         self._messenger = Messenger(connection, self.name)
         self._store.ensure_streams()
         self._inventory = Inventory(client, partial(list_presences, self._store), self._store.options.replicas)
+        self._fanout = Fanout(self)
         self._rounds: builtins.list[Round] = []
         try:
             self._pool.start()
@@ -301,6 +304,14 @@ class CommandManager:
         online = {presence.client_id for presence in self.clients()}
         return self._store.never_seen([each for each in checks.client_ids(client_ids) if each not in online])
 
+    def watch(self, client_id: str | None = None) -> Watcher:
+        """Follow every change of the commands of one client, or of all, from now on; close it when done.
+
+        However many watch, the changes are read once. Raises InvalidName, StoreUnavailable.
+        """
+        self._refuse_closed()
+        return self._fanout.watch(client_id)
+
     # Cancelling -----------------------------------------------------------------------------------------------------
 
     def cancel(self, command_id: str, reason: str = "", *, issued_by: str | None = None) -> Command:
@@ -377,6 +388,7 @@ class CommandManager:
         self._closed = True
         for each in self._rounds:
             each.stop(1.0)
+        self._fanout.close()
         self._messenger.stop()
         self._follower.stop()
         self._pool.stop(2.0)

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.read import Delivery
 
-_BLOCK = 1000
+# How many sequences are read at once, at first and at the most.
+_FIRST_BLOCK = 500
+_BLOCK = 8000
+# Two writers' entries may be out of order, though never by more than so many.
+_HELD_BACK = 1000
 
 REQUEST = "request"
 STATUS = "status"
@@ -85,14 +89,30 @@ def read_audit(store: CommandStore, command_id: str | None, since: datetime | No
 def _by_time(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:
     """Yield the entries of one source by time; two writers' entries may be out of order, though never far."""
     held: list[AuditEntry] = []
+    width = _FIRST_BLOCK
     while first < end:
-        # Block by block, so that memory stays flat; so many entries are held back as a block has at the most.
-        entries, first = _read(store, pattern, first, min(first + _BLOCK, end))
+        # Block by block, so that memory stays flat, and the first entry soon; each reading costs a consumer.
+        entries, first = _read(store, pattern, first, min(first + width, end))
+        width = min(2 * width, _BLOCK)
+        if not entries:
+            # The other source has filled this stretch, and may have filled many.
+            first = _next_of(store, pattern, first, end)
         held = sorted([*held, *entries], key=_place)
-        ready = max(0, len(held) - _BLOCK)
+        ready = max(0, len(held) - _HELD_BACK)
         yield from held[:ready]
         held = held[ready:]
     yield from held
+
+
+def _next_of(store: CommandStore, pattern: str, first: int, end: int) -> int:
+    """Return the sequence of the next message of a source from ``first`` on, ``end`` when there is none."""
+    if first >= end:
+        return end
+    try:
+        message = api.get_next(store.connection, schema.AUDIT, pattern, first, store.timeout)
+    except FAILURES as exc:
+        raise unavailable("reading the audit", exc) from exc
+    return end if message is None else min(message.seq, end)
 
 
 def _read(store: CommandStore, pattern: str, first: int, before: int) -> tuple[list[AuditEntry], int]:

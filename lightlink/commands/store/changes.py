@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 # What is read ahead of a watcher. The reader's window counts headers and bodies, the queue only bounds a mistake.
 _AHEAD = 256
 _NO_LIMIT = 1 << 40
-# Requests are kept, unless they are large, so that a change of status needs no look at the store.
-_REQUESTS_KEPT = 512
+# Requests are kept, unless they are large, so that a change of status needs no look at the store: of as many commands
+# under way as these bytes hold.
+_KEPT_BYTES = 32 * 1024 * 1024
+_KEPT = 65_536
+_OF_ITSELF = 512
 _LARGE = 8 * 1024
-_TOLD_KEPT = 4096
 
 
 @attrs.frozen
@@ -46,6 +48,8 @@ class Change:
 
     number: int | None
     command: Command
+    # As an event on the wire, once somebody has made one of it: it is the same for all who watch.
+    encoded: list[bytes] = attrs.field(factory=list, eq=False, repr=False)
 
 
 class _Told(NamedTuple):
@@ -68,6 +72,7 @@ class Changes:
         patterns = [schema.request_subject(token, "*"), schema.status_subject(token, "*")]
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)
         self._requests: OrderedDict[str, RequestRecord] = OrderedDict()
+        self._requests_size = 0
         self._told: OrderedDict[str, None] = OrderedDict()  # commands of whose status something was told
         self._running: OrderedDict[str, StatusRecord] = OrderedDict()  # last statuses, of commands that run
         self._early: OrderedDict[str, Progress] = OrderedDict()
@@ -135,7 +140,7 @@ class Changes:
         progress = read_progress(told.data, told.subject)
         if progress is not None and status is None:
             self._early[command_id] = progress  # it was quicker than the word that the command runs
-            if len(self._early) > _REQUESTS_KEPT:
+            if len(self._early) > _KEPT:
                 self._early.popitem(last=False)
         if status is None or request is None or progress is None:
             return None
@@ -165,18 +170,21 @@ class Changes:
         self._running.pop(command_id, None)
         if not status.ended:
             self._running[command_id] = status
-            if len(self._running) > _REQUESTS_KEPT:
+            if len(self._running) > _KEPT:
                 self._running.popitem(last=False)
         self._told[command_id] = None
-        if len(self._told) > _TOLD_KEPT:
+        if len(self._told) > _KEPT:
             self._told.popitem(last=False)
         early = self._early.pop(command_id, None)
         return Change(delivery.seq, model.fold(known, status, status.at, None if status.ended else early))
 
     def _keep(self, request: RequestRecord) -> None:
-        if len(bytes(request.payload)) > _LARGE:
+        if len(request.payload) > _LARGE:
             return
+        if request.command_id not in self._requests:
+            self._requests_size += len(request.payload) + _OF_ITSELF
         self._requests[request.command_id] = request
         self._requests.move_to_end(request.command_id)
-        if len(self._requests) > _REQUESTS_KEPT:
-            self._requests.popitem(last=False)
+        while self._requests_size > _KEPT_BYTES:
+            _, oldest = self._requests.popitem(last=False)
+            self._requests_size -= len(oldest.payload) + _OF_ITSELF

@@ -58,6 +58,8 @@ _SETTLE_SECONDS = 0.3
 _SETTLE_ROUNDS = 100
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 _RETRY_SECONDS = 0.1
+# From so many agents on it is quicker to list the consumers that are there.
+_WORTH_A_LIST = 100
 # How long a manager may go on trying to have a command stored.
 _ON_THE_WAY = timedelta(minutes=1)
 
@@ -173,9 +175,27 @@ class CommandStore(Access):
         """Make the consumers that do not exist yet, many at once."""
         since = time.monotonic() - self.options.retention / 2
         missing = [each for each in dict.fromkeys(client_ids) if self._consumers.get(each, -math.inf) < since]
+        if len(missing) >= _WORTH_A_LIST:
+            missing = self._without_those_there(missing)
         for start in range(0, len(missing), _CONSUMERS_AT_ONCE):
             block = missing[start : start + _CONSUMERS_AT_ONCE]
             self.patiently("making consumers", partial(self._make_consumers, block))
+
+    def _without_those_there(self, client_ids: list[str]) -> list[str]:
+        """Return the agents that have no consumer, and remember those that do: asking for each takes far longer."""
+        asked_at = time.monotonic()
+        try:
+            there = self.ask("listing consumers", partial(api.consumer_names, self.connection, schema.REQUESTS))
+        except (StoreUnavailable, PermissionDenied) as exc:
+            _log.debug("lightlink: consumers are asked for one by one: %s", exc)
+            return client_ids
+        missing = []
+        for client_id in client_ids:
+            if schema.consumer_name(client_id) in there:
+                self._consumers[client_id] = asked_at
+            else:
+                missing.append(client_id)
+        return missing
 
     def _make_consumers(self, client_ids: Sequence[str], timeout: float) -> None:
         requests = [schema.consumer_request(client_id, self.options) for client_id in client_ids]

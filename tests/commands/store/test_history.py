@@ -16,6 +16,7 @@ from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import schema
 from lightlink.commands.store.audit import read_audit
+from lightlink.commands.store.store import StatusWrite
 from lightlink.errors import InvalidName, InvalidOption
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_id
@@ -320,3 +321,16 @@ def test_pages_of_100000_stored_commands(fresh_server: StartServer) -> None:
         assert own == [record.command_id for record in reversed(records) if record.client_id == "c7"]
         assert manager.get(records[0].command_id).client_id == "c0"
         assert len(everything(manager, 1000, command_type="other")) == 0
+
+
+def test_the_audit_reads_over_what_one_source_has_filled(fresh_server: StartServer) -> None:
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        records = put_many(manager, 3000, ["a", "b"])
+        record = model.StatusRecord(status=model.COMPLETED, at=model.now(), by="test")
+        for start in range(0, len(records), 1000):
+            writes = [StatusWrite(each.client_id, each.command_id, record, 0) for each in records[start : start + 1000]]
+            manager._store.write_statuses(writes)
+        entries = eventually(lambda: found if len(found := [*manager.audit()]) == 6000 else None)
+        assert [entry.kind for entry in entries[:3000]] == ["request"] * 3000
+        assert {entry.command_id for entry in entries[3000:]} == {each.command_id for each in records}

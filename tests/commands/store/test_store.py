@@ -243,3 +243,18 @@ def test_without_a_connection_every_operation_says_so(store: CommandStore, proxy
         remote.wait_connected(20)
     # And nothing was sent later.
     assert store.read_status(prefix, "c") == (None, 0)
+
+
+def test_of_many_agents_only_missing_consumers_are_made(client: lightlink.Client, store: CommandStore) -> None:
+    ids = [f"many{number}" for number in range(120)]
+    store.ensure_consumers(ids)
+    made: list[bytes] = []
+    connection = client._connection
+    connection.subscribe(f"$JS.API.CONSUMER.CREATE.{schema.REQUESTS}.>", "", lambda subject, *_: made.append(subject))
+    other = CommandStore(connection, StoreOptions(), 5.0)
+    other.ensure_consumers([*ids, "late"])
+    other.ensure_consumers(["later"])
+    eventually(lambda: len(made) >= 2)
+    assert [subject.split(b".")[5] for subject in made] == [b"agent-late", b"agent-later"]
+    names = api.consumer_names(connection, schema.REQUESTS, 5.0)
+    assert {schema.consumer_name(each) for each in (*ids, "late", "later")} <= names
