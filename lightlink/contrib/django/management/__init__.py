@@ -1,0 +1,1 @@
+"""Where Django looks for ``manage.py lightlink_...``."""

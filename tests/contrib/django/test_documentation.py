@@ -1,0 +1,63 @@
+"""The how-to page: its blocks make a project, whose tests pass and whose lines run."""
+
+from __future__ import annotations
+
+import sys
+from signal import SIGTERM
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.docs import ROOT, blocks, run, shell_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartPython
+
+PAGE = "how-to/django.md"
+SAMPLE = ROOT / "samples" / "django_shop"
+
+RUN = """
+    import os, runpy, sys
+    os.chdir(sys.argv[1])
+    sys.path.insert(0, ".")
+    sys.argv = sys.argv[2:]
+    runpy.run_path("manage.py", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project that the page writes; the first line of each block names its file."""
+    for text in blocks(PAGE, "python"):
+        path = tmp_path / text.partition("\n")[0].removeprefix("# ")
+        path.parent.mkdir(exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(text)
+    manage = (SAMPLE / "manage.py").read_text().replace("webshop.settings", "website.settings")
+    (tmp_path / "manage.py").write_text(manage)
+    run([sys.executable, "manage.py", "makemigrations", "-v0", "prices"], tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="enterClassContext is new in Python 3.11")
+def test_the_page_s_project_passes_its_tests(project: Path) -> None:
+    run([sys.executable, "-W", "error", "manage.py", "test"], project)
+
+
+def test_the_page_s_checks_find_nothing(project: Path) -> None:
+    for line in shell_lines(PAGE, "python manage.py check"):
+        run([sys.executable, *line.split()[1:]], project)
+
+
+@pytest.mark.slow
+def test_the_page_s_commands_serve(python: StartPython, project: Path, url: str) -> None:
+    settings = project / "website" / "settings.py"
+    settings.write_text(settings.read_text().replace("nats://127.0.0.1:4222", url))
+    starts = [line.partition("#")[0] for line in shell_lines(PAGE, "python manage.py lightlink_")]
+    assert len(starts) == 3
+    for line in starts:
+        process = python(RUN, project, *line.split()[1:], options=())
+        process.wait_line("serving")
+        process.signal(SIGTERM)
+        assert process.wait().returncode == 0

@@ -1,0 +1,72 @@
+"""The sample's own tests, and its WSGI application under gunicorn."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from signal import SIGTERM
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.docs import run
+from helpers.http import Http
+from helpers.waiting import eventually
+
+import lightlink
+
+if TYPE_CHECKING:
+    from conftest import StartPython
+
+SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "django_shop"
+GUNICORN = """
+    import sys
+    from gunicorn.app.wsgiapp import run
+    sys.argv = ["gunicorn", *sys.argv[1:]]
+    run()
+"""
+
+
+def test_the_sample_passes_its_own_tests(tmp_path: Path) -> None:
+    run([sys.executable, "-W", "error", "manage.py", "test"], SAMPLE, SQLITE=str(tmp_path / "shop"))
+
+
+def test_the_sample_s_migrations_are_those_of_its_models(tmp_path: Path) -> None:
+    checked = [sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"]
+    assert "No changes detected" in run(checked, SAMPLE, SQLITE=str(tmp_path / "shop"))
+
+
+def test_nothing_connects_for_migrate_check_and_the_like(tmp_path: Path) -> None:
+    nowhere = {"SQLITE": str(tmp_path / "shop"), "LIGHTLINK_URL": "nats://127.0.0.1:1"}
+    run([sys.executable, "manage.py", "migrate", "-v0"], SAMPLE, **nowhere)
+    run([sys.executable, "manage.py", "check", "--deploy", "--tag=lightlink"], SAMPLE, **nowhere)
+
+
+@pytest.mark.parametrize(
+    ("worker", "preload"), [("gthread", True), pytest.param("sync", False, marks=pytest.mark.slow)]
+)
+def test_gunicorn_s_workers_answer(python: StartPython, url: str, tmp_path: Path, worker: str, preload: bool) -> None:
+    service = lightlink.Service("catalogue", url)
+    service.register("price", lambda item: {"apple": 50}[item])
+    paths = os.pathsep.join([str(SAMPLE), str(SAMPLE.parents[1])])
+    with service:
+        process = python(
+            GUNICORN,
+            *(["--preload"] if preload else []),
+            f"--worker-class={worker}",
+            "--workers=2",
+            "--threads=4",
+            "--bind=127.0.0.1:0",
+            "--no-control-socket",
+            "webshop.wsgi",
+            env={"LIGHTLINK_URL": url, "SQLITE": str(tmp_path / "shop"), "PYTHONPATH": paths},
+            options=(),
+        )
+        listening = eventually(lambda: re.search(r"Listening at: (http://\S+)", process.stderr), timeout=30)
+        http = Http(listening[1])
+        for _ in range(8):
+            assert http.get("/price/apple").json == {"item": "apple", "price": 50}
+        assert http.get("/price/melon").status == 502
+        process.signal(SIGTERM)
+        assert process.wait().returncode == 0

@@ -1,0 +1,132 @@
+"""The setting LIGHTLINK, what is checked of it, and the clients that it gives."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import override_settings
+
+import lightlink
+from lightlink import errors
+from lightlink.contrib.django import client, clients, conf, managers
+from lightlink.contrib.django.checks import check_deployment, check_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartServer
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    clients.close_all()
+
+
+def ids(found: list[Any]) -> list[str]:
+    return [message.id for message in found]
+
+
+# Clients --------------------------------------------------------------------------------------------------------------
+
+
+def test_clients_connect_when_they_are_used(url: str) -> None:
+    with override_settings(LIGHTLINK={"URL": url}):
+        assert client.status is lightlink.Status.CONNECTING
+        assert client.ping() > 0
+        assert clients["default"] is clients["default"]
+        assert repr(client).startswith("<Client 'django' connected")
+        assert managers["default"].clients() == []
+
+
+def test_aliases_are_connections_of_their_own(url: str, fresh_server: StartServer) -> None:
+    other = fresh_server().url
+    with override_settings(LIGHTLINK={"default": {"URL": url}, "plant": {"URL": other, "NAME": "shop"}}):
+        assert list(clients) == ["default", "plant"]
+        for alias, where in (("default", url), ("plant", other)):
+            clients[alias].ping()
+            assert clients[alias].server == where
+        assert clients["plant"].options.name == "shop"
+        with pytest.raises(errors.InvalidOption, match="no alias 'plan'; it has default, plant"):
+            _ = clients["plan"]
+
+
+def test_a_test_that_overrides_the_settings_gets_what_they_say(url: str, fresh_server: StartServer) -> None:
+    other = fresh_server().url
+    with override_settings(LIGHTLINK={"URL": url}):
+        client.ping()
+        before = clients["default"]
+        with override_settings(LIGHTLINK={"URL": other}):
+            client.ping()
+            assert client.server == other
+        assert before.status is lightlink.Status.CLOSED
+        client.ping()
+        assert client.server == url
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nats://x", "must be a dictionary"),
+        ({"URI": "nats://x"}, "did you mean 'URL'"),
+        ({"URL": "http://x"}, "must start with nats://"),
+        ({"TLS": {"CERTS": "x"}}, "did you mean 'CERT'"),
+        ({"TLS": "x"}, "must be a dictionary"),
+        ({"OPTIONS": {"worker": 3}}, "did you mean workers"),
+        ({"ATOMIC_HANDLERS": "default"}, "must be True, False or a list"),
+        ({"default": {"URL": "nats://a"}, "b": {"UR": ""}}, r"LIGHTLINK\['b'\]: has no key 'UR'"),
+    ],
+)
+def test_wrong_settings_are_errors_of_the_check(given: Any, words: str) -> None:
+    with override_settings(LIGHTLINK=given):
+        (error,) = check_settings()
+        assert error.id == "lightlink.E001"
+        assert re.search(words, error.msg)
+
+
+def test_atomic_handlers_name_databases_that_there_are() -> None:
+    with override_settings(LIGHTLINK={"ATOMIC_HANDLERS": ["default", "archive"]}):
+        (error,) = check_settings()
+        assert (error.id, "archive" in error.msg) == ("lightlink.E003", True)
+    with override_settings(LIGHTLINK={"ATOMIC_HANDLERS": True}):
+        assert check_settings() == []
+        assert conf.read().atomic == ("default",)
+
+
+def test_certificates_are_looked_at_before_they_fail(identities: Path, authority: Any) -> None:
+    def tls(folder: Path, name: str) -> dict[str, Any]:
+        files = {"CA": folder / "ca.pem", "CERT": folder / f"{name}.pem", "KEY": folder / f"{name}.key"}
+        return {"URL": "tls://nats.example.org", "TLS": files}
+
+    authority.issue("soon", days=10)
+    with override_settings(LIGHTLINK=tls(identities, "web")):
+        assert check_settings() == []
+        assert check_deployment() == []
+    with override_settings(LIGHTLINK=tls(identities, "nobody")):
+        assert ids(check_settings()) == ["lightlink.E002"]
+    with override_settings(LIGHTLINK=tls(authority.directory, "soon")):
+        assert ids(check_settings()) == ["lightlink.W001"]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"URL": "nats://nats.example.org"}, ["lightlink.W002"]),
+        ({"URL": "tls://nats.example.org"}, ["lightlink.W003"]),
+        ({"URL": "tls://nats.example.org", "OPTIONS": {"token": "t"}}, []),
+        ({"URL": "tls://app:secret@nats.example.org"}, ["lightlink.W004"]),
+        ({"URL": "nats://localhost,nats://[::1],nats://127.0.0.2"}, []),
+        ({"URL": "nats://127.evil.example"}, ["lightlink.W002"]),
+    ],
+)
+def test_what_is_unsafe_is_said_at_deployment(given: Any, found: list[str]) -> None:
+    with override_settings(LIGHTLINK=given):
+        said = check_deployment()
+        assert ids(said) == found
+        assert all("secret" not in str(message) for message in said)
