@@ -135,13 +135,20 @@ class NotReady(LightLinkError, RuntimeError):
 
 @attrs.define(slots=False, repr=False)
 class PermissionDenied(LightLinkError):
-    """The server's permissions refuse this identity a subject; ``operation`` is publish or subscribe."""
+    """The server's permissions refuse this identity a subject; ``operation`` is publish or subscribe.
+
+    ``identity`` is its name, and ``grant`` what `lightlink certs issue` would allow it by, where these are known.
+    """
 
     operation: str
     subject: str
+    identity: str = ""
+    grant: str = ""
 
     def __str__(self) -> str:
-        return f"permission denied: this identity may not {self.operation} to {self.subject!r}"
+        who = f"{self.identity!r}" if self.identity else "this identity"
+        how = f" (lightlink certs issue {self.grant})" if self.grant else ""
+        return f"permission denied: {who} may not {self.operation} to {self.subject!r}{how}"
 
 
 @attrs.define(slots=False, repr=False)

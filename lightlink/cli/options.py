@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,9 @@ class Link:
         values = attrs.asdict(self, recurse=False)
         tls = {name: values.pop(f"tls_{name}") for name in ("ca", "cert", "key", "hostname")}
         if any(tls.values()):
+            # What is given here alone would leave out the others, which the environment may name.
+            for part in ("ca", "cert", "key"):
+                tls[part] = tls[part] or os.environ.get(f"LIGHTLINK_TLS_{part.upper()}") or None
             values["tls"] = lightlink.TLS(**tls)
         return {name: value for name, value in values.items() if value is not None}
 
@@ -72,9 +76,9 @@ _LINK_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] 
     click.option("--token", metavar="TEXT", help="Token."),
     click.option("--creds", type=_FILE, help="Credentials file (JWT and nkey)."),
     click.option("--nkey", type=_FILE, help="File with an nkey seed."),
-    click.option("--tls-ca", type=_FILE, envvar="LIGHTLINK_TLS_CA", help="Authorities that sign servers (PEM)."),
-    click.option("--tls-cert", type=_FILE, envvar="LIGHTLINK_TLS_CERT", help="Our certificate (PEM)."),
-    click.option("--tls-key", type=_FILE, envvar="LIGHTLINK_TLS_KEY", help="The key of our certificate (PEM)."),
+    click.option("--tls-ca", type=_FILE, help="Authorities that sign servers (PEM)."),
+    click.option("--tls-cert", type=_FILE, help="Our certificate (PEM)."),
+    click.option("--tls-key", type=_FILE, help="The key of our certificate (PEM)."),
     click.option("--tls-hostname", metavar="NAME", help="Name in the server's certificate, if the URL has another."),
 )
 

@@ -30,7 +30,6 @@ from lightlink.errors import (
     ConnectError,
     LightLinkError,
     PayloadTooLarge,
-    PermissionDenied,
 )
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
@@ -363,7 +362,7 @@ class Connection:
 
     def _send(self, session: Session, waiter: Waiter, timeout: float) -> None:
         if session.inbox_denied is not None:
-            raise PermissionDenied(session.inbox_denied.operation, session.inbox_denied.subject)
+            raise copy.copy(session.inbox_denied)
         refuse_unsafe(waiter.subject)  # here, where it reaches the caller: its frame is made on the loop
         size, limit = len(waiter.payload), session.nc._max_payload
         if 2 * size > limit and waiter.make_headers is not None:

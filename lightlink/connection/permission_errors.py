@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lightlink.errors import PermissionDenied
+from lightlink.protocol.permissions import grant_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,9 @@ _PUBLISHES_KEPT = 100
 class Denials:
     """The refusals nobody has been told of yet. Used on the loop's thread, but for `take_publish`."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str, certified: bool) -> None:
+        self._identity = identity
+        self._certified = certified  # it is that of a certificate of ours, whose grants are known
         self._asking: Counter[str] = Counter()
         self._subscriptions: set[str] = set()
         self._publishes: deque[PermissionDenied] = deque(maxlen=_PUBLISHES_KEPT)
@@ -40,7 +43,13 @@ class Denials:
     def check(self, subject: str) -> None:
         """Raise PermissionDenied when a subscription to the subject has been refused."""
         if subject in self._subscriptions:
-            raise PermissionDenied("subscribe", subject)
+            raise self.denied("subscribe", subject)
+
+    def denied(self, operation: str, subject: str) -> PermissionDenied:
+        """Return the error for a refusal, with who was refused, and what would allow it."""
+        if not self._certified:
+            return PermissionDenied(operation, subject, self._identity)
+        return PermissionDenied(operation, subject, self._identity, grant_for(operation, subject))
 
     def add_subscription(self, subject: str) -> bool:
         """Note a refused subscription; tell whether somebody is there to ask."""

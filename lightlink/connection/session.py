@@ -21,7 +21,7 @@ from lightlink.connection.nats_client import TOO_MANY_SUBSCRIPTIONS, WireClient
 from lightlink.connection.permission_errors import Denials
 from lightlink.connection.pump import Flush, Pump
 from lightlink.connection.replies import ReplyMap
-from lightlink.connection.tls import Contexts
+from lightlink.connection.tls import Contexts, whose
 from lightlink.errors import (
     AuthenticationError,
     ClosedError,
@@ -101,7 +101,7 @@ class Session:
         self._resubscribing: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._outage_since = 0.0
-        self._denials = Denials()
+        self._denials = Denials(*whose(options))
         self._backoff = Backoff(options)
         self._contexts = Contexts(options.tls, self.report)
         self._mover = Mover(self._pump, self.replies, self._backoff, lambda: self.losses)
@@ -380,7 +380,7 @@ class Session:
                 self._give_up(reason)
 
     def _on_denied(self, operation: str, subject: str) -> None:
-        error = PermissionDenied(operation, subject)
+        error = self._denials.denied(operation, subject)
         if operation == "subscribe":
             asked = self._denials.add_subscription(subject)
             if subject == self._inbox:

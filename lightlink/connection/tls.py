@@ -52,6 +52,20 @@ def with_inbox_prefix(options: ConnectOptions) -> ConnectOptions:
     return options if name is None else attrs.evolve(options, inbox_prefix=inbox_prefix(name))
 
 
+def whose(options: ConnectOptions) -> tuple[str, bool]:
+    """Return the name of the identity that connects, empty if it has none here, and whether a certificate proves it."""
+    if options.tls is not None and options.tls.cert is not None:
+        from lightlink.certs import identity_of  # noqa: PLC0415 - cryptography takes long to import
+
+        try:
+            name = identity_of(options.tls.cert)
+        except InvalidOption:
+            name = None  # connecting says what is wrong with the file
+        if name is not None:
+            return name, True
+    return options.user or "", False
+
+
 class Contexts:
     """Makes the context for each handshake from the files as they are then, so that renewed ones count.
 

@@ -325,3 +325,32 @@ def _expand(templates: tuple[str, ...], values: Mapping[str, tuple[str, ...]]) -
             continue
         found.update(dict.fromkeys(template.replace(match[0], value) for value in values[match[1]]))
     return tuple(found)
+
+
+def grant_for(operation: str, subject: str) -> str:
+    """Return the option of ``lightlink certs issue`` that lets an identity publish or subscribe to a subject."""
+    tokens = subject.split(".")
+    for marks, option, default in (
+        (("KV_", "$KV"), "--state", subjects.STATE_BUCKET),
+        (("OBJ_", "$O"), "--files", subjects.FILES_BUCKET),
+    ):
+        bucket = _bucket(tokens, *marks)
+        if bucket and not bucket.startswith("lightlink_"):
+            return option if bucket == default else f"{option}-bucket {bucket}"
+    if tokens[0] == "$SRV" and len(tokens) > 1:
+        service = tokens[2] if tokens[1] in subjects.RESERVED_SERVICES and len(tokens) > 2 else tokens[1]
+        return f"--call {service}" if operation == "publish" else f"--role service, for an identity named {service}"
+    if subject == subjects.FILE_TRANSFER:
+        return "--files"
+    if subject.startswith(("ll.", "$KV.lightlink_")) or "LIGHTLINK_" in subject or "KV_lightlink_" in subject:
+        return "--role manager"
+    if subject.startswith("$"):
+        return "--role admin"
+    return f"--{operation} {subject}"
+
+
+def _bucket(tokens: list[str], stream: str, space: str) -> str:
+    """Return the bucket whose stream, or whose subjects, a subject is about."""
+    if tokens[0] == space and len(tokens) > 1:
+        return tokens[1]
+    return next((token.removeprefix(stream) for token in tokens if token.startswith(stream)), "")

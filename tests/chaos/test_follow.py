@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
+import lightlink
 
 if TYPE_CHECKING:
-    from conftest import StartPython
+    from conftest import StartPython, StartServer
 
 FORK = ("-W", "error", "-W", "ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -122,9 +122,10 @@ DAEMON = (
     client = lightlink.connect(url)
     service = lightlink.Service(name, client, after_fork=True)
     service.rpc("pid")(os.getpid)
-    agent = Agent(name, client)
+    options = lightlink.StoreOptions(heartbeat=0.3, ack_wait=1.0)  # the first agent's claim ends soon after it
+    agent = Agent(name, client, store=options)
     agent.command("pid")(os.getpid)
-    manager = CommandManager(client)
+    manager = CommandManager(client, store=options)
     service.start()
     agent.start()
 
@@ -142,10 +143,10 @@ DAEMON = (
 )
 
 
-@pytest.mark.timeout(120)
-def test_a_daemon_that_forks_twice_goes_on_as_the_last_of_them(python: StartPython, url: str, prefix: str) -> None:
-    import lightlink
-
+def test_a_daemon_that_forks_twice_goes_on_as_the_last_of_them(
+    python: StartPython, fresh_server: StartServer, prefix: str
+) -> None:
+    url = fresh_server().url
     process = python(DAEMON, url, prefix, options=FORK)
     pid = int(process.wait_line("daemon", timeout=60).split()[-1])
     assert process.wait_line("command", timeout=60).split()[-1] == "True"

@@ -36,6 +36,7 @@ def test_json_says_the_same_with_escapes(value: dict[str, str]) -> None:
 def test_every_line_of_the_cli_goes_through_one_place() -> None:
     raw = {
         "options.py": 0,
+        "agent.py": 1,
         "certs.py": 1,
         "fleet.py": 1,
         "link.py": 1,
