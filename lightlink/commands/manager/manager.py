@@ -21,6 +21,7 @@ from lightlink.commands.manager.template import Template, refuse_too_large
 from lightlink.commands.messages import Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import audit, checks, history, schema
+from lightlink.commands.store.index import CommandIndex
 from lightlink.commands.store.presence import list_presences, read_presence
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.commands.store.store import CommandStore
@@ -86,6 +87,7 @@ class CommandManager:
         self._store.ensure_streams()
         self._inventory = Inventory(client, partial(list_presences, self._store), self._store.options.replicas)
         self._fanout = Fanout(self)
+        self._index = CommandIndex(self._store)
         self._rounds: builtins.list[Round] = []
         try:
             self._pool.start()
@@ -246,7 +248,7 @@ class CommandManager:
             until=until,
         )
         self._refuse_closed()
-        return history.list_commands(self._store, wanted, limit, after, brief)
+        return history.list_commands(self._store, wanted, limit, after, brief, self._index)
 
     def audit(self, command_id: str | None = None, since: datetime | None = None) -> Iterator[AuditEntry]:
         """Yield every request and transition kept, oldest first: when, of which command, by whom.
@@ -389,6 +391,7 @@ class CommandManager:
         for each in self._rounds:
             each.stop(1.0)
         self._fanout.close()
+        self._index.stop()
         self._messenger.stop()
         self._follower.stop()
         self._pool.stop(2.0)

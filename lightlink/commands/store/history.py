@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,8 +18,10 @@ from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
+    from lightlink.commands.store.index import CommandIndex
     from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.answers import StreamState
     from lightlink.jetstream.read import Delivery
@@ -30,6 +33,9 @@ _WIDEN = 4
 _WIDEST = 10_000
 _WIDEST_OF_ONE = 1_000_000
 _MOST_STATUSES = 2000
+# After how many requests of which too few passed an index is worth it, and how long it may take to begin it.
+_WORTH_AN_INDEX = 5_000
+_INDEX_SECONDS = 30.0
 # How much is read at once, and when a page ends though it is not full.
 BLOCK_BYTES = 8 * 1024 * 1024
 PAGE_BYTES = 32 * 1024 * 1024
@@ -65,6 +71,11 @@ class Filter:
     def shows_unreadable(self) -> bool:
         """Whether a request that cannot be read passes: it has failed, and of its type and batch nothing is known."""
         return self.status in (None, model.FAILED) and self.command_type is None and self.batch_id is None
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether so few commands may pass that an index finds them sooner."""
+        return self.status is not None or self.command_type is not None or self.batch_id is not None
 
     def wants(self, request: RequestRecord) -> bool:
         """Tell whether a request passes, its status left aside."""
@@ -104,12 +115,20 @@ class _Found:
         return len(self.commands) >= most or self.size >= PAGE_BYTES
 
 
-def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | None, brief: bool = False) -> Page:
+def list_commands(
+    store: CommandStore,
+    wanted: Filter,
+    limit: int,
+    after: str | None,
+    brief: bool = False,
+    index: CommandIndex | None = None,
+) -> Page:
     """Return one page of commands, newest first; raises StoreUnavailable, InvalidOption.
 
     With ``brief`` without payloads and results; else a page ends early when those are many bytes. The stream is read
     backwards in stretches that widen while they hold too little, and are no larger than memory bears; with a client
-    filter the server passes over everybody else's commands.
+    filter the server passes over everybody else's commands. What is rare is looked up in an ``index``, if there is one,
+    when the newest do not fill the page.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidOption("limit", f"must be a whole number from 1 to {MAX_LIMIT}", limit)
@@ -123,7 +142,13 @@ def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | 
     fits = state.messages_in(BLOCK_BYTES)
     widest = min(_WIDEST, fits) if wanted.client_id is None else _WIDEST_OF_ONE
     width = min(limit + 1, fits)
+    newest = before
     while before > first and not found.is_enough(limit + 1):
+        if index is not None and wanted.is_selective and (index.is_following or newest - before >= _WORTH_AN_INDEX):
+            if (ids := index.find(wanted, before, _INDEX_SECONDS)) is not None:
+                _look_up(store, ids, wanted, limit + 1, at_once, fits, found)
+                break
+            index = None
         low = max(first, before - width)
         stretch, reached = read_block(store, schema.REQUESTS, [pattern], low, before)
         if reached < before:  # the newest are those that were not read: they are larger than most
@@ -136,6 +161,29 @@ def list_commands(store: CommandStore, wanted: Filter, limit: int, after: str | 
     page = found.commands[:limit]
     is_last = len(found.commands) <= limit and not found.size >= PAGE_BYTES
     return Page([command for _, command in page], None if is_last else str(page[-1][0]), found.size)
+
+
+def _look_up(
+    store: CommandStore,
+    ids: Iterator[tuple[int, str, str]],
+    wanted: Filter,
+    most: int,
+    at_once: int,
+    fits: int,
+    found: _Found,
+) -> None:
+    """Add what passes of the commands with some ids, newest first, until that is enough."""
+    size = min(most, at_once, fits)
+    while not found.is_enough(most) and (block := list(itertools.islice(ids, size))):
+        requests = store.read_requests([(client_id, command_id) for _, client_id, command_id in block])
+        candidates: list[tuple[int, RequestRecord | Command]] = []
+        for (seq, _, _), request in zip(block, requests, strict=True):
+            # One that has expired meanwhile is no more.
+            if isinstance(request, Command) or (request is not None and wanted.wants(request)):
+                candidates.append((seq, request))
+        _add(store, candidates, wanted, found)
+        size = min(size * _WIDEN, at_once, fits)
+    del found.commands[most:]
 
 
 def statuses_at_once(store: CommandStore) -> int:

@@ -315,6 +315,27 @@ class CommandStore(Access):
         """Return a request by both ids; raises DecodeError."""
         return _request(self.read_written(schema.REQUESTS, schema.request_subject(client_id, command_id)))
 
+    def read_requests(self, ids: Sequence[tuple[str, str]]) -> list[RequestRecord | Command | None]:
+        """Return the request for each (client id, command id), all asked for at once; any replica answers.
+
+        None stands for one that is not there, and the command that is shown for one that cannot be read.
+        """
+        found: list[RequestRecord | Command | None] = []
+        for each, waiter in zip(ids, self._get_all(schema.REQUESTS, schema.request_subject, ids), strict=True):
+            try:
+                check(waiter)
+                message = api.parse_stored(waiter)
+                found.append(_request(message))
+            except DecodeError as exc:
+                found.append(
+                    model.unreadable_command(
+                        *each, self.clock.now() if message is None else message.created, exc.reason
+                    )
+                )
+            except FAILURES as exc:
+                raise StoreUnavailable("reading requests", str(exc)) from exc
+        return found
+
     def find_request(self, command_id: str) -> RequestRecord | None:
         """Return a request by its command's id alone; raises DecodeError."""
         return self.get_request("*", schema.command_id(command_id))
