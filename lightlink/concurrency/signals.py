@@ -6,14 +6,16 @@ import logging
 import os
 import signal
 import threading
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _log = logging.getLogger("lightlink")
+
+_LOOK_SECONDS = 1.0
 
 
 class StopSignal:
@@ -58,8 +60,12 @@ class StopSignal:
     def wait(self) -> None:
         """Wait for `set`, or for a signal that is `caught`."""
         with self.caught():
-            self._words.get()
-            self._words.put(None)
+            # Looked at now and then: a signal that comes between Python's last look and the wait in C, or on another
+            # thread, does not wake this one.
+            while not self.is_set:
+                with suppress(Empty):
+                    self._words.get(timeout=_LOOK_SECONDS)
+                    self._words.put(None)
 
     def _restore(self) -> None:
         before, self._before = self._before, {}
