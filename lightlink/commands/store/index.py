@@ -148,7 +148,7 @@ class CommandIndex:
         status = self._statuses.get(command_id, model.PENDING)
         if status in (model.PENDING, model.EXECUTING):
             # Nobody may have written down that it is overdue.
-            return wanted.status == (status if entry.deadline >= at else model.TIMEOUT)
+            return wanted.status == (status if at <= entry.deadline + model.GRACE else model.TIMEOUT)
         return status == wanted.status
 
     def _catch_up(self, timeout: float) -> bool:

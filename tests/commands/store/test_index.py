@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,7 +56,11 @@ def ids(records: list[RequestRecord]) -> list[str]:
 
 def test_each_status_type_and_batch_is_found(manager: CommandManager) -> None:
     failed, timed, running = put(manager, 2), put(manager, 2), put(manager, 2)
-    overdue, other = put(manager, 2, timeout=0.0), put(manager, 2, command_type="other", batch_id="b1")
+    long_ago = model.now() - timedelta(seconds=50)
+    overdue, other = (
+        put(manager, 2, timeout=0.0, created_at=long_ago),
+        put(manager, 2, command_type="other", batch_id="b1"),
+    )
     done = put(manager, 300)
     for records, status in ((failed, "failed"), (timed, "timeout"), (running, "executing"), (done, "completed")):
         end(manager, records, status)
