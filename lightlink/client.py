@@ -55,6 +55,7 @@ def connect(
     workers: int | None = None,
     wait: float | None = None,
     discover: bool | None = None,
+    tls_first: bool | None = None,
     refusal_timeout: float | None = None,
     lazy: bool | None = None,
     on_error: Callable[[Exception], object] | None = None,

@@ -179,6 +179,7 @@ class ConnectOptions:
     commands, or ``jetstream_prefix`` the subject below which another account's API is imported.
     ``workers`` threads run the handlers of subscriptions and watches. ``wait`` is for how long no server need be there
     as the connection is made (infinity: for ever); with ``lazy`` it is made when it is first used.
+    ``tls_first`` is for servers that expect the TLS handshake before they say anything (``handshake_first``).
     Without ``discover`` only the servers given are connected to, and none of which a cluster tells. A client that is
     refused as it comes back, as while a secret is exchanged, is closed after ``refusal_timeout`` seconds of refusals.
     ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
@@ -208,6 +209,7 @@ class ConnectOptions:
     workers: int = attrs.field(default=8, validator=_whole)
     wait: float = attrs.field(default=0.0, validator=_not_negative)
     discover: bool = attrs.field(default=True, validator=_flag)
+    tls_first: bool = attrs.field(default=False, validator=_flag)
     refusal_timeout: float = attrs.field(default=60.0, validator=_not_negative)
     lazy: bool = attrs.field(default=False, validator=_flag)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
@@ -232,7 +234,7 @@ class ConnectOptions:
     @property
     def wants_tls(self) -> bool:
         """Whether a server that does not speak TLS must be refused."""
-        return self.tls is not None or any(server.startswith("tls://") for server in self.servers)
+        return self.tls_first or self.tls is not None or any(server.startswith("tls://") for server in self.servers)
 
     @property
     def jetstream_api(self) -> str:
@@ -331,7 +333,6 @@ _UNSUPPORTED_IN_CONTEXT = {
     "user_jwt": "; use creds instead",
     "user_seed": "; use creds or nkey instead",
     "socks_proxy": "",
-    "tls_first": ": the server has to greet before the handshake",
 }
 
 
@@ -342,6 +343,7 @@ def _from_context(content: Mapping[str, Any]) -> dict[str, Any]:
     names = {"url": "servers", "user": "user", "password": "password", "token": "token", "creds": "creds"}
     names |= {"nkey": "nkey", "inbox_prefix": "inbox_prefix"}
     names |= {"jetstream_domain": "jetstream_domain", "jetstream_api_prefix": "jetstream_prefix"}
+    names |= {"tls_first": "tls_first"}
     settings = {ours: content[theirs] for theirs, ours in names.items() if content.get(theirs)}
     if "user" in settings and "password" not in settings:
         settings["token"] = settings.pop("user")

@@ -430,7 +430,7 @@ def test_a_time_longer_than_can_be_waited_for_is_as_good_as_for_ever(url: str, p
     assert client.status is lightlink.Status.CLOSED
 
 
-@pytest.mark.parametrize("field", ["socks_proxy", "tls_first", "user_seed", "user_jwt", "nsc"])
+@pytest.mark.parametrize("field", ["socks_proxy", "user_seed", "user_jwt", "nsc"])
 def test_what_a_context_asks_and_we_cannot_is_said(config_home: Path, field: str) -> None:
     write_context(config_home, "prod", url="nats://prod:1", **{field: "x"})
     with pytest.raises(InvalidOption, match=f"{field} is not supported"):

@@ -91,7 +91,8 @@ def explain(exc: BaseException, timeout: float, options: ConnectOptions) -> str:
     if isinstance(exc, LightLinkError):
         return str(exc)
     if isinstance(exc, asyncio.TimeoutError):
-        return f"no NATS server answered within {timeout:.3g} s"
+        silent = "; one that expects the TLS handshake first needs tls_first=True"
+        return f"no NATS server answered within {timeout:.3g} s{silent if _may_expect_tls(options) else ''}"
     if isinstance(exc, ssl.SSLError):
         return _explain_tls(exc, options.tls)
     if isinstance(exc, socket.gaierror):
@@ -104,6 +105,10 @@ def explain(exc: BaseException, timeout: float, options: ConnectOptions) -> str:
         return "what answers there is not a NATS server"
     text = str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
     return _explain_violation(text, options) if "authorization violation" in text.lower() else text
+
+
+def _may_expect_tls(options: ConnectOptions) -> bool:
+    return options.wants_tls and not options.tls_first
 
 
 def _is_unclear(exc: BaseException) -> bool:

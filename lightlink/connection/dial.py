@@ -112,6 +112,7 @@ def _settings(options: ConnectOptions) -> dict[str, Any]:
         **identity_settings(options),
     }
     if options.wants_tls:
+        settings["tls_handshake_first"] = options.tls_first
         settings["tls_hostname"] = options.tls.hostname if options.tls else None
     if options.inbox_prefix:
         settings["inbox_prefix"] = options.inbox_prefix

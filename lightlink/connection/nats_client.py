@@ -258,10 +258,15 @@ class WireClient(NatsClient):
         transport = Transport()
         try:
             await transport.connect(uri, _READ_BYTES, limit)
+            hostname = self.options.get("tls_hostname") or name or str(uri.hostname)
+            is_first = self.options.get("tls_handshake_first")
+            if is_first:
+                await transport.connect_tls(hostname, self.ssl_context, _READ_BYTES, limit)
             info = json.loads((await transport.readline()).removeprefix(b"INFO "))
             await transport.listen(pause)
-            if info.get("tls_required"):
-                hostname = self.options.get("tls_hostname") or name or str(uri.hostname)
+            if is_first:
+                pass  # it is done
+            elif info.get("tls_required"):
                 await transport.connect_tls(hostname, self.ssl_context, _READ_BYTES, limit)
                 await transport.listen(pause)
             elif self._require_tls:

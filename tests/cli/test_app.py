@@ -332,7 +332,7 @@ def test_server_runs_a_cluster_and_says_which_of_it_has_ended(python: StartPytho
         assert eventually(lambda: f"{first['name']} at {first['url']} has ended" in process.stderr)
         assert client.state("facts").get("fact", timeout=30) == 1
     process.signal(signal.SIGTERM)
-    assert process.wait().returncode == Exit.DONE
+    assert process.wait(60).returncode == Exit.DONE
     for node in others:
         with pytest.raises(lightlink.ConnectError):
             lightlink.connect(node["url"])

@@ -295,6 +295,9 @@ def test_a_peer_that_says_nothing_of_its_methods_has_them_called_once(
     peer.run(keep_silent)
     with pytest.raises(CallTimeout):
         client.call(prefix, "work", timeout=0.2, retry=Retry(**QUICK, on=CallTimeout))
+    eventually(lambda: asked)  # the peer may be slower than the caller waits
+    client.flush()
+    peer.run(peer.nc.flush())
     assert len(asked) == 1
 
 
