@@ -149,7 +149,7 @@ class Connection:
         seconds, PermissionDenied, PayloadTooLarge, ClosedError, OutboxFull.
         """
         session = self._session or self._open_session()
-        session.loop.refuse_own_thread()
+        session.refuse_to_wait()
         deadline = time.monotonic() + timeout
         waiter = TurnWaiter(token or new_id().encode(), subject, payload, deadline, make_headers)
         self._send(session, waiter, timeout)
@@ -207,7 +207,7 @@ class Connection:
         for it. Raises PayloadTooLarge, OutboxFull, ClosedError.
         """
         session = self._session or self._open_session()
-        session.loop.refuse_own_thread()
+        session.refuse_to_wait()
         deadline = time.monotonic() + timeout
         waiters: list[Waiter] = []
         try:

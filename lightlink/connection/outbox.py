@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from lightlink.errors import ClosedError, OutboxFull
+from lightlink.errors import ClosedError, NotReady, OutboxFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,17 @@ class Outbox:
                 self._asleep = True
                 self._wake()
             raise
+
+    def refuse_interrupted(self) -> None:
+        """Raise NotReady where waiting for the loop would stall it: in a signal handler that interrupted a `put`.
+
+        The put goes on when the handler has returned, and holds what the loop needs until then.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as `threading.Condition` asks it
+            reason = (
+                "cannot wait in a signal handler that has interrupted a publish; publish there, or wait in a thread"
+            )
+            raise NotReady("the client", reason)
 
     def take(self, max_bytes: int) -> list[Any]:
         """Remove and return the items at the front, about ``max_bytes`` of them.

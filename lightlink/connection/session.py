@@ -128,8 +128,14 @@ class Session:
                 ) from exc
             raise
 
+    def refuse_to_wait(self) -> None:
+        """Raise ClosedError or NotReady where waiting for the loop would never end, or hold it up."""
+        self.loop.refuse_own_thread()
+        self.outbox.refuse_interrupted()
+
     def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float) -> T:
         """Run a coroutine function on the loop; see `LoopThread.run`."""
+        self.outbox.refuse_interrupted()
         return self.loop.run(function, *args, timeout=timeout)
 
     def flush(self, timeout: float) -> None:
@@ -152,7 +158,7 @@ class Session:
 
     def round_trip(self, timeout: float) -> None:
         """Return when the server has answered what was written last; raises FlushTimeout, ClosedError."""
-        self.loop.refuse_own_thread()
+        self.refuse_to_wait()
         flush = Flush(time.monotonic() + timeout)
         try:
             self.outbox.put(flush, 0, timeout)
