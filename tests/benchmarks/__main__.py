@@ -14,7 +14,7 @@ import attrs
 from rich.console import Console
 
 from lightlink.server import EmbeddedServer
-from tests.benchmarks import against, curves, machine, measures, storage
+from tests.benchmarks import against, curves, machine, measures, scale, storage
 from tests.benchmarks.effort import FULL, QUICK, TINY
 from tests.benchmarks.plot import draw
 from tests.benchmarks.report import Report
@@ -51,12 +51,20 @@ _CURVES: dict[str, Callable[[Stage], Curve]] = {
     "subscriptions": curves.subscriptions,
     "memory": curves.long_run,
 }
+# Minutes of certificates and commands: only when asked for.
+_SCALE: dict[str, Callable[[Stage], Curve]] = {
+    "directory": scale.directory,
+    "fleet": scale.fleet,
+    "commands": scale.commands,
+}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    names = [*_MEASURES, *_CURVES]
-    parser.add_argument("what", nargs="*", metavar="MEASURE", help=f"of {' '.join(names)}; without, all", default=[])
+    names = [*_MEASURES, *_CURVES, "scale"]
+    parser.add_argument(
+        "what", nargs="*", metavar="MEASURE", help=f"of {' '.join(names)}; without, all but scale", default=[]
+    )
     parser.add_argument("--quick", action="store_true", help="end within a minute")
     parser.add_argument("--tiny", action="store_true", help="only see that it works")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
@@ -124,6 +132,10 @@ def _measure(stage: Stage, what: list[str], console: Console) -> tuple[list[Row]
                 status.update(f"{name}: {curve.__doc__}")
                 with stage.clock(name):
                     found.append(curve(stage))
+        for name, curve in (_SCALE if "scale" in what else {}).items():
+            status.update(f"{name}: {curve.__doc__}")
+            with stage.clock(f"scale {name}"):
+                found.append(curve(stage))
     return rows, found
 
 

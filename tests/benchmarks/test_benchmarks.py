@@ -31,6 +31,17 @@ def test_a_measure_compares_both_sides_and_writes_everything_as_json(tmp_path: P
     assert report["machine"]["nats-py"] != "not installed"
 
 
+def test_the_growth_of_a_fleet_is_measured_when_asked_for(tmp_path: Path) -> None:
+    finished = run_python(_RUN, "scale", "--tiny", "--json", tmp_path / "all.json")
+    assert finished.returncode == 0, finished.stderr
+    report: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())
+    curves = {curve["name"]: curve for curve in report["curves"]}
+    assert set(curves) == {"directory", "fleet", "commands"}
+    for curve in curves.values():
+        assert curve["x"] == [10.0]
+        assert all(values[0] >= 0 for values in curve["series"].values())
+
+
 def test_a_peer_that_is_not_installed_is_reported_with_the_reason() -> None:
     finished = run_python(
         """
