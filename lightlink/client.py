@@ -114,6 +114,13 @@ class Client:
         """The server that the client is connected to, as a URL; None while it is not."""
         return self._connection.server
 
+    def is_responsive(self, timeout: float = 5.0) -> bool:
+        """Tell whether the client's own thread answers within ``timeout`` seconds, server or not.
+
+        If it does not, something blocks it, or the machine is overloaded: a watchdog may start the process again.
+        """
+        return self._connection.loop_answers(seconds("timeout", timeout))
+
     def ping(self, timeout: float | None = None) -> float:
         """Ask the server for a sign of life and return the seconds that it took; connects a ``lazy`` client.
 

@@ -15,6 +15,7 @@ from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
 from lightlink.cli.serving import load, point, serve, wait_option
 from lightlink.commands import Agent
+from lightlink.contrib.systemd import unit
 from lightlink.fleet import AgentFiles, enroll, keep_renewed
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def install(target: str, enrolled: Path, user: bool, only_print: bool) -> None:
     """
     files = AgentFiles.load(enrolled)
     command = [sys.executable, "-m", "lightlink.cli", "agent", "run", target, f"--enrolled={files.directory}"]
-    text = systemd.unit(f"LightLink agent {files.name}", command, Path.cwd(), files.directory, user=user)
+    text = unit(f"LightLink agent {files.name}", command, Path.cwd(), files.directory, user=user)
     if only_print:
         click.echo(text, nl=False)
         return

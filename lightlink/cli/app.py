@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "lightlink.cli.demo.command:demo",
     "server": "lightlink.cli.server:server",
     "run": "lightlink.cli.run:run",
+    "service": "lightlink.cli.service:service",
     "call": "lightlink.cli.link:call",
     "pub": "lightlink.cli.link:pub",
     "sub": "lightlink.cli.link:sub",

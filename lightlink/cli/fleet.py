@@ -13,11 +13,11 @@ import click
 
 from lightlink.certs import CertificateAuthority
 from lightlink.certs.files import PRIVATE, write_file
-from lightlink.cli import systemd
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
 from lightlink.concurrency.signals import StopSignal
+from lightlink.contrib import systemd
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
 from lightlink.fleet.move import move_store
 from lightlink.fleet.responder import USER_SECONDS

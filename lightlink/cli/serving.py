@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import click
 
 from lightlink.cli.printing import say
-from lightlink.cli.systemd import notify, watchdog_seconds
-from lightlink.concurrency.periodic import every
+from lightlink.contrib.systemd import keep_alive, notify
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
@@ -126,10 +125,7 @@ def _tell_systemd(client: lightlink.Client, announcement: str) -> None:
     """Say that it is ready, how the connection is, and as often as systemd wants it that this process lives."""
     notify("READY=1", f"STATUS={announcement}: {client.status.value}")
     client.on_status_change(lambda status: notify(f"STATUS={announcement}: {status.value}"))
-    interval = watchdog_seconds()
-    if interval is not None:
-        # Also while there is no server: starting again would not bring it back.
-        every(client._connection, interval, lambda: notify("WATCHDOG=1"))
+    keep_alive(client)
 
 
 class _AskedToStop(Exception):

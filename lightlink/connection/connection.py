@@ -232,6 +232,19 @@ class Connection:
         """Run a coroutine function on the loop; raises TimeoutError after ``timeout`` seconds."""
         return self.session.run(function, *args, timeout=timeout or self.options.timeout)
 
+    def loop_answers(self, timeout: float) -> bool:
+        """Tell whether the loop of this process, if there is one, runs something within ``timeout`` seconds."""
+        session = self._session
+        if session is None:
+            return True
+        try:
+            session.run(_nothing, timeout=timeout)
+        except TimeoutError:
+            return False
+        except ClosedError:
+            return True  # it has ended, as it was asked to
+        return True
+
     def flush(self, timeout: float | None = None) -> None:
         """Return when the server has everything published so far; see `Session.flush`."""
         self.session.flush(timeout or self.options.timeout)
@@ -420,3 +433,7 @@ class Connection:
                 listener(status)
             except Exception:
                 _log.exception("lightlink: a status listener failed on %s", status)
+
+
+async def _nothing() -> None:
+    """Show that the loop gets round to it."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.waiting import eventually
 
-from lightlink.cli import main, systemd
+from lightlink.cli import main
 from lightlink.cli.exits import Exit
+from lightlink.contrib import systemd
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:

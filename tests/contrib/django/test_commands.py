@@ -103,12 +103,9 @@ def test_services_of_the_apps_are_found_and_drained(
     manage: Callable[..., PythonProcess], client: lightlink.Client, prefix: str
 ) -> None:
     process = manage("lightlink_service")
-    process.wait_line("plant.services:service")
-    process.wait_line("plant.services:plain")
-    process.wait_line("serving")
+    process.wait_line("serving plant.services:service, plant.services:plain")
     with client.subscribe(f"{prefix}.begun") as begun:
-        eventually(lambda: answers(client, f"{prefix}_plain"))
-        eventually(lambda: answers(client, prefix))
+        assert answers(client, f"{prefix}_plain")
         under_way = client.submit(prefix, "slow", timeout=60)
         begun.get(timeout=30)
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import autoreload
 
-from lightlink.contrib.django import serving
+from lightlink.contrib import serving
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
@@ -46,11 +46,14 @@ class ServingCommand(BaseCommand):
         # In the reloader's child: raises what was wrong in a file that it waits to see changed.
         autoreload.raise_last_exception()
         found = self.find(options)
-        for name in found:
-            self.stdout.write(name)
-        self.stdout.flush()
+        drain_timeout = options["drain_timeout"]
         try:
-            serving.serve(list(found.values()), options["drain_timeout"], self._say)
+            serving.serve(
+                list(found.values()),
+                drain_timeout,
+                on_ready=lambda: self._say(f"serving {', '.join(found)}; Ctrl-C or SIGTERM ends it"),
+                on_stopping=lambda: self._say(f"draining, for at most {drain_timeout:g} s"),
+            )
         except LightLinkError as exc:
             raise CommandError(str(exc)) from exc
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from lightlink.commands.agent.agent import Agent as PlainAgent
+from lightlink.contrib.django.discovery import load, plain_ones
 from lightlink.contrib.django.management.base import ServingCommand
 from lightlink.contrib.django.services import Agent
-from lightlink.contrib.django.serving import load, plain_ones
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from lightlink.contrib.django.serving import Runnable
+    from lightlink.contrib.serving import Runnable
 
 
 class Command(ServingCommand):

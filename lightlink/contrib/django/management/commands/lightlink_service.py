@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
+from lightlink.contrib.django.discovery import discover, load, plain_ones
 from lightlink.contrib.django.management.base import ServingCommand
 from lightlink.contrib.django.services import Service
-from lightlink.contrib.django.serving import discover, load, plain_ones
 from lightlink.service.service import Service as PlainService
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from lightlink.contrib.django.serving import Runnable
+    from lightlink.contrib.serving import Runnable
 
 
 class Command(ServingCommand):

@@ -1,37 +1,16 @@
-"""Find what a project serves, and run it until the process is asked to stop."""
+"""Find what a project serves."""
 
 from __future__ import annotations
 
 import importlib
-import logging
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 from django.core.management.base import CommandError
 from django.utils.module_loading import module_has_submodule
 
-from lightlink.concurrency.signals import StopSignal
-from lightlink.concurrency.threads import join_thread, start_thread
-from lightlink.errors import ClosedError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from types import ModuleType
-
-_log = logging.getLogger("lightlink")
-# How long beyond its drain something may take to end.
-_GRACE_SECONDS = 5.0
-
-
-class Runnable(Protocol):
-    """What services and agents have in common."""
-
-    def run(self, stop_timeout: float) -> None:
-        """Serve until asked to stop."""
-
-    def stop(self, timeout: float) -> None:
-        """Finish what is held, and end."""
-
 
 T = TypeVar("T")
 
@@ -67,38 +46,6 @@ def load(target: str, kind: type[T]) -> dict[str, T]:
 
 def _objects(module: ModuleType, kind: type[T]) -> dict[str, T]:
     return {f"{module.__name__}:{name}": value for name, value in vars(module).items() if isinstance(value, kind)}
-
-
-def serve(runnables: Sequence[Runnable], drain_timeout: float, say: Callable[[str], object]) -> None:
-    """Run services and agents until SIGINT or SIGTERM, or until one of them ends, and drain them all.
-
-    Raises the first error that one of them ended with.
-    """
-    stop = StopSignal()
-    errors: list[BaseException] = []
-
-    def run(each: Runnable) -> None:
-        try:
-            each.run(drain_timeout)
-        except ClosedError as exc:
-            if not stop.is_set:  # else it was stopped before it had begun
-                errors.append(exc)
-        except BaseException as exc:
-            errors.append(exc)
-        finally:
-            stop.set()
-
-    with stop.caught():
-        threads = [start_thread(run, f"lightlink-serve-{number}", each) for number, each in enumerate(runnables, 1)]
-        say("serving; Ctrl-C or SIGTERM ends it")
-        stop.wait()
-        say(f"draining, for at most {drain_timeout:g} s")
-        # At once: each may take the whole time.
-        stoppers = [start_thread(each.stop, "lightlink-stop", drain_timeout) for each in runnables]
-        for thread in (*stoppers, *threads):
-            join_thread(thread, drain_timeout + _GRACE_SECONDS)
-    if errors:
-        raise errors[0]
 
 
 def plain_ones(runnables: dict[str, Any], at_home: type) -> list[str]:
