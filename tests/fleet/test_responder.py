@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -176,3 +179,27 @@ def test_the_files_of_a_fleet_are_private_and_not_overwritten(fleet: FleetWorld)
         type(fleet).create(fleet.directory)
     assert {path: path.read_bytes() for path in fleet.directory.rglob("*") if path.is_file()} == before
     assert tls_of(fleet.directory, "ops").cert is not None
+
+
+def test_a_responder_that_hangs_keeps_nobody_out_for_long(fleet: FleetWorld) -> None:
+    fleet.authority.issue("web")
+    command = [sys.executable, "-m", "lightlink.cli", "fleet", "auth", str(fleet.directory), f"--url={fleet.url}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hung:
+        try:
+            assert hung.stdout is not None
+            assert "answers" in hung.stdout.readline()
+            hung.send_signal(signal.SIGSTOP)
+
+            def comes_in() -> bool:
+                try:
+                    lightlink.connect(fleet.url, tls=tls_of(fleet.directory, "web"), connect_timeout=1.0).close()
+                except lightlink.AuthenticationError:
+                    raise  # it is no refusal: who is connected already would try again
+                except lightlink.ConnectError:
+                    return False
+                return True
+
+            for _ in range(3):
+                eventually(comes_in)
+        finally:
+            hung.kill()
