@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Union, get_type_hints
 
 import msgspec
+import msgspec.inspect
 
 from lightlink.errors import InvalidOption, LightLinkError
 
@@ -36,6 +37,7 @@ class Binder:
 
     def __init__(self, handler: Callable[..., Any], injected: Mapping[type, str] | None = None) -> None:
         self._handler = handler
+        self._injectable = frozenset(injected or {})
         self._injected: dict[str, str] = {}
         self._rest_type: Any = None
         self._positional: dict[str, Any] = {}
@@ -97,9 +99,11 @@ class Binder:
     def _read_signature(self, injected: Mapping[type, str]) -> list[tuple[str, Any, Any]]:
         """Return a (name, type, default) for each argument."""
         hints = read_annotations(self._handler)
+        refuse_unbindable(self._handler)
         fields: list[tuple[str, Any, Any]] = []
         for parameter in self._parameters():
             annotation = hints.get(parameter.name, Any)
+            self._check(parameter, annotation)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 raise InvalidOption("handler", f"*{parameter.name} cannot be bound: arguments have names", self._name)
             if parameter.kind is parameter.VAR_KEYWORD:
@@ -115,6 +119,17 @@ class Binder:
                 optional: Any = Union[annotation, msgspec.UnsetType]  # noqa: UP007 - not everything knows `|`
                 fields.append((parameter.name, optional, msgspec.UNSET))
         return fields
+
+    def _check(self, parameter: inspect.Parameter, annotation: Any) -> None:
+        """Raise InvalidOption for a parameter that no argument could ever be given to."""
+        if parameter.name.startswith("__"):
+            raise InvalidOption("handler", f"the parameter {parameter.name!r} begins with two underscores", self._name)
+        if isinstance(annotation, type) and annotation in self._injectable:
+            return
+        foreign = foreign_type(annotation)
+        if foreign is not None:
+            reason = f"{parameter.name!r} is annotated {foreign.__qualname__}, which no JSON value becomes"
+            raise InvalidOption("handler", f"{reason}; take a str, a dataclass or the like, and convert it", self._name)
 
     def _parameters(self) -> Iterable[inspect.Parameter]:
         try:
@@ -150,20 +165,75 @@ def read_annotations(handler: Callable[..., Any]) -> dict[str, Any]:
     """
     if not callable(handler):
         raise InvalidOption("handler", "is not callable", handler_name(handler))
-    target: Any = handler
-    while isinstance(target, functools.partial):
-        target = target.func
-    if isinstance(target, type):
-        target = target.__init__  # type: ignore[misc]  # its signature is that of the class
-    elif not inspect.isroutine(target):
-        target = type(target).__call__
-    if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
+    called = _function_of(handler)
+    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", handler_name(handler))
+    # From where the signature is from too: behind a decorator, also one that is a class, that is the function.
+    wrapped = _function_of(inspect.unwrap(handler, stop=lambda each: hasattr(each, "__signature__")))
     try:
-        return get_type_hints(target, include_extras=True)
+        hints = get_type_hints(wrapped, include_extras=True)
     except (NameError, TypeError) as exc:
         reason = f"its annotations cannot be read: {exc}"
         raise InvalidOption("handler", reason, handler_name(handler)) from exc
+    return {**_annotations_in_signature(handler), **hints}
+
+
+def _function_of(handler: Any) -> Any:
+    """Return the function that calling a partial, a class or an object comes down to."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if isinstance(handler, type):
+        return handler.__init__  # type: ignore[misc]  # its signature is that of the class
+    return handler if inspect.isroutine(handler) else type(handler).__call__
+
+
+def _annotations_in_signature(handler: Any) -> dict[str, Any]:
+    """Return what a signature that was set by hand says, as far as it is no text."""
+    signature = getattr(handler, "__signature__", None)
+    if not isinstance(signature, inspect.Signature):
+        return {}
+    given = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return {
+        name: each for name, each in given.items() if each is not inspect.Parameter.empty and each.__class__ is not str
+    }
+
+
+def refuse_unbindable(handler: Any) -> None:
+    """Raise InvalidOption for what cannot be called by a peer: a method without its object, a `singledispatch`."""
+    name = handler_name(handler)
+    if callable(getattr(handler, "dispatch", None)) and hasattr(handler, "registry"):
+        reason = "chooses by the type of its argument, which JSON does not tell; register a function for each"
+        raise InvalidOption("handler", reason, name)
+    owner = name.rpartition(".")[0].rpartition(".")[2]
+    if inspect.isfunction(handler) and owner.isidentifier():
+        first = next(iter(inspect.signature(handler).parameters), "")
+        if first in ("self", "cls"):
+            reason = (
+                f"is a method of the class {owner}; register that of an object: service.register(name, object.method)"
+            )
+            raise InvalidOption("handler", reason, name)
+
+
+def foreign_type(annotation: Any) -> type | None:
+    """Return a class in an annotation that no JSON value becomes, such as `pathlib.Path`; None when there is none."""
+    try:
+        found = msgspec.inspect.type_info(annotation)
+    except (TypeError, NameError, RecursionError):
+        return None  # compiling says what is wrong with it
+    seen: set[int] = set()
+    waiting: list[Any] = [found]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, msgspec.inspect.CustomType):
+            return each.cls
+        if isinstance(each, (tuple, list)):
+            waiting += each
+        elif isinstance(each, (msgspec.inspect.Type, msgspec.inspect.Field)):
+            waiting += [getattr(each, name) for name in each.__struct_fields__]
+    return None
 
 
 def _explain(problem: str) -> str:

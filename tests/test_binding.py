@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import inspect
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import attrs
@@ -407,3 +409,88 @@ def test_decimals_are_exact_beside_other_arguments_too() -> None:
     given = b'{"price": %b, "other": %b, "text": "%b"}' % ((digits.encode(),) * 3)
     bound = Binder(with_rest).bind(given)
     assert bound == dict.fromkeys(("price", "other", "text"), Decimal(digits))
+
+
+# One callable for signature and annotations ---------------------------------------------------------------------------
+
+
+class Traced:
+    """A decorator that is a class."""
+
+    def __init__(self, function: Any) -> None:
+        functools.update_wrapper(self, function)
+        self.calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
+
+
+def test_behind_a_decorator_that_is_a_class_everything_is_checked_and_given() -> None:
+    @Traced
+    def handler(n: int, request: Given) -> tuple[int, object]:
+        return n, request
+
+    binder = Binder(handler, {Given: "request"})
+    for forged in (b'{"n": "1"}', b'{"n": 1, "request": {}}', b'{"request": {}}'):
+        with pytest.raises(BindError):
+            binder.bind(forged)
+    assert binder.injects
+    given = Given()
+    assert binder.call(binder.bind(b'{"n": 1}'), {"request": given}) == (1, given)
+    assert handler.calls == 1
+
+
+class Given:
+    """What is given to a handler, and not sent."""
+
+
+def test_a_signature_set_by_hand_counts() -> None:
+    def handler(*args: Any, **kwargs: Any) -> Any:
+        return kwargs
+
+    parameter = inspect.Parameter("n", inspect.Parameter.KEYWORD_ONLY, annotation=int)
+    handler.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    binder = Binder(handler)
+    assert binder.bind(b'{"n": 1}') == {"n": 1}
+    with pytest.raises(BindError):
+        binder.bind(b'{"n": "1"}')
+
+
+class Plain:
+    def method(self, n: int) -> int:
+        return n
+
+
+@functools.singledispatch
+def dispatched(n: object) -> object:
+    return n
+
+
+def takes_a_path(path: Path) -> None: ...
+
+
+def takes_paths(paths: dict[str, list[Path]]) -> None: ...
+
+
+def takes_a_plain_one(plain: Plain | None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "match"),
+    [
+        (Plain.method, "is a method of the class Plain; register that of an object"),
+        (dispatched, "chooses by the type of its argument"),
+        (takes_a_path, "'path' is annotated Path, which no JSON value becomes"),
+        (takes_paths, "'paths' is annotated Path, which no JSON value becomes"),
+        (takes_a_plain_one, "'plain' is annotated Plain, which no JSON value becomes"),
+        (lambda __a: None, "begins with two underscores"),
+    ],
+)
+def test_what_no_peer_could_call_is_refused_when_it_is_registered(handler: Any, match: str) -> None:
+    with pytest.raises(InvalidOption, match=match):
+        Binder(handler)
+
+
+def test_a_method_of_an_object_is_as_good_as_a_function() -> None:
+    assert Binder(Plain().method).bind(b'{"n": 1}') == {"n": 1}
