@@ -39,7 +39,7 @@ SAID = {
     ],
     "mutual_tls": [
         "1 + 2 = 3",
-        "refused: permission denied: this identity may not subscribe to 'events.>'",
+        "refused: permission denied: 'web' may not subscribe to 'events.>'",
         "kept out: could not authenticate with NATS (tls://127.0.0.1:",
     ],
     "files": [
