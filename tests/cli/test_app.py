@@ -563,7 +563,7 @@ def test_the_demo_over_tls_shows_the_same_and_who_is_kept_out(python: StartPytho
         "three apples: 1.5",
         "orders.shipped",
         "the guest asks for a price: 0.5",
-        "PermissionDenied: permission denied: this identity may not subscribe to 'orders.*'",
+        "PermissionDenied: permission denied: 'guest' may not subscribe to 'orders.*'",
         "AuthenticationError: could not authenticate with NATS",
     ):
         assert f"> {words}" in result.stdout
