@@ -16,10 +16,10 @@ from lightlink.cli.printing import say
 from lightlink.cli.serving import load, point, serve, wait_option
 from lightlink.commands import Agent
 from lightlink.contrib.systemd import unit
-from lightlink.fleet import AgentFiles, enroll, keep_renewed
 
 if TYPE_CHECKING:
     from lightlink.cli.options import Link
+    from lightlink.fleet import AgentFiles
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -62,6 +62,8 @@ def run(
         # Like its `run`, for as long as it takes.
         found.start(timeout=None)
         if files is not None:
+            from lightlink.fleet import keep_renewed  # noqa: PLC0415 - cryptography takes long to import
+
             keep_renewed(found.client, files)
 
     serve(found, f"agent {found.client_id} takes commands", drain_timeout, start)
@@ -69,7 +71,7 @@ def run(
 
 def _use_enrolled(found: Agent, folder: Path) -> AgentFiles:
     """Have an agent connect as the machine was enrolled."""
-    files = AgentFiles.load(folder)
+    files = _files_in(folder)
     if files.name != found.client_id:
         raise click.UsageError(f"the agent is {found.client_id!r}, and this machine was enrolled as {files.name!r}")
     found.use(files.urls, tls=files.tls)
@@ -102,6 +104,8 @@ def enroll_(
     def show(fingerprint: str) -> None:
         say(f"waiting until somebody accepts {fingerprint}")
 
+    from lightlink.fleet import enroll  # noqa: PLC0415 - cryptography takes long to import
+
     files = enroll(token, directory, timeout=timeout, on_pending=show, force=force)
     say(f"enrolled as {files.name}; next: lightlink agent run MODULE --enrolled {directory}")
     if target is not None:
@@ -122,7 +126,7 @@ def install(target: str, enrolled: Path, user: bool, only_print: bool) -> None:
     MODULE is looked for in the current folder. The unit is hardened; it is told when the agent is ready, and starts it
     again when it hangs.
     """
-    files = AgentFiles.load(enrolled)
+    files = _files_in(enrolled)
     command = [sys.executable, "-m", "lightlink.cli", "agent", "run", target, f"--enrolled={files.directory}"]
     text = unit(f"LightLink agent {files.name}", command, Path.cwd(), files.directory, user=user)
     if only_print:
@@ -136,7 +140,13 @@ def install(target: str, enrolled: Path, user: bool, only_print: bool) -> None:
 @_user
 def uninstall(enrolled: Path, user: bool) -> None:
     """Have systemd run the agent of this machine no more. Its files stay."""
-    say(f"removed {systemd.uninstall(_unit_name(AgentFiles.load(enrolled)), user=user)}")
+    say(f"removed {systemd.uninstall(_unit_name(_files_in(enrolled)), user=user)}")
+
+
+def _files_in(folder: Path) -> AgentFiles:
+    from lightlink.fleet import AgentFiles  # noqa: PLC0415 - cryptography takes long to import
+
+    return AgentFiles.load(folder)
 
 
 def _unit_name(files: AgentFiles) -> str:
