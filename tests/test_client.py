@@ -147,7 +147,7 @@ def test_a_client_tells_what_it_is_and_keeps_its_secrets(url: str) -> None:
 
 
 def test_a_refused_subscription_is_known_to_all_who_ask_and_then_forgotten() -> None:
-    denials = Denials()
+    denials = Denials("client", certified=False)
     assert not denials.add_subscription("a"), "nobody asks"
     with denials.asking("a"):
         with denials.asking("a"):
@@ -162,7 +162,7 @@ def test_a_refused_subscription_is_known_to_all_who_ask_and_then_forgotten() -> 
 
 
 def test_refused_publishes_that_nobody_asks_for_do_not_pile_up() -> None:
-    denials = Denials()
+    denials = Denials("client", certified=False)
     assert denials.take_publish() is None
     for n in range(1000):
         denials.add_publish(PermissionDenied("publish", f"s.{n}"))
