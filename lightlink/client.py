@@ -13,17 +13,19 @@ from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
 from lightlink.options import ConnectOptions, seconds, wait_limit
-from lightlink.protocol import codec, subjects
+from lightlink.protocol import codec, html, subjects
 from lightlink.rpc.caller import Caller, ServiceProxy
+from lightlink.rpc.mapping import CallMap
 from lightlink.rpc.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
-    from typing import TypeVar
+    from typing import Literal, TypeVar
 
     from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
     from lightlink.options import TLS, Key, Secret
+    from lightlink.rpc.mapping import Errors
     from lightlink.state import StateBucket, StateChange, StateWatch
 
     T = TypeVar("T")
@@ -181,6 +183,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.options.name!r} {self.status.value} {','.join(self.options.servers)}>"
 
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        told = {"status": self.status.value, "server": self.server, "servers": ", ".join(self.options.servers)}
+        return html.facts(f"Client {self.options.name}", told)
+
     # RPC ------------------------------------------------------------------------------------------------------------
 
     @overload
@@ -268,6 +275,69 @@ class Client:
         arguments raise here.
         """
         return self._caller.submit(service, method, args, timeout, returns, headers)
+
+    @overload
+    def map(
+        self,
+        service: str,
+        method: str,
+        arguments: Iterable[Any],
+        *,
+        concurrency: int = ...,
+        timeout: float | None = ...,
+        returns: Any = ...,
+        headers: Mapping[str, str] | None = ...,
+        errors: Errors = ...,
+        as_completed: Literal[False] = ...,
+    ) -> Iterator[Any]: ...
+    @overload
+    def map(
+        self,
+        service: str,
+        method: str,
+        arguments: Iterable[Any],
+        *,
+        concurrency: int = ...,
+        timeout: float | None = ...,
+        returns: Any = ...,
+        headers: Mapping[str, str] | None = ...,
+        errors: Errors = ...,
+        as_completed: Literal[True],
+    ) -> Iterator[tuple[int, Any]]: ...
+    def map(
+        self,
+        service: str,
+        method: str,
+        arguments: Iterable[Any],
+        *,
+        concurrency: int = 256,
+        timeout: float | None = None,
+        returns: Any = Any,
+        headers: Mapping[str, str] | None = None,
+        errors: Errors = "raise",
+        as_completed: bool = False,
+    ) -> Iterator[Any]:
+        """Call a method once for each of ``arguments``, and yield the results in their order, as they are asked for.
+
+        Up to ``concurrency`` calls are under way at a time, from this one thread; arguments are taken as there is room,
+        so they may come from a generator that never ends. ``timeout`` is each call's own. An error ends it, or with
+        ``errors="return"`` stands in the place of the result. With ``as_completed`` what is yielded are pairs (place
+        among the arguments, result), each as soon as it is there. What is under way when it ends early, or is
+        interrupted, is not waited for, and may run.
+
+        Raises InvalidOption here, and as results are asked for the errors of `call`.
+        """
+        calls = CallMap(
+            caller=self._caller,
+            service=service,
+            method=method,
+            concurrency=concurrency,
+            limit=self._limit(timeout),
+            returns=returns,
+            headers=headers,
+            errors=errors,
+        )
+        return calls.as_completed(arguments) if as_completed else calls.in_order(arguments)
 
     def service(
         self,

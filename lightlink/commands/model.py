@@ -20,7 +20,7 @@ import attrs
 import msgspec
 
 from lightlink.errors import DecodeError, LightLinkError
-from lightlink.protocol import codec
+from lightlink.protocol import codec, html
 
 PENDING: Final = "pending"
 EXECUTING: Final = "executing"
@@ -143,6 +143,11 @@ class Command:
     def ended(self) -> bool:
         """Whether it is completed, failed or timed out."""
         return self.status in ENDED
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        shown = {name: value for name, value in attrs.asdict(self, recurse=False).items() if value is not False}
+        return html.facts(f"{self.command_type} on {self.client_id}: {self.status}", shown)
 
 
 def now() -> datetime:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription as NatsSubscription
 
     from lightlink.connection.nats_client import Sink
+    from lightlink.connection.replies import ReplyMap
     from lightlink.options import ConnectOptions
 
 __all__ = ["Connection", "NoReply", "Status"]
@@ -63,6 +64,28 @@ class NoReply(LightLinkError, TimeoutError):
 
     def __str__(self) -> str:
         return f"no reply on {self.subject!r} within {self.timeout:g} s" + ("" if self.sent else ": not connected")
+
+
+@attrs.frozen
+class OpenRequest:
+    """A request under way, of `Connection.begin_request`. For use inside the library."""
+
+    _replies: ReplyMap
+    _waiter: Waiter
+    _timeout: float
+
+    def finish(self) -> Waiter:
+        """Wait for the reply and return the waiter, as `Connection.request` does and with its errors."""
+        waiter = self._waiter
+        if not self._replies.wait(waiter):
+            raise NoReply(waiter.subject.decode(), self._timeout, waiter.sent)
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter
+
+    def withdraw(self) -> None:
+        """Wait for it no more; what has not left for the server never will."""
+        self._replies.withdraw(self._waiter)
 
 
 class Connection:
@@ -223,6 +246,21 @@ class Connection:
                 session.replies.withdraw(waiter)
             raise
         return waiters
+
+    def begin_request(
+        self,
+        subject: bytes,
+        payload: bytes,
+        timeout: float,
+        make_headers: Callable[[float], bytes] | None = None,
+        token: bytes | None = None,
+    ) -> OpenRequest:
+        """Send a request, and return it without waiting for its reply; see `request`."""
+        session = self._session or self._open_session()
+        session.loop.refuse_own_thread()
+        waiter = Waiter(token or new_id().encode(), subject, payload, time.monotonic() + timeout, make_headers)
+        self._send(session, waiter, timeout)
+        return OpenRequest(session.replies, waiter, timeout)
 
     def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float | None = None) -> NatsSubscription:
         """Subscribe ``sink``, which is called on the loop's thread and must not block; see `Session.subscribe`."""

@@ -15,7 +15,7 @@ from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.events.message import Message, adapt_handler, read_arrival
 from lightlink.options import wait_limit
-from lightlink.protocol import subjects
+from lightlink.protocol import html, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +146,11 @@ class Subscription:
         if self._pid != os.getpid():
             state = f"in the parent process {self._pid}"
         return f"<Subscription {self.subject!r} {state}>"
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        told = {"queue": self.queue, "closed": self._closed, "pending": self.pending, "dropped": self.dropped}
+        return html.facts(f"Subscription {self.subject}", told)
 
     def connection_closed(self) -> None:
         """End the wait of whoever iterates: the connection is gone for good."""

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from lightlink.errors import FileCorrupt, InvalidOption
-from lightlink.protocol import codec, subjects
+from lightlink.protocol import codec, html, subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class FileInfo:
     content_type: str | None = None
     metadata: dict[str, str] = attrs.field(factory=dict, hash=False)
     sender: str = ""
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        return html.facts(self.name or self.id, attrs.asdict(self))
 
 
 class ObjectLink(msgspec.Struct):

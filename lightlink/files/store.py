@@ -83,7 +83,8 @@ class FileStore:
         ``source`` is a path, or a binary file object that is read from where it stands to its end. Of a file that grows
         meanwhile, what was there at the start is stored; one that shrinks is FileCorrupt. ``name`` is by default the
         file's own, ``content_type`` guessed from it. ``progress(done, total)`` is called in this thread with the bytes
-        that are stored; the total is None while nobody can tell. Whatever it raises cancels the upload.
+        that are stored; the total is None while nobody can tell. Whatever it raises cancels the upload. True instead
+        shows a bar (tqdm, if it is installed).
 
         An upload that fails leaves nothing behind. Raises TransferStalled when nothing could be stored for
         ``stall_timeout`` seconds, InvalidOption, PayloadTooLarge, OSError of the source, LinkError when the server

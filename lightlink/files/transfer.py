@@ -8,16 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightlink.connection.connection import NoReply
-from lightlink.errors import InvalidOption, LinkError, TransferStalled
+from lightlink.errors import LinkError, TransferStalled
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.patience import OutOfTime
 from lightlink.options import seconds
+from lightlink.progress import ProgressBar, is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Called with the bytes done and all there are, None while nobody can tell.
-Progress = Callable[[int, int | None], object]
+# Called with the bytes done and all there are, None while nobody can tell; True shows a bar.
+Progress = Callable[[int, int | None], object] | bool
 
 
 class Transfer:
@@ -26,14 +27,13 @@ class Transfer:
     def __init__(
         self, what: str, file_id: str, total: int | None, stall_timeout: float, progress: Progress | None
     ) -> None:
-        if progress is not None and not callable(progress):
-            raise InvalidOption("progress", "is not callable", type(progress).__name__)
+        self._bar = ProgressBar(what, total, "B") if is_wanted(progress) else None
         self.file_id = file_id
         self.total = total
         self.done = 0
         self.stall_timeout = seconds("stall_timeout", stall_timeout)
         self._what = what
-        self._progress = progress
+        self._progress = self._bar.show if self._bar is not None else None if isinstance(progress, bool) else progress
         self._told: tuple[int, int | None] | None = None
 
     def tell(self) -> None:
@@ -55,6 +55,9 @@ class Transfer:
                 yield
         except OutOfTime as exc:
             raise TransferStalled(self.file_id, self.done, self.total, self.stall_timeout) from exc
+        finally:
+            if self._bar is not None:
+                self._bar.close()
 
 
 @contextlib.contextmanager

@@ -137,6 +137,12 @@ class Caller:
             raise _no_reply(service, method, limit, exc, self._connection.status) from None
         return _result(service, method, request_id, waiter, read)
 
+    def begin(
+        self, service: str, method: str, args: Any, limit: float, returns: Any, headers: Mapping[str, str] | None
+    ) -> OpenCall:
+        """Send a call, and return an `OpenCall`, which brings its result."""
+        return OpenCall(self._connection, service, method, args, limit, self._reader(returns), headers)
+
     def _reader(self, returns: Any) -> Reader:
         """Return what reads a result; raises InvalidOption, before anything is sent, for a type that cannot be."""
         try:
@@ -188,6 +194,42 @@ class Caller:
 
         future.add_done_callback(note_cancel)
         return future
+
+
+class OpenCall:
+    """A call under way whose result one thread asks for."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        service: str,
+        method: str,
+        args: Any,
+        limit: float,
+        read: Reader,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self._connection = connection
+        self._service = service
+        self._method = method
+        self._limit = limit
+        self._read = read
+        self._id = new_id()
+        subject = subjects.call_subject(service, method)
+        payload = codec.encode_request(self._id, method, {} if args is None else args)
+        self._request = connection.begin_request(subject, payload, limit, _header_maker(headers), self._id.encode())
+
+    def result(self) -> Any:
+        """Wait for the result and return it; raises the errors of `Client.call`."""
+        try:
+            waiter = self._request.finish()
+        except NoReply as exc:
+            raise _no_reply(self._service, self._method, self._limit, exc, self._connection.status) from None
+        return _result(self._service, self._method, self._id, waiter, self._read)
+
+    def withdraw(self) -> None:
+        """Wait for it no more."""
+        self._request.withdraw()
 
 
 class CallFuture(Future[Any]):

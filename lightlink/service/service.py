@@ -22,7 +22,7 @@ from lightlink.events.message import adapt_handler
 from lightlink.events.subscription import Subscription, stop_all
 from lightlink.files import FileInfo, FileReceiver
 from lightlink.options import ConnectOptions, seconds
-from lightlink.protocol import subjects
+from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery, text_map
 from lightlink.service.dispatch import Dispatcher
@@ -363,6 +363,12 @@ class Service:
     def __repr__(self) -> str:
         stage = f"in the parent process {self._pid}" if self._is_in_parent else self._stage.value
         return f"<Service {self.name!r} {self.version} {stage}, {len(self._calls.methods)} methods>"
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        methods = ", ".join(sorted(self._calls.methods))
+        told = {"version": self.version, "stage": self._stage.value, "instance": self.instance, "methods": methods}
+        return html.facts(f"Service {self.name}", told)
 
     def _refuse_second_start(self) -> None:
         if self._stage is Stage.RUNNING:

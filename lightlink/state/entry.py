@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
 
-from lightlink.protocol import codec
+from lightlink.protocol import codec, html
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class StateEntry(Generic[T]):
     value: T
     revision: int
     created: datetime
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        return html.facts(self.key, attrs.asdict(self, recurse=False))
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from lightlink.concurrency.signals import StopSignal
 from lightlink.concurrency.threads import Condition, Event
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
 from lightlink.options import ConnectOptions, seconds
+from lightlink.protocol import html
 from lightlink.protocol.ids import new_token
 
 if TYPE_CHECKING:
@@ -252,6 +253,11 @@ class Agent:
     def __repr__(self) -> str:
         stage = f"in the parent process {self._pid}" if self._is_in_parent else self._stage.value
         return f"<Agent {self.client_id!r} {stage}>"
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        told = {"stage": self._stage.value, "instance": self.instance, "labels": self.labels or None}
+        return html.facts(f"Agent {self.client_id}", told)
 
     @property
     def stage(self) -> Stage:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
 from attrs import validators
 
-from lightlink.commands import model
+from lightlink.commands import frames, model
 from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict, hope
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
 from lightlink.options import wait_limit
+from lightlink.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,11 +91,43 @@ class Batch:
         counts["not_sent"] = len(self._records) - sum(counts.values())
         return counts
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all have ended, at most ``timeout`` seconds; tell whether they have."""
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> bool:
+        """Wait until all have ended, at most ``timeout`` seconds; tell whether they have.
+
+        With ``progress`` a bar is shown meanwhile (tqdm, if it is installed).
+        """
         limit = None if timeout is None else wait_limit(timeout)
+        if progress:
+            return self._wait_showing(limit)
         with self._changed:
             return self._changed.wait_for(self._is_over, limit)
+
+    def _wait_showing(self, limit: float | None) -> bool:
+        deadline = math.inf if limit is None else time.monotonic() + limit
+        with ProgressBar(f"batch {self.batch_id}", len(self), "commands") as bar:
+            while True:
+                over = self._over
+                bar.show(over, len(self), ", ".join(f"{n} {status}" for status, n in self.counts().items() if n))
+                remaining = deadline - time.monotonic()
+                if self._is_over() or remaining <= 0:
+                    return self._is_over()
+                with self._changed:
+                    self._changed.wait_for(partial(self._has_moved, over), None if remaining == math.inf else remaining)
+
+    def _has_moved(self, since: int) -> bool:
+        return self._over != since
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas DataFrame with a row for each command that was sent, as it stands now; needs pandas."""
+        return frames.to_dataframe(self._commands())
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts().items() if count)
+        return frames.to_html(f"batch {self.batch_id}: {counts}", self._commands())
+
+    def _commands(self) -> list[Command]:
+        return [promise.command() for promise in list(self.promises) if promise.error is None]
 
     def results(self, timeout: float | None = None) -> dict[str, Command]:
         """Wait, and return the command of each client id, ended or not; those never sent are not among them.

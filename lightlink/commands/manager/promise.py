@@ -15,6 +15,7 @@ from lightlink.commands.model import Command, Progress, RequestRecord, StatusRec
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
 from lightlink.options import wait_limit
+from lightlink.progress import ProgressBar, is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,16 +93,21 @@ class CommandPromise:
         """Tell whether the command has ended, or nothing more can be learnt of it."""
         return self._outcome is not None
 
-    def result(self, timeout: float | None = None, *, progress: Callable[[Progress], object] | None = None) -> Any:
+    def result(
+        self, timeout: float | None = None, *, progress: Callable[[Progress], object] | bool | None = None
+    ) -> Any:
         """Wait until the command has ended, at most ``timeout`` seconds, and return its result.
 
         ``progress`` is called meanwhile, in this thread, with each `Progress` that the handler tells; what it raises
-        ends the wait.
+        ends the wait. ``progress=True`` shows a bar (tqdm, if it is installed).
 
         Raises CommandFailed, CommandCancelled, CommandTimeout (the command timed out, or the wait did: then the error's
         ``waited`` says how long that was), ClosedError when the manager is closed.
         """
-        command = self.wait(timeout) if progress is None else self._wait_telling(timeout, progress)
+        if is_wanted(progress):
+            command = self._wait_showing(timeout)
+        else:
+            command = self._wait_telling(timeout, progress) if callable(progress) else self.wait(timeout)
         if command is None:
             raise CommandTimeout(self.command(), timeout)
         return result_of(command)
@@ -117,6 +123,17 @@ class CommandPromise:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
+
+    def _wait_showing(self, timeout: float | None) -> Command | None:
+        with ProgressBar(f"{self.request.command_type} on {self.client_id}", 1.0, "") as bar:
+            command = self._wait_telling(timeout, lambda told: bar.show(told.fraction, 1.0, told.note))
+            if command is not None and command.status == model.COMPLETED:
+                bar.show(1.0, 1.0, command.status)
+            return command
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        return self.command()._repr_html_()
 
     def _wait_telling(self, timeout: float | None, tell: Callable[[Progress], object]) -> Command | None:
         deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)

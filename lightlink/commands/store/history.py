@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.commands import model
+from lightlink.commands import frames, model
 from lightlink.commands.model import Command, RequestRecord, StatusRecord
 from lightlink.commands.store import checks, schema
 from lightlink.commands.store.access import FAILURES, unavailable
@@ -97,6 +97,14 @@ class Page(list[Command]):
         super().__init__(commands)
         self.next = following
         self.size = size
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas DataFrame with a row for each command; needs pandas."""
+        return frames.to_dataframe(self)
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        return frames.to_html(f"{len(self)} commands", self)
 
 
 @attrs.define
