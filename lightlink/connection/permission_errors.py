@@ -19,7 +19,7 @@ _PUBLISHES_KEPT = 100
 class Denials:
     """The refusals nobody has been told of yet. Used on the loop's thread, but for `take_publish`."""
 
-    def __init__(self, identity: str, certified: bool) -> None:
+    def __init__(self, identity: str = "", certified: bool = False) -> None:
         self._identity = identity
         self._certified = certified  # it is that of a certificate of ours, whose grants are known
         self._asking: Counter[str] = Counter()

@@ -90,8 +90,10 @@ def open_source(source: FileSource) -> Iterator[Source]:
         raise InvalidOption("source", "is open in text mode; open it with 'rb'", getattr(source, "name", None))
     if not callable(getattr(source, "read", None)):
         raise InvalidOption("source", "must be a path or a binary file object", type(source).__name__)
-    # What web frameworks hand over has the file's name there, and that of the form's field as its name.
-    name = getattr(source, "filename", None) or getattr(source, "name", None)  # a number, where it was opened by one
+    name = getattr(source, "name", None)  # a number, where the file was opened by one
+    if not isinstance(source, io.IOBase):
+        # What web frameworks hand over has the name of the form's field there, and the file's own elsewhere.
+        name = getattr(source, "filename", None) or name
     title = _text(Path(os.fsdecode(name)).name) if isinstance(name, (str, bytes)) else ""
     if title.startswith("<"):  # <stdin>
         title = ""

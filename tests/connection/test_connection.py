@@ -207,7 +207,7 @@ def test_a_subscription_that_is_denied_after_a_reconnect_is_reported(fresh_serve
         server.config = f"authorization {{ users = [{{user: a, password: a, {deny}}}] }}"
         server.start()
         eventually(lambda: errors, timeout=30)
-    assert [str(error) for error in errors] == [str(lightlink.PermissionDenied("subscribe", "Secret.plans"))]
+    assert [str(error) for error in errors] == [str(lightlink.PermissionDenied("subscribe", "Secret.plans", "a"))]
 
 
 def test_a_full_outbox_makes_the_publisher_wait_and_then_refuses(line: TcpProxy, prefix: str) -> None:
