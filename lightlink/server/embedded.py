@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _LOG_LINES = 10
-# A setting of JetStream's folder, in nats-server's configuration; a comment is none.
-_STORE_DIR = re.compile(r"""(?m)(?<![\w#/])"?store_?dir"?\s*[:=]?\s*("[^"\n]*"|'[^'\n]*'|[^\s,;}]+)[,;]?""")
 _POLL_INTERVAL = 0.005
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients cannot connect to "every address"
 
@@ -224,18 +221,13 @@ class EmbeddedServer:
         if self.name is not None:
             command += ["--name", self.name]
         config = self.config if self.tls is None else _tls_config(self.tls)
-        if config is None:
-            return [*command, *self.extra_args]
-        text = config if isinstance(config, str) else Path(config).read_text()
-        if self.jetstream and _STORE_DIR.search(text):
-            # The server takes it once only, and the argument wins over the configuration.
-            config = _STORE_DIR.sub("", text)
-        file = folder / "server.conf"
         if isinstance(config, str):
+            file = folder / "server.conf"
             file.write_text(config)
-        else:
-            file = Path(config)
-        return [*command, "-c", file, *self.extra_args]
+            command += ["-c", file]
+        elif config is not None:
+            command += ["-c", Path(config)]
+        return [*command, *self.extra_args]
 
     def _await_info(self, port: int, deadline: float) -> None:
         """Check that a client is greeted, with TLS or without: INFO comes before the handshake.

@@ -19,7 +19,6 @@ from helpers.process import alive, run_python, script
 from helpers.raw import RawPeer, read_info
 from helpers.waiting import eventually
 
-import lightlink
 from lightlink.errors import InvalidOption, NotReady, ServerError
 from lightlink.server import SERVER_VARIABLE, EmbeddedServer
 
@@ -355,29 +354,3 @@ def test_what_does_not_go_with_a_certificate_directory_is_refused(tmp_path: Path
         EmbeddedServer(tls=tmp_path, config="")
     with pytest.raises(InvalidOption, match="jetstream"):
         EmbeddedServer(tls=tmp_path, jetstream=False)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "jetstream {{ store_dir: {folder} }}",
-        'jetstream {{ store_dir = "{folder}", max_file_store: 67108864 }}',
-        "jetstream {{\n  storedir '{folder}'\n  max_file_store: 67108864\n}}",
-    ],
-)
-@pytest.mark.parametrize("as_file", [False, True])
-def test_the_folder_of_an_argument_wins_over_that_of_the_configuration(
-    tmp_path: Path, setting: str, as_file: bool
-) -> None:
-    config: str | Path = "# store_dir is set below\n" + setting.format(folder=tmp_path / "theirs")
-    if as_file:
-        (tmp_path / "nats.conf").write_text(str(config))
-        config = tmp_path / "nats.conf"
-    with EmbeddedServer(config=config, store_dir=tmp_path / "ours") as server:
-        with lightlink.connect(server.url) as client:
-            client.set_state("a", 1)
-        assert (tmp_path / "ours").exists()
-        assert not (tmp_path / "theirs").exists()
-    with EmbeddedServer(config=config) as server, lightlink.connect(server.url) as client:
-        client.set_state("a", 1)
-        assert not (tmp_path / "theirs").exists()
