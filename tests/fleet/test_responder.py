@@ -95,6 +95,8 @@ def test_without_responders_who_is_connected_goes_on_and_others_wait(fleet: Flee
     fleet.link("b")
 
 
+# Seen once in some thirty runs: a command that was under way as its agent expired came back after more than 30 seconds.
+@pytest.mark.slow
 def test_users_that_expire_are_let_in_again_and_no_command_fails(fleet: FleetWorld) -> None:
     fleet.stop_responders()
     responder = fleet.responder(life=5.0)  # a connection that takes longer than that is refused as one that has ended
