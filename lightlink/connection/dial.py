@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lightlink.options import ConnectOptions
 
 
+# Of our own: a program that has seeded Python's draws the same numbers with us as without.
+_chance = random.Random()  # noqa: S311 - no secret
+
+
 async def dial(
     options: ConnectOptions, make_client: Callable[[], WireClient], callbacks: dict[str, Callable[..., Any]]
 ) -> WireClient:
@@ -37,7 +41,7 @@ async def dial(
     tried: list[tuple[str, str]] = []
     refused = False
     servers = list(options.servers)
-    random.shuffle(servers)
+    _chance.shuffle(servers)
     for number, server in enumerate(servers):
         share = max(deadline - time.monotonic(), 0.0) / (len(servers) - number)
         client = make_client()
@@ -168,4 +172,4 @@ class Backoff:
 
 def _jitter() -> float:
     """Return what a wait is multiplied with, from the very first on: a thousand clients must not come back at once."""
-    return random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return _chance.uniform(0.5, 1.0)
