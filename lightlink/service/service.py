@@ -113,6 +113,7 @@ class Service:
         self._pid = os.getpid()
         self._after_fork = after_fork
         self._follows = False
+        self._is_wanted = False  # started, and not stopped
         self._lost: LightLinkError | None = None
         self._forget_status: Callable[[], None] = lambda: None
 
@@ -259,6 +260,7 @@ class Service:
             except BaseException:
                 self.stop(1.0)
                 raise
+        self._is_wanted = True
         if self._after_fork and not self._follows:
             self._follows = True
             client._connection.after_fork(self._follow)
@@ -277,7 +279,9 @@ class Service:
         self._lost = None
 
     def _follow(self) -> None:
-        if self._is_in_parent and self._stage is Stage.RUNNING:
+        """Serve in a forked child, though the process that it was forked from may have been about to, like this one."""
+        if self._is_wanted and self._pid != os.getpid():
+            self._begin_anew()
             self.start()
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -289,6 +293,7 @@ class Service:
         timeout = seconds("timeout", timeout)
         if self._pid != os.getpid() or sys.is_finalizing():
             return  # it is the parent process's, or gone with all threads
+        self._is_wanted = False
         with self._guard:
             was, self._stage = self._stage, Stage.STOPPED
         self._stop_signal.set()
