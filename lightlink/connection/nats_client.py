@@ -133,6 +133,10 @@ class WireClient(NatsClient):
             del self._sinks[sid]
             raise
 
+    def move_route(self, subscription: Subscription, subject: str) -> None:
+        """Have a subscription listen to another subject from the next connection on; only while there is none."""
+        subscription._subject = subject
+
     async def unroute(self, subscription: Subscription) -> None:
         """End a subscription made with `route`; without effect when it has ended."""
         self._sinks.pop(subscription._id, None)

@@ -95,8 +95,21 @@ def test_without_responders_who_is_connected_goes_on_and_others_wait(fleet: Flee
     fleet.link("b")
 
 
-# Seen once in some thirty runs: a command that was under way as its agent expired came back after more than 30 seconds.
-@pytest.mark.slow
+def test_nothing_is_delivered_to_where_a_lost_connection_listened(fleet: FleetWorld) -> None:
+    agent = start(fleet, "a")
+    seen: list[lightlink.Status] = []
+    agent.client.on_status_change(seen.append)
+    for cuts in range(1, 5):
+        assert fleet.manager.send("a", "double", {"x": cuts}).result(30) == 2 * cuts
+        fleet.cut("a")
+        eventually(lambda: seen.count(lightlink.Status.CONNECTED) == cuts)  # noqa: B023 - awaited within the round
+    for x in range(10):
+        assert fleet.manager.send("a", "double", {"x": x}).result(30) == 2 * x
+    with connect_to(fleet.server, fleet.directory, "ops") as admin:
+        delivered = admin.run(lambda nc: nc.jetstream().consumer_info("LIGHTLINK_COMMANDS", "agent-a")).delivered
+    assert delivered.consumer_seq == delivered.stream_seq == 14, "some were delivered to nobody"
+
+
 def test_users_that_expire_are_let_in_again_and_no_command_fails(fleet: FleetWorld) -> None:
     fleet.stop_responders()
     responder = fleet.responder(life=5.0)  # a connection that takes longer than that is refused as one that has ended

@@ -86,7 +86,9 @@ class Deliveries:
 
     def start(self) -> None:
         """Subscribe and begin to fetch."""
+        session = self._connection.session
         self._route = self._connection.subscribe(f"{self._inbox}*", "", self._arrive)
+        session.on_loss.add(self._on_loss)
         self._forget_status = self._connection.on_status(self._on_status)
         self._pull()
 
@@ -98,6 +100,7 @@ class Deliveries:
             self._stopped = True
         self._forget_status()
         session = self._connection.session
+        session.on_loss.discard(self._on_loss)
         session.stop_routes([self._route], timeout)
         for delivery in self._take_burst():
             self.hand_back(delivery)
@@ -241,6 +244,13 @@ class Deliveries:
         self._retry_later()
         if code == "503" or "deleted" in description.lower():
             self._on_missing()
+
+    def _on_loss(self) -> None:
+        # Across accounts the server takes the interest in an inbox for interest in the pulls of the connection that has
+        # ended, which lead nowhere: it would go on delivering to them until they expire.
+        with self._lock:
+            self._inbox = new_inbox(self._connection.options.inbox_prefix)
+        self._connection.session.nc.move_route(self._route, f"{self._inbox}*")
 
     def _on_status(self, status: Status) -> None:
         if status is Status.CONNECTED:
