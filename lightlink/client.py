@@ -19,12 +19,13 @@ from lightlink.rpc.mapping import CallMap
 from lightlink.rpc.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from typing import Literal, TypeVar
 
     from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
     from lightlink.options import TLS, Key, Secret
+    from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.mapping import Errors
     from lightlink.state import StateBucket, StateChange, StateWatch
 
@@ -200,7 +201,7 @@ class Client:
         timeout: float | None = ...,
         returns: type[T],
         retry: Retry | None = ...,
-        headers: Mapping[str, str] | None = ...,
+        headers: HeaderMap | None = ...,
     ) -> T: ...
     @overload
     def call(
@@ -212,7 +213,7 @@ class Client:
         timeout: float | None = ...,
         returns: Any = ...,
         retry: Retry | None = ...,
-        headers: Mapping[str, str] | None = ...,
+        headers: HeaderMap | None = ...,
     ) -> Any: ...
     def call(
         self,
@@ -223,13 +224,14 @@ class Client:
         timeout: float | None = None,
         returns: Any = Any,
         retry: Retry | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
     ) -> Any:
         """Call a method of a service and return its result.
 
         ``args`` maps argument names to values (a dict, or an attrs or dataclass instance). ``timeout`` is in seconds.
         ``returns`` is a type to convert the result to. ``retry`` says when the call is made again, each time with the
-        full timeout; by default it is not. ``headers`` reach the handler as `Request.headers`.
+        full timeout; by default it is not. ``headers`` reach the handler as `Request.headers`; a name may have several
+        values, in a list.
 
         Raises ServiceUnavailable, CallTimeout, RemoteError (MethodNotFound, InvalidArguments, ServiceBusy,
         DeadlineExceeded, HandlerError), DecodeError, EncodeError, PayloadTooLarge, InvalidName, ClosedError.
@@ -245,7 +247,7 @@ class Client:
         *,
         timeout: float | None = ...,
         returns: type[T],
-        headers: Mapping[str, str] | None = ...,
+        headers: HeaderMap | None = ...,
     ) -> Future[T]: ...
     @overload
     def submit(
@@ -256,7 +258,7 @@ class Client:
         *,
         timeout: float | None = ...,
         returns: Any = ...,
-        headers: Mapping[str, str] | None = ...,
+        headers: HeaderMap | None = ...,
     ) -> Future[Any]: ...
     def submit(
         self,
@@ -266,7 +268,7 @@ class Client:
         *,
         timeout: float | None = None,
         returns: Any = Any,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
     ) -> Future[Any]:
         """Call a method without waiting; the future brings the result or the errors of `call`.
 
@@ -286,7 +288,7 @@ class Client:
         concurrency: int = ...,
         timeout: float | None = ...,
         returns: Any = ...,
-        headers: Mapping[str, str] | None = ...,
+        headers: HeaderMap | None = ...,
         errors: Errors = ...,
         as_completed: Literal[False] = ...,
     ) -> Iterator[Any]: ...
@@ -300,7 +302,7 @@ class Client:
         concurrency: int = ...,
         timeout: float | None = ...,
         returns: Any = ...,
-        headers: Mapping[str, str] | None = ...,
+        headers: HeaderMap | None = ...,
         errors: Errors = ...,
         as_completed: Literal[True],
     ) -> Iterator[tuple[int, Any]]: ...
@@ -313,7 +315,7 @@ class Client:
         concurrency: int = 256,
         timeout: float | None = None,
         returns: Any = Any,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
         errors: Errors = "raise",
         as_completed: bool = False,
     ) -> Iterator[Any]:
@@ -345,7 +347,7 @@ class Client:
         *,
         timeout: float | None = None,
         retry: Retry | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
     ) -> ServiceProxy:
         """Return a service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``.
 
@@ -355,8 +357,10 @@ class Client:
 
     # Events ---------------------------------------------------------------------------------------------------------
 
-    def publish(self, subject: str, data: Any = None, *, headers: Mapping[str, str] | None = None) -> None:
+    def publish(self, subject: str, data: Any = None, *, headers: HeaderMap | None = None) -> None:
         """Publish data on a subject: bytes as they are, everything else as JSON.
+
+        ``headers`` reach the handler as `Message.headers`; a name may have several values, in a list.
 
         Returns at once; one thread's messages keep their order. Raises InvalidName, EncodeError and PayloadTooLarge
         before anything is sent, OutboxFull when the server takes no more, ClosedError.
@@ -508,9 +512,11 @@ class Client:
         """Fetch a file to a path or binary file object, checked; see `FileStore.download`."""
         return self._files.download(file_id, target, progress=progress, **options)
 
-    def send_file(self, source: FileSource, to: str = "", **options: Any) -> FileInfo:
-        """Upload a file and announce it to a service, or to every one; see `FileStore.send`."""
-        return self._files.send(source, to, **options)
+    def send_file(
+        self, source: FileSource, to: str = "", *, headers: HeaderMap | None = None, **options: Any
+    ) -> FileInfo:
+        """Upload a file and announce it, with ``headers``, to a service, or to every one; see `FileStore.send`."""
+        return self._files.send(source, to, headers=headers, **options)
 
     def files(self) -> list[FileInfo]:
         """Return what is known of all files, newest first; see `FileStore.files`."""

@@ -73,6 +73,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     batch_id: str | None = None
     issued_by: str = ""
     idempotency_key: str | None = None
+    headers: dict[str, str | list[str]] | None = None
 
     @property
     def deadline(self) -> datetime:

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 class Message:
     """What was published: ``data`` is decoded from JSON, or the bytes themselves on a raw subscription.
 
-    ``reply`` is the subject an answer is wanted on, or empty.
+    ``headers`` hold the last value of each name. ``reply`` is the subject an answer is wanted on, or empty.
     """
 
     subject: str
     data: Any
     headers: dict[str, str] = attrs.field(factory=dict)
     reply: str = ""
+
+    def header_values(self, name: str) -> list[str]:
+        """Return all values of a header, in the order in which they were sent; none if it is not there."""
+        return codec.header_values(self.headers, name)
 
 
 # What the loop hands on: (subject, reply, payload, header block), not yet decoded.

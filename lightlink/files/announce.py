@@ -8,10 +8,11 @@ import attrs
 import msgspec
 
 from lightlink.errors import DecodeError
+from lightlink.events.message import Message
 from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lightlink.connection.connection import Connection
     from lightlink.files.info import FileInfo
@@ -29,10 +30,13 @@ class Announcement(msgspec.Struct, rename={"sender": "from"}):
     to: str | None = None
 
 
-def announce(connection: Connection, info: FileInfo, to: str) -> None:
+def announce(
+    connection: Connection, info: FileInfo, to: str, headers: Mapping[str, str | list[str]] | None = None
+) -> None:
     """Publish that a file is there; on return the server has it. Raises FlushTimeout, PermissionDenied, ClosedError."""
     body = Announcement(info.id, info.name, info.size, info.chunks, connection.options.name, to)
-    connection.publish(subjects.publish_subject(subjects.FILE_TRANSFER), codec.encode_json(body))
+    block = codec.encode_headers(headers) if headers else None
+    connection.publish(subjects.publish_subject(subjects.FILE_TRANSFER), codec.encode_json(body), headers=block)
     connection.confirm()
 
 
@@ -44,8 +48,9 @@ class FileReceiver:
         self._service = service
         self._handler = handler
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, message: Message) -> None:
         """Take one announcement; raises DecodeError for one that is malformed, StoredFileNotFound."""
+        data: bytes = message.data
         announced = codec.decode(data, subjects.FILE_TRANSFER, Announcement)
         if announced.to not in (None, "", self._service):
             return
@@ -54,4 +59,4 @@ class FileReceiver:
         info = self._store.info(announced.file_id)
         # An object put without a name of its own has only its id: peers tell the name in the announcement.
         name = announced.file_name if announced.file_name and info.name == info.id else info.name
-        self._handler(attrs.evolve(info, name=name, sender=announced.sender or ""))
+        self._handler(attrs.evolve(info, name=name, sender=announced.sender or "", headers=message.headers))

@@ -34,7 +34,8 @@ class FileInfo:
     """A stored file: ``size`` in bytes, ``created`` in UTC, ``digest`` as ``SHA-256=<base64url>``.
 
     ``name`` is the file's own name, which need not be unique; ``id`` is. ``metadata`` are the uploader's own pairs of
-    text. ``sender`` is the name of the client that sent it, where it was announced, otherwise empty.
+    text. ``sender`` is the name of the client that sent it, where it was announced, otherwise empty, and ``headers``
+    are what it sent along.
     """
 
     id: str
@@ -46,6 +47,7 @@ class FileInfo:
     content_type: str | None = None
     metadata: dict[str, str] = attrs.field(factory=dict, hash=False)
     sender: str = ""
+    headers: dict[str, str] = attrs.field(factory=dict, hash=False, eq=False, repr=False)
 
     def _repr_html_(self) -> str:
         """Return how a notebook shows it."""

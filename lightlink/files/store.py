@@ -20,7 +20,7 @@ from lightlink.files.writer import ChunkWriter, discard
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.patience import persist
 from lightlink.options import seconds
-from lightlink.protocol import subjects
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightlink.files.source import FileSource, Source
     from lightlink.files.target import FileTarget, Write
     from lightlink.files.transfer import Progress
+    from lightlink.protocol.codec import HeaderMap
 
 DEFAULT_STALL_TIMEOUT = 120.0  # so a transfer goes on after a server was gone for a minute, and waited for
 DEFAULT_SWEEP_AGE = 86_400.0
@@ -168,8 +169,11 @@ class FileStore:
         with operation(f"sweeping file store {self.bucket!r}"):
             return sweep.sweep(self._connection, self._bucket, older_than, self._connection.options.timeout)
 
-    def send(self, source: FileSource, to: str = "", **options: Any) -> FileInfo:
+    def send(self, source: FileSource, to: str = "", *, headers: HeaderMap | None = None, **options: Any) -> FileInfo:
         """Upload a file as `upload` does, then announce it to a service, or with an empty name to every service.
+
+        ``headers`` go with the announcement and reach the handler as `FileInfo.headers`; a name may have several
+        values, in a list.
 
         Raises what `upload` does, InvalidName, InvalidOption for a store other than the default one, which an
         announcement cannot name, FlushTimeout when the server does not confirm the announcement.
@@ -178,8 +182,9 @@ class FileStore:
             raise InvalidOption("bucket", f"files are sent by way of {subjects.FILES_BUCKET!r}", self.bucket)
         if to:
             subjects.service_name(to)
+        checked = codec.checked_headers(headers) if headers else None
         info = self.upload(source, **options)
-        announce.announce(self._connection, info, to)
+        announce.announce(self._connection, info, to, checked)
         return info
 
     def _store(self, source: Source, meta: ObjectMeta, transfer: Transfer) -> None:

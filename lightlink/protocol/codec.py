@@ -7,6 +7,7 @@ like are encoded as msgspec does. JSON knows no NaN or infinity: both are encode
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
@@ -14,7 +15,11 @@ import msgspec
 from lightlink.errors import DecodeError, EncodeError, InvalidName, InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    # Headers as they are given to be sent: a name may have several values.
+    HeaderMap: TypeAlias = Mapping[str, str | Sequence[str]]
 
 T = TypeVar("T")
 
@@ -184,31 +189,67 @@ def peek_request_id(data: bytes) -> str | None:
     return request_id if isinstance(request_id, str) else None
 
 
-def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return message headers that NATS can carry; raises InvalidName for a name or value that it cannot (ADR-4)."""
+class Headers(dict[str, str]):
+    """Headers as they came: of a name given several times its last value, and `values_of` it all of them."""
+
+    __slots__ = ("_repeated",)
+
+    def __init__(self, given: Mapping[str, str | Sequence[str]] = MappingProxyType({})) -> None:
+        super().__init__((name, value if isinstance(value, str) else value[-1]) for name, value in given.items())
+        self._repeated = {
+            name: list(value) for name, value in given.items() if not isinstance(value, str) and len(value) > 1
+        }
+
+    def values_of(self, name: str) -> list[str]:
+        """Return all values of a name, in the order in which they were sent; none for a name that is not there."""
+        if name not in self:
+            return []
+        return list(self._repeated.get(name, (self[name],)))
+
+
+def header_values(headers: Mapping[str, str], name: str) -> list[str]:
+    """Return all values of a name among headers that came, or were made by hand."""
+    if isinstance(headers, Headers):
+        return headers.values_of(name)
+    return [headers[name]] if name in headers else []
+
+
+def checked_headers(headers: HeaderMap) -> dict[str, str | list[str]]:
+    """Return message headers that NATS can carry; raises InvalidName for a name or value that it cannot (ADR-4).
+
+    A name may have several values, in a list; one with none is left out.
+    """
     if not hasattr(headers, "items"):
         raise InvalidOption("headers", "must map names to values", type(headers).__name__)
+    checked: dict[str, str | list[str]] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise InvalidName("header name", name, "use printable ASCII without spaces or separators")
-        if not isinstance(value, str) or _NOT_ONE_LINE.search(value):
-            raise InvalidName("header value", value, f"the value of {name} must be text on one line")
-    return dict(headers)
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        for each in values:
+            if not isinstance(each, str) or _NOT_ONE_LINE.search(each):
+                raise InvalidName("header value", each, f"the value of {name} must be text on one line")
+        if values:
+            checked[name] = values[0] if len(values) == 1 else list(values)
+    return checked
 
 
-def encode_headers(headers: dict[str, str]) -> bytes:
+def encode_headers(headers: Mapping[str, str | list[str]]) -> bytes:
     """Return a NATS header block (ADR-4); the caller has checked names and values."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    lines = "".join(
+        f"{name}: {value}\r\n" if isinstance(value, str) else "".join(f"{name}: {each}\r\n" for each in value)
+        for name, value in headers.items()
+    )
     return b"%b\r\n%b\r\n" % (_HEADER_LINE, lines.encode())
 
 
-def decode_headers(block: bytes | None) -> dict[str, str]:
-    """Return the headers of a block (ADR-4); of a name given several times, the last value.
+def decode_headers(block: bytes | None) -> Headers:
+    """Return the headers of a block (ADR-4); of a name given several times, the last value counts.
 
     What a server adds to a stored message's headers stands last. The first line is not among them: see
     `decode_status`. Malformed lines are ignored.
     """
-    return {name: values[-1] for name, values in decode_header_values(block).items()}
+    return Headers(decode_header_values(block))
 
 
 def decode_header_values(block: bytes | None) -> dict[str, list[str]]:

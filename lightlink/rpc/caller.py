@@ -33,10 +33,11 @@ from lightlink.protocol.ids import new_id
 from lightlink.rpc.retry import DID_NOT_RUN, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
+    from lightlink.protocol.codec import HeaderMap
 
     # Reads a result, given its subject for the error.
     Reader = Callable[[bytes, str], Any]
@@ -80,7 +81,7 @@ class Caller:
         timeout: float | None,
         returns: Any,
         retry: Retry | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
     ) -> Any:
         """Call a method and return its result; see `Client.call`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
@@ -125,7 +126,7 @@ class Caller:
         args: Any,
         limit: float,
         returns: Any,
-        headers: Mapping[str, str] | None,
+        headers: HeaderMap | None,
     ) -> Any:
         read = self._reader(returns)
         subject = subjects.call_subject(service, method)
@@ -138,7 +139,7 @@ class Caller:
         return _result(service, method, request_id, waiter, read)
 
     def begin(
-        self, service: str, method: str, args: Any, limit: float, returns: Any, headers: Mapping[str, str] | None
+        self, service: str, method: str, args: Any, limit: float, returns: Any, headers: HeaderMap | None
     ) -> OpenCall:
         """Send a call, and return an `OpenCall`, which brings its result."""
         return OpenCall(self._connection, service, method, args, limit, self._reader(returns), headers)
@@ -159,7 +160,7 @@ class Caller:
         args: Any,
         timeout: float | None,
         returns: Any,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
     ) -> Future[Any]:
         """Call a method and return a future of its result; see `Client.submit`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
@@ -207,7 +208,7 @@ class OpenCall:
         args: Any,
         limit: float,
         read: Reader,
-        headers: Mapping[str, str] | None,
+        headers: HeaderMap | None,
     ) -> None:
         self._connection = connection
         self._service = service
@@ -266,7 +267,7 @@ class ServiceProxy:
         service: str,
         timeout: float | None = None,
         retry: Retry | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderMap | None = None,
     ) -> None:
         self._caller = caller
         self._service = subjects.service_name(service)
@@ -295,7 +296,7 @@ def _timeout_header(remaining: float) -> bytes:
     return b"NATS/1.0\r\nLightLink-Timeout-Ms: %d\r\n\r\n" % max(1, int(remaining * 1000))
 
 
-def _header_maker(headers: Mapping[str, str] | None) -> Callable[[float], bytes]:
+def _header_maker(headers: HeaderMap | None) -> Callable[[float], bytes]:
     """Return what makes a request's headers as it leaves: the caller's, and the time that remains then."""
     if not headers:
         return _timeout_header

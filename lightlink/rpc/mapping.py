@@ -11,9 +11,10 @@ import attrs
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
+    from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.caller import Caller, OpenCall
 
 # What becomes of a call that fails: its error ends the map, or stands in the place of its result.
@@ -30,7 +31,7 @@ class CallMap:
     concurrency: int
     limit: float
     returns: Any
-    headers: Mapping[str, str] | None
+    headers: HeaderMap | None
     errors: Errors
 
     def __attrs_post_init__(self) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from lightlink.protocol import codec
+
 if TYPE_CHECKING:
     from lightlink.client import Client
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 class Request:
     """The request a handler answers; a parameter annotated with this class gets it.
 
-    ``deadline`` is the instant of `time.monotonic` at which the caller gives up, None when it did not say.
+    ``headers`` hold the last value of each name. ``deadline`` is the instant of `time.monotonic` at which the caller
+    gives up, None when it did not say.
     """
 
     service: str
@@ -23,6 +26,10 @@ class Request:
     headers: dict[str, str]
     deadline: float | None
     client: Client = attrs.field(repr=False)
+
+    def header_values(self, name: str) -> list[str]:
+        """Return all values of a header, in the order in which they were sent; none if it is not there."""
+        return codec.header_values(self.headers, name)
 
     def remaining(self) -> float:
         """Return the seconds left until the caller gives up; infinity when it did not say."""

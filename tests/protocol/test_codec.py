@@ -200,13 +200,20 @@ def test_headers_come_back_and_are_what_nats_py_reads(headers: dict[str, str]) -
     assert NatsClient._parse_header_lines(block.removeprefix(b"NATS/1.0\r\n")) == stripped
 
 
+def test_all_values_of_a_name_come_back_in_order() -> None:
+    given = {"A": ["1", "2"], "B": ("3",), "C": [], "D": "4"}
+    headers = codec.decode_headers(codec.encode_headers(codec.checked_headers(given)))
+    assert headers == {"A": "2", "B": "3", "D": "4"}
+    assert [headers.values_of(name) for name in "ABCD"] == [["1", "2"], ["3"], [], ["4"]]
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "ä", "a\r\n", "a\nb", 1, None, b"x"])
 def test_a_header_name_that_nats_would_refuse_is_refused(name: Any) -> None:
     with pytest.raises(InvalidName, match="header name"):
         codec.checked_headers({name: "x"})
 
 
-@pytest.mark.parametrize("value", ["a\r\nInjected: yes", "a\nb", "\r", 1, None, b"x", "\ud800"])
+@pytest.mark.parametrize("value", ["a\r\nInjected: yes", "a\nb", "\r", 1, None, b"x", "\ud800", ["a", 1], [["a"]]])
 def test_a_header_value_that_would_break_the_block_is_refused(value: Any) -> None:
     with pytest.raises(InvalidName, match="header value"):
         codec.checked_headers({"X": value})

@@ -31,13 +31,15 @@ class CommandContext:
     """The command a handler runs; a parameter annotated with this class gets it.
 
     ``cancelled`` is an event, set when the command is cancelled or overdue, or its agent has to leave. ``attempt``
-    counts from 1; ``deadline`` is an instant of `time.monotonic`.
+    counts from 1; ``deadline`` is an instant of `time.monotonic`; ``headers`` are the sender's, with the last value of
+    each name.
     """
 
     def __init__(self, request: RequestRecord, connection: Connection) -> None:
         self.command_id = request.command_id
         self.client_id = request.client_id
         self.command_type = request.command_type
+        self.headers: dict[str, str] = codec.Headers(request.headers or {})
         self.attempt = 1
         self.cancelled = Event()
         left = (request.deadline - connection.clock.now()).total_seconds()
@@ -45,6 +47,10 @@ class CommandContext:
         self._connection = connection
         self._has_told = False
         self._subject = schema.progress_subject(request.client_id, request.command_id).encode()
+
+    def header_values(self, name: str) -> list[str]:
+        """Return all values of a header, in the order in which they were given; none if it is not there."""
+        return codec.header_values(self.headers, name)
 
     def remaining(self) -> float:
         """Return the seconds left until the command is overdue."""

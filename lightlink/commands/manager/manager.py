@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store.history import Page
     from lightlink.commands.store.presence import Presence
     from lightlink.concurrency import forks
+    from lightlink.protocol.codec import HeaderMap
 from lightlink.concurrency.periodic import Round
 
 DEFAULT_TIMEOUT = 30.0
@@ -115,19 +116,21 @@ class CommandManager:
         idempotency_key: str | None = None,
         queue: bool = True,
         issued_by: str | None = None,
+        headers: HeaderMap | None = None,
     ) -> CommandPromise:
         """Send a command to an agent, which may be offline, and return a promise once the request is stored.
 
         ``payload`` is what the agent's handler is given, by name. The command is over ``timeout`` seconds from now at
         the latest. Of those waiting, a higher ``priority`` goes first. With an ``idempotency_key``, sending again
         returns the first command. ``queue=False`` refuses a client that is not online. ``issued_by`` is who asked for
-        it, by default this manager.
+        it, by default this manager. ``headers`` are stored with the request, and reach the handler as
+        `CommandContext.headers`; a name may have several values, in a list.
 
         Raises InvalidName, InvalidOption, EncodeError, PayloadTooLarge, AgentOffline, StoreUnavailable,
         PermissionDenied, ClosedError.
         """
         self._refuse_closed()
-        template = self._template(command_type, payload, timeout, priority, issued_by)
+        template = self._template(command_type, payload, timeout, priority, issued_by, headers)
         record = template.to(client_id, idempotency_key)
         if not queue and read_presence(self._store, client_id)[0] is None:
             raise AgentOffline(client_id)
@@ -168,19 +171,20 @@ class CommandManager:
         max_failures: int | None = None,
         repeat: int = 1,
         issued_by: str | None = None,
+        headers: HeaderMap | None = None,
     ) -> Batch:
         """Send a command to many agents: to ``client_ids``, or to those online that carry all ``labels``.
 
         With ``offline`` labels mean every agent that was ever seen (`agents`), online or not. Each gets one, in the
         order given, also if it is named twice; or ``repeat`` of them, round by round. At most ``max_concurrency`` run
         at a time (None: all at once); after more than ``max_failures`` failures no further one is sent (None: all are).
-        The ``timeout`` of each counts from when it is sent. Raises the errors of `send`, and with ``offline`` those of
-        `agents`; of what fails for some only, the batch tells.
+        The ``timeout`` of each counts from when it is sent. ``headers`` are those of `send`. Raises the errors of
+        `send`, and with ``offline`` those of `agents`; of what fails for some only, the batch tells.
         """
         self._refuse_closed()
         limits = Limits(max_concurrency=max_concurrency, max_failures=max_failures, repeat=repeat)
         batch_id = schema.new_batch_id(self.now())
-        template = self._template(command_type, payload, timeout, priority, issued_by, batch_id)
+        template = self._template(command_type, payload, timeout, priority, issued_by, headers, batch_id)
         targets = self._targets(client_ids, labels, offline)
         records = template.to_each(targets * repeat)
         refuse_too_large(records, self._connection.max_payload)
@@ -415,6 +419,7 @@ class CommandManager:
         timeout: float,
         priority: int,
         issued_by: str | None,
+        headers: HeaderMap | None,
         batch_id: str | None = None,
     ) -> Template:
         if seconds("timeout", timeout) > self._store.options.retention:
@@ -427,6 +432,7 @@ class CommandManager:
             batch_id=batch_id,
             created_at=self.now(),
             issued_by=issued_by or self.name,
+            headers=headers,
         )
 
     def _targets(

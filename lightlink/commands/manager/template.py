@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from lightlink.protocol.codec import HeaderMap
+
 _MAX_PRIORITY = 1_000_000
 # Room for the headers of a request, which the server counts too.
 _HEADERS = 128
@@ -29,6 +31,10 @@ _NAMESPACE = uuid.UUID("6f0c1f0e-6a2f-5c59-9d3b-8f1d6f8f5a11")
 
 def _seconds(value: Any) -> float:
     return seconds("timeout", value)
+
+
+def _headers(value: HeaderMap | None) -> dict[str, str | list[str]] | None:
+    return codec.checked_headers(value) or None if value else None
 
 
 def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -46,6 +52,7 @@ class Template:
     created_at: datetime
     batch_id: str | None = None
     issued_by: str = attrs.field(validator=_text)
+    headers: dict[str, str | list[str]] | None = attrs.field(default=None, converter=_headers)
     _encoded: msgspec.Raw = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -76,6 +83,7 @@ class Template:
             batch_id=self.batch_id,
             issued_by=self.issued_by,
             idempotency_key=idempotency_key,
+            headers=self.headers,
         )
 
 
