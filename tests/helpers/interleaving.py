@@ -24,6 +24,8 @@ from lightlink.commands.manager.cancel import Canceller
 from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import CommandEnded, StoreUnavailable
+from lightlink.jetstream.cursor import Delivery as StreamDelivery
+from lightlink.jetstream.pull import Pulled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 TIMEOUT = 30.0
 _PATIENCE = 20.0
+_NOWHERE = StreamDelivery(b"", 1, b"", None, 0, 0, b"", 1)
 
 
 class Died(BaseException):
@@ -254,7 +257,7 @@ class World:
         if instance.dead or command_id in instance.held or command_id in self.acked:
             return
         instance.held.add(command_id)
-        delivery = Delivery(self.requests[command_id], b"", 1)
+        delivery = Delivery(self.requests[command_id], Pulled(_NOWHERE, b""))
         self.act(lambda: instance.execution.process(delivery), instance)
 
     def cancel(self, manager: int, command_id: str) -> None:

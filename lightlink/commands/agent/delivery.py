@@ -1,23 +1,15 @@
-"""Fetch an agent's commands ahead from its durable consumer, and keep hold of them until they are settled (ADR-37)."""
+"""What an agent's durable consumer delivers, as commands."""
 
 from __future__ import annotations
 
-import logging
-import re
-import time
 from typing import TYPE_CHECKING
 
 import attrs
 
 from lightlink.commands.store import schema
 from lightlink.commands.store.store import read_request
-from lightlink.concurrency.threads import Condition
-from lightlink.connection.session import Status
-from lightlink.errors import DecodeError, LightLinkError
-from lightlink.jetstream import api
-from lightlink.jetstream.cursor import read_delivery
-from lightlink.protocol import codec
-from lightlink.protocol.ids import new_inbox
+from lightlink.errors import DecodeError
+from lightlink.jetstream.pull import PullConsumer
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -25,33 +17,26 @@ if TYPE_CHECKING:
 
     from lightlink.commands.model import RequestRecord
     from lightlink.connection.connection import Connection
-
-_log = logging.getLogger("lightlink")
-
-_PULL_SECONDS = 30.0
-# Until the server has answered once, a pull is short: an agent whose consumer is not there yet may hear nothing at all.
-_FIRST_PULL_SECONDS = 1.0
-_RETRY_SECONDS = 1.0
-# What the server says to a pull that asks for more than the consumer allows, which an agent may not look up.
-_MOST_AT_ONCE = re.compile(r"MaxRequestBatch of ([1-9]\d{0,8})")
-_ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
+    from lightlink.jetstream.pull import Pulled
 
 
 @attrs.define(eq=False)
 class Delivery:
-    """A command that the server has handed to this agent; ``reply`` is where its acknowledgement goes."""
+    """A command that the server has handed to this agent."""
 
     request: RequestRecord
-    reply: bytes
-    sequence: int
+    pulled: Pulled
+
+    @property
+    def sequence(self) -> int:
+        """Its place among all requests."""
+        return self.pulled.message.seq
 
 
 class Deliveries:
     """Fetches up to ``prefetch`` commands ahead and calls ``on_deliveries`` with those that came together.
 
-    So the most urgent of them can go first. The calls come on threads of the library, mostly the loop's, and must not
-    block. What is held is kept from being delivered again until `ack`, `hand_back` or `forget`. `tick` is to be called
-    about every second: it renews what has run out. ``on_missing`` is called when there is no consumer.
+    So the most urgent of them can go first. See `PullConsumer` for the rest.
     """
 
     def __init__(
@@ -64,199 +49,41 @@ class Deliveries:
         on_missing: Callable[[], object],
     ) -> None:
         self._connection = connection
-        consumer = f"{schema.REQUESTS}.{schema.consumer_name(client_id)}"
-        self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{consumer}")
-        self._prefetch = prefetch
-        self._most = prefetch  # how many a pull may ask for, as far as is known
-        self._renew_every = ack_wait / 3
         self._on_deliveries = on_deliveries
-        self._on_missing = on_missing
-        self._lock = Condition()
-        self._held: dict[str, Delivery] = {}
-        self._burst: list[Delivery] = []
-        self._renewed = time.monotonic()
-        # The pull under way: its number, how many messages it may still bring, and until when.
-        self._number = 0
-        self._owed = 0
-        self._expires = 0.0
-        self._answered = False
-        self._stopped = False
-        self._forget_status: Callable[[], None] = lambda: None
-        self._inbox = new_inbox(connection.options.inbox_prefix)
-
-    def start(self) -> None:
-        """Subscribe and begin to fetch."""
-        session = self._connection.session
-        self._route = self._connection.subscribe(f"{self._inbox}*", "", self._arrive)
-        session.on_loss.add(self._on_loss)
-        self._forget_status = self._connection.on_status(self._on_status)
-        self._pull()
-
-    def stop(self, timeout: float) -> None:
-        """Fetch no more; what arrives from here on goes back to the stream. Idempotent."""
-        with self._lock:
-            if self._stopped:
-                return
-            self._stopped = True
-        self._forget_status()
-        session = self._connection.session
-        session.on_loss.discard(self._on_loss)
-        session.stop_routes([self._route], timeout)
-        for delivery in self._take_burst():
-            self.hand_back(delivery)
-        session.cut_routes([self._route])
+        consumer = schema.consumer_name(client_id)
+        self._pulls = PullConsumer(
+            connection, schema.REQUESTS, consumer, prefetch, ack_wait, self._on_messages, on_missing
+        )
+        self.start = self._pulls.start
+        self.stop = self._pulls.stop
+        self.tick = self._pulls.tick
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._pulls)
 
     def ack(self, delivery: Delivery) -> None:
         """Tell the server that a command has ended; without effect when it was told already."""
-        self._let_go(delivery, _ACK)
+        self._pulls.ack(delivery.pulled)
 
     def hand_back(self, delivery: Delivery) -> None:
         """Give a command back to the stream, for whoever asks next."""
-        self._let_go(delivery, _NAK)
+        self._pulls.hand_back(delivery.pulled)
 
     def forget(self, delivery: Delivery) -> None:
         """Let a command go without a word: the server delivers it again later."""
-        with self._lock:
-            self._held.pop(delivery.request.command_id, None)
+        self._pulls.forget(delivery.pulled)
 
-    def tick(self) -> None:
-        """Keep what is held alive, and fetch again if the last pull brought nothing in its time."""
-        if self._connection.status is not Status.CONNECTED:
-            return
-        instant = time.monotonic()
-        with self._lock:
-            held = list(self._held.values()) if instant - self._renewed >= self._renew_every else []
-            if held:
-                self._renewed = instant
-            expired = self._owed > 0 and instant > self._expires
-            if expired:
-                self._owed = 0
-        for delivery in held:
-            self._say(delivery.reply, _IN_PROGRESS)
-        if expired and not self._answered:
-            self._on_missing()
-        # A burst that broke off goes ahead as it is.
-        self._hand_over()
-        self._pull()
-
-    # ----------------------------------------------------------------------------------------------------------------
-
-    def _let_go(self, delivery: Delivery, word: bytes) -> None:
-        with self._lock:
-            if self._held.pop(delivery.request.command_id, None) is None:
-                return
-        self._say(delivery.reply, word)
-        self._pull()
-
-    def _say(self, reply: bytes, word: bytes) -> None:
-        try:
-            # The loop's thread may not wait for room.
-            self._connection.publish(reply, word, timeout=0.0)
-        except LightLinkError as exc:
-            # The command is delivered again, and its status says what there is left to do.
-            _log.warning("lightlink: a command's %s was not said: %s", word.decode(), exc)
-
-    def _pull(self) -> None:
-        with self._lock:
-            room = self._prefetch - len(self._held)
-            # Not for each that ends: half of what may be held is fetched at a time.
-            if self._stopped or self._owed > 0 or room < max(1, self._prefetch // 2):
-                return
-            if self._connection.status is not Status.CONNECTED:
-                return
-            seconds = _PULL_SECONDS if self._answered else _FIRST_PULL_SECONDS
-            room = min(room, self._most)
-            self._number += 1
-            self._owed = room
-            self._expires = time.monotonic() + seconds + 1
-            reply = f"{self._inbox}{self._number}".encode()
-        body = {"batch": room, "expires": api.nanoseconds(seconds)}
-        try:
-            self._connection.publish(self._subject, codec.encode_json(body), reply, timeout=0.0)
-        except LightLinkError as exc:
-            self._retry_later()
-            _log.warning("lightlink: commands could not be fetched: %s", exc)
-
-    def _retry_later(self) -> None:
-        with self._lock:
-            self._owed = 1
-            self._expires = time.monotonic() + _RETRY_SECONDS
-
-    def _arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        message = read_delivery(subject, reply, data, headers)
-        if message is None:
-            self._end_of_pull(int(subject[len(self._inbox) :]), *codec.decode_status(headers))
-            return
-        try:
-            delivery = Delivery(read_request(data, as_text(subject), message.created), reply, message.seq)
-        except DecodeError as exc:
-            # Only a stranger to the wire format writes such a request; nobody could ever run it.
-            self._connection.session.report(exc)
-            self._say(reply, _TERM)
-            return
-        with self._lock:
-            self._answered = True
-            self._owed -= 1
-            last = message.pending == 0 or self._owed <= 0
-            known = self._held.get(delivery.request.command_id)
-            if known is not None:
-                known.reply = reply  # delivered again while held: only the newest acknowledgement counts
-            elif not self._stopped:
-                self._held[delivery.request.command_id] = delivery
-                self._burst.append(delivery)
-            stopped = self._stopped
-        if stopped:
-            self._say(reply, _NAK)
-        elif last:
-            self._hand_over()
-            self._pull()
-
-    def _take_burst(self) -> list[Delivery]:
-        with self._lock:
-            burst, self._burst = self._burst, []
-        return burst
-
-    def _hand_over(self) -> None:
-        burst = self._take_burst()
-        if burst:
-            self._on_deliveries(burst)
-
-    def _end_of_pull(self, number: int, code: str, description: str) -> None:
-        with self._lock:
-            if number != self._number or code == "100":  # of an earlier pull, or an idle heartbeat
-                return
-            self._owed = 0
-            self._answered = self._answered or code != "503"
-        self._hand_over()
-        if code in ("404", "408"):
-            self._pull()
-            return
-        limit = _MOST_AT_ONCE.search(description)
-        if limit is not None and int(limit[1]) < self._most:
-            self._most = int(limit[1])
-            self._pull()
-            return
-        level = logging.WARNING if code == "409" and "Exceeded" in description else logging.DEBUG
-        _log.log(level, "lightlink: fetching commands: %s %s", code, description)
-        self._retry_later()
-        if code == "503" or "deleted" in description.lower():
-            self._on_missing()
-
-    def _on_loss(self) -> None:
-        # Across accounts the server takes the interest in an inbox for interest in the pulls of the connection that has
-        # ended, which lead nowhere: it would go on delivering to them until they expire.
-        with self._lock:
-            self._inbox = new_inbox(self._connection.options.inbox_prefix)
-        self._connection.session.nc.move_route(self._route, f"{self._inbox}*")
-
-    def _on_status(self, status: Status) -> None:
-        if status is Status.CONNECTED:
-            with self._lock:
-                # The server has forgotten the pull.
-                self._owed = 0
-                self._answered = False
-            self._hand_over()
-            self._pull()
+    def _on_messages(self, burst: list[Pulled]) -> None:
+        deliveries = []
+        for pulled in burst:
+            message = pulled.message
+            try:
+                request = read_request(message.data, as_text(message.subject), message.created)
+            except DecodeError as exc:
+                # Only a stranger to the wire format writes such a request; nobody could ever run it.
+                self._connection.session.report(exc)
+                self._pulls.end(pulled)
+            else:
+                deliveries.append(Delivery(request, pulled))
+        if deliveries:
+            self._on_deliveries(deliveries)

@@ -146,7 +146,7 @@ def test_an_agent_that_may_make_no_streams_does_not_try_again_and_again(
         agent.command("work")(lambda: "done")
         with agent:
             # Each second it hears that nobody has made its consumer.
-            pulls = agent._runner._deliveries  # type: ignore[union-attr]
+            pulls = agent._runner._deliveries._pulls  # type: ignore[union-attr]
             eventually(lambda: pulls._number >= 4)
             refused = server.log_file.read_text().count("STREAM.CREATE")
             assert refused <= 1

@@ -1,0 +1,260 @@
+"""Pull messages from a durable consumer ahead of their handling, and keep hold of them until they are settled (ADR-37)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from lightlink.concurrency.threads import Condition
+from lightlink.connection.session import Status
+from lightlink.errors import LightLinkError
+from lightlink.jetstream import api
+from lightlink.jetstream.cursor import Delivery, read_delivery
+from lightlink.protocol import codec
+from lightlink.protocol.ids import new_inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.connection.connection import Connection
+
+_log = logging.getLogger("lightlink")
+
+_PULL_SECONDS = 30.0
+# Until the server has answered once, a pull is short: where the consumer is not there yet, nothing at all may be heard.
+_FIRST_PULL_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+# What the server says to a pull that asks for more than the consumer allows, which not everybody may look up.
+_MOST_AT_ONCE = re.compile(r"MaxRequestBatch of ([1-9]\d{0,8})")
+_ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
+
+
+@attrs.define(eq=False)
+class Pulled:
+    """A message that the server has handed over; ``reply`` is where its newest acknowledgement goes."""
+
+    message: Delivery
+    reply: bytes
+
+    @property
+    def attempt(self) -> int:
+        """How often the server has delivered it, this time included."""
+        return int(self.reply.rsplit(b".", 5)[1])
+
+
+class PullConsumer:
+    """Fetches up to ``most`` messages ahead and calls ``on_messages`` with those that came together.
+
+    The calls come on threads of the library, mostly the loop's, and must not block. What is held is kept from being
+    delivered again until `ack`, `hand_back`, `end` or `forget`. `tick` is to be called about every second, and at least
+    every third of ``ack_wait``: it renews what has run out. ``on_missing`` is called when there is no consumer.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        most: int,
+        ack_wait: float,
+        on_messages: Callable[[list[Pulled]], object],
+        on_missing: Callable[[], object],
+    ) -> None:
+        self._connection = connection
+        self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
+        self._what = f"{stream} as {consumer}"
+        self._room = most
+        self._most = most  # how many a pull may ask for, as far as is known
+        self._renew_every = ack_wait / 3
+        self._on_messages = on_messages
+        self._on_missing = on_missing
+        self._lock = Condition()
+        self._held: dict[int, Pulled] = {}
+        self._burst: list[Pulled] = []
+        self._renewed = time.monotonic()
+        # The pull under way: its number, how many messages it may still bring, and until when.
+        self._number = 0
+        self._owed = 0
+        self._expires = 0.0
+        self._answered = False
+        self._stopped = False
+        self._forget_status: Callable[[], None] = lambda: None
+        self._inbox = new_inbox(connection.options.inbox_prefix)
+
+    def start(self) -> None:
+        """Subscribe and begin to fetch."""
+        session = self._connection.session
+        self._route = self._connection.subscribe(f"{self._inbox}*", "", self._arrive)
+        session.on_loss.add(self._on_loss)
+        self._forget_status = self._connection.on_status(self._on_status)
+        self._pull()
+
+    def stop(self, timeout: float) -> None:
+        """Fetch no more; what arrives from here on goes back to the stream. Idempotent."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._forget_status()
+        session = self._connection.session
+        session.on_loss.discard(self._on_loss)
+        session.stop_routes([self._route], timeout)
+        for pulled in self._take_burst():
+            self.hand_back(pulled)
+        session.cut_routes([self._route])
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def ack(self, pulled: Pulled) -> None:
+        """Tell the server that a message is done with; without effect when it was told already."""
+        self._let_go(pulled, _ACK)
+
+    def hand_back(self, pulled: Pulled, delay: float = 0.0) -> None:
+        """Give a message back to the stream, for whoever asks next, or asks after ``delay`` seconds."""
+        self._let_go(pulled, _NAK if delay <= 0 else _NAK + b' {"delay": %d}' % api.nanoseconds(delay))
+
+    def end(self, pulled: Pulled) -> None:
+        """Have a message, which nobody could ever handle, delivered no more."""
+        self._let_go(pulled, _TERM)
+
+    def forget(self, pulled: Pulled) -> None:
+        """Let a message go without a word: the server delivers it again later."""
+        with self._lock:
+            self._held.pop(pulled.message.seq, None)
+
+    def tick(self) -> None:
+        """Keep what is held alive, and fetch again if the last pull brought nothing in its time."""
+        if self._connection.status is not Status.CONNECTED:
+            return
+        instant = time.monotonic()
+        with self._lock:
+            held = list(self._held.values()) if instant - self._renewed >= self._renew_every else []
+            if held:
+                self._renewed = instant
+            expired = self._owed > 0 and instant > self._expires
+            if expired:
+                self._owed = 0
+        for pulled in held:
+            self._say(pulled.reply, _IN_PROGRESS)
+        if expired and not self._answered:
+            self._on_missing()
+        # A burst that broke off goes ahead as it is.
+        self._hand_over()
+        self._pull()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _let_go(self, pulled: Pulled, word: bytes) -> None:
+        with self._lock:
+            if self._held.pop(pulled.message.seq, None) is None:
+                return
+        self._say(pulled.reply, word)
+        self._pull()
+
+    def _say(self, reply: bytes, word: bytes) -> None:
+        try:
+            # The loop's thread may not wait for room.
+            self._connection.publish(reply, word, timeout=0.0)
+        except LightLinkError as exc:
+            # It is delivered again, and whoever handles it sees what there is left to do.
+            _log.warning("lightlink: a message's %s was not said: %s", word.decode(), exc)
+
+    def _pull(self) -> None:
+        with self._lock:
+            room = self._room - len(self._held)
+            # Not for each that ends: half of what may be held is fetched at a time.
+            if self._stopped or self._owed > 0 or room < max(1, self._room // 2):
+                return
+            if self._connection.status is not Status.CONNECTED:
+                return
+            seconds = _PULL_SECONDS if self._answered else _FIRST_PULL_SECONDS
+            room = min(room, self._most)
+            self._number += 1
+            self._owed = room
+            self._expires = time.monotonic() + seconds + 1
+            reply = f"{self._inbox}{self._number}".encode()
+        body = {"batch": room, "expires": api.nanoseconds(seconds)}
+        try:
+            self._connection.publish(self._subject, codec.encode_json(body), reply, timeout=0.0)
+        except LightLinkError as exc:
+            self._retry_later()
+            _log.warning("lightlink: fetching from %s: %s", self._what, exc)
+
+    def _retry_later(self) -> None:
+        with self._lock:
+            self._owed = 1
+            self._expires = time.monotonic() + _RETRY_SECONDS
+
+    def _arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        message = read_delivery(subject, reply, data, headers)
+        if message is None:
+            self._end_of_pull(int(subject[len(self._inbox) :]), *codec.decode_status(headers))
+            return
+        with self._lock:
+            self._answered = True
+            self._owed -= 1
+            last = message.pending == 0 or self._owed <= 0
+            known = self._held.get(message.seq)
+            if known is not None:
+                known.reply = reply  # delivered again while held: only the newest acknowledgement counts
+            elif not self._stopped:
+                pulled = self._held[message.seq] = Pulled(message, reply)
+                self._burst.append(pulled)
+            stopped = self._stopped
+        if stopped:
+            self._say(reply, _NAK)
+        elif last:
+            self._hand_over()
+            self._pull()
+
+    def _take_burst(self) -> list[Pulled]:
+        with self._lock:
+            burst, self._burst = self._burst, []
+        return burst
+
+    def _hand_over(self) -> None:
+        burst = self._take_burst()
+        if burst:
+            self._on_messages(burst)
+
+    def _end_of_pull(self, number: int, code: str, description: str) -> None:
+        with self._lock:
+            if number != self._number or code == "100":  # of an earlier pull, or an idle heartbeat
+                return
+            self._owed = 0
+            self._answered = self._answered or code != "503"
+        self._hand_over()
+        if code in ("404", "408"):
+            self._pull()
+            return
+        limit = _MOST_AT_ONCE.search(description)
+        if limit is not None and int(limit[1]) < self._most:
+            self._most = int(limit[1])
+            self._pull()
+            return
+        level = logging.WARNING if code == "409" and "Exceeded" in description else logging.DEBUG
+        _log.log(level, "lightlink: fetching from %s: %s %s", self._what, code, description)
+        self._retry_later()
+        if code == "503" or "deleted" in description.lower():
+            self._on_missing()
+
+    def _on_loss(self) -> None:
+        # Across accounts the server takes the interest in an inbox for interest in the pulls of the connection that has
+        # ended, which lead nowhere: it would go on delivering to them until they expire.
+        with self._lock:
+            self._inbox = new_inbox(self._connection.options.inbox_prefix)
+        self._connection.session.nc.move_route(self._route, f"{self._inbox}*")
+
+    def _on_status(self, status: Status) -> None:
+        if status is Status.CONNECTED:
+            with self._lock:
+                # The server has forgotten the pull.
+                self._owed = 0
+                self._answered = False
+            self._hand_over()
+            self._pull()
