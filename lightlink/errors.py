@@ -42,6 +42,10 @@
         AgentInUse
         MessageTimeout        (TimeoutError) an agent did not acknowledge a message in time
         StoreUnavailable      commands could not be stored or read
+      PlanInvalid             (ValueError) a plan that cannot be carried out, with every fault and its place
+      RunError
+        RunNotFound
+        RunRefused            a run is not where this can be done, or not by this one
 
 Each carries its facts as attributes and builds its message from them, so it survives pickling and can be told
 apart without reading text.
@@ -560,3 +564,43 @@ class StoreUnavailable(CommandError):
     def __str__(self) -> str:
         outcome = "; the outcome is unknown" if self.unknown else ""
         return f"{self.operation} failed: {self.reason}{outcome}"
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=False, repr=False)
+class PlanInvalid(LightLinkError, ValueError):
+    """A plan cannot be carried out; ``faults`` holds (place, reason) for each thing that is wrong with it."""
+
+    source: str
+    faults: list[tuple[str, str]]
+
+    def __str__(self) -> str:
+        return f"{self.source} is refused: " + "; ".join(f"{place}: {reason}" for place, reason in self.faults)
+
+
+class RunError(LightLinkError):
+    """Something about the run of a plan."""
+
+
+@attrs.define(slots=False, repr=False)
+class RunNotFound(RunError):
+    """No run has this id, or it is no longer kept."""
+
+    run_id: str
+
+    def __str__(self) -> str:
+        return f"there is no run {self.run_id!r}, or it is no longer kept"
+
+
+@attrs.define(slots=False, repr=False)
+class RunRefused(RunError):
+    """A run is not where something can be done to it, or not by whoever asked; ``reason`` says why."""
+
+    run_id: str
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot {self.operation} run {self.run_id}: {self.reason}"

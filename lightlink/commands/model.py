@@ -81,6 +81,13 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return self.created_at + timedelta(seconds=self.timeout)
 
 
+class UndoTold(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent says takes back a command that it has completed: a command of its own, with its payload."""
+
+    command: str
+    payload: Any = None
+
+
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One revision of a command's status. ``at`` is when it was written, ``by`` who wrote it."""
 
@@ -99,6 +106,7 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     outcome_unknown: bool = False
     late_result: Any = None
     late: bool = False  # all that is new in this revision is the late result
+    undo: UndoTold | None = None
 
     @property
     def ended(self) -> bool:

@@ -252,12 +252,23 @@ def get_next(connection: Connection, stream: str, subject: str, seq: int, timeou
 def _get_from_leader(
     connection: Connection, stream: str, request: Mapping[str, Any], timeout: float
 ) -> StoredMessage | None:
+    payload = codec.encode_json(request)
+
+    def ask(limit: float) -> StoredMessage | None:
+        return parse_written(connection.request(api_subject(connection, f"STREAM.MSG.GET.{stream}"), payload, limit))
+
+    return while_electing(ask, timeout, _is_unavailable, repeatable=True)
+
+
+def parse_written(waiter: Waiter) -> StoredMessage | None:
+    """Return the message in the answer of a stream's leader, None if there is none, or raise the error in it."""
     try:
-        message = api(connection, f"STREAM.MSG.GET.{stream}", request, timeout, MessageAnswer).message
+        raise_problem(waiter)
     except JetStreamError as exc:
         if exc.err_code == NO_MESSAGE:
             return None
         raise
+    message = codec.decode(waiter.data, waiter.subject.decode(), MessageAnswer).message
     return StoredMessage(message.subject, message.seq, message.data, codec.decode_headers(message.hdrs), message.time)
 
 
@@ -280,7 +291,11 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
         raise_problem(waiter)
         return codec.decode(waiter.data, waiter.subject.decode(), as_type)
 
-    return while_electing(ask, timeout, lambda exc: getattr(exc, "err_code", 0) == UNAVAILABLE, repeatable=True)
+    return while_electing(ask, timeout, _is_unavailable, repeatable=True)
+
+
+def _is_unavailable(exc: Exception) -> bool:
+    return getattr(exc, "err_code", 0) == UNAVAILABLE
 
 
 def create_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:

@@ -1,4 +1,4 @@
-"""Pull messages from a durable consumer ahead of their handling, and keep hold of them until they are settled (ADR-37)."""
+"""Pull messages from a durable consumer ahead of their handling, and hold them until they are settled (ADR-37)."""
 
 from __future__ import annotations
 

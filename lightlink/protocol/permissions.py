@@ -136,6 +136,9 @@ ROLES: Mapping[str, Role] = {
             *_reading("KV_lightlink_command_status"),
             *_reading("KV_lightlink_agents"),
             *_reading("LIGHTLINK_COMMANDS_AUDIT"),
+            # Runs of plans: their records, calls and locks, and the consumer that all managers share.
+            "ll.runs.>",
+            *_reading("LIGHTLINK_RUNS"),
             # What was ever seen of agents.
             "$KV.lightlink_fleet.agent.*",
             "$KV.lightlink_fleet.looked",
@@ -149,7 +152,7 @@ ROLES: Mapping[str, Role] = {
             "{state}",
             "{files}",
         ),
-        subscribe=("{inbox}.>", "ll.status.*.*", "ll.progress.*.*", "ll.acks.*.*", "{subscribe}"),
+        subscribe=("{inbox}.>", "ll.status.*.*", "ll.progress.*.*", "ll.acks.*.*", "ll.run_events.*", "{subscribe}"),
     ),
     "admin": Role(does="everything", publish=(">",), subscribe=(">",), fixed=True),
 }

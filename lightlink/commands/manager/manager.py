@@ -35,15 +35,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from typing_extensions import Self
+
     from lightlink.commands.manager.fanout import Watcher
     from lightlink.commands.manager.inventory import AgentRecord
     from lightlink.commands.messages import Receipt
     from lightlink.commands.store.audit import AuditEntry
     from lightlink.commands.store.history import Page
     from lightlink.commands.store.presence import Presence
-    from lightlink.concurrency import forks
+    from lightlink.concurrency.periodic import Round
     from lightlink.protocol.codec import HeaderMap
-from lightlink.concurrency.periodic import Round
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -389,7 +390,7 @@ class CommandManager:
 
         Promises of commands that have not ended raise ClosedError.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed or not self._is_own_process():
             return
         self._closed = True
         for each in self._rounds:
@@ -401,7 +402,10 @@ class CommandManager:
         self._pool.stop(2.0)
         self._callbacks.stop(2.0)
 
-    def __enter__(self) -> CommandManager:
+    def _is_own_process(self) -> bool:
+        return self._pid == os.getpid()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

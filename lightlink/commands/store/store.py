@@ -371,6 +371,19 @@ class CommandStore(Access):
                 raise StoreUnavailable("reading statuses", str(exc)) from exc
         return statuses
 
+    def read_written_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
+        """Return what `read_statuses` does, with all that was acknowledged: the stream's leader answers."""
+        subject = api.api_subject(self.connection, f"STREAM.MSG.GET.{schema.STATUS}")
+        asked = [(subject, codec.encode_json({"last_by_subj": schema.status_subject(*each)}), None) for each in ids]
+        statuses = []
+        for waiter in self.request_all(asked):
+            try:
+                check(waiter)
+                statuses.append(_status(api.parse_written(waiter)))
+            except FAILURES as exc:
+                raise StoreUnavailable("reading statuses", str(exc)) from exc
+        return statuses
+
     def _get_all(
         self, stream: str, subject_of: Callable[[str, str], str], ids: Iterable[tuple[str, str]]
     ) -> list[Waiter]:

@@ -1,0 +1,23 @@
+"""Plans and their runs: steps in order, in waves, with approvals and rollback, whichever manager dies."""
+
+from lightlink.runs.orchestrator import Orchestrator, PlanCheck
+from lightlink.runs.plan import Plan
+from lightlink.runs.plan_model import Approval, Param, Step, Targets, Undo
+from lightlink.runs.plan_run import PlanRun
+from lightlink.runs.records import Attention, RunState
+from lightlink.runs.survey import TargetResult
+
+__all__ = [
+    "Approval",
+    "Attention",
+    "Orchestrator",
+    "Param",
+    "Plan",
+    "PlanCheck",
+    "PlanRun",
+    "RunState",
+    "Step",
+    "TargetResult",
+    "Targets",
+    "Undo",
+]

@@ -1,0 +1,264 @@
+"""A run that this manager works on, from one revision of its state to the next."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lightlink.commands.model import RequestRecord
+from lightlink.commands.store.access import Conflict
+from lightlink.concurrency.threads import Condition
+from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.runs import machine, records
+from lightlink.runs.stage import (
+    RUN_ITSELF,
+    Lane,
+    Stage,
+    once_lane,
+    undo_attention,
+    undo_lanes,
+    wave_lanes,
+)
+from lightlink.runs.work import StageWork, StillCalling, bar, read_statuses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lightlink.jetstream.pull import Pulled
+    from lightlink.runs.records import Attention, RunPlan, RunState
+    from lightlink.runs.work import Ports
+
+_log = logging.getLogger("lightlink")
+
+_RETRY_SECONDS = 1.0
+_BROKEN_SECONDS = 10.0
+_COUNTED = ("done", "failed", "not_run", "unknown", "left")
+
+
+class Active:
+    """Works on a run until its state moves on; then ``settle(pulled, delay)`` is called: 0 means that it is done with.
+
+    Whatever goes wrong, the revision is handed back, and somebody goes on from what is stored.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        run: RunPlan,
+        state: RunState,
+        pulled: Pulled,
+        settle: Callable[[Active, float], object],
+    ) -> None:
+        self.run = run
+        self.state = state
+        self.pulled = pulled
+        self.revision = pulled.message.seq
+        self._ports = ports
+        self._settle = settle
+        self._works: list[StageWork] = []
+        self._attention: list[Attention] = []
+        self._lock = Condition()
+        self._turn = Condition()
+        self._is_waiting = False
+        self._is_dropped = False
+
+    # On threads of the library ----------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have what was heard taken in, soon; many wakes become one."""
+        with self._lock:
+            if self._is_waiting or self._is_dropped:
+                return
+            self._is_waiting = True
+        self._ports.pool.put(self._go_on)
+
+    def drop(self) -> None:
+        """Do no more: somebody has written a newer revision, or this manager stops."""
+        with self._lock:
+            self._is_dropped = True
+
+    # On threads of the pool -------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Work out where the run is, and send what is to be sent."""
+        self._guarded(self._begin)
+
+    def _go_on(self) -> None:
+        with self._lock:
+            self._is_waiting = False
+        self._guarded(self._advance)
+
+    def _guarded(self, function: Callable[[], object]) -> None:
+        with self._turn:
+            if self._is_dropped:
+                return
+            try:
+                function()
+            except StillCalling:
+                self._leave(_RETRY_SECONDS)
+            except Conflict:
+                self._leave(0.0)
+            except StoreUnavailable as exc:
+                _log.info("lightlink: run %s waits for the store: %s", self.run.run_id, exc)
+                self._leave(_RETRY_SECONDS)
+            except LightLinkError as exc:
+                _log.warning("lightlink: run %s cannot go on here: %s", self.run.run_id, exc)
+                self._leave(_BROKEN_SECONDS)
+            except Exception:
+                _log.exception("lightlink: run %s cannot go on here", self.run.run_id)
+                self._leave(_BROKEN_SECONDS)
+
+    def _leave(self, delay: float) -> None:
+        self.drop()
+        self._settle(self, delay)
+
+    def _move(self, state: RunState) -> None:
+        self._ports.runs.write_state(state, self.revision)
+        _log.info("lightlink: run %s of %s: %s", self.run.run_id, self.run.plan.name, state.event)
+        self._leave(0.0)
+
+    def _begin(self) -> None:
+        stage = self.state.stage
+        if stage == records.HALT:
+            self._works = self._halted_works()
+        elif stage == records.UNDO:
+            self._works = self._undo_works()
+        else:
+            work = StageWork(self._ports, self.run, self._stage(stage), self.wake)
+            work.load()
+            self._works = [work]
+        self._advance()
+
+    def _advance(self) -> None:
+        for work in self._works[:1]:
+            work.gather()
+        if self._is_late():
+            seconds = self.run.plan.seconds
+            self._move(machine.halted(self.run, self.state, self._now(), f"it took longer than {seconds:g} s"))
+            return
+        if self._has_failed_too_often():
+            self._move(machine.halted(self.run, self.state, self._now(), self._works[0].stage.first_error()))
+            return
+        if self.state.stage != records.HALT:
+            self._send()
+        while self._works and self._works[0].stage.is_done:
+            self._attention += undo_attention(self._works[0].stage) if self.state.stage == records.UNDO else []
+            if len(self._works) == 1:
+                self._move(self._next())
+                return
+            del self._works[0]
+            self._works[0].load(from_leader=True)
+            self._send()
+
+    def _send(self) -> None:
+        if not self._works:
+            return
+        most = self.run.plan.max_concurrency
+        room = None if most is None else most - self._works[0].stage.under_way
+        self._works[0].send(room)
+
+    # What follows -----------------------------------------------------------------------------------------------------
+
+    def _next(self) -> RunState:
+        at, stage = self._now(), self._works[-1].stage
+        if self.state.stage == records.FIRST:
+            if stage.failures:
+                return machine.halted(self.run, self.state, at, stage.first_error())
+            return machine.went_on(self.run, self.state, at)
+        if self.state.stage == records.WAVE:
+            idle = self.state.epoch > 0 and stage.is_idle
+            return machine.went_on(self.run, self.state, at, self._counts(stage), idle)
+        if self.state.stage == records.HALT:
+            was_wave = self.state.halted_in == records.WAVE
+            return machine.settled(self.state, at, self._counts(stage) if was_wave else self.state.counts)
+        if self.state.stage == records.UNDO:
+            return machine.undone(self.state, at, self._attention)
+        return machine.ended(self.state, at, stage.first_error())
+
+    def _counts(self, stage: Stage) -> dict[str, int]:
+        """Return what the targets of all waves came to so far."""
+        found = dict(self.state.counts) if self.state.wave else {}
+        for name, number in stage.counts().items():
+            if name in _COUNTED:
+                found[name] = found.get(name, 0) + number
+        return found
+
+    def _is_late(self) -> bool:
+        deadline, stage = self.state.deadline, self.state.stage
+        return deadline is not None and stage in (records.FIRST, records.WAVE) and self._now() > deadline
+
+    def _has_failed_too_often(self) -> bool:
+        plan = self.run.plan
+        if self.state.stage != records.WAVE or plan.on_failure == "continue":
+            return False
+        before = self.state.counts if self.state.wave else {}
+        failed = sum(before.get(name, 0) for name in ("failed", "not_run", "unknown")) + self._works[0].stage.failures
+        return failed > plan.failures_allowed(len(self.run.targets))
+
+    def _now(self) -> Any:
+        return self._ports.runs.clock.now()
+
+    # Where a run is ---------------------------------------------------------------------------------------------------
+
+    def _stage(self, name: str) -> Stage:
+        plan, state = self.run.plan, self.state
+        if name == records.FIRST:
+            return Stage(self.run, [once_lane(plan.first_steps)], state.epoch)
+        results = self._first_results()
+        if name == records.LAST:
+            only_always = bool(state.verdict)
+            return Stage(self.run, [once_lane(plan.last_steps, only_always)], state.epoch, results=results)
+        return self._wave_stage(state.wave, results)
+
+    def _wave_stage(self, wave: int, results: dict[str, Any]) -> Stage:
+        lanes = wave_lanes(self.run, self.run.waves[wave])
+        return Stage(self.run, lanes, self.state.epoch, wave=wave, barrier=self.run.plan.barrier, results=results)
+
+    def _first_results(self) -> dict[str, Any]:
+        """Return the results of the steps that were done before the waves."""
+        return self._first_lane().results if self.run.plan.first_steps else {}
+
+    def _first_lane(self) -> Lane:
+        lane = once_lane(self.run.plan.first_steps)
+        stage = Stage(self.run, [lane], self.state.epoch)
+        stage.learn_all(read_statuses(self._ports, self.run, stage.ids(), from_leader=True))
+        return lane
+
+    def _halted_works(self) -> list[StageWork]:
+        """Have nothing begin any more, and wait for what runs."""
+        where = self.state.halted_in
+        if where not in (records.FIRST, records.WAVE, records.LAST):
+            return [StageWork(self._ports, self.run, Stage(self.run, [], 0), self.wake)]
+        work = StageWork(self._ports, self.run, self._stage(where), self.wake)
+        work.load(from_leader=True)
+        cancel = self.state.verdict == "cancelled"
+        running = bar(self._ports, self.run, work.stage, cancel=cancel, reason=self.state.reason)
+        commands = [each for each in running if each[0] != RUN_ITSELF]
+        if len(commands) < len(running):
+            raise StillCalling(self.run.run_id)  # nothing tells when a call has ended: it is looked at again
+        requests = self._ports.commands.read_requests(commands)
+        work.follow([each for each in requests if isinstance(each, RequestRecord)])
+        return [work]
+
+    def _undo_works(self) -> list[StageWork]:
+        """Return what takes back the waves so far, or the last, and then the steps before them."""
+        whole = self.state.verdict == "rollback"
+        results = self._first_results()
+        done: list[Lane] = []
+        if self.state.halted_in != records.FIRST:
+            for wave in range(0 if whole else self.state.wave, self.state.wave + 1):
+                stage = self._wave_stage(wave, results)
+                stage.learn_all(read_statuses(self._ports, self.run, stage.ids(), from_leader=True))
+                done += stage.lanes.values()
+        works = [self._undo_work(done, results)]
+        if whole and self.run.plan.first_steps:
+            works.append(self._undo_work([self._first_lane()], results))
+        works[0].load(from_leader=True)
+        return works
+
+    def _undo_work(self, done: list[Lane], results: dict[str, Any]) -> StageWork:
+        lanes, attention = undo_lanes(done)
+        self._attention += attention
+        stage = Stage(self.run, lanes, self.state.undo_epoch, barrier=False, results=results)
+        return StageWork(self._ports, self.run, stage, self.wake)

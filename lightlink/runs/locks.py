@@ -1,0 +1,54 @@
+"""Locks of runs: taken one after the other, in one order for all, so that no two runs wait for each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightlink.runs import references
+
+if TYPE_CHECKING:
+    from lightlink.runs.records import RunPlan, Target
+    from lightlink.runs.store import RunStore
+
+
+def names_of_locks(run: RunPlan) -> list[str]:
+    """Return the names of all locks that a run needs, sorted; raises MissingReference."""
+    found: set[str] = set()
+    for lock in run.plan.locks:
+        if any(path.split(".")[0] in ("label", "client_id") for path in references.find(lock)):
+            found.update(str(references.resolve(lock, _lookup(run, target))) for target in run.targets)
+        else:
+            found.add(str(references.resolve(lock, _lookup(run, None))))
+    return sorted(found)
+
+
+def take_all(store: RunStore, run: RunPlan, names: list[str]) -> str | None:
+    """Take all locks and return None; or give back what was taken, and return the run that has one of them."""
+    for number, name in enumerate(names):
+        holder = store.take_lock(name, run.run_id)
+        if holder != run.run_id:
+            for taken in names[:number]:
+                store.release_lock(taken, run.run_id)
+            return holder
+    return None
+
+
+def release_all(store: RunStore, run: RunPlan) -> None:
+    """Give back all locks that a run has."""
+    for name in names_of_locks(run):
+        store.release_lock(name, run.run_id)
+
+
+def _lookup(run: RunPlan, target: Target | None) -> references.Lookup:
+    def lookup(path: list[str]) -> Any:
+        root, *rest = path
+        if target is not None and root == "client_id":
+            return target.client_id
+        if target is not None and root == "label":
+            return references.descend(target.labels, [".".join(rest)], ".".join(path))
+        if root == "params":
+            return references.descend(run.params, rest, ".".join(path))
+        facts = {"id": run.run_id, "plan": run.plan.name, "version": run.plan.version, "reason": run.reason}
+        return references.descend({**facts, "started_by": run.started_by}, rest, ".".join(path))
+
+    return lookup

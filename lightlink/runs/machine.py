@@ -1,0 +1,256 @@
+"""The moves that a run may make. Pure: no clock, no network; every function gets the time it needs.
+
+::
+
+    lock -> first -> wave -> soak -> gate -> wave ... -> last -> end
+                       |                |
+                       +--> halt <------+          (a limit, a person, the deadline)
+                              |
+                              +--> undo --> last --> end
+
+Each returns the state to write over the one before, or raises RunRefused.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lightlink.errors import RunRefused
+from lightlink.runs.plan_model import duration
+from lightlink.runs.records import Approved, Attention, RunPlan, RunState, Verdict, with_attention
+
+if TYPE_CHECKING:
+    from lightlink.runs.records import StageName, StateName
+
+_STATE_AT: dict[StageName, StateName] = {
+    "lock": "queued",
+    "first": "running",
+    "wave": "running",
+    "soak": "soaking",
+    "gate": "waiting",
+    "halt": "stopping",
+    "undo": "rolling_back",
+    "last": "running",
+}
+_VERDICTS: dict[str, Verdict] = {
+    "stop": "failed",
+    "continue": "failed",
+    "rollback": "rollback",
+    "rollback_wave": "rollback_wave",
+}
+_FINAL: dict[Verdict, StateName] = {"": "completed", "failed": "failed", "cancelled": "cancelled"}
+_ROLLBACKS = ("rollback", "rollback_wave")
+
+
+def started(run: RunPlan) -> RunState:
+    """Return a run's first state."""
+    plan = run.plan
+    stage: StageName = "lock" if plan.locks else "first" if plan.first_steps else "wave"
+    return RunState(
+        run_id=run.run_id,
+        state=_STATE_AT[stage],
+        stage=stage,
+        event="started",
+        plan=plan.name,
+        started_by=run.started_by,
+        started_at=run.created_at,
+        targets=len(run.targets),
+        by=run.started_by,
+        at=run.created_at,
+        reason=run.reason,
+        deadline=run.created_at + timedelta(seconds=plan.seconds),
+    )
+
+
+# What goes on by itself -----------------------------------------------------------------------------------------------
+
+
+def went_on(
+    run: RunPlan, state: RunState, at: datetime, counts: dict[str, int] | None = None, idle: bool = False
+) -> RunState:
+    """Return what follows a stage that is over, and went well; after one that was ``idle`` nobody waits."""
+    counts = state.counts if counts is None else counts
+    if state.stage == "lock":
+        return _to(state, "first" if run.plan.first_steps else "wave", at, "locked")
+    if state.stage == "first":
+        return _to(state, "wave", at, "first steps done")
+    if state.stage == "wave":
+        state = _replace(state, counts=counts)
+        if state.wave + 1 >= len(run.waves):
+            return _to(state, "last", at, "wave done")
+        if idle:
+            return _next_wave(state, at, "wave done")
+        if run.plan.soak_seconds:
+            until = at + timedelta(seconds=run.plan.soak_seconds)
+            return _to(state, "soak", at, "wave done", until=until)
+        return _after_soak(run, state, at, "wave done")
+    if state.stage == "soak":
+        return _after_soak(run, state, at, "soaked")
+    return ended(state, at)
+
+
+def _after_soak(run: RunPlan, state: RunState, at: datetime, event: str) -> RunState:
+    gate = run.plan.between
+    if gate is None:
+        return _next_wave(state, at, event)
+    return _to(state, "gate", at, event, until=at + timedelta(seconds=duration(gate.expires)), approvals=[])
+
+
+def _next_wave(state: RunState, at: datetime, event: str, by: str = "") -> RunState:
+    return _to(state, "wave", at, event, by=by, wave=state.wave + 1)
+
+
+def halted(run: RunPlan, state: RunState, at: datetime, reason: str, event: str = "stopped", by: str = "") -> RunState:
+    """Return that nothing more is begun, because too much failed, the time is over, or somebody rejected."""
+    verdict = _VERDICTS[run.plan.on_failure]
+    return _halt(state, at, event, by=by, reason=reason, verdict=verdict)
+
+
+def settled(state: RunState, at: datetime, counts: dict[str, int]) -> RunState:
+    """Return what follows once all that was running when the run was halted has ended."""
+    state = _replace(state, counts=counts)
+    if state.verdict in _ROLLBACKS:
+        return _to(state, "undo", at, "rolling back", state="rolling_back")
+    return _to(state, "last", at, "stopped", state="stopping")
+
+
+def undone(state: RunState, at: datetime, attention: list[Attention]) -> RunState:
+    """Return what follows a rollback, with what it could not take back."""
+    state = with_attention(state, attention)
+    return _to(state, "last", at, "rolled back" if not attention else "rollback incomplete", state="rolling_back")
+
+
+def ended(state: RunState, at: datetime, failed: str = "") -> RunState:
+    """Return the end of a run; ``failed`` says why its last steps have failed, where they have."""
+    name: StateName
+    if state.verdict in _ROLLBACKS:
+        name = "rollback_incomplete" if state.attention_total else "rolled_back"
+    elif failed and not state.verdict:
+        name = "failed"
+    else:
+        name = _FINAL[state.verdict]
+    reason = failed if failed and not state.verdict else state.reason
+    return _to(state, "end", at, name, state=name, reason=reason)
+
+
+# What people do -------------------------------------------------------------------------------------------------------
+
+
+def approved(run: RunPlan, state: RunState, at: datetime, by: str, comment: str, digest: str | None) -> RunState:
+    """Return what an approval makes of a run that waits at a gate."""
+    gate = _gate(run, state, "approve", by, digest)
+    if any(each.by == by for each in state.approvals):
+        raise RunRefused(run.run_id, "approve", f"{by} has approved already")
+    approvals = [*state.approvals, Approved(by, at, comment)]
+    if len(approvals) < gate.count:
+        return _replace(state, event="approved", by=by, at=at, approvals=approvals)
+    return _next_wave(_replace(state, approvals=approvals), at, "approved", by)
+
+
+def rejected(run: RunPlan, state: RunState, at: datetime, by: str, comment: str, digest: str | None) -> RunState:
+    """Return what a rejection makes of a run that waits at a gate."""
+    _gate(run, state, "reject", by, digest)
+    return halted(run, state, at, f"rejected by {by}" + (f": {comment}" if comment else ""), "rejected", by)
+
+
+def _gate(run: RunPlan, state: RunState, operation: str, by: str, digest: str | None) -> Any:
+    gate = run.plan.between
+    if state.stage != "gate" or state.state != "waiting" or gate is None:
+        raise RunRefused(run.run_id, operation, f"it is {state.state}, and waits for nobody's approval")
+    if digest is not None and digest != run.digest:
+        raise RunRefused(run.run_id, operation, f"what was looked at is another plan: {digest}, not {run.digest}")
+    if gate.by and by not in gate.by:
+        raise RunRefused(run.run_id, operation, f"{by!r} is none of those who may: {', '.join(gate.by)}")
+    if gate.not_by == "starter" and by == run.started_by:
+        raise RunRefused(run.run_id, operation, f"{by!r} has started it, and another is to look at it")
+    return gate
+
+
+def paused(run: RunPlan, state: RunState, at: datetime, by: str, reason: str) -> RunState:
+    """Return a run in which nothing more is begun, for now; the clocks of its soak, gate and deadline stand still."""
+    if state.ended or state.state in ("paused", "stopping", "rolling_back"):
+        raise RunRefused(run.run_id, "pause", f"it is {state.state}")
+    remaining = {
+        name: max((instant - at).total_seconds(), 0.0)
+        for name, instant in (("until", state.until), ("deadline", state.deadline))
+        if instant is not None
+    }
+    changes: dict[str, Any] = {"until": None, "deadline": None, "remaining": remaining}
+    return _replace(
+        state, state="paused", paused_from=state.state, event="paused", by=by, at=at, reason=reason, **changes
+    )
+
+
+def resumed(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
+    """Return a paused run that goes on."""
+    if state.state != "paused" or state.paused_from is None:
+        raise RunRefused(run.run_id, "resume", f"it is {state.state}")
+    instants = {name: at + timedelta(seconds=seconds) for name, seconds in state.remaining.items()}
+    changes: dict[str, Any] = {"remaining": {}, "paused_from": None, **instants}
+    return _replace(state, state=state.paused_from, event="resumed", by=by, at=at, **changes)
+
+
+def cancelled(run: RunPlan, state: RunState, at: datetime, by: str, reason: str) -> RunState:
+    """Return a run that somebody no longer wants."""
+    if state.ended or state.verdict:
+        raise RunRefused(run.run_id, "cancel", f"it is {state.state}")
+    return _halt(state, at, "cancelled", by=by, reason=reason, verdict="cancelled")
+
+
+def rollback_asked(run: RunPlan, state: RunState, at: datetime, by: str, reason: str) -> RunState:
+    """Return a run that is to be rolled back, be it under way or ended; what could not be undone is tried again."""
+    if state.state in ("rolled_back", "rolling_back") or (state.verdict and not state.ended):
+        raise RunRefused(run.run_id, "roll back", f"it is {state.state}")
+    common: dict[str, Any] = {"by": by, "reason": reason, "verdict": "rollback"}
+    if not state.ended:
+        return _halt(state, at, "rollback asked", **common)
+    again: dict[str, Any] = {"attention": [], "attention_total": 0, "undo_epoch": state.undo_epoch + 1}
+    return _to(state, "undo", at, "rollback asked", **common, **again)
+
+
+def retried(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
+    """Return a run that stopped, and now tries again what has failed or was not begun, from the wave it had come to."""
+    if state.state not in ("failed", "cancelled", "completed"):
+        raise RunRefused(run.run_id, "retry", f"it is {state.state}, not failed or cancelled")
+    deadline = at + timedelta(seconds=run.plan.seconds)
+    stage: StageName = "lock" if run.plan.locks else "first" if run.plan.first_steps else "wave"
+    changes: dict[str, Any] = {"verdict": "", "epoch": state.epoch + 1, "deadline": deadline, "wave": 0, "reason": ""}
+    return _to(state, stage, at, "retried", by=by, **changes)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _halt(state: RunState, at: datetime, event: str, **changes: Any) -> RunState:
+    return _to(state, "halt", at, event, halted_in=state.stage, **changes)
+
+
+def _to(before: RunState, /, stage: StageName, at: datetime, event: str, **changes: Any) -> RunState:
+    changes.setdefault("state", _STATE_AT.get(stage, before.state))
+    changes.setdefault("until", None)
+    changes.setdefault("by", "")
+    return _replace(before, stage=stage, at=at, event=event, paused_from=None, remaining={}, **changes)
+
+
+def _replace(before: RunState, /, **changes: Any) -> RunState:
+    return msgspec.structs.replace(before, **changes)
+
+
+__all__ = [
+    "approved",
+    "cancelled",
+    "ended",
+    "halted",
+    "paused",
+    "rejected",
+    "resumed",
+    "retried",
+    "rollback_asked",
+    "settled",
+    "started",
+    "undone",
+    "went_on",
+]

@@ -1,0 +1,227 @@
+"""The managing side with runs: start plans, and work on whatever run there is, beside any number of others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.commands import CommandManager
+from lightlink.commands.store import checks
+from lightlink.concurrency.workers import WorkerPool
+from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid
+from lightlink.protocol.ids import new_id
+from lightlink.runs import machine
+from lightlink.runs.calls import CallExecutor
+from lightlink.runs.checks import check_params, check_static
+from lightlink.runs.locks import names_of_locks
+from lightlink.runs.plan import Plan
+from lightlink.runs.plan_run import PlanRun
+from lightlink.runs.records import STATES, RunPlan, Target, digest_of, run_id_of
+from lightlink.runs.references import MissingReference
+from lightlink.runs.runner import Runner
+from lightlink.runs.store import RunStore, run_id
+from lightlink.runs.work import Ports
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Iterable, Mapping
+
+    from lightlink.commands import AgentRecord
+    from lightlink.runs.plan_model import Targets
+    from lightlink.runs.records import RunState
+
+_WORKERS = 4
+_CALLERS = 8
+_STOP_SECONDS = 2.0
+
+
+@attrs.frozen
+class PlanCheck:
+    """What a plan would do now: the targets of each wave, who of them is offline, and how many failures are borne."""
+
+    waves: list[list[str]]
+    offline: list[str]
+    failures_allowed: int
+    locks: list[str]
+    digest: str
+
+    @property
+    def targets(self) -> int:
+        """How many agents it is about."""
+        return sum(map(len, self.waves))
+
+
+class Orchestrator(CommandManager):
+    """A command manager that also starts runs of plans, and works on them together with all other orchestrators.
+
+    Takes what `CommandManager` takes. A run belongs to nobody: when an orchestrator dies, another goes on with it
+    within the store's ``ack_wait``.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        client, options = self._client, self._store.options
+        runs = RunStore(self._connection, options, client.options.timeout)
+        self._run_pool = WorkerPool(f"lightlink-runs-{self.name}", _WORKERS)
+        self._call_pool = WorkerPool(f"lightlink-run-calls-{self.name}", _CALLERS)
+        calls = CallExecutor(
+            runs, self.name, lambda service, method, args, timeout: client.call(service, method, args, timeout=timeout)
+        )
+        self._ports = Ports(
+            name=self.name,
+            commands=self._store,
+            runs=runs,
+            follower=self._follower,
+            canceller=self._canceller,
+            calls=calls,
+            pool=self._run_pool,
+            call_pool=self._call_pool,
+        )
+        self._runner = Runner(self._ports, options.ack_wait)
+        try:
+            runs.ensure()
+            self._run_pool.start()
+            self._runner.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop following, and leave the runs to others; commands go on. Idempotent."""
+        if not self._closed and self._is_own_process():
+            self._runner.stop(_STOP_SECONDS)
+        super().close()
+        self._run_pool.stop(_STOP_SECONDS)
+        self._call_pool.stop(_STOP_SECONDS)
+
+    # Runs -------------------------------------------------------------------------------------------------------------
+
+    def check(
+        self,
+        plan: Plan,
+        params: Mapping[str, Any] | None = None,
+        *,
+        targets: Iterable[str] | None = None,
+    ) -> PlanCheck:
+        """Return what a plan would do now, without doing any of it.
+
+        Raises PlanInvalid with all that is wrong, AgentOffline, and the errors of `agents`.
+        """
+        run, offline = self._prepare(plan, params, targets, "", "", None)
+        return PlanCheck(
+            waves=[[target.client_id for target in wave] for wave in run.waves],
+            offline=offline,
+            failures_allowed=plan.failures_allowed(len(run.targets)),
+            locks=names_of_locks(run),
+            digest=run.digest,
+        )
+
+    def start(
+        self,
+        plan: Plan,
+        params: Mapping[str, Any] | None = None,
+        *,
+        targets: Iterable[str] | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
+        issued_by: str | None = None,
+    ) -> PlanRun:
+        """Start a run of a plan, and return it once it is stored: from then on it goes on, whoever dies.
+
+        ``targets`` replaces those of the plan. With an ``idempotency_key``, starting again returns the first run.
+        ``issued_by`` is who starts it, by default this manager. Raises PlanInvalid with all that is wrong, AgentOffline
+        where the plan refuses offline targets, PayloadTooLarge, EncodeError, StoreUnavailable, ClosedError.
+        """
+        self._refuse_closed()
+        checks.text("reason", reason, may_be_empty=True)
+        by = self.name if issued_by is None else checks.text("issued_by", issued_by)
+        run, _ = self._prepare(plan, params, targets, by, reason, idempotency_key)
+        stored = self._ports.runs.create(run, machine.started)
+        if stored.plan.name != run.plan.name:
+            raise InvalidOption("idempotency_key", f"was used for a run of {stored.plan.name!r}", idempotency_key)
+        return PlanRun(self._ports, stored)
+
+    def run(self, run_id_: str) -> PlanRun:
+        """Return a run that was started before, by whomever; raises RunNotFound, InvalidName, StoreUnavailable."""
+        self._refuse_closed()
+        return PlanRun(self._ports, self._ports.runs.plan(run_id(run_id_)))
+
+    def runs(self, *, state: str | None = None, plan: str | None = None, limit: int = 100) -> builtins.list[RunState]:
+        """Return the last states of runs, latest change first: of those in one state, or of one plan.
+
+        Raises InvalidOption, StoreUnavailable.
+        """
+        self._refuse_closed()
+        if state is not None and state not in STATES:
+            raise InvalidOption("state", f"must be one of {', '.join(STATES)}", state)
+        found = [each for each, _ in reversed(self._ports.runs.states())]
+        return [each for each in found if state in (None, each.state) and plan in (None, each.plan)][:limit]
+
+    def locks(self) -> dict[str, str]:
+        """Return which run has each lock that is taken."""
+        self._refuse_closed()
+        return self._ports.runs.locks()
+
+    def unlock(self, name: str) -> bool:
+        """Take a lock from the run that has it, whatever that does; tell whether one had it."""
+        self._refuse_closed()
+        holder = self.locks().get(name)
+        return holder is not None and self._ports.runs.release_lock(name, holder)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self,
+        plan: Plan,
+        params: Mapping[str, Any] | None,
+        targets: Iterable[str] | None,
+        by: str,
+        reason: str,
+        key: str | None,
+    ) -> tuple[RunPlan, builtins.list[str]]:
+        """Return the run that a plan comes to now, and which of its targets are offline."""
+        if not isinstance(plan, Plan):
+            raise InvalidOption("plan", "must be a Plan: Plan.load(path), or made in Python", type(plan).__name__)
+        check_static(plan, f"plan {plan.name!r}")
+        values = check_params(plan, dict(params or {}))
+        found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets))
+        run = RunPlan(
+            run_id=new_id() if key is None else run_id_of(by, checks.text("idempotency_key", key)),
+            plan=plan,
+            params=values,
+            targets=found,
+            started_by=by,
+            reason=reason,
+            created_at=self.now(),
+            digest=digest_of(plan, values, found),
+            idempotency_key=key,
+        )
+        try:
+            names_of_locks(run)
+        except MissingReference as exc:
+            raise PlanInvalid(f"plan {plan.name!r}", [("lock", str(exc))]) from None
+        return run, offline
+
+    def _frozen_targets(
+        self, plan: Plan, chosen: builtins.list[str] | None
+    ) -> tuple[builtins.list[Target], builtins.list[str]]:
+        spec = plan.target_spec
+        if not plan.wave_steps:
+            return [], []
+        known = {agent.client_id: agent for agent in self.agents()}
+        names = chosen if chosen is not None else spec.ids or _labelled(spec, known)
+        offline = [name for name in names if name not in known or not known[name].online]
+        if spec.offline == "fail" and offline:
+            raise AgentOffline(", ".join(offline[:10]))
+        if spec.offline == "skip":
+            names = [name for name in names if name not in set(offline)]
+        if not names:
+            raise PlanInvalid(f"plan {plan.name!r}", [("targets", "there is no such agent")])
+        return [Target(name, dict(known[name].labels) if name in known else {}) for name in names], offline
+
+
+def _labelled(spec: Targets, known: Mapping[str, AgentRecord]) -> list[str]:
+    if not spec.labels:
+        return []
+    return sorted(name for name, agent in known.items() if spec.labels.items() <= agent.labels.items())

@@ -1,0 +1,93 @@
+"""Plans: what to do to which agents, in which order. Built in Python, or read from YAML or JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from lightlink.errors import InvalidOption, PlanInvalid
+from lightlink.protocol import codec
+from lightlink.runs.checks import check_static
+from lightlink.runs.plan_model import PlanData, Step, Undo
+
+if TYPE_CHECKING:
+    import os
+
+
+class Plan(PlanData):
+    """What to do to which agents: see `PlanData` for its settings, and docs/howto/runs.md."""
+
+    def step(
+        self,
+        name: str,
+        command: str = "",
+        payload: Any = None,
+        *,
+        undo: tuple[str, Any] | Undo | Literal["own"] | None = None,
+        **options: Any,
+    ) -> Plan:
+        """Add a step and return the plan; ``options`` are those of `Step`, ``undo`` may be (command, payload)."""
+        if isinstance(undo, tuple):
+            undo = Undo(*undo)
+        try:
+            self.steps = [*self.steps, Step(name, command, payload, undo=undo, **options)]
+        except TypeError as exc:
+            raise InvalidOption(f"step {name!r}", str(exc), sorted(options)) from None
+        return self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Return the plan in a file of YAML or JSON; raises PlanInvalid with every fault, OSError."""
+        data = Path(path).read_bytes()
+        return cls.parse(data, as_json=Path(path).suffix == ".json", source=str(path))
+
+    @classmethod
+    def parse(cls, data: bytes | str, *, as_json: bool = False, source: str = "the plan") -> Plan:
+        """Return the plan in text of YAML, or of JSON; raises PlanInvalid."""
+        try:
+            raw = codec.decode(data.encode() if isinstance(data, str) else data, source) if as_json else _yaml(data)
+        except ValueError as exc:
+            raise PlanInvalid(source, [("$", str(exc))]) from None
+        return cls.of(raw, source)
+
+    @classmethod
+    def of(cls, data: Any, source: str = "the plan") -> Plan:
+        """Return a plan from decoded data, checked; raises PlanInvalid."""
+        try:
+            plan = msgspec.convert(data, cls)
+        except msgspec.ValidationError as exc:
+            reason, _, place = str(exc).rpartition(" - at `")
+            raise PlanInvalid(source, [(place.rstrip("`").removeprefix("$.") or "$", reason or str(exc))]) from None
+        check_static(plan, source)
+        return plan
+
+    def dump(self, *, as_json: bool = False) -> str:
+        """Return the plan as text of YAML, or of JSON."""
+        if as_json:
+            return msgspec.json.format(msgspec.json.encode(self)).decode() + "\n"
+        yaml = _import_yaml()
+        text: str = yaml.safe_dump(msgspec.to_builtins(self), sort_keys=False, allow_unicode=True)
+        return text
+
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        """Return the JSON Schema of plans, for editors."""
+        return msgspec.json.schema(Plan)
+
+
+def _yaml(data: bytes | str) -> Any:
+    yaml = _import_yaml()
+    try:
+        return yaml.safe_load(data)
+    except yaml.YAMLError as exc:
+        raise ValueError(f"not YAML: {exc}") from None
+
+
+def _import_yaml() -> Any:
+    try:
+        import yaml  # noqa: PLC0415 - an extra; plans made in Python need it not
+    except ImportError:
+        raise InvalidOption("plan", "plans in YAML need PyYAML: pip install 'lightlink[runs]'", "YAML") from None
+    return yaml

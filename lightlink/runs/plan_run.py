@@ -1,0 +1,190 @@
+"""A run of a plan, as those who start it, watch it and decide about it see it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from lightlink.commands.store import checks
+from lightlink.commands.store.access import Conflict
+from lightlink.concurrency.threads import Condition
+from lightlink.errors import DecodeError, StoreUnavailable
+from lightlink.options import wait_limit
+from lightlink.protocol import html
+from lightlink.runs import machine, survey
+from lightlink.runs.store import read_state, state_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lightlink.runs.records import Attention, RunPlan, RunState
+    from lightlink.runs.survey import TargetResult
+    from lightlink.runs.work import Ports
+
+# How often the store is asked while nothing is heard.
+_POLL_SECONDS = 2.0
+
+
+class PlanRun:
+    """A run, made by `Orchestrator.start` or `run`. ``plan``, ``params`` and ``digest`` are those it began with.
+
+    What people do to it is said in the name of the orchestrator, or of ``by``. Those methods raise RunRefused where a
+    run is not where that can be done, and StoreUnavailable.
+    """
+
+    def __init__(self, ports: Ports, run: RunPlan, state: RunState | None = None) -> None:
+        self.run_id = run.run_id
+        self.plan = run.plan
+        self.params = run.params
+        self.digest = run.digest
+        self.started_by = run.started_by
+        self._run = run
+        self._ports = ports
+        self._last = state
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> RunState:
+        """Read the run's record as it stands now; raises RunNotFound, StoreUnavailable."""
+        self._last, _ = self._ports.runs.state(self.run_id)
+        return self._last
+
+    @property
+    def state(self) -> str:
+        """The run's state, read now: see `lightlink.runs.records.STATES`."""
+        return self.refresh().state
+
+    @property
+    def attention(self) -> list[Attention]:
+        """What only people can settle, read now."""
+        return self.refresh().attention
+
+    def counts(self) -> dict[str, int]:
+        """Return how many targets came to what: done, failed, not_run, unknown, left, open."""
+        return dict(Counter(each.outcome for each in self.targets()))
+
+    def steps(self) -> dict[str, dict[str, int]]:
+        """Return, for each step, how many targets came to what."""
+        return survey.steps(self._ports, self._run, self.refresh())
+
+    def targets(self, outcome: str | None = None) -> list[TargetResult]:
+        """Return what each target came to, or those with one outcome."""
+        found = survey.results(self._ports, self._run, self.refresh())
+        return [each for each in found if outcome in (None, each.outcome)]
+
+    def wait(self, timeout: float | None = None) -> str | None:
+        """Wait until the run has ended and return its state; None after ``timeout`` seconds."""
+        for state in self._follow(timeout):
+            if state.ended:
+                return state.state
+        return None
+
+    def wait_for(self, *states: str, timeout: float | None = None) -> str | None:
+        """Wait until the run is in one of some states, or has ended, and return it; None after ``timeout`` seconds."""
+        for state in self._follow(timeout):
+            if state.state in states or state.ended:
+                return state.state
+        return None
+
+    def __iter__(self) -> Iterator[RunState]:
+        """Yield the run's states from now on, until it has ended."""
+        return self._follow(None)
+
+    def _follow(self, timeout: float | None) -> Iterator[RunState]:
+        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        heard: dict[int, RunState] = {}
+        changed = Condition()
+
+        def hear(_subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+            try:
+                state = read_state(data, state_event(self.run_id))
+            except DecodeError as exc:
+                connection.session.report(exc)
+                return
+            with changed:
+                heard[len(heard)] = state
+                changed.notify_all()
+
+        connection = self._ports.runs.connection
+        route = connection.subscribe(state_event(self.run_id), "", hear)
+        try:
+            yield from self._states(heard, changed, deadline)
+        finally:
+            connection.session.unroute(route, 1.0)
+
+    def _states(self, heard: dict[int, RunState], changed: Condition, deadline: float | None) -> Iterator[RunState]:
+        last, number = None, 0
+        while True:
+            with changed:
+                fresh = [heard[each] for each in range(number, len(heard))]
+                number += len(fresh)
+            if not fresh:
+                with contextlib.suppress(StoreUnavailable):  # it is asked again
+                    fresh = [self.refresh()]
+            for state in fresh:
+                if last is None or (state != last and state.at >= last.at):
+                    self._last = last = state
+                    yield state
+                    if state.ended:
+                        return
+            left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
+            if left <= 0:
+                return
+            with changed:
+                changed.wait_for(lambda: len(heard) > number, left)  # noqa: B023 - awaited here
+
+    # Deciding ---------------------------------------------------------------------------------------------------------
+
+    def approve(self, comment: str = "", *, by: str | None = None, digest: str | None = None) -> RunState:
+        """Approve what waits at a gate. With a ``digest`` only if that is what the run carries out."""
+        checks.text("comment", comment, may_be_empty=True)
+        return self._decide(machine.approved, by, comment, digest)
+
+    def reject(self, comment: str = "", *, by: str | None = None, digest: str | None = None) -> RunState:
+        """Reject what waits at a gate: the run ends as its plan's ``on_failure`` says."""
+        checks.text("comment", comment, may_be_empty=True)
+        return self._decide(machine.rejected, by, comment, digest)
+
+    def pause(self, reason: str = "", *, by: str | None = None) -> RunState:
+        """Have nothing new begin until `resume`; what runs goes on, and the clocks of soaks and gates stand still."""
+        return self._decide(machine.paused, by, checks.text("reason", reason, may_be_empty=True))
+
+    def resume(self, *, by: str | None = None) -> RunState:
+        """Let a paused run go on."""
+        return self._decide(machine.resumed, by)
+
+    def cancel(self, reason: str = "", *, by: str | None = None) -> RunState:
+        """End the run: nothing new begins, commands that run are told. What was done stays; see `rollback`."""
+        return self._decide(machine.cancelled, by, checks.text("reason", reason, may_be_empty=True))
+
+    def rollback(self, reason: str = "", *, by: str | None = None) -> RunState:
+        """Take back what was done, also of a run that has ended; what could not be taken back before is tried again."""
+        return self._decide(machine.rollback_asked, by, checks.text("reason", reason, may_be_empty=True))
+
+    def retry(self, *, by: str | None = None) -> RunState:
+        """Try again what has failed or was not begun; what is done is not repeated, nor what nobody knows of."""
+        return self._decide(machine.retried, by)
+
+    def _decide(self, move: Callable[..., RunState], by: str | None, *facts: Any) -> RunState:
+        by = self._ports.name if by is None else checks.text("by", by)
+        while True:
+            state, revision = self._ports.runs.state(self.run_id)
+            following = move(self._run, state, self._ports.runs.clock.now(), by, *facts)
+            try:
+                self._ports.runs.write_state(following, revision)
+            except Conflict:
+                continue  # it has just moved; it is looked at again
+            self._last = following
+            return following
+
+    def __repr__(self) -> str:
+        state = self._last.state if self._last is not None else "not read yet"
+        return f"<PlanRun {self.run_id} of {self.plan.name!r}: {state}>"
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        state = self.refresh()
+        facts = {"state": state.state, "wave": state.wave + 1, **self.counts(), "reason": state.reason}
+        return html.facts(f"{self.plan.name} {self.plan.version}", facts)

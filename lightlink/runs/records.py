@@ -1,0 +1,168 @@
+"""What is stored of a run: a frozen copy of its plan, written once, and the revisions of its state."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from lightlink.commands.model import UNTOLD
+from lightlink.protocol import codec
+from lightlink.runs.plan import Plan
+
+# What a run is about.
+QUEUED: Final = "queued"  # for a lock that another run has
+RUNNING: Final = "running"
+SOAKING: Final = "soaking"
+WAITING: Final = "waiting"  # for somebody to approve
+PAUSED: Final = "paused"
+STOPPING: Final = "stopping"  # nothing begins any more; what runs may finish
+ROLLING_BACK: Final = "rolling_back"
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+ROLLED_BACK: Final = "rolled_back"
+ROLLBACK_INCOMPLETE: Final = "rollback_incomplete"
+StateName = Literal[
+    "queued",
+    "running",
+    "soaking",
+    "waiting",
+    "paused",
+    "stopping",
+    "rolling_back",
+    "completed",
+    "failed",
+    "cancelled",
+    "rolled_back",
+    "rollback_incomplete",
+]
+STATES: tuple[str, ...] = StateName.__args__  # type: ignore[attr-defined]
+ENDED = frozenset({COMPLETED, FAILED, CANCELLED, ROLLED_BACK, ROLLBACK_INCOMPLETE})
+
+# Where a run is.
+LOCK: Final = "lock"
+FIRST: Final = "first"
+WAVE: Final = "wave"
+SOAK: Final = "soak"
+GATE: Final = "gate"
+HALT: Final = "halt"
+UNDO: Final = "undo"
+LAST: Final = "last"
+END: Final = "end"
+StageName = Literal["lock", "first", "wave", "soak", "gate", "halt", "undo", "last", "end"]
+Verdict = Literal["", "failed", "cancelled", "rollback", "rollback_wave"]
+
+_NAMESPACE = uuid.UUID("3a1f6c52-9c0e-5d0b-8d55-1b7e0e1c7f43")
+_MOST_ATTENTION = 100
+
+
+class Target(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An agent as the run found it at its start."""
+
+    client_id: str
+    labels: dict[str, str] = {}
+
+
+class RunPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run is to do. ``digest`` stands for plan, parameters and targets together."""
+
+    run_id: str
+    plan: Plan
+    params: dict[str, Any] = {}
+    targets: list[Target] = []
+    started_by: str = ""
+    reason: str = ""
+    created_at: datetime = UNTOLD
+    digest: str = ""
+    idempotency_key: str | None = None
+
+    @property
+    def waves(self) -> list[list[Target]]:
+        """The targets of each wave."""
+        found, start = [], 0
+        for size in self.plan.wave_sizes(len(self.targets)):
+            found.append(self.targets[start : start + size])
+            start += size
+        return found
+
+
+class Approved(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody's word at a gate."""
+
+    by: str
+    at: datetime
+    comment: str = ""
+
+
+class Attention(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that nobody but people can settle: of which agent and step, and why."""
+
+    client_id: str
+    step: str
+    reason: str
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One revision of a run of ``plan`` on so many ``targets``. ``event`` says what made it, ``by`` whom, ``at`` when.
+
+    ``verdict`` is what becomes of a run that no longer goes on. ``until`` is when a soak or a gate ends, ``remaining``
+    how many seconds of that and of the ``deadline`` were left when it was paused. ``epoch`` counts how often it was
+    tried again, ``undo_epoch`` how often rolled back. ``counts`` are those of targets, by outcome.
+    """
+
+    run_id: str
+    state: StateName
+    stage: StageName
+    event: str
+    plan: str = ""
+    started_by: str = ""
+    started_at: datetime = UNTOLD
+    targets: int = 0
+    by: str = ""
+    at: datetime = UNTOLD
+    wave: int = 0
+    epoch: int = 0
+    undo_epoch: int = 0
+    verdict: Verdict = ""
+    halted_in: StageName | None = None
+    reason: str = ""
+    until: datetime | None = None
+    deadline: datetime | None = None
+    remaining: dict[str, float] = {}
+    paused_from: StateName | None = None
+    approvals: list[Approved] = []
+    counts: dict[str, int] = {}
+    attention: list[Attention] = []
+    attention_total: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self.state in ENDED
+
+
+def with_attention(state: RunState, found: list[Attention]) -> RunState:
+    """Return a state with more that people have to settle; of very many the first are kept, and the number."""
+    if not found:
+        return state
+    kept = [*state.attention, *found][:_MOST_ATTENTION]
+    return msgspec.structs.replace(state, attention=kept, attention_total=state.attention_total + len(found))
+
+
+def digest_of(plan: Plan, params: dict[str, Any], targets: list[Target]) -> str:
+    """Return what stands for plan, parameters and targets together: whoever approves has seen these and no others."""
+    return hashlib.sha256(codec.encode_json([plan, params, targets])).hexdigest()[:32]
+
+
+def run_id_of(started_by: str, idempotency_key: str) -> str:
+    """Return the id of a run that is started at most once for a key of its starter's."""
+    return str(uuid.uuid5(_NAMESPACE, f"{started_by}\0{idempotency_key}"))
+
+
+def command_id_of(run_id: str, step: str, client_id: str, phase: str, epoch: int, attempt: int) -> str:
+    """Return the id of the command that one attempt of a step is, the same for whoever works it out."""
+    return str(uuid.uuid5(_NAMESPACE, f"{run_id}\0{step}\0{client_id}\0{phase}\0{epoch}\0{attempt}"))

@@ -1,0 +1,207 @@
+"""Work on whatever run there is work on: every manager pulls revisions of runs from one shared consumer."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from lightlink.commands.manager.gap_detector import revision_of
+from lightlink.commands.store.access import Conflict
+from lightlink.concurrency.periodic import every
+from lightlink.concurrency.threads import Condition
+from lightlink.errors import DecodeError, LightLinkError, RunNotFound
+from lightlink.jetstream.pull import PullConsumer
+from lightlink.protocol.subjects import as_text
+from lightlink.runs import machine, records
+from lightlink.runs.active import Active
+from lightlink.runs.locks import names_of_locks, release_all, take_all
+from lightlink.runs.store import CONSUMER, EVENTS, STREAM, read_state
+
+if TYPE_CHECKING:
+    from lightlink.jetstream.pull import Pulled
+    from lightlink.runs.records import RunPlan, RunState
+    from lightlink.runs.work import Ports
+
+_log = logging.getLogger("lightlink")
+
+_AT_ONCE = 256
+_RETRY_SECONDS = 1.0
+_LOCKED_SECONDS = 2.0
+_PLANS_KEPT = 256
+# A server's timer may be a little early.
+_LEAST_DELAY = 0.05
+_MOST_DELAY = 3600.0
+
+
+class Runner:
+    """Pulls revisions of runs and works on them; what is held is kept from others while this manager lives."""
+
+    def __init__(self, ports: Ports, ack_wait: float) -> None:
+        self._ports = ports
+        self._connection = ports.runs.connection
+        self._every = min(1.0, ack_wait / 4)
+        self._pulls = PullConsumer(
+            self._connection, STREAM, CONSUMER, _AT_ONCE, ack_wait, self._on_messages, self._on_missing
+        )
+        self._lock = Condition()
+        self._active: dict[str, Active] = {}
+        self._plans: dict[str, RunPlan] = {}
+        self._routes: list[Any] = []
+        self._round: Any = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._routes = [self._connection.subscribe(EVENTS, "", self._on_event)]
+        self._round = every(self._connection, self._every, self._tick)
+        self._pulls.start()
+
+    def stop(self, timeout: float) -> None:
+        """Leave the runs to others, at once; what was sent goes on."""
+        with self._lock:
+            self._stopped = True
+            active, self._active = list(self._active.values()), {}
+        for each in active:
+            each.drop()
+        if self._round is not None:
+            self._round.stop(timeout)
+        for route in self._routes:
+            self._connection.session.unroute(route, timeout)
+        for each in active:
+            self._pulls.hand_back(each.pulled)
+        self._pulls.stop(timeout)
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    # On threads of the library ----------------------------------------------------------------------------------------
+
+    def _on_messages(self, burst: list[Pulled]) -> None:
+        for pulled in burst:
+            self._ports.pool.put(self._take, pulled)
+
+    def _on_missing(self) -> None:
+        self._ports.pool.put(self._make_again)
+
+    def _on_event(self, subject: bytes, _reply: bytes, _data: bytes, headers: bytes | None) -> None:
+        active = self._active.get(as_text(subject).rpartition(".")[2])
+        if active is not None and revision_of(headers) > active.revision:
+            active.drop()
+            self._settle(active, 0.0)
+
+    def _tick(self) -> None:
+        self._pulls.tick()
+        at = self._ports.runs.clock.now()
+        with self._lock:
+            active = list(self._active.values())
+        for each in active:
+            if each.state.deadline is not None and each.state.deadline < at:
+                each.wake()
+
+    # On threads of the pool -------------------------------------------------------------------------------------------
+
+    def _make_again(self) -> None:
+        try:
+            self._ports.runs.ensure()
+        except LightLinkError as exc:
+            _log.debug("lightlink: the stream of runs: %s", exc)
+
+    def _take(self, pulled: Pulled) -> None:
+        """Do what a revision asks for."""
+        try:
+            state = read_state(pulled.message.data, as_text(pulled.message.subject))
+            run = self._plan(state.run_id)
+        except (DecodeError, RunNotFound) as exc:
+            _log.warning("lightlink: a run cannot be worked on: %s", exc)
+            self._pulls.end(pulled)
+            return
+        except LightLinkError as exc:
+            _log.info("lightlink: runs wait for the store: %s", exc)
+            self._pulls.hand_back(pulled, _RETRY_SECONDS)
+            return
+        try:
+            delay = self._begin(run, state, pulled)
+        except Conflict:
+            delay = 0.0
+        except LightLinkError as exc:
+            _log.info("lightlink: run %s waits: %s", run.run_id, exc)
+            delay = _RETRY_SECONDS
+        if delay is not None:
+            self._let_go(pulled, delay)
+
+    def _plan(self, run_id: str) -> RunPlan:
+        run = self._plans.get(run_id)
+        if run is None:
+            run = self._ports.runs.plan(run_id)
+            with self._lock:
+                while len(self._plans) >= _PLANS_KEPT:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[run_id] = run
+        return run
+
+    def _begin(self, run: RunPlan, state: RunState, pulled: Pulled) -> float | None:
+        """Return when to look at it again, 0 for never; None while it is worked on."""
+        if state.ended:
+            release_all(self._ports.runs, run)
+            return 0.0
+        if state.state == records.PAUSED:
+            return 0.0  # whoever resumes it writes another revision
+        if state.stage in (records.LOCK, records.SOAK, records.GATE):
+            return self._wait(run, state, pulled.message.seq)
+        active = Active(self._ports, run, state, pulled, self._settle)
+        with self._lock:
+            if self._stopped:
+                return _LEAST_DELAY
+            before = self._active.get(run.run_id)
+            if before is not None:
+                before.drop()
+            self._active[run.run_id] = active
+        active.begin()
+        return None
+
+    def _wait(self, run: RunPlan, state: RunState, revision: int) -> float:
+        """Return how long a run has to wait still, 0 once it has moved on."""
+        following = self._after_waiting(run, state)
+        if following is not None:
+            self._ports.runs.write_state(following, revision)
+            return 0.0
+        if state.stage == records.LOCK:
+            return _LOCKED_SECONDS
+        at = self._ports.runs.clock.now()
+        instants = [instant for instant in (state.until, state.deadline) if instant is not None]
+        remaining = min(((instant - at).total_seconds() for instant in instants), default=_MOST_DELAY)
+        return min(max(remaining, 0.0) + _LEAST_DELAY, _MOST_DELAY)
+
+    def _after_waiting(self, run: RunPlan, state: RunState) -> RunState | None:
+        at = self._ports.runs.clock.now()
+        if state.deadline is not None and at > state.deadline:
+            return machine.halted(run, state, at, f"it took longer than {run.plan.seconds:g} s")
+        if state.stage == records.LOCK:
+            return self._after_lock(run, state, at)
+        if state.until is None or at + timedelta(milliseconds=1) < state.until:
+            return None
+        if state.stage == records.GATE:
+            return machine.halted(run, state, at, "nobody approved in time", "expired")
+        return machine.went_on(run, state, at)
+
+    def _after_lock(self, run: RunPlan, state: RunState, at: Any) -> RunState | None:
+        names = names_of_locks(run)
+        holder = take_all(self._ports.runs, run, names)
+        if holder is None:
+            return machine.went_on(run, state, at)
+        if run.plan.on_locked == "fail":
+            return machine.halted(run, state, at, f"run {holder} has a lock that it needs", "locked out")
+        return None
+
+    def _settle(self, active: Active, delay: float) -> None:
+        with self._lock:
+            if self._active.get(active.run.run_id) is active:
+                del self._active[active.run.run_id]
+        self._let_go(active.pulled, delay)
+
+    def _let_go(self, pulled: Pulled, delay: float) -> None:
+        if delay > 0:
+            self._pulls.hand_back(pulled, delay)
+        else:
+            self._pulls.ack(pulled)

@@ -1,0 +1,253 @@
+"""Runs in JetStream: the stream LIGHTLINK_RUNS, where each revision of a run's state is an item of work.
+
+``ll.runs.<run id>.plan`` is written once, ``.state`` by compare-and-set; ``.call.<id>`` is what became of a service's
+call, ``ll.runs.<lock>.lock`` says which run has a lock. One durable consumer, ``runners``, hands the states to whoever
+pulls. Every method raises StoreUnavailable, PermissionDenied, PayloadTooLarge and ClosedError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from lightlink.commands.model import StatusRecord
+from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
+from lightlink.commands.store.records import read
+from lightlink.errors import DecodeError, InvalidName, RunNotFound, StoreUnavailable
+from lightlink.jetstream import api
+from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
+from lightlink.jetstream.read import LAST_OF_EACH, read_current
+from lightlink.protocol import codec, subjects
+from lightlink.protocol.subjects import as_text
+from lightlink.runs.records import RunPlan, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.commands.store.schema import StoreOptions
+    from lightlink.connection.connection import Connection
+
+T = TypeVar("T", bound="msgspec.Struct")
+
+STREAM = "LIGHTLINK_RUNS"
+CONSUMER = "runners"
+EVENTS = "ll.run_events.*"  # every stored state, republished by the server
+_PREFIX = "ll.runs."
+_SECOND = 1_000_000_000
+_CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
+_LOCKS = uuid.UUID("c6a7f0a3-6d2c-5d0c-8a54-55f7b1d86f0b")
+_RUN_ROOM = 256 * 1024 * 1024
+
+
+class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A lock and which run has it, None for none."""
+
+    name: str
+    run_id: str | None = None
+
+
+def plan_subject(run_id: str) -> str:
+    """Return the subject of a run's plan."""
+    return f"{_PREFIX}{run_id}.plan"
+
+
+def state_subject(run_id: str) -> str:
+    """Return the subject of a run's state."""
+    return f"{_PREFIX}{run_id}.state"
+
+
+def state_event(run_id: str) -> str:
+    """Return the subject on which the server republishes a run's states."""
+    return f"ll.run_events.{run_id}"
+
+
+def call_subject(run_id: str, command_id: str) -> str:
+    """Return the subject of what became of a call."""
+    return f"{_PREFIX}{run_id}.call.{command_id}"
+
+
+def lock_subject(name: str) -> str:
+    """Return the subject of a lock, whose name may be any text."""
+    return f"{_PREFIX}{uuid.uuid5(_LOCKS, name)}.lock"
+
+
+def run_id(text: str) -> str:
+    """Return the id of a run: letters, digits, ``-`` and ``_``; raises InvalidName."""
+    try:
+        return subjects.client_id(text)
+    except InvalidName as exc:
+        raise InvalidName("run id", text, exc.reason) from None
+
+
+def read_state(data: bytes, subject: str) -> RunState:
+    """Return the state in a stored or republished message; raises DecodeError."""
+    return read(data, subject, RunState, "at", "started_at", "until", "deadline")
+
+
+class RunStore(Access):
+    """Plans, states, calls and locks over one connection; ``timeout`` seconds for each operation."""
+
+    def __init__(self, connection: Connection, options: StoreOptions, timeout: float) -> None:
+        super().__init__(connection, timeout)
+        self._options = options
+
+    def ensure(self) -> None:
+        """Make the stream and its consumer unless they exist."""
+        kept = round(self._options.audit_retention * _SECOND)
+        stream = {
+            "name": STREAM,
+            "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "call.*")],
+            "storage": self._options.storage,
+            "num_replicas": self._options.replicas,
+            "max_msgs_per_subject": 1,
+            "max_age": kept,
+            "max_bytes": min(_RUN_ROOM, self._options.max_bytes // 4),
+            "discard": "new",
+            "duplicate_window": _SECOND // 10,
+            "allow_direct": True,
+            "deny_delete": True,
+            "deny_purge": True,
+            "allow_rollup_hdrs": False,
+            "republish": {"src": f"{_PREFIX}*.state", "dest": "ll.run_events.{{wildcard(1)}}"},
+        }
+        self.ask(f"making stream {STREAM}", partial(api.create_stream, self.connection, stream))
+        self.ask(f"making consumer {CONSUMER}", self._make_consumer)
+
+    def _make_consumer(self, timeout: float) -> None:
+        config = {
+            "name": CONSUMER,
+            "durable_name": CONSUMER,
+            "filter_subject": f"{_PREFIX}*.state",
+            "ack_policy": "explicit",
+            # The lease: so long after its manager has died a run goes on elsewhere.
+            "ack_wait": round(self._options.ack_wait * _SECOND),
+            "deliver_policy": "all",
+            "max_deliver": -1,
+            # What is handed back until later counts as well.
+            "max_ack_pending": 100_000,
+            "replay_policy": "instant",
+        }
+        subject = f"CONSUMER.CREATE.{STREAM}.{CONSUMER}.{config['filter_subject']}"
+        try:
+            api.api(self.connection, subject, {"stream_name": STREAM, "config": config, "action": "create"}, timeout)
+        except JetStreamError as exc:
+            if exc.err_code not in _CONSUMER_EXISTS:
+                raise
+
+    # Runs -----------------------------------------------------------------------------------------------------------
+
+    def create(self, run: RunPlan, started: Callable[[RunPlan], RunState]) -> RunPlan:
+        """Store a run and its first state; return what is stored under its id: this one, or the one that came first."""
+        try:
+            self._put(plan_subject(run.run_id), run, 0)
+        except Conflict:
+            run = self.plan(run.run_id)
+        with contextlib.suppress(Conflict):  # whoever came first has begun it
+            self._put(state_subject(run.run_id), started(run), 0)
+        return run
+
+    def plan(self, run_id: str) -> RunPlan:
+        """Return what a run is to do; raises RunNotFound, DecodeError."""
+        message = self.read_written(STREAM, plan_subject(run_id))
+        if message is None:
+            raise RunNotFound(run_id)
+        return read(message.data, message.subject, RunPlan, "created_at")
+
+    def state(self, run_id: str) -> tuple[RunState, int]:
+        """Return a run's last state and its revision; raises RunNotFound, DecodeError."""
+        message = self.read_written(STREAM, state_subject(run_id))
+        if message is None:
+            raise RunNotFound(run_id)
+        return read_state(message.data, message.subject), message.seq
+
+    def write_state(self, state: RunState, expected: int) -> int:
+        """Store a state over the revision it follows, and return the new one; raises Conflict."""
+        return self._put(state_subject(state.run_id), state, expected)
+
+    def states(self) -> list[tuple[RunState, int]]:
+        """Return the last state of every run kept, oldest change first; those that cannot be read are left out."""
+        found = []
+        for delivery in self._last_of_each("*.state"):
+            try:
+                found.append((read_state(delivery.data, as_text(delivery.subject)), delivery.seq))
+            except DecodeError as exc:
+                self.connection.session.report(exc)
+        return found
+
+    # Calls ----------------------------------------------------------------------------------------------------------
+
+    def call(self, run_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
+        """Return what became of a call and its revision; (None, 0) when it was not begun."""
+        message = self.read_written(STREAM, call_subject(run_id, command_id))
+        if message is None:
+            return None, 0
+        return read(message.data, message.subject, StatusRecord, "at", "started_at", "completed_at"), message.seq
+
+    def write_call(self, run_id: str, command_id: str, status: StatusRecord, expected: int) -> int:
+        """Store what became of a call over the revision it follows; raises Conflict."""
+        return self._put(call_subject(run_id, command_id), status, expected)
+
+    # Locks ----------------------------------------------------------------------------------------------------------
+
+    def take_lock(self, name: str, run_id: str) -> str:
+        """Take a lock for a run, and return which run has it now: this one, or another that has not ended."""
+        while True:
+            message = self.read_written(STREAM, lock_subject(name))
+            held = None if message is None else codec.decode(message.data, message.subject, Lock).run_id
+            if held == run_id or (held is not None and not self._has_ended(held)):
+                return held
+            try:
+                self._put(lock_subject(name), Lock(name, run_id), 0 if message is None else message.seq)
+            except Conflict:
+                continue
+            return run_id
+
+    def release_lock(self, name: str, run_id: str) -> bool:
+        """Give a lock back, if this run has it; tell whether it had."""
+        message = self.read_written(STREAM, lock_subject(name))
+        if message is None or codec.decode(message.data, message.subject, Lock).run_id != run_id:
+            return False
+        try:
+            self._put(lock_subject(name), Lock(name), message.seq)
+        except Conflict:
+            return False
+        return True
+
+    def locks(self) -> dict[str, str]:
+        """Return which run has each lock that is taken."""
+        found = [codec.decode(each.data, as_text(each.subject), Lock) for each in self._last_of_each("*.lock")]
+        return {lock.name: lock.run_id for lock in found if lock.run_id is not None}
+
+    def _has_ended(self, run_id: str) -> bool:
+        try:
+            return self.state(run_id)[0].ended
+        except RunNotFound:
+            return True
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _last_of_each(self, pattern: str) -> list[Any]:
+        try:
+            return read_current(self.connection, STREAM, f"{_PREFIX}{pattern}", self.timeout, policy=LAST_OF_EACH)
+        except FAILURES as exc:
+            raise unavailable("reading runs", exc) from exc
+
+    def _put(self, subject: str, record: msgspec.Struct, expected: int) -> int:
+        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
+        payload = codec.encode_json(record, "the run")
+        try:
+            return self.put(STREAM, subject, payload, headers, "writing a run")
+        except StoreUnavailable as exc:
+            if not exc.unknown:
+                raise
+        # No answer came. What is stored tells.
+        message = self.read_written(STREAM, subject)
+        if message is not None and message.data == payload:
+            return message.seq
+        if (0 if message is None else message.seq) != expected:
+            raise Conflict(subject)
+        return self.put(STREAM, subject, payload, headers, "writing a run")
