@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Receipt,
         Rejected,
         StoreOptions,
+        Undoable,
         UnknownCommand,
     )
     from lightlink.connection.connection import Status
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         StoredFileNotFound,
         StoreUnavailable,
         TransferStalled,
+        UndoRefused,
     )
     from lightlink.events.message import Message
     from lightlink.events.subscription import Subscription
@@ -175,6 +177,8 @@ __all__ = [
     "StoredFileNotFound",
     "Subscription",
     "TransferStalled",
+    "UndoRefused",
+    "Undoable",
     "UnknownCommand",
     "connect",
 ]
@@ -236,6 +240,7 @@ _HOME = {
         "StoredFileNotFound",
         "StoreUnavailable",
         "TransferStalled",
+        "UndoRefused",
     ),
     "lightlink.files": (
         "FileInfo",
@@ -277,6 +282,7 @@ _HOME = {
         "Receipt",
         "Rejected",
         "StoreOptions",
+        "Undoable",
         "UnknownCommand",
     ),
 }

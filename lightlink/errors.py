@@ -38,6 +38,7 @@
         CommandTimeout        (TimeoutError)
         CommandNotFound
         CommandEnded          it cannot be cancelled any more
+        UndoRefused           it cannot be taken back
         AgentOffline          no agent is there, and the command was not to wait for one
         AgentInUse
         MessageTimeout        (TimeoutError) an agent did not acknowledge a message in time
@@ -516,6 +517,17 @@ class CommandEnded(CommandError):
 
     def __str__(self) -> str:
         return f"command {self.command.command_id} has ended already: {self.command.status}"
+
+
+@attrs.define(slots=False, repr=False)
+class UndoRefused(CommandError):
+    """A command cannot be taken back; ``reason`` says why."""
+
+    command_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"command {self.command_id} cannot be taken back: {self.reason}"
 
 
 @attrs.define(slots=False, repr=False)

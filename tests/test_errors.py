@@ -24,6 +24,7 @@ EXAMPLES: list[tuple[Exception, list[str]]] = [
     (errors.OutboxFull(7, 900, 0.5), ["7 messages", "900 bytes", "0.5 s", "not published"]),
     (errors.FlushTimeout(3.0, "reconnecting"), ["3 s", "reconnecting"]),
     (errors.FleetError("renewal", "no server answered"), ["renewal", "no server answered"]),
+    (errors.UndoRefused("c1", "it has failed"), ["c1", "it has failed"]),
     (errors.PlanInvalid("plan 'x'", [("steps[0].name", "is missing")]), ["plan 'x'", "steps[0].name", "is missing"]),
     (errors.RunNotFound("r1"), ["r1"]),
     (errors.RunRefused("r1", "approve", "it is running"), ["approve", "r1", "it is running"]),

@@ -2,7 +2,7 @@
 
 from lightlink.commands.agent.agent import Agent
 from lightlink.commands.agent.context import Cancelled, CommandContext
-from lightlink.commands.agent.handlers import CommandExecutor, Rejected, UnknownCommand
+from lightlink.commands.agent.handlers import CommandExecutor, Rejected, Undoable, UnknownCommand
 from lightlink.commands.manager.batch import Batch
 from lightlink.commands.manager.inventory import AgentRecord
 from lightlink.commands.manager.manager import CommandManager
@@ -32,5 +32,6 @@ __all__ = [
     "Receipt",
     "Rejected",
     "StoreOptions",
+    "Undoable",
     "UnknownCommand",
 ]

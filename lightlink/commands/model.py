@@ -82,10 +82,14 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class UndoTold(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an agent says takes back a command that it has completed: a command of its own, with its payload."""
+    """What an agent says takes back a command that it has completed: a command of its own, with its payload.
+
+    ``resource`` names what the command has changed; of two that changed the same the later is taken back first.
+    """
 
     command: str
     payload: Any = None
+    resource: str = ""
 
 
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

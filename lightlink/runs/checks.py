@@ -142,9 +142,7 @@ def _order_faults(plan: PlanData) -> Iterator[Fault]:
 
 
 def _cycle_fault(plan: PlanData) -> Iterator[Fault]:
-    names = [step.name for step in plan.wave_steps]
-    waits_for = {step.name: set(step.after or []) & set(names) for step in plan.wave_steps}
-    left = dict(waits_for)
+    left = {step.name: set(predecessors(plan, step)) for step in plan.wave_steps}
     while left:
         free = [name for name, others in left.items() if not others & left.keys()]
         if not free:

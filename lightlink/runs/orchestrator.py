@@ -211,7 +211,9 @@ class Orchestrator(CommandManager):
             return [], []
         known = {agent.client_id: agent for agent in self.agents()}
         names = chosen if chosen is not None else spec.ids or _labelled(spec, known)
-        offline = [name for name in names if name not in known or not known[name].online]
+        # What is known of agents may be half a minute old; who is online is asked.
+        online = {presence.client_id for presence in self.clients()}
+        offline = [name for name in names if name not in online]
         if spec.offline == "fail" and offline:
             raise AgentOffline(", ".join(offline[:10]))
         if spec.offline == "skip":

@@ -58,8 +58,8 @@ class Plan(PlanData):
         try:
             plan = msgspec.convert(data, cls)
         except msgspec.ValidationError as exc:
-            reason, _, place = str(exc).rpartition(" - at `")
-            raise PlanInvalid(source, [(place.rstrip("`").removeprefix("$.") or "$", reason or str(exc))]) from None
+            reason, _, place = str(exc).partition(" - at `")
+            raise PlanInvalid(source, [(place.rstrip("`").removeprefix("$.") or "$", reason)]) from None
         check_static(plan, source)
         return plan
 

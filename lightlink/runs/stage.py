@@ -462,7 +462,10 @@ def wave_lanes(run: RunPlan, targets: Iterable[Target]) -> list[Lane]:
         Lane(
             target.client_id,
             target,
-            [Task(step, DO, after[step.name], target.client_id) for step in plan.wave_steps],
+            [
+                Task(step, DO, after[step.name], target.client_id if step.command else RUN_ITSELF)
+                for step in plan.wave_steps
+            ],
         )
         for target in targets
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.waiting import eventually
 
-from lightlink.errors import PlanInvalid, RunRefused
-from lightlink.runs import Approval, Plan
+from lightlink import Service
+from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, RunNotFound, RunRefused
+from lightlink.runs import Approval, Plan, Targets
 
 if TYPE_CHECKING:
     from helpers.runs import RunWorld
@@ -148,3 +149,182 @@ def test_a_bad_plan_is_refused_as_a_whole(world: RunWorld) -> None:
     with pytest.raises(PlanInvalid) as caught:
         ops.start(rollout(), {"vresion": "4"})
     assert [place for place, _ in caught.value.faults] == ["params.version", "params.vresion"]
+
+
+def test_steps_done_once_stand_around_the_waves(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.agents("hq", types="prepare report cleanup")
+    plan = Plan("p", targets=NAMES, waves=[2, "rest"])
+    plan.step("first", "prepare", {"a": 1}, once=True, targets=["hq"])
+    plan.step("install", "install", {"version": "${first.result.version}"})
+    plan.step("tell", "report", {"wave": "${run.wave}", "of": "${run.plan}"}, once=True, targets=["hq"])
+    plan.step("end", "cleanup", once=True, targets=["hq"], always=True)
+    ops = world.orchestrator()
+    assert ops.start(plan).wait(20) == "completed"
+    kinds = [kind for _, kind, _ in world.done]
+    assert kinds == ["prepare", *["install"] * 5, "report", "cleanup"]
+    assert {version for _, kind, version in world.done if kind == "install"} == {"3"}
+    world.done.clear()
+    world.failing.add(("a1", "install"))
+    assert ops.start(plan).wait(20) == "failed"
+    assert [kind for _, kind, _ in world.done] == ["prepare", "install", "install", "cleanup"]
+
+
+def test_a_run_waits_for_the_lock_that_another_has(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.gates["install"] = threading.Event()
+    ops = world.orchestrator()
+    first = ops.start(rollout(lock="device:${client_id}"), {"version": "4"})
+    eventually(lambda: len(world.of("install")) == 5)
+    other = rollout(lock="device:a3", on_locked="fail")
+    refused = ops.start(other, {"version": "5"}, targets=["a3"])
+    assert refused.wait(20) == "failed"
+    assert first.run_id in refused.refresh().reason
+    second = ops.start(rollout(lock="device:a3"), {"version": "5"}, targets=["a3"])
+    assert second.wait_for("queued", timeout=20) == "queued"
+    assert ops.locks() == {f"device:{name}": first.run_id for name in NAMES}
+    world.gates["install"].set()
+    assert first.wait(20) == "completed"
+    assert second.wait(20) == "completed"
+    eventually(lambda: not ops.locks())
+
+
+def test_a_soak_passes_between_waves_and_a_deadline_ends_it(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    run = ops.start(rollout(waves=[1, "rest"], soak=0.3), {"version": "4"})
+    states = [state.state for state in run]
+    assert run.state == "completed"
+    assert "soaking" in states
+    late = ops.start(rollout(waves=[1, "rest"], soak=60, timeout=1), {"version": "4"})
+    assert late.wait(20) == "failed"
+    assert "longer than 1 s" in late.refresh().reason
+
+
+def test_a_step_may_call_a_service(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    service = Service("planner", world.url)
+    asked: list[Any] = []
+
+    @service.rpc
+    def allow(client: str, plan: str) -> dict[str, Any]:
+        asked.append((client, plan))
+        if client == "a4":
+            raise ValueError("not this one")
+        return {"go": client != "a3"}
+
+    plan = Plan("p", targets=NAMES, max_failures=1)
+    plan.step("ask", call="planner.allow", args={"client": "${client_id}", "plan": "${run.plan}"})
+    plan.step("install", "install", when=["${ask.result.go}", "==", True])
+    with service:
+        run = world.orchestrator().start(plan)
+        assert run.wait(20) == "completed", run.refresh().reason
+    assert sorted(asked) == [(name, "p") for name in NAMES]
+    assert sorted(world.of("install")) == ["a0", "a1", "a2"]
+    assert run.counts() == {"done": 4, "failed": 1}
+    (failed,) = run.targets(outcome="failed")
+    assert (failed.client_id, failed.step) == ("a4", "ask")
+    assert "not this one" in failed.error
+
+
+def test_an_agent_that_never_comes_is_a_failure_and_is_not_undone(world: RunWorld) -> None:
+    world.agents("a0")
+    plan = Plan("p", targets=["a0", "gone"], on_failure="rollback")
+    plan.step("install", "install", timeout=1, undo=("undo.install", None))
+    run = world.orchestrator().start(plan)
+    assert run.wait(30) == "rolled_back"
+    assert world.of("undo.install") == ["a0"]
+    assert run.counts() == {"done": 1, "not_run": 1}
+
+
+def test_what_may_have_run_is_told_and_never_guessed(world: RunWorld) -> None:
+    world.agents(*NAMES[:2])
+    world.gates["install"] = threading.Event()
+    plan = Plan("p", targets=NAMES[:2], on_failure="rollback")
+    plan.step("install", "install", timeout=1, undo=("undo.install", None))
+    run = world.orchestrator().start(plan)
+    assert run.wait(30) == "rollback_incomplete"
+    world.gates["install"].set()
+    assert [(each.client_id, each.step) for each in run.attention] == [("a0", "install"), ("a1", "install")]
+    assert all("may have run" in each.reason for each in run.attention)
+
+
+@pytest.mark.parametrize("step", ["before", "install", "verify"])
+def test_a_rollback_works_whichever_step_fails(world: RunWorld, step: str) -> None:
+    world.agents("a0")
+    kinds = {"before": "info", "install": "install", "verify": "verify"}
+    world.failing.add(("a0", kinds[step]))
+    plan = Plan("p", targets=["a0"], on_failure="rollback")
+    for name, kind in kinds.items():
+        plan.step(name, kind, undo=(f"undo.{kind}", None))
+    run = world.orchestrator().start(plan)
+    assert run.wait(20) == "rolled_back"
+    done = [kind for kind in kinds.values() if world.of(kind) and ("a0", kind) not in world.failing]
+    assert [kind for _, kind, _ in world.done if kind.startswith("undo.")] == [
+        f"undo.{kind}" for kind in reversed(done)
+    ]
+
+
+def test_an_ended_run_is_rolled_back_when_asked_and_again_where_that_failed(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    run = ops.start(rollout(), {"version": "4"})
+    assert run.wait(20) == "completed"
+    world.failing.add(("a2", "undo.install"))
+    run.rollback("it was a bad idea")
+    assert run.wait_for("rollback_incomplete", timeout=20) == "rollback_incomplete"
+    assert [each.client_id for each in run.attention] == ["a2"]
+    world.failing.clear()
+    run.rollback()
+    assert run.wait_for("rolled_back", timeout=20) == "rolled_back"
+    assert sorted(world.of("undo.install")) == [*NAMES[:3], "a2", *NAMES[3:]]
+    with pytest.raises(RunRefused):
+        run.retry()
+
+
+def test_a_key_starts_one_run_and_runs_are_listed(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    first = ops.start(rollout(), {"version": "4"}, idempotency_key="CHG-1", reason="the change")
+    again = ops.start(rollout(), {"version": "4"}, idempotency_key="CHG-1")
+    assert again.run_id == first.run_id
+    assert first.wait(20) == "completed"
+    assert len(world.of("info")) == 5
+    (listed,) = ops.runs()
+    assert (listed.run_id, listed.plan, listed.state, listed.targets) == (first.run_id, "firmware", "completed", 5)
+    assert ops.runs(state="waiting") == []
+    assert ops.run(first.run_id).counts() == {"done": 5}
+    with pytest.raises(InvalidOption, match="CHG-1"):
+        ops.start(Plan("other", targets=["a0"]).step("x", "info"), idempotency_key="CHG-1")
+    with pytest.raises(RunNotFound):
+        ops.run("nonsense")
+
+
+def test_labels_mean_known_agents_and_the_check_tells_who_is_offline(world: RunWorld) -> None:
+    world.agents("b0", "b1", labels={"site": "berlin"})
+    ops = world.orchestrator()
+    ops.assign_labels("b2", {"site": "berlin"})  # it is known, and offline
+    eventually(lambda: len(ops.clients({"site": "berlin"})) == 2)
+    plan = Plan("p", targets=Targets(labels={"site": "berlin"}), waves=["50%", "rest"]).step("info", "info", timeout=1)
+    assert ops.check(plan).offline == ["b2"]
+    assert ops.check(plan).waves == [["b0", "b1"], ["b2"]]
+    plan.targets = Targets(labels={"site": "berlin"}, offline="skip")
+    assert ops.check(plan).waves == [["b0"], ["b1"]]
+    plan.targets = Targets(labels={"site": "berlin"}, offline="fail")
+    with pytest.raises(AgentOffline, match="b2"):
+        ops.start(plan)
+    plan.targets = Targets(labels={"site": "rome"})
+    with pytest.raises(PlanInvalid, match="no such agent"):
+        ops.start(plan)
+
+
+def test_another_orchestrator_goes_on_when_one_stops(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.gates["install"] = threading.Event()
+    first, second = world.orchestrator("one"), world.orchestrator("two")
+    runs = [first.start(rollout(), {"version": "4"}) for _ in range(4)]
+    eventually(lambda: len(world.of("install")) >= 5)
+    first.close()
+    world.gates["install"].set()
+    assert [second.run(run.run_id).wait(30) for run in runs] == ["completed"] * 4
+    assert len(world.of("install")) == 20

@@ -92,26 +92,38 @@ class Agent:
 
     # Registering ----------------------------------------------------------------------------------------------------
 
-    def command(self, command_type: str, *, idempotent: bool = False) -> Callable[[Function], Function]:
+    def command(
+        self, command_type: str, *, idempotent: bool = False, undo: str = "", resource: str = ""
+    ) -> Callable[[Function], Function]:
         """Register the decorated function for a type of command, and return it unchanged.
 
         The payload is bound to its parameters by name and checked against the annotations; a parameter annotated with
         `CommandContext` gets the context. An ``idempotent`` command is run again when an agent died while running it;
-        another one then ends as failed / interrupted.
+        another one then ends as failed / interrupted. One that can be taken back names the command that does it in
+        ``undo``, and returns `Undoable` with the payload for that; ``resource`` names what it changes, so that of two
+        the later is taken back first.
         """
         if callable(command_type):
             raise InvalidOption("command", "name the type: @agent.command('restart')")
 
         def decorate(function: Function) -> Function:
-            self.register(command_type, function, idempotent=idempotent)
+            self.register(command_type, function, idempotent=idempotent, undo=undo, resource=resource)
             return function
 
         return decorate
 
-    def register(self, command_type: str, function: Callable[..., Any], *, idempotent: bool = False) -> None:
-        """Register a function for a type of command; raises NotReady after the start."""
+    def register(
+        self,
+        command_type: str,
+        function: Callable[..., Any],
+        *,
+        idempotent: bool = False,
+        undo: str = "",
+        resource: str = "",
+    ) -> None:
+        """Register a function for a type of command, as `command` does; raises NotReady after the start."""
         self._refuse_after_start(f"command {command_type!r}")
-        self._handlers.add(command_type, function, idempotent)
+        self._handlers.add(command_type, function, idempotent, undo, resource)
 
     @overload
     def on_message(self, message_type: Function) -> Function: ...
@@ -159,6 +171,7 @@ class Agent:
         """
         if timeout is not None:
             timeout = seconds("timeout", timeout)
+        self._handlers.check_undos()
         if self._is_in_parent:
             self._begin_anew()
         with self._changed:

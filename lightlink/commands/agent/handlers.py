@@ -13,6 +13,7 @@ import msgspec
 from lightlink.binding import Binder, BindError
 from lightlink.commands import model
 from lightlink.commands.agent.context import Cancelled, CommandContext
+from lightlink.commands.model import UndoTold
 from lightlink.commands.store import checks
 from lightlink.concurrency.forks import run_handler
 from lightlink.errors import EncodeError, InvalidOption, LightLinkError
@@ -52,6 +53,14 @@ class UnknownCommand(Rejected):
     """Raised by an executor for a command type it does not know."""
 
 
+@attrs.frozen
+class Undoable:
+    """Returned by a handler: its ``result``, and the payload for the command that takes it back (``undo=``)."""
+
+    result: Any
+    undo: Any
+
+
 @attrs.frozen(kw_only=True)
 class Outcome:
     """How a handler ended, in the words of a status. ``result`` is JSON already."""
@@ -61,14 +70,17 @@ class Outcome:
     result: msgspec.Raw | None = None
     error: str = ""
     outcome_unknown: bool = False
+    undo: UndoTold | None = None
 
 
 @attrs.frozen
 class Handler:
-    """A registered function; ``idempotent`` says that running it twice does no harm."""
+    """A registered function; ``idempotent`` says that running it twice does no harm, ``undo`` what takes it back."""
 
     binder: Binder
     idempotent: bool
+    undo: str = ""
+    resource: str = ""
 
 
 class Handlers:
@@ -79,12 +91,27 @@ class Handlers:
         self._executor = executor
         self._executor_takes_context = executor is not None and _takes_context(executor)
 
-    def add(self, command_type: str, function: Callable[..., Any], idempotent: bool) -> None:
+    def add(
+        self, command_type: str, function: Callable[..., Any], idempotent: bool, undo: str = "", resource: str = ""
+    ) -> None:
         """Register a function; raises InvalidOption."""
         checks.text("command type", command_type)
+        checks.text("undo", undo, may_be_empty=True)
+        checks.text("resource", resource, may_be_empty=True)
+        if resource and not undo:
+            raise InvalidOption("resource", "is for a command that names its undo", resource)
         if command_type in self._functions:
             raise InvalidOption("command type", "is registered already", command_type)
-        self._functions[command_type] = Handler(Binder(function, {CommandContext: "context"}), idempotent)
+        binder = Binder(function, {CommandContext: "context"})
+        self._functions[command_type] = Handler(binder, idempotent, undo, resource)
+
+    def check_undos(self) -> None:
+        """Raise InvalidOption for an undo that nothing here runs."""
+        if self._executor is not None:
+            return
+        for command_type, handler in self._functions.items():
+            if handler.undo and handler.undo not in self._functions:
+                raise InvalidOption("undo", f"of {command_type!r} is no command of this agent", handler.undo)
 
     @property
     def command_types(self) -> list[str]:
@@ -110,7 +137,7 @@ class Handlers:
     def run(self, request: RequestRecord, context: CommandContext) -> Outcome:
         """Run a command and return how that ended; raises nothing."""
         try:
-            return Outcome(status=model.COMPLETED, result=msgspec.Raw(self._call(request, context)))
+            return self._completed(request, self._call(request, context))
         except Cancelled:
             return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error=CANCELLED_TEXT)
         except Rejected as exc:
@@ -124,6 +151,18 @@ class Handlers:
             error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)
 
+    def _completed(self, request: RequestRecord, result: Any) -> Outcome:
+        undo = None
+        if isinstance(result, Undoable):
+            handler = self._functions.get(request.command_type)
+            if handler is None or not handler.undo:
+                return self.failed(f"it ran, and returned Undoable, but {request.command_type!r} names no undo")
+            codec.encode_json(result.undo, "what takes it back")
+            undo = UndoTold(handler.undo, result.undo, handler.resource)
+            result = result.result
+        encoded = msgspec.Raw(codec.encode_json(result, "the result"))
+        return Outcome(status=model.COMPLETED, result=encoded, undo=undo)
+
     def failed(self, error: str) -> Outcome:
         """Return the outcome of a command that failed."""
         return Outcome(status=model.FAILED, error=error)
@@ -133,17 +172,15 @@ class Handlers:
         error = "the agent stopped while running it"
         return Outcome(status=model.FAILED, status_detail=model.INTERRUPTED, error=error, outcome_unknown=True)
 
-    def _call(self, request: RequestRecord, context: CommandContext) -> bytes:
+    def _call(self, request: RequestRecord, context: CommandContext) -> Any:
         handler = self._functions.get(request.command_type)
         if handler is not None:
             arguments = handler.binder.bind(_arguments(request))
-            result = run_handler(handler.binder.call, arguments, {"context": context})
-        else:
-            assert self._executor is not None
-            payload = codec.decode(bytes(request.payload), request.command_id)
-            execute = functools.partial(self._executor.execute, request.command_type, payload)
-            result = run_handler(execute, **({"context": context} if self._executor_takes_context else {}))
-        return codec.encode_json(result, "the result")
+            return run_handler(handler.binder.call, arguments, {"context": context})
+        assert self._executor is not None
+        payload = codec.decode(bytes(request.payload), request.command_id)
+        execute = functools.partial(self._executor.execute, request.command_type, payload)
+        return run_handler(execute, **({"context": context} if self._executor_takes_context else {}))
 
 
 def _takes_context(executor: CommandExecutor | ContextExecutor) -> bool:

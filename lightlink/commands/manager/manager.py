@@ -7,6 +7,8 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from lightlink.client import Client
 from lightlink.commands import model
 from lightlink.commands.manager.batch import Batch, Limits, Rollout
@@ -18,6 +20,7 @@ from lightlink.commands.manager.inventory import UPKEEP_SECONDS, Inventory
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.manager.template import Template, refuse_too_large
+from lightlink.commands.manager.undo import undo_of
 from lightlink.commands.messages import Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import audit, checks, history, schema
@@ -330,6 +333,24 @@ class CommandManager:
         checks.text("reason", reason, may_be_empty=True)
         checks.text_or_none("issued_by", issued_by)
         return self._canceller.cancel(self._find(command_id), reason, issued_by)
+
+    def undo(
+        self, command_id: str, *, timeout: float = DEFAULT_TIMEOUT, issued_by: str | None = None
+    ) -> CommandPromise:
+        """Take back a command that is completed, by what its agent said takes it back; return a promise for that.
+
+        Raises UndoRefused for one that did not complete, that cannot be taken back, that was already, or after which
+        another has changed the same resource; and the errors of `send`.
+        """
+        self._refuse_closed()
+        request = self._find(command_id)
+        undo_id, told = undo_of(self._store, request)
+        template = self._template(told.command, told.payload, timeout, 0, issued_by, None)
+        record = msgspec.structs.replace(
+            template.to(request.client_id), command_id=undo_id, idempotency_key=f"undo {command_id}"
+        )
+        self._store.ensure_consumers([request.client_id])
+        return self._follow(self._store.put_request(record))
 
     # Messages -------------------------------------------------------------------------------------------------------
 

@@ -126,9 +126,18 @@ class Agent(PlainAgent):
         self._alias = alias
         self._wrap = Wrapper(conf.databases(alias, atomic))
 
-    def register(self, command_type: str, function: Callable[..., Any], *, idempotent: bool = False) -> None:
+    def register(
+        self,
+        command_type: str,
+        function: Callable[..., Any],
+        *,
+        idempotent: bool = False,
+        undo: str = "",
+        resource: str = "",
+    ) -> None:
         """Register a function for a type of command; see `lightlink.Agent.register`."""
-        super().register(command_type, self._wrap(function), idempotent=idempotent)
+        wrapped = self._wrap(function)
+        super().register(command_type, wrapped, idempotent=idempotent, undo=undo, resource=resource)
 
     def on_message(self, message_type: Any = None) -> Any:
         """Register the decorated function for messages; see `lightlink.Agent.on_message`."""
