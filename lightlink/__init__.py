@@ -82,6 +82,8 @@ if TYPE_CHECKING:
     from lightlink.events.message import Message
     from lightlink.events.subscription import Subscription
     from lightlink.files import FileInfo, FileStore
+    from lightlink.logs import LogFilter, log_context
+    from lightlink.middleware import Call
     from lightlink.options import TLS, ConnectOptions
     from lightlink.rpc.caller import ServiceProxy
     from lightlink.rpc.retry import Retry
@@ -102,6 +104,7 @@ __all__ = [
     "AuthenticationError",
     "Batch",
     "BucketOptions",
+    "Call",
     "CallError",
     "CallTimeout",
     "Cancelled",
@@ -138,6 +141,7 @@ __all__ = [
     "InvalidRequest",
     "LightLinkError",
     "LinkError",
+    "LogFilter",
     "Message",
     "MessageTimeout",
     "MethodNotFound",
@@ -181,6 +185,7 @@ __all__ = [
     "Undoable",
     "UnknownCommand",
     "connect",
+    "log_context",
 ]
 
 # Where each name lives. A name is imported when it is first used: a program waits for the parts that it needs.
@@ -265,6 +270,11 @@ _HOME = {
         "StateWatch",
     ),
     "lightlink.events.subscription": ("Subscription",),
+    "lightlink.logs": (
+        "LogFilter",
+        "log_context",
+    ),
+    "lightlink.middleware": ("Call",),
     "lightlink.commands": (
         "Agent",
         "AgentMessage",

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from msgspec import UNSET
 
+from lightlink import logs
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import refuse_at_exit
 from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
+from lightlink.middleware import Call
 from lightlink.options import ConnectOptions, seconds, wait_limit
 from lightlink.protocol import codec, html, subjects
 from lightlink.rpc.caller import Caller, ServiceProxy
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeVar
 
     from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
+    from lightlink.middleware import Middleware
     from lightlink.options import TLS, Key, Secret
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.mapping import Errors
@@ -62,13 +65,15 @@ def connect(
     refusal_timeout: float | None = None,
     lazy: bool | None = None,
     on_error: Callable[[Exception], object] | None = None,
+    middleware: Sequence[Middleware] | None = None,
 ) -> Client:
     """Connect to NATS and return a client.
 
     ``url`` is one server, several separated by commas, or a list; without it ``LIGHTLINK_URL``, ``NATS_URL``, the
     selected NATS context (or the one named by ``context``) and ``nats://127.0.0.1:4222`` are looked at in this order.
     The other settings are those of `ConnectOptions`, times in seconds and sizes in bytes; None leaves each at its
-    default. ``wait`` is for how long no server need be there yet, as at boot. With ``lazy`` the connection is made when
+    default. ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
+    ``wait`` is for how long no server need be there yet, as at boot. With ``lazy`` the connection is made when
     it is first used, and its errors are raised there.
 
     Raises ConnectError when no server can be reached within ``connect_timeout`` and ``wait`` seconds,
@@ -86,6 +91,7 @@ class Client:
         if not isinstance(options, ConnectOptions):
             raise InvalidOption("options", "must be ConnectOptions(...); with a URL use lightlink.connect")
         self._connection = Connection(options)
+        self._middleware = self._connection.middleware
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
         self._subscriptions: Registry[Subscription | StateWatch[Any]] = Registry()
@@ -144,6 +150,13 @@ class Client:
         if not callable(listener):
             raise InvalidOption("listener", "is not callable", type(listener).__name__)
         self._connection.on_status_for_user(listener)
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Have one more function around what the client does from now on, innermost; see `lightlink.middleware`.
+
+        Services and agents take a client's middleware along as they start. Raises InvalidOption.
+        """
+        self._middleware.add(middleware)
 
     def after_fork(self, function: Callable[[Client], object]) -> None:
         """Call ``function(client)`` in each process that is forked later, on a thread of its own.
@@ -365,7 +378,15 @@ class Client:
         Returns at once; one thread's messages keep their order. Raises InvalidName, EncodeError and PayloadTooLarge
         before anything is sent, OutboxFull when the server takes no more, ClosedError.
         """
-        block = codec.encode_headers(codec.checked_headers(headers)) if headers else None
+        if self._middleware.entries:
+            call = Call(kind="publish", name=subject, args=data, headers=dict(headers or {}))
+            self._middleware.run(call, lambda given: self._publish(subject, given.args, given.headers))
+        else:
+            self._publish(subject, data, headers)
+
+    def _publish(self, subject: str, data: Any, headers: HeaderMap | None) -> None:
+        given = logs.outgoing(headers)
+        block = codec.encode_headers(codec.checked_headers(given)) if given else None
         payload = data if data.__class__ is bytes else codec.encode(data, f"the message for {subject!r}")
         self._connection.publish(subjects.publish_subject(subject), payload, headers=block)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import TypeAlias
 
+    from lightlink.middleware import Middleware
+
     # A secret as text, or a function that is asked for it at each connect.
     Secret: TypeAlias = str | Callable[[], str]
     # A key's file, its text, or a function that is asked for that at each connect.
@@ -127,6 +129,17 @@ def seconds(option: str, value: Any) -> float:
     return float(min(value, FOR_EVER))
 
 
+def functions(option: str, value: Any) -> tuple[Any, ...]:
+    """Return functions that were given in a list; raises InvalidOption for anything else."""
+    if not isinstance(value, (list, tuple)) or not all(map(callable, value)):
+        raise InvalidOption(option, "must be a list of functions", type(value).__name__)
+    return tuple(value)
+
+
+def _middleware(value: Any) -> tuple[Middleware, ...]:
+    return functions("middleware", value)
+
+
 def wait_limit(timeout: Any) -> float:
     """Return how many seconds to wait at most, infinity included; raises InvalidOption unless it is a number."""
     if not isinstance(timeout, (int, float)) or not timeout <= float("inf"):
@@ -184,6 +197,7 @@ class ConnectOptions:
     refused as it comes back, as while a secret is exchanged, is closed after ``refusal_timeout`` seconds of refusals.
     ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
     at each connect, and must return soon.
+    ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
     """
 
@@ -213,6 +227,7 @@ class ConnectOptions:
     refusal_timeout: float = attrs.field(default=60.0, validator=_not_negative)
     lazy: bool = attrs.field(default=False, validator=_flag)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
+    middleware: tuple[Middleware, ...] = attrs.field(default=(), repr=False, eq=False, converter=_middleware)
 
     def __attrs_post_init__(self) -> None:
         self._take_credentials_out_of_urls()

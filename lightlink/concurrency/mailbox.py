@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Mailbox:
             if item is _NOTHING:
                 return
             try:
-                self._handle(item)
+                Context().run(self._handle, item)  # nothing that it sets there is seen by the next
             except BaseException:
                 _log.exception("lightlink: a handler failed on %s", threading.current_thread().name)
             # Otherwise the last message would live until the next one comes.

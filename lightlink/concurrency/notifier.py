@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import weakref
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ class Notifier:
     def _run(self, job: _Job) -> None:
         function, args = job
         try:
-            run_handler(function, *args)
+            Context().run(run_handler, function, *args)
         except BaseException:
             _log.exception("lightlink: %r failed", function)
 

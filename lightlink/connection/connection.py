@@ -31,6 +31,7 @@ from lightlink.errors import (
     LightLinkError,
     PayloadTooLarge,
 )
+from lightlink.middleware import Stack
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
 from lightlink.protocol.text import visible
@@ -96,6 +97,7 @@ class Connection:
 
     def __init__(self, options: ConnectOptions) -> None:
         self.options = with_inbox_prefix(options)
+        self.middleware = Stack(options.middleware)
         self.clock = ServerClock()
         self._session: Session | None = None
         self._closed = False

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
+# How many submitted calls are under way at a time where there is middleware.
+CALLS_AT_ONCE = 64
 # It takes more than one refusal to give up, however long that takes.
 _REFUSALS_TO_GIVE_UP = 3
 # How long after a subscription was refused that had been allowed it is tried again, at first and at the most.
@@ -81,6 +83,8 @@ class Session:
         self.notifier = Notifier(f"notifier-{options.name}")
         self.callbacks = Notifier(f"callbacks-{options.name}")
         self.workers = WorkerPool(f"lightlink-{options.name}", options.workers)
+        # What waits around calls that nobody waits for: middleware, of submitted calls.
+        self.callers = WorkerPool(f"lightlink-calls-{options.name}", CALLS_AT_ONCE)
         self.replies = ReplyMap(new_inbox(options.inbox_prefix).encode())
         self.loop = LoopThread(options.name)
         self._pump = Pump(self.loop, self.replies, options.outbox_messages, options.outbox_bytes, self.report)
@@ -239,6 +243,7 @@ class Session:
                 _log.debug("lightlink: letting go of the socket: %r", exc)
             self.loop.stop(timeout)
         self.workers.stop(max(deadline - time.monotonic(), 0))
+        self.callers.stop(max(deadline - time.monotonic(), 0.1))
         self.notifier.stop(max(deadline - time.monotonic(), 0.1))
         self.callbacks.stop(max(deadline - time.monotonic(), 0.1))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lightlink.protocol.codec import CORRELATION_HEADER
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CORRELATION_HEADER = "LightLink-Correlation-Id"
+__all__ = ["CORRELATION_HEADER", "headers_for"]
+
 # W3C Trace Context: handed on as they are.
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 # They go into logs, headers and other people's systems.

@@ -45,22 +45,46 @@ def read_arrival(arrival: Arrival, raw: bool) -> Message:
     return Message(name, data, codec.decode_headers(headers), as_text(reply))
 
 
-def adapt_handler(handler: Callable[[Any], object], raw: bool) -> Callable[[Arrival], object]:
-    """Return a function that reads an arrival and calls ``handler`` with what its parameter is annotated as.
+class EventHandler:
+    """Calls a function with what its parameter is annotated as.
 
     Annotated `Message`, it gets the message; annotated with another type, the data converted to that type; else the
     data. Raises InvalidOption when it does not take exactly one argument, or when its type cannot be converted to.
     """
-    wanted = _parameter_type(handler)
-    if wanted is Message:
-        return lambda arrival: handler(read_arrival(arrival, raw))
+
+    def __init__(self, handler: Callable[[Any], object], raw: bool) -> None:
+        wanted = _parameter_type(handler)
+        self._handler = handler
+        self._wants_message = wanted is Message
+        self._decode = _decoder(handler, Any if self._wants_message else wanted, raw)
+
+    def __call__(self, arrival: Arrival) -> None:
+        """Handle what has arrived; raises DecodeError, and whatever the function does."""
+        if self._wants_message:
+            self._handler(self.read(arrival))
+        else:
+            self._handler(self._decode(arrival[2], as_text(arrival[0])))
+
+    def read(self, arrival: Arrival) -> Message:
+        """Return the message that has arrived, its data converted; raises DecodeError."""
+        subject, reply, payload, headers = arrival
+        name = as_text(subject)
+        return Message(name, self._decode(payload, name), codec.decode_headers(headers), as_text(reply))
+
+    def handle(self, message: Message, data: Any) -> object:
+        """Handle a message that was read, with ``data`` in place of its own."""
+        if not self._wants_message:
+            return self._handler(data)
+        return self._handler(message if data is message.data else attrs.evolve(message, data=data))
+
+
+def _decoder(handler: Callable[[Any], object], wanted: Any, raw: bool) -> Callable[[bytes, str], Any]:
     if raw:
-        return lambda arrival: handler(arrival[2])
+        return lambda payload, _: payload
     try:
-        decode = codec.decoder(wanted)
+        return codec.decoder(wanted)
     except TypeError as exc:
         raise InvalidOption("handler", f"its annotation cannot be checked: {exc}", handler_name(handler)) from exc
-    return lambda arrival: handler(decode(arrival[2], as_text(arrival[0])))
 
 
 def _parameter_type(handler: Callable[..., object]) -> Any:

@@ -10,10 +10,12 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lightlink import logs
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
-from lightlink.events.message import Message, adapt_handler, read_arrival
+from lightlink.events.message import EventHandler, Message, read_arrival
+from lightlink.middleware import Call
 from lightlink.options import wait_limit
 from lightlink.protocol import html, subjects
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.connection.connection import Connection
     from lightlink.events.message import Arrival
+    from lightlink.middleware import Stack
 
 _log = logging.getLogger("lightlink")
 
@@ -36,6 +39,7 @@ class Subscription:
     With a handler, messages are handled in order, one at a time (``concurrency`` at a time, and then in no order). At
     most ``max_pending`` messages of ``max_pending_bytes`` in all wait; what comes beyond is dropped and counted in
     ``dropped``. It belongs to the process that made it; with ``after_fork`` each forked child receives too.
+    ``middleware`` is around the handler, by default the connection's; ``service`` is whose handler it is.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class Subscription:
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
         concurrency: int = 1,
         after_fork: bool = False,
+        middleware: Stack | None = None,
+        service: str = "",
     ) -> None:
         self.subject = subjects.subscribe_subject(subject)
         self.queue = subjects.queue_group(queue)
@@ -58,13 +64,15 @@ class Subscription:
         self._raw = raw
         self._bursting = False
         self._connection = connection
+        self._middleware = connection.middleware if middleware is None else middleware
+        self._facts = {"service": service} if service else {}
         self._closed = False
         limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
         for name, value in limits.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidOption(name, "must be a whole number above 0", value)
         if handler is not None:
-            self._handle = adapt_handler(handler, raw)
+            self._handle = EventHandler(handler, raw)
         self._make_box = partial(
             _make_box, handler is not None, self._run_handler, max_pending, max_pending_bytes, concurrency
         )
@@ -188,13 +196,19 @@ class Subscription:
             )
 
     def _run_handler(self, arrival: Arrival) -> None:
+        logs.enter(self._facts, arrival[3], arrival[0])
         try:
-            run_handler(self._handle, arrival)
+            run_handler(self._handle_around if self._middleware.entries else self._handle, arrival)
         except DecodeError as exc:
             self._connection.report(exc)
         except Exception as exc:
             _log.exception("lightlink: the handler of %r failed", self.subject)
             self._connection.tell_hook(exc)
+
+    def _handle_around(self, arrival: Arrival) -> None:
+        message = self._handle.read(arrival)
+        call = Call(kind="event", name=message.subject, args=message.data, headers=message.headers, message=message)
+        self._middleware.run(call, lambda given: self._handle.handle(message, given.args))
 
     def _refuse_other_process(self) -> None:
         if self._pid != os.getpid():

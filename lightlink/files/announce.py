@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from lightlink import logs
 from lightlink.errors import DecodeError
 from lightlink.events.message import Message
+from lightlink.middleware import Call
 from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from lightlink.connection.connection import Connection
     from lightlink.files.info import FileInfo
     from lightlink.files.store import FileStore
+    from lightlink.middleware import Stack
 
 
 class Announcement(msgspec.Struct, rename={"sender": "from"}):
@@ -35,18 +38,28 @@ def announce(
 ) -> None:
     """Publish that a file is there; on return the server has it. Raises FlushTimeout, PermissionDenied, ClosedError."""
     body = Announcement(info.id, info.name, info.size, info.chunks, connection.options.name, to)
-    block = codec.encode_headers(headers) if headers else None
-    connection.publish(subjects.publish_subject(subjects.FILE_TRANSFER), codec.encode_json(body), headers=block)
-    connection.confirm()
+
+    def send(call: Call) -> None:
+        given = logs.outgoing(call.headers)
+        block = codec.encode_headers(codec.checked_headers(given)) if given else None
+        connection.publish(subjects.publish_subject(call.name), codec.encode_json(call.args), headers=block)
+        connection.confirm()
+
+    connection.middleware.run(
+        Call(kind="publish", name=subjects.FILE_TRANSFER, args=body, headers=dict(headers or {})), send
+    )
 
 
 class FileReceiver:
     """Gives a handler the files announced to a service, each with what its store knows of it."""
 
-    def __init__(self, store: FileStore, service: str, handler: Callable[[FileInfo], object]) -> None:
+    def __init__(
+        self, store: FileStore, service: str, handler: Callable[[FileInfo], object], middleware: Stack
+    ) -> None:
         self._store = store
         self._service = service
         self._handler = handler
+        self._middleware = middleware
 
     def __call__(self, message: Message) -> None:
         """Take one announcement; raises DecodeError for one that is malformed, StoredFileNotFound."""
@@ -59,4 +72,6 @@ class FileReceiver:
         info = self._store.info(announced.file_id)
         # An object put without a name of its own has only its id: peers tell the name in the announcement.
         name = announced.file_name if announced.file_name and info.name == info.id else info.name
-        self._handler(attrs.evolve(info, name=name, sender=announced.sender or "", headers=message.headers))
+        info = attrs.evolve(info, name=name, sender=announced.sender or "", headers=message.headers)
+        call = Call(kind="file", name=message.subject, args=info, headers=message.headers, message=message)
+        self._middleware.run(call, lambda given: self._handler(given.args))

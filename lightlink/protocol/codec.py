@@ -40,6 +40,7 @@ STATUS_OF_CODE = {
 }
 
 TIMEOUT_HEADER = "LightLink-Timeout-Ms"
+CORRELATION_HEADER = "LightLink-Correlation-Id"
 ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 

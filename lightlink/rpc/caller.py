@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from lightlink import logs
 from lightlink.connection.connection import NoReply, Status
 from lightlink.errors import (
     CallError,
     CallTimeout,
-    ClosedError,
     DeadlineExceeded,
     DecodeError,
     HandlerError,
@@ -27,13 +26,16 @@ from lightlink.errors import (
     ServiceBusy,
     ServiceUnavailable,
 )
+from lightlink.middleware import Call
 from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
+from lightlink.rpc.futures import CallFuture, call_on_thread
 from lightlink.rpc.retry import DID_NOT_RUN, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
@@ -85,10 +87,47 @@ class Caller:
     ) -> Any:
         """Call a method and return its result; see `Client.call`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        if retry is not None and not isinstance(retry, Retry):
+            raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
+        if self._connection.middleware.entries:
+            return self._call_around(service, method, args, limit, returns, retry, headers)
         if retry is None:
             return self._call_once(service, method, args, limit, returns, headers)
-        if not isinstance(retry, Retry):
-            raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
+        return self._call_until(service, method, args, limit, returns, retry, headers)
+
+    def _call_around(
+        self,
+        service: str,
+        method: str,
+        args: Any,
+        limit: float,
+        returns: Any,
+        retry: Retry | None,
+        headers: HeaderMap | None,
+    ) -> Any:
+        """Make a call with middleware around it, repetitions included."""
+
+        def last(call: Call) -> Any:
+            limit = self._timeout if call.timeout is None else seconds("timeout", call.timeout)
+            if retry is None:
+                return self._call_once(service, method, call.args, limit, returns, call.headers)
+            return self._call_until(service, method, call.args, limit, returns, retry, call.headers)
+
+        sent = dict(logs.outgoing(headers) or {})
+        call = Call(kind="call", name=f"{service}.{method}", args=args, headers=sent, timeout=limit)
+        return self._connection.middleware.run(call, last)
+
+    def _call_until(
+        self,
+        service: str,
+        method: str,
+        args: Any,
+        limit: float,
+        returns: Any,
+        retry: Retry,
+        headers: HeaderMap | None,
+    ) -> Any:
+        """Make a call again and again, as long as ``retry`` says."""
         for attempt in itertools.count(1):
             try:
                 return self._call_once(service, method, args, limit, returns, headers)
@@ -140,8 +179,10 @@ class Caller:
 
     def begin(
         self, service: str, method: str, args: Any, limit: float, returns: Any, headers: HeaderMap | None
-    ) -> OpenCall:
-        """Send a call, and return an `OpenCall`, which brings its result."""
+    ) -> OpenCall | SubmittedCall:
+        """Send a call, and return what brings its result."""
+        if self._connection.middleware.entries:
+            return SubmittedCall(self._submit_around(service, method, args, limit, returns, headers))
         return OpenCall(self._connection, service, method, args, limit, self._reader(returns), headers)
 
     def _reader(self, returns: Any) -> Reader:
@@ -165,6 +206,8 @@ class Caller:
         """Call a method and return a future of its result; see `Client.submit`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         read = self._reader(returns)
+        if self._connection.middleware.entries:
+            return self._submit_around(service, method, args, limit, returns, headers)
         subject = subjects.call_subject(service, method)
         request_id = new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
@@ -195,6 +238,22 @@ class Caller:
 
         future.add_done_callback(note_cancel)
         return future
+
+    def _submit_around(
+        self, service: str, method: str, args: Any, limit: float, returns: Any, headers: HeaderMap | None
+    ) -> Future[Any]:
+        """Make a call on a thread that middleware may wait on; what is wrong with it is raised here."""
+        self._reader(returns)
+        subjects.call_subject(service, method)
+        if headers:
+            codec.checked_headers(headers)
+
+        def call(left: float) -> Any:
+            if left <= 0:
+                raise ServiceUnavailable(service, method, f"the call could not be sent within {limit:g} s")
+            return self._call_around(service, method, args, left, returns, None, headers)
+
+        return call_on_thread(self._connection, limit, call)
 
 
 class OpenCall:
@@ -233,29 +292,19 @@ class OpenCall:
         self._request.withdraw()
 
 
-class CallFuture(Future[Any]):
-    """The result that a call will have."""
+class SubmittedCall:
+    """A call under way on a thread of its own, with middleware around it."""
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self._connection = connection
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
 
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the result, or raise the error of the call; see `concurrent.futures.Future`."""
-        self._refuse_callbacks()
-        return super().result(timeout)
+    def result(self) -> Any:
+        """Wait for the result and return it; raises the errors of `Client.call`."""
+        return self._future.result()
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error of the call; see `concurrent.futures.Future`."""
-        self._refuse_callbacks()
-        return super().exception(timeout)
-
-    def _refuse_callbacks(self) -> None:
-        """Raise ClosedError where waiting would never end: this thread is the one that settles it."""
-        if not self.done() and self._connection.is_callback_thread:
-            raise ClosedError(
-                "a future", "cannot be waited for in a callback of another; use call(), or your own thread"
-            )
+    def withdraw(self) -> None:
+        """Wait for it no more."""
+        self._future.cancel()
 
 
 class ServiceProxy:
@@ -298,6 +347,7 @@ def _timeout_header(remaining: float) -> bytes:
 
 def _header_maker(headers: HeaderMap | None) -> Callable[[float], bytes]:
     """Return what makes a request's headers as it leaves: the caller's, and the time that remains then."""
+    headers = logs.outgoing(headers)
     if not headers:
         return _timeout_header
     # Ours is the first of its name, which counts: nobody overrides the deadline by a header.

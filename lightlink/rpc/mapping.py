@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lightlink.protocol.codec import HeaderMap
-    from lightlink.rpc.caller import Caller, OpenCall
+    from lightlink.rpc.caller import Caller, OpenCall, SubmittedCall
 
 # What becomes of a call that fails: its error ends the map, or stands in the place of its result.
 Errors = Literal["raise", "return"]
@@ -42,7 +42,7 @@ class CallMap:
 
     def in_order(self, arguments: Iterable[Any]) -> Iterator[Any]:
         """Yield the results in the order of the arguments, of which no more are taken than may be under way."""
-        under_way: deque[OpenCall | LightLinkError] = deque()
+        under_way: deque[OpenCall | SubmittedCall | LightLinkError] = deque()
         given = iter(arguments)
         try:
             for args in given:
@@ -75,13 +75,13 @@ class CallMap:
             for future in list(under_way.values()):
                 future.cancel()
 
-    def _begin(self, args: Any) -> OpenCall | LightLinkError:
+    def _begin(self, args: Any) -> OpenCall | SubmittedCall | LightLinkError:
         try:
             return self.caller.begin(self.service, self.method, args, self.limit, self.returns, self.headers)
         except LightLinkError as exc:
             return self._value_of(exc)
 
-    def _end(self, call: OpenCall | LightLinkError) -> Any:
+    def _end(self, call: OpenCall | SubmittedCall | LightLinkError) -> Any:
         if isinstance(call, LightLinkError):
             return call
         try:

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink import logs
 from lightlink.binding import Binder, BindError
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge, ResourceExhausted
+from lightlink.middleware import Call, run
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text, is_inbox
 from lightlink.service.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextvars import Context
 
     from lightlink.client import Client
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.connection.connection import Connection
+    from lightlink.middleware import Middleware
 
 _log = logging.getLogger("lightlink")
 _TIMEOUT_MS = re.compile(rb"\r\nLightLink-Timeout-Ms: *(\d{1,12})\r\n", re.IGNORECASE)
 # An exception's text may be anything, say the repr of an array; it must neither fill a reply nor break a header.
 _MAX_ERROR_TEXT = 4096
 _MAX_HEADER_TEXT = 256
+# No other header of ours fits beside the time that remains in so many bytes.
+_ONLY_TIMEOUT = 60
 
 
 @attrs.define
@@ -41,13 +48,17 @@ class MethodStats:
     processing_time: float = 0.0
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Method:
-    """A registered handler, compiled."""
+    """A registered handler, compiled; ``around`` is all the middleware there is, once the service runs."""
 
     name: str
     binder: Binder
     metadata: Mapping[str, str]
+    facts: Mapping[str, str]
+    context: Context
+    middleware: tuple[Middleware, ...]
+    around: tuple[Middleware, ...] = ()
     stats: MethodStats = attrs.field(factory=MethodStats)
 
 
@@ -83,12 +94,22 @@ class Dispatcher:
         self._held = 0
         self._idle = Condition()
 
-    def add(self, name: str, handler: Callable[..., Any], metadata: Mapping[str, str]) -> None:
+    def add(
+        self,
+        name: str,
+        handler: Callable[..., Any],
+        metadata: Mapping[str, str],
+        middleware: tuple[Middleware, ...] = (),
+    ) -> None:
         """Compile and register a handler."""
-        self.methods[name] = Method(name, Binder(handler, {Request: "request"}), dict(metadata))
+        facts = {"service": self._service, "method": name}
+        binder = Binder(handler, {Request: "request"})
+        self.methods[name] = Method(name, binder, dict(metadata), facts, logs.context_of(facts), middleware)
 
-    def attach(self, client: Client, connection: Connection, inboxes: tuple[bytes, ...] = ()) -> None:
-        """Set where replies go, before the first request comes.
+    def attach(
+        self, client: Client, connection: Connection, inboxes: tuple[bytes, ...], middleware: tuple[Middleware, ...]
+    ) -> None:
+        """Set where replies go and what is around every handler, before the first request comes.
 
         They go below ``_INBOX`` and these ``inboxes`` only: the subject is the caller's choice, the right to publish
         there is the service's.
@@ -96,6 +117,8 @@ class Dispatcher:
         self._client = client
         self._connection = connection
         self._inboxes = inboxes
+        for method in self.methods.values():
+            method.around = (*middleware, *method.middleware)
 
     def begin_anew(self, pool: WorkerPool) -> None:
         """Hold nothing, and run handlers on another pool: in a forked child, where the parent's threads are not."""
@@ -152,24 +175,44 @@ class Dispatcher:
 
     def _serve(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float) -> None:
         """Answer one request; runs on a worker."""
-        request_id: str | None = None
-        self._note(subject)
+        name = as_text(subject.rpartition(b".")[2])
+        method = self.methods.get(name)
         try:
-            try:
-                envelope = self._read(subject, data)
-                request_id = envelope.id
-                body = self._answer(envelope, headers, arrived)
-            except Rejection as rejection:
-                self._reject(subject, reply, request_id or codec.peek_request_id(data), rejection)
+            if method is None:
+                self._refuse(subject, reply, name, data)
             else:
-                self._reply(subject, reply, request_id, body)
+                method.stats.requests += 1
+                # Each handler has a context of its own: nothing that it sets there is seen by the next one.
+                method.context.copy().run(self._answer, method, subject, reply, data, headers, arrived)
         except LightLinkError as exc:
             _log.error("lightlink: %s could not reply on %r: %s", self._service, reply, exc)
         finally:
             self._release()
 
-    def _read(self, subject: bytes, data: bytes) -> codec.Request:
-        method = as_text(subject.rpartition(b".")[2])
+    def _refuse(self, subject: bytes, reply: bytes, name: str, data: bytes) -> None:
+        """Answer a request for a method that there is not."""
+        rejection = Rejection(codec.METHOD_NOT_FOUND, f"method not found: {name}")
+        try:
+            self._read(subject, name, data)
+        except Rejection as exc:
+            rejection = exc
+        self._reject(subject, reply, codec.peek_request_id(data), rejection)
+
+    def _answer(
+        self, method: Method, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float
+    ) -> None:
+        """Answer a request for a method."""
+        request_id: str | None = None
+        try:
+            envelope = self._read(subject, method.name, data)
+            request_id = envelope.id
+            body = self._result(method, envelope, reply, headers, arrived)
+        except Rejection as rejection:
+            self._reject(subject, reply, request_id or codec.peek_request_id(data), rejection)
+        else:
+            self._reply(subject, reply, request_id, body)
+
+    def _read(self, subject: bytes, method: str, data: bytes) -> codec.Request:
         try:
             envelope = codec.decode_request(data, as_text(subject))
         except DecodeError as exc:
@@ -179,21 +222,22 @@ class Dispatcher:
             raise Rejection(codec.INVALID_REQUEST, problem)
         return envelope
 
-    def _answer(self, envelope: codec.Request, headers: bytes | None, arrived: float) -> bytes:
+    def _result(
+        self, method: Method, envelope: codec.Request, reply: bytes, headers: bytes | None, arrived: float
+    ) -> bytes:
         """Return the body of a success reply, or raise the Rejection that says why there is none."""
-        method = self.methods.get(envelope.method)
-        if method is None:
-            raise Rejection(codec.METHOD_NOT_FOUND, f"method not found: {envelope.method}")
         deadline = _deadline(headers, arrived)
+        if headers is not None and (deadline is None or len(headers) > _ONLY_TIMEOUT):
+            logs.enter(method.facts, headers)
+        elif "structlog" in sys.modules:
+            logs.tell_structlog()
         started = time.monotonic()
         if deadline is not None and started > deadline:
             waited = f"waited {started - arrived:.3f} s for a worker"
             raise Rejection(codec.DEADLINE_EXCEEDED, f"{envelope.method} was not run: the request {waited}")
         try:
             kwargs = method.binder.bind(bytes(envelope.args))
-            context = self._context(method, headers, deadline)
-            result = self._run(method, kwargs, context)
-            return codec.encode_success(envelope.id, result)
+            return codec.encode_success(envelope.id, self._run(method, kwargs, reply, headers, deadline))
         except BindError as exc:
             raise Rejection(codec.INVALID_ARGUMENTS, f"{envelope.method}: {exc}") from None
         except EncodeError as exc:
@@ -202,19 +246,35 @@ class Dispatcher:
         finally:
             method.stats.processing_time += time.monotonic() - started
 
-    def _context(self, method: Method, headers: bytes | None, deadline: float | None) -> dict[str, Any]:
-        if not method.binder.injects:
-            return {}
-        given = codec.decode_headers(headers)
-        return {"request": Request(self._service, method.name, given, deadline, self._client)}
-
-    def _run(self, method: Method, kwargs: dict[str, Any], context: dict[str, Any]) -> Any:
+    def _run(
+        self, method: Method, kwargs: dict[str, Any], reply: bytes, headers: bytes | None, deadline: float | None
+    ) -> Any:
         try:
-            return run_handler(method.binder.call, kwargs, context)
+            if not method.around and not method.binder.injects:
+                return run_handler(method.binder.call, kwargs, {})
+            request = Request(self._service, method.name, codec.decode_headers(headers), deadline, self._client)
+            return run_handler(self._call_around, method, kwargs, request)
         except BaseException as exc:
             # The caller learns type and text; the traceback is for the service's own log.
-            _log.exception("lightlink: %s.%s failed", self._service, method.name)
+            _log.exception(
+                "lightlink: %s.%s failed (caller %s, correlation id %s)",
+                self._service,
+                method.name,
+                as_text(reply.rpartition(b".")[0]) or "unknown",
+                logs.correlation_id(),
+            )
             raise Rejection(codec.HANDLER_ERROR, f"{type(exc).__name__}: {_text_of(exc)}") from None
+
+    def _call_around(self, method: Method, kwargs: dict[str, Any], request: Request) -> Any:
+        call = Call(
+            kind="serve",
+            name=f"{self._service}.{method.name}",
+            args=kwargs,
+            headers=request.headers,
+            timeout=None if request.deadline is None else request.remaining(),
+            request=request,
+        )
+        return run(method.around, call, lambda given: method.binder.call(given.args, {"request": request}))
 
     def _note(self, subject: bytes) -> None:
         """Count a request, whatever will be answered."""

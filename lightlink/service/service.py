@@ -18,10 +18,11 @@ from lightlink.concurrency.threads import Condition, Event, start_thread
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.connection.connection import Status
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
-from lightlink.events.message import adapt_handler
+from lightlink.events.message import EventHandler
 from lightlink.events.subscription import Subscription, stop_all
 from lightlink.files import FileInfo, FileReceiver
-from lightlink.options import ConnectOptions, seconds
+from lightlink.middleware import Stack
+from lightlink.options import ConnectOptions, functions, seconds
 from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery, text_map
@@ -29,6 +30,8 @@ from lightlink.service.dispatch import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from lightlink.middleware import Middleware
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -63,6 +66,9 @@ class Service:
     shared. At most ``max_pending`` requests wait for a worker; what comes beyond is answered ``busy``. ``version`` is a
     semantic version; name, version, ``description`` and ``metadata`` are what service discovery shows (ADR-32).
 
+    ``middleware`` are functions around its handlers, outermost first, and with a URL around all that its client does;
+    that of a client which is given goes before it. See `lightlink.middleware`.
+
     With ``after_fork`` each process that is forked later serves too, as an instance of its own.
 
     Answers go to inboxes only: below ``_INBOX``, to those of identities, and below the prefixes in ``inboxes``, for
@@ -81,6 +87,7 @@ class Service:
         metadata: Mapping[str, str] | None = None,
         inboxes: Sequence[str] = (),
         after_fork: bool = False,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         self.name = subjects.service_name(name)
@@ -94,6 +101,7 @@ class Service:
             raise InvalidOption(", ".join(options), "belongs to the client, which is given")
         self._inboxes = tuple(map(_inbox_prefix, [inboxes] if isinstance(inboxes, str) else inboxes))
         self.version = version
+        self._middleware = functions("middleware", middleware)
         self._target = target
         ConnectOptions.check_names(options, ("workers", "max_pending", "version", "description", "metadata"))
         self._options: dict[str, Any] = {"name": name, "wait": math.inf, **options}
@@ -123,9 +131,21 @@ class Service:
     def rpc(self, name: Handler) -> Handler: ...
     @overload
     def rpc(
-        self, name: str | None = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None
+        self,
+        name: str | None = None,
+        *,
+        idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> Callable[[Handler], Handler]: ...
-    def rpc(self, name: Any = None, *, idempotent: bool = False, metadata: Mapping[str, str] | None = None) -> Any:
+    def rpc(
+        self,
+        name: Any = None,
+        *,
+        idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> Any:
         """Register the decorated function as a method: ``@service.rpc`` or ``@service.rpc("getUser")``.
 
         Without a name the function's own is used. Arguments are bound by name and checked against the annotations. The
@@ -138,7 +158,7 @@ class Service:
             chosen = name or getattr(handler, "__name__", None)
             if chosen is None:
                 raise InvalidOption("rpc", "give the method a name: this handler has none", repr(handler))
-            self.register(chosen, handler, idempotent=idempotent, metadata=metadata)
+            self.register(chosen, handler, idempotent=idempotent, metadata=metadata, middleware=middleware)
             return handler
 
         return decorate
@@ -150,18 +170,20 @@ class Service:
         *,
         idempotent: bool = False,
         metadata: Mapping[str, str] | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken.
 
         ``idempotent`` announces that running it twice does no harm, so that callers may repeat a call whose outcome
-        they do not know.
+        they do not know. ``middleware`` goes around this method alone, inside that of the service.
         """
         self._refuse_after_start(f"method {name!r}")
         subjects.method_name(name)
         if name in self._calls.methods:
             raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
         announced = {"idempotent": "true"} if idempotent else {}
-        self._calls.add(name, handler, {**announced, **text_map(metadata)})
+        around = functions("middleware", middleware)
+        self._calls.add(name, handler, {**announced, **text_map(metadata)}, around)
 
     def has_rpc(self, name: str) -> bool:
         """Tell whether a method of this name is registered."""
@@ -182,7 +204,7 @@ class Service:
 
         def decorate(handler: Handler) -> Handler:
             self._refuse_after_start(f"the handler of {subject!r}")
-            adapt_handler(handler, raw)  # raises InvalidOption for what cannot take the data
+            EventHandler(handler, raw)  # raises InvalidOption for what cannot take the data
             if any(taken == subject and fn is handler for taken, fn, *_ in self._events):
                 raise InvalidOption("handler", f"is registered already for {subject!r}", handler_name(handler))
             self._events.append((subject, handler, group, raw))
@@ -205,7 +227,7 @@ class Service:
         self._refuse_after_start("the handler of files")
         if self._on_file is not None:
             raise InvalidOption("on_file", f"is registered already with service {self.name!r}")
-        adapt_handler(handler, raw=True)  # raises InvalidOption for what cannot take one argument
+        EventHandler(handler, raw=True)  # raises InvalidOption for what cannot take one argument
         self._on_file = (handler, concurrency)
         return handler
 
@@ -385,7 +407,9 @@ class Service:
         self._refuse_second_start()
         if self._client is None:
             # Lazy, so that `stop` can end the wait for a server that is not there yet.
-            client = connect(self._target, **{**self._options, "lazy": True})  # type: ignore[arg-type]
+            around = (*self._options.get("middleware", ()), *self._middleware)
+            options = {**self._options, "middleware": around, "lazy": True}
+            client = connect(self._target, **options)  # type: ignore[arg-type]
             self._client = client
             try:
                 client.open()
@@ -398,13 +422,19 @@ class Service:
         self._pool.start()
         connection = client._connection
         own = connection.options.inbox_prefix
-        self._calls.attach(client, connection, (*self._inboxes, *([f"{own}.".encode()] if own else [])))
+        # A client of our own has our middleware already.
+        around = connection.middleware.entries + (self._middleware if client is self._target else ())
+        stack = Stack(around, everywhere=False)
+        self._calls.attach(client, connection, (*self._inboxes, *([f"{own}.".encode()] if own else [])), around)
         for (subject, handler, _, raw), group in zip(self._events, self._groups(), strict=True):
-            self._subscriptions.append(Subscription(connection, self._pool, subject, handler, queue=group, raw=raw))
+            shared: dict[str, Any] = {"queue": group, "raw": raw, "middleware": stack, "service": self.name}
+            self._subscriptions.append(Subscription(connection, self._pool, subject, handler, **shared))
         if self._on_file is not None:
             file_handler, concurrency = self._on_file
-            receiver = FileReceiver(client.file_store(), self.name, file_handler)
+            receiver = FileReceiver(client.file_store(), self.name, file_handler, stack)
             settings: dict[str, Any] = {"queue": f"{self.name}.on_file", "raw": True, "concurrency": concurrency}
+            # Around the handler, and not around announcements that are for others.
+            settings |= {"middleware": Stack(everywhere=False), "service": self.name}
             self._subscriptions.append(
                 Subscription(connection, self._pool, subjects.FILE_TRANSFER, receiver, **settings)
             )

@@ -18,12 +18,14 @@ from lightlink.concurrency import forks
 from lightlink.concurrency.signals import StopSignal
 from lightlink.concurrency.threads import Condition, Event
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
-from lightlink.options import ConnectOptions, seconds
+from lightlink.options import ConnectOptions, functions, seconds
 from lightlink.protocol import html
 from lightlink.protocol.ids import new_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from lightlink.middleware import Middleware
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -50,7 +52,9 @@ class Agent:
     ``target`` is a `Client`, whose connection is then shared, or a URL as for `connect`, with its ``options``.
     ``executor`` is asked for commands that no function is registered for. ``labels`` let managers address many
     agents at once. ``prefetch`` commands are fetched ahead: among them, the higher priority goes first. ``store`` tells
-    how the streams are made if this agent comes first. It belongs to the process that started it.
+    how the streams are made if this agent comes first. ``middleware`` are functions around its handlers, outermost
+    first, and with a URL around all that its client does; that of a client which is given goes before it. It belongs to
+    the process that started it.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Agent:
         labels: Mapping[str, str] | None = None,
         prefetch: int = 256,
         store: StoreOptions | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         self.client_id = schema.client_id(client_id)
@@ -76,6 +81,7 @@ class Agent:
         self._target = target
         ConnectOptions.check_names(options, ("executor", "workers", "labels", "prefetch", "store"))
         self._options: dict[str, Any] = {"name": client_id, "wait": math.inf, **options}
+        self._middleware = functions("middleware", middleware)
         self._store_options = store or StoreOptions()
         self._workers = workers
         self._prefetch = prefetch
@@ -294,7 +300,9 @@ class Agent:
     def _connect(self) -> Client:
         if self._client is None:
             # Lazy, so that `stop` can end the wait for a server that is not there yet.
-            client = connect(self._target, **{**self._options, "lazy": True})  # type: ignore[arg-type]
+            around = (*self._options.get("middleware", ()), *self._middleware)
+            options = {**self._options, "middleware": around, "lazy": True}
+            client = connect(self._target, **options)  # type: ignore[arg-type]
             self._client = client
             try:
                 client.open()
@@ -315,8 +323,12 @@ class Agent:
         return self._leaving.wait(pause) or self._stop_signal.is_set
 
     def _begin(self, timeout: float | None) -> None:
+        client = self._connect()
+        # A client of our own has our middleware already.
+        own = self._middleware if client is self._target else ()
+        self._handlers.middleware = client._connection.middleware.entries + own
         self._runner = Runner(
-            self._connect(),
+            client,
             self.client_id,
             self.instance,
             self.labels,

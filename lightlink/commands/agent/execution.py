@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from lightlink import logs
 from lightlink.commands import model
 from lightlink.commands.agent.context import CommandContext
 from lightlink.commands.agent.handlers import CANCELLED_TEXT
@@ -204,6 +205,8 @@ class Execution:
         assert running.last is not None
         request, context = running.delivery.request, running.context
         context.attempt = running.last[0].attempt
+        facts = {"client_id": request.client_id, "command_id": request.command_id, "attempt": context.attempt}
+        logs.enter(facts, context.headers)
         self._begun.add(request.command_id)
         self._store.connection.session.notifier.post(self._look_by, context.deadline)
         outcome = self._handlers.run(request, context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import attrs
 import msgspec
 
+from lightlink import logs
 from lightlink.binding import Binder, BindError
 from lightlink.commands import model
 from lightlink.commands.agent.context import Cancelled, CommandContext
@@ -17,12 +17,14 @@ from lightlink.commands.model import UndoTold
 from lightlink.commands.store import checks
 from lightlink.concurrency.forks import run_handler
 from lightlink.errors import EncodeError, InvalidOption, LightLinkError
+from lightlink.middleware import Call, run
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lightlink.commands.model import RequestRecord, StatusName
+    from lightlink.middleware import Middleware
 
 _log = logging.getLogger("lightlink")
 
@@ -87,6 +89,7 @@ class Handlers:
     """Looks up and runs the handlers of one agent."""
 
     def __init__(self, executor: CommandExecutor | ContextExecutor | None) -> None:
+        self.middleware: tuple[Middleware, ...] = ()
         self._functions: dict[str, Handler] = {}
         self._executor = executor
         self._executor_takes_context = executor is not None and _takes_context(executor)
@@ -146,7 +149,13 @@ class Handlers:
             return self.failed(safe_text(exc))
         except BaseException as exc:
             # A handler may even call sys.exit().
-            _log.exception("lightlink: command %s (%r) failed", request.command_id, request.command_type)
+            _log.exception(
+                "lightlink: command %s (%r) failed (sent by %s, correlation id %s)",
+                request.command_id,
+                request.command_type,
+                request.issued_by or "unknown",
+                logs.correlation_id(),
+            )
             detail = model.CANCELLED if context.cancelled.is_set() else ""
             error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)
@@ -175,12 +184,29 @@ class Handlers:
     def _call(self, request: RequestRecord, context: CommandContext) -> Any:
         handler = self._functions.get(request.command_type)
         if handler is not None:
-            arguments = handler.binder.bind(_arguments(request))
-            return run_handler(handler.binder.call, arguments, {"context": context})
+            arguments: Any = handler.binder.bind(_arguments(request))
+        else:
+            arguments = codec.decode(bytes(request.payload), request.command_id)
+
+        def last(call: Call) -> Any:
+            if handler is not None:
+                return handler.binder.call(call.args, {"context": context})
+            return self._execute(request.command_type, call.args, context)
+
+        call = Call(
+            kind="command",
+            name=request.command_type,
+            args=arguments,
+            headers=context.headers,
+            timeout=context.remaining(),
+            context=context,
+        )
+        return run_handler(run, self.middleware, call, last)
+
+    def _execute(self, command_type: str, payload: Any, context: CommandContext) -> Any:
         assert self._executor is not None
-        payload = codec.decode(bytes(request.payload), request.command_id)
-        execute = functools.partial(self._executor.execute, request.command_type, payload)
-        return run_handler(execute, **({"context": context} if self._executor_takes_context else {}))
+        wanted = {"context": context} if self._executor_takes_context else {}
+        return self._executor.execute(command_type, payload, **wanted)
 
 
 def _takes_context(executor: CommandExecutor | ContextExecutor) -> bool:

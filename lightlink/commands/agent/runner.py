@@ -6,6 +6,7 @@ import itertools
 import logging
 import queue
 import time
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from lightlink.commands.agent.delivery import Deliveries
@@ -186,7 +187,8 @@ class Runner:
             delivery = self._waiting.get_nowait()[-1]
         except queue.Empty:
             return  # it was handed back
-        self._execution.process(delivery)
+        # A context of its own: nothing that a handler sets there is seen by the next one.
+        Context().run(self._execution.process, delivery)
 
     def _load(self) -> tuple[int, int]:
         return len(self._execution.running), self._waiting.qsize()

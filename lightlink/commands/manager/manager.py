@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lightlink import logs
 from lightlink.client import Client
 from lightlink.commands import model
 from lightlink.commands.manager.batch import Batch, Limits, Rollout
@@ -32,6 +33,7 @@ from lightlink.concurrency import forks
 from lightlink.concurrency.periodic import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, DecodeError, InvalidOption
+from lightlink.middleware import Call
 from lightlink.options import seconds
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ if TYPE_CHECKING:
     from lightlink.protocol.codec import HeaderMap
 
 DEFAULT_TIMEOUT = 30.0
+
+
+def _call(command_type: str, payload: Any, timeout: float, headers: HeaderMap | None, to: tuple[str, ...]) -> Call:
+    """Return what middleware sees of the sending of commands."""
+    sent = dict(logs.outgoing(headers) or {})
+    return Call(kind="send", name=command_type, args=payload, headers=sent, timeout=timeout, to=to)
 
 
 class CommandManager:
@@ -134,12 +142,22 @@ class CommandManager:
         PermissionDenied, ClosedError.
         """
         self._refuse_closed()
-        template = self._template(command_type, payload, timeout, priority, issued_by, headers)
-        record = template.to(client_id, idempotency_key)
+
+        def last(call: Call) -> CommandPromise:
+            limit = timeout if call.timeout is None else call.timeout
+            template = self._template(command_type, call.args, limit, priority, issued_by, call.headers)
+            return self._send(template.to(client_id, idempotency_key), queue)
+
+        call = _call(command_type, payload, timeout, headers, (client_id,))
+        promise: CommandPromise = self._connection.middleware.run(call, last)
+        return promise
+
+    def _send(self, record: RequestRecord, queue: bool) -> CommandPromise:
+        client_id = record.client_id
         if not queue and read_presence(self._store, client_id)[0] is None:
             raise AgentOffline(client_id)
         self._store.ensure_consumers([client_id])
-        if idempotency_key is not None:
+        if record.idempotency_key is not None:
             return self._send_once(record)
         # Followed before it is written, so that no revision is missed.
         promise = self._follower.open(record)
@@ -187,12 +205,21 @@ class CommandManager:
         """
         self._refuse_closed()
         limits = Limits(max_concurrency=max_concurrency, max_failures=max_failures, repeat=repeat)
-        batch_id = schema.new_batch_id(self.now())
-        template = self._template(command_type, payload, timeout, priority, issued_by, headers, batch_id)
         targets = self._targets(client_ids, labels, offline)
-        records = template.to_each(targets * repeat)
+
+        def last(call: Call) -> Batch:
+            limit = timeout if call.timeout is None else call.timeout
+            batch_id = schema.new_batch_id(self.now())
+            template = self._template(command_type, call.args, limit, priority, issued_by, call.headers, batch_id)
+            return self._send_batch(batch_id, template.to_each(targets * repeat), limits)
+
+        call = _call(command_type, payload, timeout, headers, tuple(targets))
+        batch: Batch = self._connection.middleware.run(call, last)
+        return batch
+
+    def _send_batch(self, batch_id: str, records: builtins.list[RequestRecord], limits: Limits) -> Batch:
         refuse_too_large(records, self._connection.max_payload)
-        self._store.ensure_consumers(targets)
+        self._store.ensure_consumers(dict.fromkeys(record.client_id for record in records))
         batch = Batch(batch_id, records, self._canceller.cancel_all)
         Rollout(batch, self._store, self._follower, self._pool, limits).start()
         return batch

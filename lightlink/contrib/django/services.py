@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from lightlink.commands.agent.handlers import CommandExecutor, ContextExecutor
     from lightlink.commands.store.schema import StoreOptions
+    from lightlink.middleware import Middleware
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -40,6 +41,7 @@ class Service(PlainService):
         description: str = "",
         metadata: Mapping[str, str] | None = None,
         inboxes: Sequence[str] = (),
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         super().__init__(
             name,
@@ -49,6 +51,7 @@ class Service(PlainService):
             description=description,
             metadata=metadata,
             inboxes=inboxes,
+            middleware=middleware,
         )
         self._alias = alias
         self._wrap = Wrapper(conf.databases(alias, atomic))
@@ -60,9 +63,11 @@ class Service(PlainService):
         *,
         idempotent: bool = False,
         metadata: Mapping[str, str] | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         """Register a function as a method; see `lightlink.Service.register`."""
-        super().register(name, self._wrap(handler), idempotent=idempotent, metadata=metadata)
+        wrapped = self._wrap(handler)
+        super().register(name, wrapped, idempotent=idempotent, metadata=metadata, middleware=middleware)
 
     def on(self, subject: str, *, queue: str | None = None, raw: bool = False) -> Callable[[Handler], Handler]:
         """Register the decorated function for events; see `lightlink.Service.on`."""
@@ -121,8 +126,17 @@ class Agent(PlainAgent):
         labels: Mapping[str, str] | None = None,
         prefetch: int = 256,
         store: StoreOptions | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
-        super().__init__(client_id, executor=executor, workers=workers, labels=labels, prefetch=prefetch, store=store)
+        super().__init__(
+            client_id,
+            executor=executor,
+            workers=workers,
+            labels=labels,
+            prefetch=prefetch,
+            store=store,
+            middleware=middleware,
+        )
         self._alias = alias
         self._wrap = Wrapper(conf.databases(alias, atomic))
 

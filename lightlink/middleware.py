@@ -1,0 +1,108 @@
+"""Functions around what goes out and what comes in: the one seam for observing and intercepting.
+
+::
+
+    def timing(call, proceed):
+        started = time.monotonic()
+        try:
+            return proceed(call)
+        finally:
+            log.info("%s %s took %.3f s", call.kind, call.name, time.monotonic() - started)
+
+The first of several is the outermost. What goes through a client goes through the client's; what a service or agent
+handles then through its own, and last through that of the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import attrs
+
+from lightlink.options import functions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightlink.commands.agent.context import CommandContext
+    from lightlink.events.message import Message
+    from lightlink.service.request import Request
+
+Kind = Literal["call", "serve", "publish", "event", "consume", "file", "send", "command"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Call:
+    """What is under way, as middleware sees it.
+
+    ``kind`` is what is done: ``call``, ``publish`` and ``send`` (of commands) on the way out; ``serve`` (a call),
+    ``event``, ``consume`` (of a durable event), ``file`` and ``command`` on the way in. ``name`` is the method
+    (``math.add``), the subject or the command's type. ``args`` are the arguments, the data or the payload; what stands
+    there when `proceed` is called is what is sent, or what the handler is given. So are ``headers``, on the way out.
+    ``timeout`` is how many seconds there are for it, None for no limit; ``to`` names the agents a command is sent to.
+
+    On the way in there is what the handler may ask for, too: ``request`` of a call, ``message`` of an event or file,
+    ``context`` of a command.
+    """
+
+    kind: Kind
+    name: str
+    args: Any = None
+    headers: dict[str, Any] = attrs.field(factory=dict)
+    timeout: float | None = None
+    to: tuple[str, ...] = ()
+    request: Request | None = None
+    message: Message | None = None
+    context: CommandContext | None = None
+
+
+Proceed: TypeAlias = Callable[[Call], Any]
+Middleware: TypeAlias = Callable[[Call, Proceed], Any]
+
+
+class Stack:
+    """The middleware of one client, outermost first; ``entries`` is what to look at where none must cost nothing."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self, entries: Sequence[Middleware] = (), *, everywhere: bool = True) -> None:
+        given: tuple[Middleware, ...] = functions("middleware", entries)
+        self.entries = (*_everywhere, *given) if everywhere else given
+
+    def add(self, middleware: Middleware) -> None:
+        """Have one more, as the innermost; raises InvalidOption."""
+        self.entries = (*self.entries, *functions("middleware", (middleware,)))
+
+    def run(self, call: Call, last: Proceed) -> Any:
+        """Do ``last(call)`` with all of it around, and return what comes out."""
+        return run(self.entries, call, last)
+
+
+def run(entries: tuple[Middleware, ...], call: Call, last: Proceed) -> Any:
+    """Do ``last(call)`` with middleware around, outermost first, and return what comes out."""
+    proceed = last
+    for each in reversed(entries):
+        proceed = partial(_step, each, proceed)
+    return proceed(call)
+
+
+def _step(middleware: Middleware, proceed: Proceed, call: Call) -> Any:
+    return middleware(call, proceed)
+
+
+# What instruments a whole process, such as tracing. Clients take it along as they are made.
+_everywhere: list[Middleware] = []
+
+
+def install(middleware: Middleware) -> None:
+    """Have every client that is made from now on use a middleware, as the outermost; once, however often called."""
+    if middleware not in _everywhere:
+        _everywhere.extend(functions("middleware", (middleware,)))
+
+
+def uninstall(middleware: Middleware) -> None:
+    """Have clients that are made from now on do without it; those that are there keep it."""
+    if middleware in _everywhere:
+        _everywhere.remove(middleware)

@@ -1,0 +1,72 @@
+"""The future of a call, and calls that need a thread because middleware waits around them."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.connection.connection import Connection
+
+
+class CallFuture(Future[Any]):
+    """The result that a call will have."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, or raise the error of the call; see `concurrent.futures.Future`."""
+        self._refuse_callbacks()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error of the call; see `concurrent.futures.Future`."""
+        self._refuse_callbacks()
+        return super().exception(timeout)
+
+    def _refuse_callbacks(self) -> None:
+        """Raise ClosedError where waiting would never end: this thread is the one that settles it."""
+        if not self.done() and self._connection.is_callback_thread:
+            raise ClosedError(
+                "a future", "cannot be waited for in a callback of another; use call(), or your own thread"
+            )
+
+
+def call_on_thread(connection: Connection, limit: float, call: Callable[[float], Any]) -> CallFuture:
+    """Run ``call(seconds left)`` on a thread of the connection's, in a copy of this context; return its future.
+
+    Of many calls some wait for a thread, and of that the ``limit`` in seconds counts, too. One that is given up before
+    its turn is not made. Raises ResourceExhausted, ClosedError.
+    """
+    future = CallFuture(connection)
+    session = connection.session
+    context = copy_context()
+    deadline = time.monotonic() + limit
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def work() -> None:
+        result, error = None, None
+        if not future.cancelled():
+            try:
+                result = context.run(call, deadline - time.monotonic())
+            except BaseException as exc:
+                error = exc
+        session.callbacks.post(settle, result, error)
+
+    session.callers.put(work)
+    return future
