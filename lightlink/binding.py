@@ -5,6 +5,7 @@ Used for RPC arguments and command payloads alike. The annotations are compiled 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -41,15 +42,32 @@ class Binder:
         self._injected: dict[str, str] = {}
         self._rest_type: Any = None
         self._positional: dict[str, Any] = {}
+        self._defaults: dict[str, Any] = {}  # those that JSON can say
         fields = self._read_signature(injected or {})
         self._type = self._compile(fields)
         self._decoder = msgspec.json.Decoder(self._type)
         self._names = [name for name, *_ in fields]
 
     @property
+    def handler(self) -> Callable[..., Any]:
+        """The function that is called."""
+        return self._handler
+
+    @property
     def injects(self) -> bool:
         """Whether the handler asks for anything but arguments."""
         return bool(self._injected)
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema (2020-12) of the arguments, as one object with its definitions under ``$defs``."""
+        (reference,), components = msgspec.json.schema_components([self._type], ref_template="#/$defs/{name}")
+        arguments = components.pop(reference["$ref"].rpartition("/")[2])
+        del arguments["title"]
+        for name, default in self._defaults.items():
+            arguments["properties"][name] = {**arguments["properties"][name], "default": default}
+        if self._rest_type is not None:
+            arguments["additionalProperties"] = _rest_schema(self._rest_type, components)
+        return {**arguments, "$defs": components} if components else arguments
 
     def bind(self, args: bytes) -> dict[str, Any]:
         """Return keyword arguments from a JSON object, in which null stands for none; raises BindError."""
@@ -116,9 +134,14 @@ class Binder:
             elif parameter.default is parameter.empty:
                 fields.append((parameter.name, annotation, msgspec.NODEFAULT))
             else:
+                self._note_default(parameter)
                 optional: Any = Union[annotation, msgspec.UnsetType]  # noqa: UP007 - not everything knows `|`
                 fields.append((parameter.name, optional, msgspec.UNSET))
         return fields
+
+    def _note_default(self, parameter: inspect.Parameter) -> None:
+        with contextlib.suppress(TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            self._defaults[parameter.name] = msgspec.json.decode(msgspec.json.encode(parameter.default))
 
     def _check(self, parameter: inspect.Parameter, annotation: Any) -> None:
         """Raise InvalidOption for a parameter that no argument could ever be given to."""
@@ -150,6 +173,18 @@ class Binder:
     @property
     def _name(self) -> str:
         return handler_name(self._handler)
+
+
+def _rest_schema(annotation: Any, components: dict[str, Any]) -> Any:
+    """Return the schema of what ``**kwargs`` takes; what it refers to is added to the components."""
+    if annotation is Any:
+        return True
+    try:
+        (schema,), more = msgspec.json.schema_components([annotation], ref_template="#/$defs/{name}")
+    except (TypeError, ValueError, RecursionError):
+        return True
+    components.update(more)
+    return schema
 
 
 def handler_name(handler: Any) -> str:

@@ -27,6 +27,7 @@ from lightlink.errors import (
     InvalidOption,
     LightLinkError,
     MessageTimeout,
+    NotReady,
     PermissionDenied,
     StoreUnavailable,
 )
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 BROADCAST = "ll.broadcast"
+# The type of the message that an agent answers with what there is to tell of its commands.
+DESCRIBE = "_describe"
 ACKS = "ll.acks.*.*"
 
 _MAX_WAITING = 1024
@@ -73,6 +76,7 @@ class AgentMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class _Ack(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
+    commands: dict[str, dict[str, str]] | None = None  # the answer to DESCRIBE
 
 
 @attrs.frozen(kw_only=True)
@@ -135,17 +139,29 @@ class Messenger:
 
     def send(self, client_id: str, message: AgentMessage, timeout: float) -> Receipt:
         """Send to one agent; raises AgentOffline, MessageTimeout, StoreUnavailable and the errors of publishing."""
-        subject = message_subject(client_id)
         sent = _Sent(message, frozenset({client_id}))
+        self._await(client_id, sent, timeout)
+        return sent.receipt()
+
+    def _await(self, client_id: str, sent: _Sent, timeout: float) -> None:
+        """Send to one agent, and wait until it has answered."""
         try:
-            self._exchange(subject, sent, timeout)
+            self._exchange(message_subject(client_id), sent, timeout)
         except NoReply as exc:
             if not exc.sent:
                 raise StoreUnavailable("sending a message", "not connected") from exc
-            raise MessageTimeout(client_id, message.msg_id, timeout) from None
+            raise MessageTimeout(client_id, sent.message.msg_id, timeout) from None
         if not sent.acks:
             raise AgentOffline(client_id)
-        return sent.receipt()
+
+    def describe(self, client_id: str, message: AgentMessage, timeout: float) -> dict[str, dict[str, str]]:
+        """Ask an agent what there is to tell of its commands; raises the errors of `send`, NotReady if it does not."""
+        sent = _Sent(message, frozenset({client_id}))
+        self._await(client_id, sent, timeout)
+        (ack,) = sent.acks.values()
+        if ack.commands is None:
+            raise NotReady(f"agent {client_id!r}", "does not tell of its commands: it is older, or describe=False")
+        return ack.commands
 
     def broadcast(self, message: AgentMessage, online: Iterable[str], timeout: float) -> Receipt:
         """Send to all agents, and wait until all that are ``online`` have answered, at most ``timeout`` seconds."""
@@ -244,10 +260,20 @@ class MessageHandlers:
 
 
 class Inbox:
-    """Takes an agent's messages and handles them in order, one at a time, beside its commands."""
+    """Takes an agent's messages and handles them in order, one at a time, beside its commands.
 
-    def __init__(self, connection: Connection, client_id: str, handlers: MessageHandlers) -> None:
+    ``commands`` is what it tells of its commands to who asks; None tells nothing.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        client_id: str,
+        handlers: MessageHandlers,
+        commands: dict[str, dict[str, str]] | None = None,
+    ) -> None:
         self._connection = connection
+        self._commands = commands
         self._client_id = client_id
         self._handlers = handlers
         self._routes: list[Any] = []
@@ -278,7 +304,9 @@ class Inbox:
             self._connection.session.report(exc)
             return
         function = self._handlers.find(message.type)
-        if function is None:
+        if message.type == DESCRIBE:
+            self._answer(message, commands=self._commands)
+        elif function is None:
             self._answer(message, f"the agent takes no messages of type {message.type!r}")
         elif not self._box.put((function, message), len(data)):
             self._answer(message, f"the agent is busy: {_MAX_WAITING} messages wait already")
@@ -296,10 +324,12 @@ class Inbox:
         if message.wait_ack:
             self._answer(message, error)
 
-    def _answer(self, message: AgentMessage, error: str = "") -> None:
+    def _answer(
+        self, message: AgentMessage, error: str = "", commands: dict[str, dict[str, str]] | None = None
+    ) -> None:
         subject = f"ll.acks.{self._client_id}.{message.msg_id}".encode()
         try:
             # On the loop's thread nothing may wait for room in the outbox.
-            self._connection.publish(subject, codec.encode_json(_Ack(error)), timeout=0.0)
+            self._connection.publish(subject, codec.encode_json(_Ack(error, commands)), timeout=0.0)
         except LightLinkError as exc:
             _log.warning("lightlink: agent %s could not acknowledge a message: %s", self._client_id, exc)

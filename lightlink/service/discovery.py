@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from lightlink.describe import DIGEST
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.protocol import codec
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
+# An answer of 64 KiB, with room for who it is from.
+_MAX_DESCRIBED = 60 * 1024
 _TYPE = "io.nats.micro.v1.{}_response"
 
 
@@ -39,11 +43,15 @@ class Discovery:
         description: str,
         metadata: Mapping[str, str] | None,
         calls: Dispatcher,
+        *,
+        describes: bool,
     ) -> None:
         if not isinstance(description, str):
             raise InvalidOption("description", "must be a string", description)
         # An empty description or metadata is sent as such: tools refuse a null.
-        self._identity = {"name": name, "id": instance, "version": version, "metadata": text_map(metadata)}
+        told = {"host": socket.gethostname()} if describes else {}
+        self._identity = {"name": name, "id": instance, "version": version, "metadata": {**told, **text_map(metadata)}}
+        self._describes = describes
         self._description = description
         self._calls = calls
         self._started = datetime.now(timezone.utc)
@@ -67,13 +75,22 @@ class Discovery:
         return {"type": _TYPE.format("ping"), **self._identity}
 
     def info(self) -> dict[str, Any]:
-        """Return who this is and what it serves."""
-        endpoints = [self._endpoint(method) for method in self._calls.methods.values()]
+        """Return who this is and what it serves; where all of that is too much, digests stand for descriptions."""
+        told = {"type": _TYPE.format("info"), **self._identity, "description": self._description}
+        methods = list(self._calls.methods.values())
+        if not self._describes:
+            return {**told, "endpoints": [self._endpoint(method, {}) for method in methods]}
+        described = [self._endpoint(method, method.description.metadata()) for method in methods]
+        if len(codec.encode_json(described)) > _MAX_DESCRIBED:
+            described = [self._endpoint(method, {DIGEST: method.description.digest}) for method in methods]
+        return {**told, "endpoints": described}
+
+    def describe(self, method: str | None = None) -> dict[str, dict[str, str]]:
+        """Return what is told of each method, or of one, as in the metadata of its endpoint."""
         return {
-            "type": _TYPE.format("info"),
-            **self._identity,
-            "description": self._description,
-            "endpoints": endpoints,
+            name: each.description.metadata()
+            for name, each in self._calls.methods.items()
+            if method is None or name == method
         }
 
     def stats(self) -> dict[str, Any]:
@@ -82,19 +99,19 @@ class Discovery:
         endpoints = [self._endpoint_stats(method) for method in self._calls.methods.values()]
         return {"type": _TYPE.format("stats"), **self._identity, "started": started, "endpoints": endpoints}
 
-    def _endpoint(self, method: Method) -> dict[str, Any]:
+    def _endpoint(self, method: Method, described: Mapping[str, str]) -> dict[str, Any]:
         return {
             "name": method.name,
             "subject": f"$SRV.{self._identity['name']}.{method.name}",
             "queue_group": "q",
-            "metadata": dict(method.metadata),
+            "metadata": {**described, **method.metadata},
         }
 
     def _endpoint_stats(self, method: Method) -> dict[str, Any]:
         stats = method.stats
         total = int(stats.processing_time * 1e9)
         return {
-            **self._endpoint(method),
+            **self._endpoint(method, {}),
             "num_requests": stats.requests,
             "num_errors": stats.errors,
             "last_error": stats.last_error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 import sys
@@ -14,6 +15,7 @@ from lightlink import logs
 from lightlink.binding import Binder, BindError
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.threads import Condition
+from lightlink.describe import describe
 from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge, ResourceExhausted
 from lightlink.middleware import Call, run
 from lightlink.protocol import codec
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from lightlink.client import Client
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.connection.connection import Connection
+    from lightlink.describe import Description
     from lightlink.middleware import Middleware
 
 _log = logging.getLogger("lightlink")
@@ -34,6 +37,8 @@ _TIMEOUT_MS = re.compile(rb"\r\nLightLink-Timeout-Ms: *(\d{1,12})\r\n", re.IGNOR
 # An exception's text may be anything, say the repr of an array; it must neither fill a reply nor break a header.
 _MAX_ERROR_TEXT = 4096
 _MAX_HEADER_TEXT = 256
+# So long a name is compared with so many, whoever sends it.
+_MAX_GUESSED, _MAX_COMPARED = 64, 200
 # No other header of ours fits beside the time that remains in so many bytes.
 _ONLY_TIMEOUT = 60
 
@@ -58,6 +63,7 @@ class Method:
     facts: Mapping[str, str]
     context: Context
     middleware: tuple[Middleware, ...]
+    description: Description
     around: tuple[Middleware, ...] = ()
     stats: MethodStats = attrs.field(factory=MethodStats)
 
@@ -85,6 +91,8 @@ class Dispatcher:
         # Not the pool's own count of what waits: it would refuse what idle workers are just about to take.
         self._most = pool.size + max_pending
         self.methods: dict[str, Method] = {}
+        self._hidden: dict[str, Method] = {}
+        self.suggests = True  # to those who ask for a method that there is not, one that they may have meant
         self.strays = 0  # requests for methods that do not exist
         self.busy = 0  # requests refused because too many were held
         self._connection: Connection
@@ -100,11 +108,15 @@ class Dispatcher:
         handler: Callable[..., Any],
         metadata: Mapping[str, str],
         middleware: tuple[Middleware, ...] = (),
+        *,
+        hidden: bool = False,
     ) -> None:
-        """Compile and register a handler."""
+        """Compile and register a handler; one that is ``hidden`` is found by its name alone."""
         facts = {"service": self._service, "method": name}
         binder = Binder(handler, {Request: "request"})
-        self.methods[name] = Method(name, binder, dict(metadata), facts, logs.context_of(facts), middleware)
+        told = describe(binder)
+        made = Method(name, binder, dict(metadata), facts, logs.context_of(facts), middleware, told)
+        (self._hidden if hidden else self.methods)[name] = made
 
     def attach(
         self, client: Client, connection: Connection, inboxes: tuple[bytes, ...], middleware: tuple[Middleware, ...]
@@ -176,7 +188,7 @@ class Dispatcher:
     def _serve(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float) -> None:
         """Answer one request; runs on a worker."""
         name = as_text(subject.rpartition(b".")[2])
-        method = self.methods.get(name)
+        method = self.methods.get(name) or self._hidden.get(name)
         try:
             if method is None:
                 self._refuse(subject, reply, name, data)
@@ -191,12 +203,18 @@ class Dispatcher:
 
     def _refuse(self, subject: bytes, reply: bytes, name: str, data: bytes) -> None:
         """Answer a request for a method that there is not."""
-        rejection = Rejection(codec.METHOD_NOT_FOUND, f"method not found: {name}")
+        rejection = Rejection(codec.METHOD_NOT_FOUND, f"method not found: {name}{self._suggestion(name)}")
         try:
             self._read(subject, name, data)
         except Rejection as exc:
             rejection = exc
         self._reject(subject, reply, codec.peek_request_id(data), rejection)
+
+    def _suggestion(self, name: str) -> str:
+        if not self.suggests or len(name) > _MAX_GUESSED or len(self.methods) > _MAX_COMPARED:
+            return ""
+        close = difflib.get_close_matches(name, self.methods, 1)
+        return f" (did you mean {close[0]}?)" if close else ""
 
     def _answer(
         self, method: Method, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float

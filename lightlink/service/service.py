@@ -17,6 +17,7 @@ from lightlink.concurrency.signals import StopSignal
 from lightlink.concurrency.threads import Condition, Event, start_thread
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.connection.connection import Status
+from lightlink.describe import DESCRIBE_METHOD
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
 from lightlink.events.message import EventHandler
 from lightlink.events.subscription import Subscription, stop_all
@@ -69,6 +70,9 @@ class Service:
     ``middleware`` are functions around its handlers, outermost first, and with a URL around all that its client does;
     that of a client which is given goes before it. See `lightlink.middleware`.
 
+    Service discovery tells of each method its docstring and JSON Schemas of arguments and result, and of each instance
+    its host; not with ``describe=False``, which also keeps from callers which method they may have meant.
+
     With ``after_fork`` each process that is forked later serves too, as an instance of its own.
 
     Answers go to inboxes only: below ``_INBOX``, to those of identities, and below the prefixes in ``inboxes``, for
@@ -88,6 +92,7 @@ class Service:
         inboxes: Sequence[str] = (),
         after_fork: bool = False,
         middleware: Sequence[Middleware] = (),
+        describe: bool = True,
         **options: Any,
     ) -> None:
         self.name = subjects.service_name(name)
@@ -108,7 +113,12 @@ class Service:
         self._stage = Stage.NEW
         self._pool = WorkerPool(f"lightlink-{name}", workers)
         self._calls = Dispatcher(name, self._pool, max_pending)
-        self._discovery = Discovery(name, self.instance, version, description, metadata, self._calls)
+        self._discovery = Discovery(
+            name, self.instance, version, description, metadata, self._calls, describes=describe
+        )
+        self._calls.suggests = describe
+        if describe:
+            self._calls.add(DESCRIBE_METHOD, self._discovery.describe, {}, hidden=True)
         # Subject, handler, queue group (None: one of its own), raw.
         self._events: list[tuple[str, Callable[[Any], object], str | None, bool]] = []
         self._on_file: tuple[Callable[[FileInfo], object], int] | None = None

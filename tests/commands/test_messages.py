@@ -96,3 +96,32 @@ def test_mistakes_are_refused(url: str, prefix: str, manager: CommandManager) ->
         agent.on_message(print)
     with agent, pytest.raises(NotReady):
         agent.on_message("late")(print)
+
+
+# What an agent tells of its commands ----------------------------------------------------------------------------------
+
+
+def test_an_agent_tells_of_its_commands_what_their_handlers_say(url: str, manager: CommandManager, prefix: str) -> None:
+    agent = Agent(prefix, url)
+
+    @agent.command("restart")
+    def restart(context: lightlink.CommandContext, delay_seconds: int = 0) -> bool:
+        """Start it anew."""
+        return True
+
+    with agent:
+        told = manager.describe(prefix)
+
+    assert list(told) == ["restart"]
+    assert told["restart"].text == "Start it anew."
+    assert told["restart"].arguments["properties"] == {"delay_seconds": {"type": "integer", "default": 0}}
+    assert told["restart"].result == {"type": "boolean"}
+    with pytest.raises(AgentOffline):
+        manager.describe(prefix)
+
+
+def test_a_secretive_agent_tells_nothing_of_its_commands(url: str, manager: CommandManager, prefix: str) -> None:
+    agent = Agent(prefix, url, describe=False)
+    agent.register("restart", lambda: None)
+    with agent, pytest.raises(NotReady, match="does not tell of its commands"):
+        manager.describe(prefix)

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 @pytest.fixture
 def service(url: str, prefix: str) -> Iterator[lightlink.Service]:
     made = lightlink.Service(
-        prefix, url, version="1.2.3", description="for the tests", metadata={"site": "berlin"}, workers=2
+        prefix,
+        url,
+        version="1.2.3",
+        description="for the tests",
+        metadata={"site": "berlin"},
+        workers=2,
+        describe=False,
     )
     made.register("add", lambda a, b: a + b, idempotent=True, metadata={"unit": "none"})
     made.register("fail", lambda: 1 // 0)

@@ -53,8 +53,9 @@ class Agent:
     ``executor`` is asked for commands that no function is registered for. ``labels`` let managers address many
     agents at once. ``prefetch`` commands are fetched ahead: among them, the higher priority goes first. ``store`` tells
     how the streams are made if this agent comes first. ``middleware`` are functions around its handlers, outermost
-    first, and with a URL around all that its client does; that of a client which is given goes before it. It belongs to
-    the process that started it.
+    first, and with a URL around all that its client does; that of a client which is given goes before it.
+    `CommandManager.describe` tells of each type of command its docstring and schemas; not with ``describe=False``. It
+    belongs to the process that started it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Agent:
         prefetch: int = 256,
         store: StoreOptions | None = None,
         middleware: Sequence[Middleware] = (),
+        describe: bool = True,
         **options: Any,
     ) -> None:
         self.client_id = schema.client_id(client_id)
@@ -81,6 +83,7 @@ class Agent:
         self._target = target
         ConnectOptions.check_names(options, ("executor", "workers", "labels", "prefetch", "store"))
         self._options: dict[str, Any] = {"name": client_id, "wait": math.inf, **options}
+        self._describes = describe
         self._middleware = functions("middleware", middleware)
         self._store_options = store or StoreOptions()
         self._workers = workers
@@ -337,6 +340,7 @@ class Agent:
             self._store_options,
             self._workers,
             self._prefetch,
+            self._describes,
             self._on_lost,
         )
         self._runner.start(self._is_leaving_after, timeout)

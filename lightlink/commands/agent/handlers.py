@@ -16,6 +16,7 @@ from lightlink.commands.agent.context import Cancelled, CommandContext
 from lightlink.commands.model import UndoTold
 from lightlink.commands.store import checks
 from lightlink.concurrency.forks import run_handler
+from lightlink.describe import describe
 from lightlink.errors import EncodeError, InvalidOption, LightLinkError
 from lightlink.middleware import Call, run
 from lightlink.protocol import codec
@@ -115,6 +116,10 @@ class Handlers:
         for command_type, handler in self._functions.items():
             if handler.undo and handler.undo not in self._functions:
                 raise InvalidOption("undo", f"of {command_type!r} is no command of this agent", handler.undo)
+
+    def describe(self) -> dict[str, dict[str, str]]:
+        """Return what is told of each type of command that a function is registered for, as metadata."""
+        return {name: describe(handler.binder, (Undoable,)).metadata() for name, handler in self._functions.items()}
 
     @property
     def command_types(self) -> list[str]:

@@ -59,6 +59,7 @@ class Runner:
         options: StoreOptions,
         workers: int,
         prefetch: int,
+        describes: bool,
         on_lost: Callable[[LightLinkError], object],
     ) -> None:
         self._client_id = client_id
@@ -82,7 +83,8 @@ class Runner:
         self._deliveries = Deliveries(connection, client_id, prefetch, ack_wait, self._take, self._on_missing_consumer)
         self._execution = Execution(self._store, self._deliveries, instance, handlers, self.steward, self._stopping)
         self._claim = Claim(self._store, client_id, instance, labels, handlers.command_types, self._load)
-        self._inbox = Inbox(connection, client_id, messages)
+        told = handlers.describe() if describes else None
+        self._inbox = Inbox(connection, client_id, messages, told)
 
     # Starting -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightlink import logs
+from lightlink import describe, logs
 from lightlink.client import Client
 from lightlink.commands import model
 from lightlink.commands.manager.batch import Batch, Limits, Rollout
@@ -22,7 +22,7 @@ from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.manager.template import Template, refuse_too_large
 from lightlink.commands.manager.undo import undo_of
-from lightlink.commands.messages import Messenger
+from lightlink.commands.messages import DESCRIBE, Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import audit, checks, history, schema
 from lightlink.commands.store.index import CommandIndex
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store.history import Page
     from lightlink.commands.store.presence import Presence
     from lightlink.concurrency.periodic import Round
+    from lightlink.describe import Description
     from lightlink.protocol.codec import HeaderMap
 
 DEFAULT_TIMEOUT = 30.0
@@ -318,6 +319,17 @@ class CommandManager:
         wanted = schema.labels(labels).items()
         found = self._inventory.online() if online else self._inventory.agents()
         return [agent for agent in found if wanted <= agent.labels.items() and online in (None, agent.online)]
+
+    def describe(self, client_id: str, *, timeout: float = 5.0) -> dict[str, Description]:
+        """Return what an agent that is online tells of its commands, by type: docstring, schemas, digest.
+
+        Commands of an executor are not among them. Raises AgentOffline, MessageTimeout after ``timeout`` seconds,
+        NotReady for an agent that tells nothing, and the errors of `message`.
+        """
+        self._refuse_closed()
+        question = self._messenger.compose(DESCRIBE, None, False, None)
+        told = self._messenger.describe(client_id, question, seconds("timeout", timeout))
+        return {name: describe.read(metadata) for name, metadata in told.items()}
 
     def assign_labels(self, client_id: str, labels: Mapping[str, str]) -> AgentRecord:
         """Give an agent, which need not be online, labels that count before its own; "" takes one away.

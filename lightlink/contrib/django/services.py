@@ -42,6 +42,7 @@ class Service(PlainService):
         metadata: Mapping[str, str] | None = None,
         inboxes: Sequence[str] = (),
         middleware: Sequence[Middleware] = (),
+        describe: bool = True,
     ) -> None:
         super().__init__(
             name,
@@ -52,6 +53,7 @@ class Service(PlainService):
             metadata=metadata,
             inboxes=inboxes,
             middleware=middleware,
+            describe=describe,
         )
         self._alias = alias
         self._wrap = Wrapper(conf.databases(alias, atomic))

@@ -1,0 +1,149 @@
+"""What is told of a handler: its docstring, JSON Schemas (2020-12) of its arguments and result, and their digest.
+
+It travels in the metadata of a service's endpoints (ADR-32), as text, and is read from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from lightlink.binding import foreign_type, read_annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from lightlink.binding import Binder
+
+# The keys in an endpoint's metadata.
+DESCRIPTION = "description"
+ARGUMENTS = "arguments"
+RESULT = "result"
+DIGEST = "digest"
+KEYS = (DESCRIPTION, ARGUMENTS, RESULT, DIGEST)
+
+# A method that tells of a service's methods what does not fit into its INFO; it is not announced.
+DESCRIBE_METHOD = "_describe"
+
+_MAX_TEXT = 4096
+_DIGITS = 16
+
+
+@attrs.frozen(kw_only=True)
+class Description:
+    """What is known of a method or a type of command. A schema that is empty allows anything."""
+
+    text: str = ""
+    arguments: dict[str, Any] = attrs.field(factory=dict)
+    result: dict[str, Any] = attrs.field(factory=dict)
+    digest: str = ""
+
+    def metadata(self) -> dict[str, str]:
+        """Return it as metadata; what there is nothing to say of is left out."""
+        given = {
+            DESCRIPTION: self.text,
+            ARGUMENTS: _text(self.arguments) if self.arguments else "",
+            RESULT: _text(self.result) if self.result else "",
+            DIGEST: self.digest,
+        }
+        return {name: value for name, value in given.items() if value}
+
+
+def describe(binder: Binder, left_out: tuple[type, ...] = ()) -> Description:
+    """Return what is told of a handler; a result annotated as one of ``left_out`` counts as not annotated."""
+    handler = binder.handler
+    text = (inspect.getdoc(handler) or "")[:_MAX_TEXT] if _has_own_text(handler) else ""
+    arguments: dict[str, Any] = {}
+    with contextlib.suppress(TypeError, ValueError, RecursionError):  # types that are checked and have no schema
+        arguments = binder.schema()
+    result = _result_schema(handler, left_out)
+    return Description(text=text, arguments=arguments, result=result, digest=digest_of(text, arguments, result))
+
+
+def read(metadata: Mapping[str, Any] | None) -> Description:
+    """Return what an endpoint's metadata tells, of whatever service; what cannot be read counts as not told."""
+    given = {name: value for name, value in (metadata or {}).items() if isinstance(value, str)}
+    return Description(
+        text=given.get(DESCRIPTION, ""),
+        arguments=_object(given.get(ARGUMENTS, "")),
+        result=_object(given.get(RESULT, "")),
+        digest=given.get(DIGEST, ""),
+    )
+
+
+def digest_of(text: str, arguments: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return what changes when a description does."""
+    return _digest(_text([text, arguments, result]))
+
+
+def digest_of_all(digests: Iterable[tuple[str, str]]) -> str:
+    """Return one digest for the (name, digest) of each method of a service."""
+    return _digest(_text(sorted(digests)))
+
+
+def flat(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that is no bare reference, with the definitions that it needs beside it."""
+    name = str(schema.get("$ref", "")).removeprefix(_REF)
+    if name in components and name not in _mentioned(components):
+        schema = components[name]
+        components = {each: value for each, value in components.items() if each != name}
+    return {**schema, "$defs": components} if components else schema
+
+
+def schema_of(annotation: Any) -> dict[str, Any]:
+    """Return the schema of a type, an empty one for a type that has none."""
+    if annotation is Any or annotation is inspect.Parameter.empty or foreign_type(annotation) is not None:
+        return {}
+    try:
+        (schema,), components = msgspec.json.schema_components([annotation], ref_template=_REF + "{name}")
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return flat(schema, components)
+
+
+_REF = "#/$defs/"
+
+
+def _mentioned(value: Any) -> set[str]:
+    """Return the names of the definitions that a schema refers to."""
+    if isinstance(value, dict):
+        own = {str(value["$ref"]).removeprefix(_REF)} if "$ref" in value else set()
+        return own.union(*(_mentioned(each) for each in value.values()))
+    if isinstance(value, list):
+        return set().union(*(_mentioned(each) for each in value))
+    return set()
+
+
+def _result_schema(handler: Callable[..., Any], left_out: tuple[type, ...]) -> dict[str, Any]:
+    hints = read_annotations(handler)
+    if isinstance(handler, type) or "return" not in hints:
+        return {}
+    wanted = hints["return"]
+    return {} if isinstance(wanted, type) and issubclass(wanted, left_out) else schema_of(wanted)
+
+
+def _has_own_text(handler: Callable[..., Any]) -> bool:
+    """Tell whether a docstring is the handler's, not that of the type which it is an object of."""
+    return getattr(handler, "__doc__", None) != getattr(type(handler), "__doc__", None)
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _object(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return {}
