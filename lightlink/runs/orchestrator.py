@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterable, Mapping
 
+    from lightlink.client import Client
     from lightlink.commands import AgentRecord
     from lightlink.runs.plan_model import Targets
     from lightlink.runs.records import RunState
@@ -55,9 +56,13 @@ class PlanCheck:
 class Orchestrator(CommandManager):
     """A command manager that also starts runs of plans, and works on them together with all other orchestrators.
 
-    Takes what `CommandManager` takes. A run belongs to nobody: when an orchestrator dies, another goes on with it
-    within the store's ``ack_wait``.
+    Takes what `CommandManager` takes; with ``work=False`` it only starts and follows runs. A run is nobody's own: when
+    an orchestrator dies, another goes on with it within the store's ``ack_wait``.
     """
+
+    def __init__(self, client: Client, *, work: bool = True, **options: Any) -> None:
+        self._works = work
+        super().__init__(client, **options)
 
     def _open(self) -> None:
         super()._open()
@@ -81,15 +86,16 @@ class Orchestrator(CommandManager):
         self._runner = Runner(self._ports, options.ack_wait)
         try:
             runs.ensure()
-            self._run_pool.start()
-            self._runner.start()
+            if self._works:
+                self._run_pool.start()
+                self._runner.start()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Stop following, and leave the runs to others; commands go on. Idempotent."""
-        if not self._closed and self._is_own_process():
+        if not self._closed and self._works and self._is_own_process():
             self._runner.stop(_STOP_SECONDS)
         super().close()
         self._run_pool.stop(_STOP_SECONDS)

@@ -1,0 +1,240 @@
+"""Runs among orchestrators that die and stand still: what agents wrote down, held against what the runs say."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from helpers.process import PythonProcess
+
+from lightlink.errors import RunRefused
+from lightlink.runs import Approval, Plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightlink.runs import Orchestrator, PlanRun
+
+# An agent writes down when a handler begins and ends, in one line each, which is one write to a file opened to append.
+AGENT = """
+import hashlib, json, os, sys, time
+from lightlink.commands import Agent, CommandContext, StoreOptions
+
+url, ledger, *names = sys.argv[1:]
+book = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(what, client, kind, context, run):
+    line = [what, client, kind, context.command_id, run, time.time()]
+    os.write(book, (json.dumps(line) + chr(10)).encode())
+
+def handler(client, kind):
+    def handle(context: CommandContext, run: str = ""):
+        note("begun", client, kind, context, run)
+        dice = int(hashlib.sha256(f"{run} {client} {kind}".encode()).hexdigest(), 16)
+        time.sleep(dice % 40 / 1000)
+        if kind == "two" and dice % 23 == 0:
+            note("failed", client, kind, context, run)
+            raise ValueError("as the dice fell")
+        note("done", client, kind, context, run)
+        return {"client": client}
+    return handle
+
+for name in names:
+    agent = Agent(name, url, store=StoreOptions(ack_wait=2.0, heartbeat=0.5), workers=2)
+    for kind in ("one", "two", "three", "undo.two"):
+        agent.register(kind, handler(name, kind))
+    agent.start(timeout=60)
+print("ready")
+sys.stdin.read()
+"""
+
+ORCHESTRATOR = """
+import sys, time
+import lightlink
+from lightlink.commands import StoreOptions
+from lightlink.runs import Orchestrator
+
+url, name = sys.argv[1:]
+store = StoreOptions(ack_wait=2.0, heartbeat=0.5)
+with lightlink.connect(url, name=name) as client, Orchestrator(client, store=store) as orchestrator:
+    print("ready")
+    sys.stdin.read()
+"""
+
+
+def plan_of(targets: list[str], dice: random.Random) -> Plan:
+    """Return a plan of three steps, the second of which fails now and then."""
+    gate = Approval(expires=120) if dice.random() < 0.3 else None
+    plan = Plan(
+        "chaos",
+        targets=targets,
+        waves=dice.choice([["rest"], [1, "rest"], ["30%", "rest"]]),
+        soak=dice.choice([0, 0.2]),
+        between=gate,
+        lock=f"lock-{dice.randint(1, 5)}" if dice.random() < 0.3 else [],
+        max_failures=dice.choice([0, 1]),
+        on_failure=dice.choice(["stop", "rollback"]),
+        barrier=dice.random() < 0.7,
+        timeout=300,
+    )
+    facts = {"run": "${run.id}"}
+    plan.step("one", "one", facts, timeout=60)
+    plan.step("two", "two", facts, timeout=60, undo=("undo.two", facts), undo_on="begun")
+    return plan.step("three", "three", facts, timeout=60)
+
+
+class Chaos:
+    """Orchestrators and agents in processes, of which one is killed or stopped now and then, and replaced."""
+
+    def __init__(
+        self, url: str, ledger: Path, agents: list[list[str]], orchestrators: int, dice: random.Random
+    ) -> None:
+        self._dice = dice
+        self._snippets = [(AGENT, url, ledger, *names) for names in agents]
+        self._snippets += [(ORCHESTRATOR, url, f"orchestrator-{number}") for number in range(orchestrators)]
+        self._processes = [PythonProcess(*each) for each in self._snippets]
+        for process in self._processes:
+            process.wait_line("ready", 60)
+        self._frozen: set[int] = set()
+        self.killed = self.frozen = 0
+
+    def strike(self) -> None:
+        """Kill one, or stop it for a while, or let one go on that was stopped."""
+        number = self._dice.randrange(len(self._processes))
+        process = self._processes[number]
+        if number in self._frozen:
+            process.signal(signal.SIGCONT)
+            self._frozen.discard(number)
+        elif self._dice.random() < 0.5:
+            process.signal(signal.SIGSTOP)
+            self._frozen.add(number)
+            self.frozen += 1
+        else:
+            process.kill()
+            self.killed += 1
+            self._processes[number] = PythonProcess(*self._snippets[number])
+
+    def relent(self) -> None:
+        """Let all go on that are stopped."""
+        for number in self._frozen:
+            self._processes[number].signal(signal.SIGCONT)
+        self._frozen.clear()
+
+    def close(self) -> None:
+        """End all of them."""
+        for process in self._processes:
+            process.kill()
+
+
+@attrs.define
+class Books:
+    """What the agents wrote down, by run."""
+
+    lines: list[list[Any]]
+    faults: list[str] = attrs.Factory(list)
+
+    @classmethod
+    def read(cls, ledger: Path) -> Books:
+        """Return what is written in a ledger."""
+        return cls([json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else [])
+
+    def begun(self, run_id: str, kind: str | None = None) -> list[list[Any]]:
+        """Return the beginnings of a run's commands."""
+        return [each for each in self.lines if each[0] == "begun" and each[4] == run_id and kind in (None, each[2])]
+
+    def check(self, run: PlanRun) -> None:
+        """Note everything that should not have happened in an ended run."""
+        state = run.refresh()
+        self._check_once(run)
+        self._check_order(run)
+        if state.state in ("rolled_back", "rollback_incomplete"):
+            self._check_undo(run, {each.client_id for each in state.attention})
+        elif self.begun(run.run_id, "undo.two"):
+            self.faults.append(f"{run.run_id}: undone, though it {state.state}")
+        if state.state == "cancelled":
+            final = state.at.timestamp()
+            late = [each for each in self.begun(run.run_id) if each[5] > final]
+            self.faults += [f"{run.run_id}: {each[1]}.{each[2]} began after the final cancel" for each in late]
+
+    def _check_once(self, run: PlanRun) -> None:
+        for (client, kind), number in Counter((each[1], each[2]) for each in self.begun(run.run_id)).items():
+            if number > 1:
+                self.faults.append(f"{run.run_id}: {client}.{kind} ran {number} times")
+
+    def _check_order(self, run: PlanRun) -> None:
+        ended: dict[tuple[str, str], float] = {
+            (each[1], each[2]): each[5] for each in self.lines if each[4] == run.run_id and each[0] == "done"
+        }
+        for _, client, kind, _, _, at in self.begun(run.run_id):
+            before = {"two": "one", "three": "two"}.get(kind)
+            if before is not None and not ended.get((client, before), at + 1) <= at:
+                self.faults.append(f"{run.run_id}: {client}.{kind} began before {before} had ended")
+        waves = defaultdict(list)
+        of = {each.client_id: each.wave for each in run.targets()}
+        for _, client, kind, _, _, at in self.begun(run.run_id):
+            if not kind.startswith("undo"):
+                waves[of[client]].append(at)
+        for wave, times in waves.items():
+            if wave and min(times) < max(waves[wave - 1], default=0):
+                self.faults.append(f"{run.run_id}: wave {wave + 1} began before wave {wave} had")
+
+    def _check_undo(self, run: PlanRun, attention: set[str]) -> None:
+        begun = {each[1] for each in self.begun(run.run_id, "two")}
+        undone = {each[1] for each in self.begun(run.run_id, "undo.two")}
+        self.faults += [f"{run.run_id}: {each} was not undone" for each in sorted(begun - undone - attention)]
+        self.faults += [f"{run.run_id}: {each} was undone, and not done" for each in sorted(undone - begun)]
+
+
+def rough_life(
+    orchestrator: Orchestrator, chaos: Chaos, targets: list[str], runs: int, seconds: float, dice: random.Random
+) -> list[PlanRun]:
+    """Start runs, approve and cancel some, and strike meanwhile; return them once all have ended."""
+    started: list[PlanRun] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until or len(started) < runs:
+        if len(started) < runs:
+            some = dice.sample(targets, dice.randint(2, len(targets)))
+            started.append(orchestrator.start(plan_of(some, dice), reason=str(len(started))))
+        if dice.random() < 0.3:
+            chaos.strike()
+        if dice.random() < 0.1 and started:
+            _cancel(dice.choice(started))
+        _approve_all(orchestrator)
+        time.sleep(dice.random() * 0.1)
+    chaos.relent()
+    give_up = time.monotonic() + 120
+    while [state for state in orchestrator.runs(limit=1000) if not state.ended]:
+        assert time.monotonic() < give_up, [state for state in orchestrator.runs() if not state.ended]
+        _approve_all(orchestrator)
+        time.sleep(0.1)
+    return started
+
+
+def _approve_all(orchestrator: Orchestrator) -> None:
+    for state in orchestrator.runs(state="waiting"):
+        try:
+            orchestrator.run(state.run_id).approve("go on")
+        except RunRefused:
+            continue  # cancelled meanwhile
+
+
+def _cancel(run: PlanRun) -> None:
+    try:
+        run.cancel("the dice fell so")
+    except RunRefused:
+        return  # it has ended
+
+
+def summary(books: Books, runs: list[PlanRun], chaos: Chaos) -> str:
+    """Return the books in one line."""
+    states = Counter(run.refresh().state for run in runs)
+    begun = sum(each[0] == "begun" for each in books.lines)
+    return (
+        f"{len(runs)} runs {dict(states)}, commands begun {begun}, "
+        f"processes killed {chaos.killed}, frozen {chaos.frozen}; faults {len(books.faults)}"
+    )

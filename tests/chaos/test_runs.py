@@ -1,0 +1,50 @@
+"""Orchestrators die and stand still while runs are under way; nothing runs twice, out of order or after its cancel."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+import lightlink
+from chaos.runs_ledger import Books, Chaos, rough_life, summary
+from lightlink.commands import StoreOptions
+from lightlink.runs import Orchestrator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartServer
+
+NAMES = [f"r{number}" for number in range(8)]
+STORE = StoreOptions(ack_wait=2.0, heartbeat=0.5)
+
+
+def play(url: str, folder: Path, orchestrators: int, runs: int, seconds: float, seed: int) -> str:
+    """Have runs live a rough life, and check the books."""
+    dice = random.Random(seed)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(lightlink.connect(url, name="starter"))
+        orchestrator = stack.enter_context(Orchestrator(client, store=STORE, work=False))
+        chaos = Chaos(url, folder / "ledger", [NAMES[:4], NAMES[4:]], orchestrators, dice)
+        stack.callback(chaos.close)
+        started = rough_life(orchestrator, chaos, NAMES, runs, seconds, dice)
+        books = Books.read(folder / "ledger")
+        for run in started:
+            books.check(run)
+        told = summary(books, started, chaos)
+        assert not books.faults, f"seed {seed}: {told}: {books.faults}"
+        return told
+
+
+def test_runs_survive_orchestrators_that_die_and_stand_still(fresh_server: StartServer, tmp_path: Path) -> None:
+    play(fresh_server().url, tmp_path, orchestrators=2, runs=12, seconds=4, seed=random.randrange(10_000))
+
+
+@pytest.mark.slow
+def test_two_hundred_runs_among_three_orchestrators(fresh_server: StartServer, tmp_path: Path) -> None:
+    told = play(fresh_server().url, tmp_path, orchestrators=3, runs=200, seconds=90, seed=random.randrange(10_000))
+    logging.getLogger(__name__).warning("%s", told)
