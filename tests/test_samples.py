@@ -69,6 +69,15 @@ SAID = {
         "sensor-099 failed there is no space left",
         "completed: 30 failed: 4",
     ],
+    "rollout": [
+        "version 4 to 50 sensors in waves of [1, 5, 44]",
+        "6 done; the boss has a look, and approves",
+        "rolled_back: verify on sensor-17: its result is not as expected",
+        "sensors now run ['3']",
+        "hq hears: firmware 5",
+        "completed: CHG-5",
+        "sensors now run ['5']",
+    ],
     "demo_fleet": [
         "10 agents enrolled and online",
         "the token again: the token has been used",

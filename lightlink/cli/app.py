@@ -24,6 +24,8 @@ COMMANDS = {
     "state": "lightlink.cli.state:state",
     "file": "lightlink.cli.file:file",
     "command": "lightlink.cli.command:command",
+    "plan": "lightlink.cli.runs:plan",
+    "runs": "lightlink.cli.runs:runs",
     "agent": "lightlink.cli.agent:agent",
     "agents": "lightlink.cli.agent:agents",
     "clients": "lightlink.cli.agent:clients",

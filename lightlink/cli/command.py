@@ -35,7 +35,7 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 @contextlib.contextmanager
 def managing(link: Link) -> Iterator[CommandManager]:
     """Manage commands in the name of whoever types them. The long-running managers write down what is overdue."""
-    with link.connect() as client, CommandManager(client, name=f"cli:{_user()}", sweep_interval=None) as manager:
+    with link.connect() as client, CommandManager(client, name=f"cli:{user()}", sweep_interval=None) as manager:
         yield manager
 
 
@@ -265,7 +265,7 @@ def audit(ctx: click.Context, link: Link, command_id: str | None, since: datetim
                 say(to_json(entry))
                 continue
             what = entry.command_type if entry.kind == "request" else _words(entry.status, entry.status_detail)
-            say(f"{_clock(entry.at)}  {entry.client_id}  {entry.command_id}  {entry.kind}  {what}  by {entry.by}")
+            say(f"{clock(entry.at)}  {entry.client_id}  {entry.command_id}  {entry.kind}  {what}  by {entry.by}")
     if empty and command_id is not None:
         report(f"the audit holds nothing of {command_id}")
         ctx.exit(Exit.FAILED)
@@ -281,7 +281,7 @@ def line(command: Command) -> str:
         words += f" {command.progress.fraction:.0%} {command.progress.note}".rstrip()
     tail = f"  {to_json(command.result)}" if command.status == "completed" else f"  {command.error}"
     identity = f"{command.client_id}  {command.command_type}  {command.command_id}"
-    return f"{_clock(command.created_at)}  {identity}  {words}{tail if command.ended else ''}"
+    return f"{clock(command.created_at)}  {identity}  {words}{tail if command.ended else ''}"
 
 
 def _changes(
@@ -333,7 +333,8 @@ def _aware(instant: datetime | None) -> datetime | None:
         raise click.BadParameter(f"{instant} is out of range", click.get_current_context()) from None
 
 
-def _clock(instant: datetime) -> str:
+def clock(instant: datetime) -> str:
+    """Return an instant by local time."""
     with contextlib.suppress(ValueError, OverflowError):  # a peer may write the calendar's first instant
         instant = instant.astimezone()
     return instant.strftime("%Y-%m-%d %H:%M:%S")
@@ -343,7 +344,8 @@ def _words(status: str, detail: str) -> str:
     return f"{status} ({detail})" if detail else status
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of whoever runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # there is no such user, as in a container

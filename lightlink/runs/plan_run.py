@@ -76,23 +76,24 @@ class PlanRun:
 
     def wait(self, timeout: float | None = None) -> str | None:
         """Wait until the run has ended and return its state; None after ``timeout`` seconds."""
-        for state in self._follow(timeout):
+        for state in self.follow(timeout):
             if state.ended:
                 return state.state
         return None
 
     def wait_for(self, *states: str, timeout: float | None = None) -> str | None:
         """Wait until the run is in one of some states, or has ended, and return it; None after ``timeout`` seconds."""
-        for state in self._follow(timeout):
+        for state in self.follow(timeout):
             if state.state in states or state.ended:
                 return state.state
         return None
 
     def __iter__(self) -> Iterator[RunState]:
         """Yield the run's states from now on, until it has ended."""
-        return self._follow(None)
+        return self.follow(None)
 
-    def _follow(self, timeout: float | None) -> Iterator[RunState]:
+    def follow(self, timeout: float | None = None) -> Iterator[RunState]:
+        """Yield the run's states from now on, until it has ended or ``timeout`` seconds have passed."""
         deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
         heard: dict[int, RunState] = {}
         changed = Condition()

@@ -1,0 +1,304 @@
+"""``lightlink plan`` and ``lightlink runs``: check and start plans, follow their runs, and decide about them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lightlink.cli.command import clock, user
+from lightlink.cli.exits import Exit, report
+from lightlink.cli.options import SECONDS, json_object, json_option, link_options, print_data, to_json
+from lightlink.cli.printing import say
+from lightlink.concurrency.threads import Condition
+from lightlink.contrib.systemd import notify
+from lightlink.runs import Orchestrator, Plan
+from lightlink.runs.records import STATES
+from lightlink.runs.stage import OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lightlink.cli.options import Link
+    from lightlink.runs import PlanRun, RunState
+
+_OPEN = "open"
+_SHOWN = (*OUTCOMES, _OPEN)
+_REFRESH_SECONDS = 0.5
+
+_plan_file = click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_params = click.argument("params", metavar="[JSON]", default="{}", callback=json_object)
+_targets = click.option(
+    "--to", "targets", multiple=True, metavar="ID", help="This agent instead of the plan's targets."
+)
+_run_id = click.argument("run_id", metavar="RUN")
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; the run keeps it.")
+_comment = click.option("--comment", default="", metavar="TEXT", help="What you looked at; the run keeps it.")
+_digest = click.option("--digest", metavar="TEXT", help="Only if this is the digest of what the run carries out.")
+
+
+@contextlib.contextmanager
+def orchestrating(link: Link, *, work: bool = False) -> Iterator[Orchestrator]:
+    """Start, follow and decide about runs in the name of whoever types; others carry them out, unless ``work``."""
+    name = None if work else f"cli:{user()}"
+    sweep = 5.0 if work else None
+    with link.connect() as client, Orchestrator(client, work=work, name=name, sweep_interval=sweep) as orchestrator:
+        yield orchestrator
+
+
+@click.group("plan")
+def plan() -> None:
+    """Check plans, and start them: steps in order, in waves, with approvals and rollback.
+
+    \b
+        lightlink plan check rollout.yaml '{"version": "4"}'
+        lightlink plan start rollout.yaml '{"version": "4"}' --reason "CHG-1234"
+
+    Whoever starts a run does not carry it out: `lightlink runs work` does, any number of them, or programs with an
+    Orchestrator.
+    """  # noqa: D301 - \b is click's mark for lines to be left as they are
+
+
+@plan.command()
+@_plan_file
+@_params
+@_targets
+@json_option
+@link_options
+def check(link: Link, path: Path, params: dict[str, Any], targets: tuple[str, ...], as_json: bool) -> None:
+    """Tell what a plan would do now: its waves, who is offline, how many failures are borne. Nothing is sent."""
+    loaded = Plan.load(path)
+    with orchestrating(link) as orchestrator:
+        found = orchestrator.check(loaded, params, targets=targets or None)
+    if as_json:
+        print_data(found, as_json=True)
+        return
+    for number, wave in enumerate(found.waves, 1):
+        shown = ", ".join(wave[:10]) + (f" and {len(wave) - 10} more" if len(wave) > 10 else "")
+        say(f"wave {number}: {len(wave)} of {found.targets}: {shown}")
+    say(f"failures borne: {found.failures_allowed} of {found.targets}")
+    if found.offline:
+        say(f"offline: {', '.join(found.offline)}")
+    for lock in found.locks:
+        say(f"lock: {lock}")
+    say(f"digest: {found.digest}")
+
+
+@plan.command()
+@_plan_file
+@_params
+@_targets
+@_reason
+@click.option("--key", metavar="TEXT", help="Starting again with the same key brings the first run back.")
+@click.option("--no-wait", is_flag=True, help="Print the id and end, once the run is stored.")
+@json_option
+@link_options
+@click.pass_context
+def start(
+    ctx: click.Context,
+    /,
+    link: Link,
+    path: Path,
+    params: dict[str, Any],
+    targets: tuple[str, ...],
+    reason: str,
+    key: str | None,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Start a run of a plan and follow it to its end.
+
+    Exit code 1 says that it did not complete. Ctrl-C ends the following, not the run.
+    """
+    loaded = Plan.load(path)
+    with orchestrating(link) as orchestrator:
+        run = orchestrator.start(loaded, params, targets=targets or None, reason=reason, idempotency_key=key)
+        if no_wait:
+            say(to_json({"run_id": run.run_id}) if as_json else run.run_id)
+            return
+        report(run.run_id, kind="started")
+        _follow(ctx, run, as_json, None)
+
+
+@plan.command()
+def schema() -> None:
+    """Print the JSON Schema of plans, for editors."""
+    say(to_json(Plan.schema()))
+
+
+@click.group("runs")
+def runs() -> None:
+    """Follow the runs of plans, and decide about them.
+
+    \b
+        lightlink runs list --state waiting
+        lightlink runs approve RUN --comment "looks good"
+        lightlink runs work
+    """  # noqa: D301 - \b is click's mark for lines to be left as they are
+
+
+@runs.command("list")
+@click.option("--state", type=click.Choice(STATES), help="In this state.")
+@click.option("--plan", metavar="NAME", help="Of this plan.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
+@json_option
+@link_options
+def list_(link: Link, state: str | None, plan: str | None, limit: int, as_json: bool) -> None:
+    """Print runs, latest change first."""
+    with orchestrating(link) as orchestrator:
+        for each in orchestrator.runs(state=state, plan=plan, limit=limit):
+            say(to_json(each) if as_json else line(each))
+
+
+@runs.command()
+@_run_id
+@click.option("--targets", "with_targets", is_flag=True, help="Each target, too.")
+@json_option
+@link_options
+def show(link: Link, run_id: str, with_targets: bool, as_json: bool) -> None:
+    """Print a run as it stands: its steps, what failed, and what needs attention."""
+    with orchestrating(link) as orchestrator:
+        run = orchestrator.run(run_id)
+        state, steps, targets = run.refresh(), run.steps(), run.targets()
+    if as_json:
+        print_data({"run": state, "digest": run.digest, "steps": steps, "targets": targets}, as_json=True)
+        return
+    Console().print(_table(state, steps))
+    say(f"digest: {run.digest}")
+    for target in targets:
+        if with_targets or target.outcome in ("failed", "not_run", "unknown"):
+            where = f" at {target.step}" if target.step else ""
+            say(f"{target.client_id}: {target.outcome}{where}{f': {target.error}' if target.error else ''}")
+    for each in state.attention:
+        say(f"attention: {each.client_id}, {each.step}: {each.reason}")
+
+
+@runs.command()
+@_run_id
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
+@json_option
+@link_options
+@click.pass_context
+def watch(ctx: click.Context, link: Link, run_id: str, timeout: float | None, as_json: bool) -> None:
+    """Follow a run to its end. Exit code 1 says that it did not complete."""
+    with orchestrating(link) as orchestrator:
+        _follow(ctx, orchestrator.run(run_id), as_json, timeout)
+
+
+def _decision(name: str, text: str, *options: Callable[[Any], Any]) -> None:
+    """Add a command that decides about a run: they are all alike."""
+
+    def decide(link: Link, run_id: str, as_json: bool, **facts: Any) -> None:
+        with orchestrating(link) as orchestrator:
+            run = orchestrator.run(run_id)
+            given = {"comment": facts.pop("comment")} if "comment" in facts else facts
+            state = getattr(run, name)(**(given | facts))
+        say(to_json(state) if as_json else line(state))
+
+    decide.__doc__ = text
+    for option in (_run_id, *options, json_option, link_options)[::-1]:
+        decide = option(decide)
+    runs.command(name)(decide)
+
+
+_decision("approve", "Approve what waits at a gate.", _comment, _digest)
+_decision("reject", "Reject what waits at a gate: the run ends as its plan says.", _comment, _digest)
+_decision("pause", "Have nothing new begin until `resume`; what runs goes on.", _reason)
+_decision("resume", "Let a paused run go on.")
+_decision("cancel", "End a run: nothing new begins, what runs is told. What was done stays.", _reason)
+_decision("rollback", "Take back what a run has done, also if it has ended.", _reason)
+_decision("retry", "Try again what has failed or was not begun.")
+
+
+@runs.command()
+@json_option
+@link_options
+def locks(link: Link, as_json: bool) -> None:
+    """Print which run has which lock."""
+    with orchestrating(link) as orchestrator:
+        for name, run_id in sorted(orchestrator.locks().items()):
+            say(to_json({"lock": name, "run_id": run_id}) if as_json else f"{name}  {run_id}")
+
+
+@runs.command()
+@click.argument("name", metavar="LOCK")
+@link_options
+@click.pass_context
+def unlock(ctx: click.Context, link: Link, name: str) -> None:
+    """Take a lock from the run that has it. Exit code 1 says that none had."""
+    with orchestrating(link) as orchestrator:
+        if not orchestrator.unlock(name):
+            report(f"no run has the lock {name!r}")
+            ctx.exit(Exit.FAILED)
+
+
+@runs.command()
+@link_options
+def work(link: Link) -> None:
+    """Carry out runs, beside any number of others, until Ctrl-C or SIGTERM; others go on with what is left."""
+    with orchestrating(link, work=True) as orchestrator:
+        report(f"carrying out runs as {orchestrator.name}", kind="ready")
+        notify("READY=1")
+        forever = Condition()
+        with forever:
+            forever.wait()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def line(state: RunState) -> str:
+    """Return a run in one line."""
+    words = f"{state.state}" + (f": {state.reason}" if state.reason else "")
+    return f"{clock(state.at)}  {state.run_id}  {state.plan}  {state.targets} targets  wave {state.wave + 1}  {words}"
+
+
+def _follow(ctx: click.Context, run: PlanRun, as_json: bool, timeout: float | None) -> None:
+    is_live = sys.stdout.isatty() and not as_json
+    final = _show_live(run, timeout) if is_live else _print_events(run, as_json, timeout)
+    if final is None:
+        report(f"it has not ended within {timeout:g} s")
+        ctx.exit(Exit.TIMEOUT)
+    if final != "completed":
+        ctx.exit(Exit.FAILED)
+
+
+def _print_events(run: PlanRun, as_json: bool, timeout: float | None) -> str | None:
+    for state in run.follow(timeout):
+        say(to_json(state) if as_json else line(state))
+        if state.ended:
+            return state.state
+    return None
+
+
+def _show_live(run: PlanRun, timeout: float | None) -> str | None:
+    """Show a table that changes while the run goes on; its last form stays."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with Live(_table(run.refresh(), run.steps()), console=Console(), refresh_per_second=4) as live:
+        while True:
+            ended = run.wait(_REFRESH_SECONDS)
+            live.update(_table(run.refresh(), run.steps()))
+            if ended is not None or (deadline is not None and time.monotonic() > deadline):
+                return ended
+
+
+def _table(state: RunState, steps: dict[str, dict[str, int]]) -> Table:
+    title = f"{state.plan}  {state.run_id}  wave {state.wave + 1}  {state.state}"
+    table = Table(title=Text(title), title_justify="left")
+    names = [name for name in _SHOWN if any(name in counts for counts in steps.values())] or [_OPEN]
+    table.add_column("step")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for step, counts in steps.items():
+        table.add_row(Text(step), *(str(counts.get(name, "")) for name in names))
+    if state.reason:
+        table.caption = Text(state.reason)
+    return table
