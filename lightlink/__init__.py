@@ -85,7 +85,8 @@ if TYPE_CHECKING:
     from lightlink.logs import LogFilter, log_context
     from lightlink.middleware import Call
     from lightlink.options import TLS, ConnectOptions
-    from lightlink.rpc.caller import ServiceProxy
+    from lightlink.rpc.discovery import MethodInfo, RunningService, ServiceInstance
+    from lightlink.rpc.proxy import ServiceProxy
     from lightlink.rpc.retry import Retry
     from lightlink.server import EmbeddedServer
     from lightlink.service.request import Request
@@ -144,6 +145,7 @@ __all__ = [
     "LogFilter",
     "Message",
     "MessageTimeout",
+    "MethodInfo",
     "MethodNotFound",
     "NoMessage",
     "NotReady",
@@ -164,9 +166,11 @@ __all__ = [
     "RunError",
     "RunNotFound",
     "RunRefused",
+    "RunningService",
     "ServerError",
     "Service",
     "ServiceBusy",
+    "ServiceInstance",
     "ServiceProxy",
     "ServiceUnavailable",
     "StateBucket",
@@ -258,7 +262,12 @@ _HOME = {
     ),
     "lightlink.service.request": ("Request",),
     "lightlink.rpc.retry": ("Retry",),
-    "lightlink.rpc.caller": ("ServiceProxy",),
+    "lightlink.rpc.discovery": (
+        "MethodInfo",
+        "RunningService",
+        "ServiceInstance",
+    ),
+    "lightlink.rpc.proxy": ("ServiceProxy",),
     "lightlink.connection.connection": ("Status",),
     "lightlink.server": ("EmbeddedServer",),
     "lightlink.service.service": ("Service",),

@@ -16,9 +16,12 @@ from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, sto
 from lightlink.middleware import Call
 from lightlink.options import ConnectOptions, seconds, wait_limit
 from lightlink.protocol import codec, html, subjects
-from lightlink.rpc.caller import Caller, ServiceProxy
+from lightlink.rpc.caller import Caller
+from lightlink.rpc.discovery import RunningService, find_services
 from lightlink.rpc.mapping import CallMap
+from lightlink.rpc.proxy import ServiceProxy
 from lightlink.rpc.retry import Retry
+from lightlink.rpc.waiting import wait_for_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -366,7 +369,33 @@ class Client:
 
         ``timeout``, ``retry`` and ``headers`` are those of `call`.
         """
-        return ServiceProxy(self._caller, name, timeout, retry, headers)
+        return ServiceProxy(self._caller, self._connection, name, timeout, retry, headers)
+
+    def services(
+        self, name: str | None = None, *, expect: int | None = None, timeout: float | None = None
+    ) -> list[RunningService]:
+        """Return the services that run, or the one of a name, as any NATS service discovery finds them (ADR-32).
+
+        Answers are gathered until a quarter of a second has brought none, or until ``expect`` instances have answered;
+        for ``timeout`` seconds at most. Raises InvalidName, InvalidOption, PermissionDenied, ClosedError.
+        """
+        return find_services(self._connection, name, self._limit(timeout), expect)
+
+    def wait_for(
+        self,
+        service: str,
+        *methods: str,
+        version: str = "",
+        instances: int = 1,
+        timeout: float = 30.0,
+    ) -> RunningService:
+        """Wait until a service, with these methods, is there, and return what runs.
+
+        ``version`` says which versions count, such as ``">=1.2,<2"``; so many ``instances`` of them have to be there.
+        Raises ServiceUnavailable after ``timeout`` seconds, which says what was missing; InvalidName, InvalidOption,
+        PermissionDenied, ClosedError.
+        """
+        return wait_for_service(self._connection, service, methods, version, instances, seconds("timeout", timeout))
 
     # Events ---------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import keyword
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -34,6 +35,15 @@ _MAX_TEXT = 4096
 _DIGITS = 16
 
 
+class TypeText(str):
+    """A type as it stands in source, shown without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 @attrs.frozen(kw_only=True)
 class Description:
     """What is known of a method or a type of command. A schema that is empty allows anything."""
@@ -42,6 +52,22 @@ class Description:
     arguments: dict[str, Any] = attrs.field(factory=dict)
     result: dict[str, Any] = attrs.field(factory=dict)
     digest: str = ""
+
+    def signature(self) -> inspect.Signature:
+        """Return how it is called from Python: each argument by name."""
+        properties: dict[str, Any] = self.arguments.get("properties") or {}
+        required = self.arguments.get("required") or ()
+        parameters = []
+        for name, schema in sorted(properties.items(), key=lambda item: item[0] not in required):
+            if name.isidentifier() and not keyword.iskeyword(name):
+                default = inspect.Parameter.empty if name in required else _default(schema)
+                annotation = TypeText(type_text(schema))
+                kind = inspect.Parameter.KEYWORD_ONLY
+                parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+        if not self.arguments or self.arguments.get("additionalProperties", True) is not False:
+            parameters.append(inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD))
+        result = TypeText(type_text(self.result)) if self.result else inspect.Signature.empty
+        return inspect.Signature(parameters, return_annotation=result)
 
     def metadata(self) -> dict[str, str]:
         """Return it as metadata; what there is nothing to say of is left out."""
@@ -104,6 +130,38 @@ def schema_of(annotation: Any) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         return {}
     return flat(schema, components)
+
+
+def type_text(schema: Any) -> str:
+    """Return a schema as a Python type would be written, for a reader; classes stand by their names."""
+    if not isinstance(schema, dict):
+        return "Any"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "const" in schema or "enum" in schema:
+        values = schema["enum"] if "enum" in schema else [schema["const"]]
+        return f"Literal[{', '.join(map(repr, values))}]" if values else "Any"
+    alternatives = schema.get("anyOf") or schema.get("oneOf") or schema.get("type")
+    if isinstance(alternatives, list):
+        return " | ".join(dict.fromkeys(map(_alternative_text, alternatives))) or "Any"
+    if alternatives == "array":
+        return f"list[{type_text(schema.get('items'))}]"
+    if alternatives == "object":
+        if "title" in schema:
+            return str(schema["title"])
+        return f"dict[str, {type_text(schema.get('additionalProperties'))}]"
+    return _PLAIN_TYPES.get(str(alternatives), "Any")
+
+
+_PLAIN_TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+
+
+def _alternative_text(schema: Any) -> str:
+    return type_text({"type": schema} if isinstance(schema, str) else schema)
+
+
+def _default(schema: Any) -> Any:
+    return schema["default"] if isinstance(schema, dict) and "default" in schema else Ellipsis
 
 
 _REF = "#/$defs/"

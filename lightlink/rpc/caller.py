@@ -58,13 +58,13 @@ class EndpointInfo(msgspec.Struct):
     """What a service says of one of its methods (ADR-32)."""
 
     name: str
-    metadata: dict[str, str] = {}
+    metadata: dict[str, Any] | None = None
 
 
 class ServiceInfo(msgspec.Struct):
     """What a service says of itself (ADR-32), as far as it matters here."""
 
-    endpoints: list[EndpointInfo] = []
+    endpoints: list[EndpointInfo] | None = None
 
 
 class Caller:
@@ -156,7 +156,8 @@ class Caller:
             info = codec.decode(waiter.data, subject, ServiceInfo)
         except LightLinkError:
             return False  # there is an error to raise already: the call's own
-        return any(e.name == method and e.metadata.get("idempotent") == "true" for e in info.endpoints)
+        told = [each.metadata or {} for each in info.endpoints or () if each.name == method]
+        return any(metadata.get("idempotent") == "true" for metadata in told)
 
     def _call_once(
         self,
@@ -305,40 +306,6 @@ class SubmittedCall:
     def withdraw(self) -> None:
         """Wait for it no more."""
         self._future.cancel()
-
-
-class ServiceProxy:
-    """A remote service whose methods are called like functions: ``client.service("math").add(a=1, b=2)``."""
-
-    def __init__(
-        self,
-        caller: Caller,
-        service: str,
-        timeout: float | None = None,
-        retry: Retry | None = None,
-        headers: HeaderMap | None = None,
-    ) -> None:
-        self._caller = caller
-        self._service = subjects.service_name(service)
-        self._timeout = timeout
-        self._retry = retry
-        self._headers = headers
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        if method.startswith("__"):
-            raise AttributeError(method)
-        subjects.method_name(method)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if args:
-                raise TypeError(f"{self._service}.{method}: give each argument by name")
-            return self._caller.call(self._service, method, kwargs, self._timeout, Any, self._retry, self._headers)
-
-        call.__name__ = call.__qualname__ = method
-        return call
-
-    def __repr__(self) -> str:
-        return f"ServiceProxy({self._service!r})"
 
 
 def _timeout_header(remaining: float) -> bytes:

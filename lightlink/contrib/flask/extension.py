@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lightlink.client import Client
     from lightlink.commands import CommandManager
     from lightlink.files import FileInfo, Progress
-    from lightlink.rpc.caller import ServiceProxy
+    from lightlink.rpc.proxy import ServiceProxy
     from lightlink.rpc.retry import Retry
 
 _KEY = "lightlink"
