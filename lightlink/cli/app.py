@@ -18,6 +18,8 @@ COMMANDS = {
     "server": "lightlink.cli.server:server",
     "run": "lightlink.cli.run:run",
     "service": "lightlink.cli.service:service",
+    "services": "lightlink.cli.services:services",
+    "doctor": "lightlink.cli.doctor:doctor",
     "call": "lightlink.cli.link:call",
     "pub": "lightlink.cli.link:pub",
     "sub": "lightlink.cli.link:sub",

@@ -29,19 +29,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("service")
-@click.argument("method")
+@click.argument("method", required=False)
 @click.argument("args", metavar="[JSON]", callback=json_object, default="{}")
 @click.option("--timeout", type=SECONDS, default=5.0, show_default=True, metavar="SECONDS", help="Wait for the answer.")
 @json_option
 @link_options
-def call(link: Link, service: str, method: str, args: dict[str, Any], timeout: float, as_json: bool) -> None:
-    """Call METHOD of SERVICE and print its result.
+def call(link: Link, service: str, method: str | None, args: dict[str, Any], timeout: float, as_json: bool) -> None:
+    """Call METHOD of SERVICE and print its result; without METHOD list the methods.
 
     JSON is an object with the arguments by name, "-" reads it from standard input:
 
         lightlink call math add '{"a": 1, "b": 2}'
     """
     with link.connect() as client:
+        if method is None:
+            from lightlink.cli.services import list_methods  # noqa: PLC0415 - a call need not wait for tables
+
+            list_methods(client, service, timeout, as_json=as_json)
+            return
         result = client.call(service, method, args, timeout=timeout)
     print_data(result, as_json=as_json)
 

@@ -245,3 +245,14 @@ def test_the_nats_command_lists_and_inspects_our_service(
         assert word in info
     assert "add" in nats("stats", prefix)
     assert service.instance in nats("ping", prefix)
+    told = lightlink.Service(f"{prefix}-told", url)
+    told.register("add", _add)
+    with told:
+        info = nats("info", f"{prefix}-told", told.instance)
+        assert "Add two numbers." in info
+        assert '"type":"integer"' in info
+
+
+def _add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
