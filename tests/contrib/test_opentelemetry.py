@@ -1,0 +1,266 @@
+"""Traces with the real OpenTelemetry SDK and its exporter in memory."""
+
+from __future__ import annotations
+
+import io
+import queue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.process import run_python
+from helpers.waiting import eventually
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+import lightlink
+from lightlink.contrib import opentelemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from helpers.commands import World
+    from opentelemetry.sdk.trace import ReadableSpan
+
+
+class Spans:
+    """What was traced, in a provider of the test's own."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+
+    def wait(self, count: int) -> list[ReadableSpan]:
+        """Return the spans once so many have ended, in the order in which they began."""
+        eventually(lambda: len(self._exporter.get_finished_spans()) >= count)
+        found = sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
+        assert len(found) == count, [span.name for span in found]
+        return found
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    found = Spans()
+    opentelemetry.instrument(found.provider)
+    yield found
+    opentelemetry.uninstrument()
+
+
+def one(spans: list[ReadableSpan], kind: SpanKind, name: str) -> ReadableSpan:
+    [found] = [span for span in spans if (span.kind, span.name) == (kind, name)]
+    return found
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def test_one_trace_goes_through_calls_nested_calls_events_and_links_to_commands(
+    spans: Spans, world: World, url: str, prefix: str
+) -> None:
+    handled: queue.SimpleQueue[str] = queue.SimpleQueue()
+    outer, inner = lightlink.Service("outer" + prefix, url), lightlink.Service("inner" + prefix, url)
+    manager = world.manager(sweep_interval=None)
+    agent = world.agent(prefix)
+
+    @outer.rpc
+    def order() -> Any:
+        return outer.client.call(inner.name, "reserve")
+
+    @inner.rpc
+    def reserve() -> str:
+        inner.client.publish(f"{prefix}.reserved", 1)
+        return "done"
+
+    @inner.on(f"{prefix}.reserved")
+    def on_reserved(_: int) -> None:
+        manager.send(prefix, "restock").result(30)
+        handled.put("event")
+
+    @agent.command("restock")
+    def restock() -> None: ...
+
+    with outer, inner, agent, lightlink.connect(url) as client:
+        with spans.provider.get_tracer("test").start_as_current_span("root"):
+            assert client.call(outer.name, "order") == "done"
+        assert handled.get(timeout=30) == "event"
+        found = spans.wait(9)
+
+    [root] = [span for span in found if span.name == "root"]
+    steps = [
+        one(found, SpanKind.CLIENT, f"{outer.name}/order"),
+        one(found, SpanKind.SERVER, f"{outer.name}/order"),
+        one(found, SpanKind.CLIENT, f"{inner.name}/reserve"),
+        one(found, SpanKind.SERVER, f"{inner.name}/reserve"),
+        one(found, SpanKind.PRODUCER, "publish *.reserved"),
+        one(found, SpanKind.CONSUMER, "process *.reserved"),
+        one(found, SpanKind.PRODUCER, "send restock"),
+    ]
+    for parent, child in zip([root, *steps], steps, strict=False):
+        assert child.parent is not None
+        assert (child.parent.trace_id, child.parent.span_id) == (parent.context.trace_id, parent.context.span_id)
+    command = one(found, SpanKind.CONSUMER, "process restock")
+    assert command.parent is None
+    assert command.context.trace_id != root.context.trace_id
+    [link] = command.links
+    assert (link.context.trace_id, link.context.span_id) == (steps[-1].context.trace_id, steps[-1].context.span_id)
+
+
+def test_attributes_are_those_of_the_conventions_with_few_destinations(
+    spans: Spans, world: World, url: str, prefix: str
+) -> None:
+    got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    service = lightlink.Service(prefix, url)
+    service.register("add", lambda a: a)
+    service.on("device.*.temperature")(got.put)
+    service.on_file(got.put)
+    agent = world.agent(prefix)
+    agent.register("restart", lambda: None)
+    with service, agent, lightlink.connect(url) as client:
+        client.call(prefix, "add", {"a": 1})
+        client.publish("device.sensor01.temperature", 21)
+        assert got.get(timeout=30) == 21
+        client.send_file(io.BytesIO(b"x"), prefix)
+        assert got.get(timeout=30).size == 1
+        promise = lightlink.CommandManager(client, sweep_interval=None).send(prefix, "restart")
+        promise.result(30)
+        found = spans.wait(8)
+
+    told = {(span.kind.name, span.name): attributes(span) for span in found}
+    rpc = {"rpc.system": "lightlink", "rpc.service": prefix, "rpc.method": "add"}
+    assert told["CLIENT", f"{prefix}/add"] == told["SERVER", f"{prefix}/add"] == rpc
+    event = {
+        "messaging.system": "nats",
+        "messaging.destination.name": "device.sensor01.temperature",
+        "messaging.destination.template": "device.*.temperature",
+    }
+    assert (
+        told["PRODUCER", "publish device.*.temperature"].items()
+        >= {
+            **event,
+            "messaging.operation.type": "publish",
+            "messaging.operation.name": "publish",
+        }.items()
+    )
+    assert (
+        told["CONSUMER", "process device.*.temperature"].items()
+        >= {
+            **event,
+            "messaging.operation.type": "process",
+        }.items()
+    )
+    assert told["PRODUCER", "publish file.transfer"]["messaging.destination.name"] == "file.transfer"
+    assert told["CONSUMER", "process file.transfer"]["messaging.destination.name"] == "file.transfer"
+    assert told["PRODUCER", "send restart"]["messaging.batch.message_count"] == 1
+    assert (
+        told["CONSUMER", "process restart"].items()
+        >= {
+            "messaging.destination.name": "ll.commands",
+            "messaging.message.id": promise.command_id,
+            "lightlink.client.id": prefix,
+            "lightlink.command.attempt": 1,
+        }.items()
+    )
+    assert {span.instrumentation_scope.schema_url for span in found if span.instrumentation_scope} == {
+        "https://opentelemetry.io/schemas/1.27.0"
+    }
+
+
+def test_an_error_is_noted_on_both_sides(spans: Spans, url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, url)
+
+    @service.rpc
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    with service, lightlink.connect(url) as client:
+        with pytest.raises(lightlink.HandlerError):
+            client.call(prefix, "fail")
+        with pytest.raises(lightlink.HandlerError):
+            client.submit(prefix, "fail").result(30)
+        found = spans.wait(4)
+
+    assert {span.status.status_code for span in found} == {StatusCode.ERROR}
+    errors = sorted((span.kind.name, attributes(span)["error.type"]) for span in found)
+    assert errors == [("CLIENT", "HandlerError")] * 2 + [("SERVER", "RuntimeError")] * 2
+    assert all([event.name for event in span.events] == ["exception"] for span in found)
+
+
+def test_baggage_goes_along_and_stays_in_its_handler(spans: Spans, world: World, url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, url, workers=1)
+    agent = world.agent(prefix)
+
+    @service.rpc
+    def tenant() -> Any:
+        return [baggage.get_baggage("tenant"), trace.get_current_span().get_span_context().is_valid]
+
+    agent.register("tenant", lambda: baggage.get_baggage("tenant"))
+    with service, agent, lightlink.connect(url) as client:
+        manager = lightlink.CommandManager(client, sweep_interval=None)
+        token = context.attach(baggage.set_baggage("tenant", "acme"))
+        try:
+            assert client.call(prefix, "tenant") == ["acme", True]
+            assert client.submit(prefix, "tenant").result(30) == ["acme", True]
+            assert manager.send(prefix, "tenant").result(30) == "acme"
+        finally:
+            context.detach(token)
+        assert client.call(prefix, "tenant") == [None, True]
+        assert manager.send(prefix, "tenant").result(30) is None
+
+
+def test_the_trace_is_the_correlation_id_of_what_begins_with_one(spans: Spans, url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, url)
+    service.register("look", lambda: lightlink.log_context()["correlation_id"])
+    with service, lightlink.connect(url) as client:
+        seen = client.call(prefix, "look")
+        found = spans.wait(2)
+    assert {f"{span.context.trace_id:032x}" for span in found} == {seen}
+
+
+def test_instrumenting_twice_makes_no_second_span(spans: Spans, url: str, prefix: str) -> None:
+    opentelemetry.instrument(spans.provider)
+    with lightlink.connect(url) as client:
+        client.publish(prefix, 1)
+    assert [span.name for span in spans.wait(1)] == ["publish *"]
+
+
+def test_tracing_may_be_given_to_one_client_alone(url: str, prefix: str) -> None:
+    spans = Spans()
+    with (
+        lightlink.connect(url, middleware=[opentelemetry.Tracing(spans.provider)]) as traced,
+        lightlink.connect(url) as plain,
+    ):
+        plain.publish(prefix, 1)
+        traced.publish(prefix, 1)
+    assert len(spans.wait(1)) == 1
+
+
+def test_without_it_trace_headers_pass_through_untouched(url: str, prefix: str) -> None:
+    given = {
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "a=b",
+        "baggage": "c=d",
+    }
+    service = lightlink.Service(prefix, url)
+
+    @service.rpc
+    def look(request: lightlink.Request) -> dict[str, str]:
+        return {name: value for name, value in request.headers.items() if name in given}
+
+    with service, lightlink.connect(url) as client:
+        assert client.call(prefix, "look", headers=given) == given
+
+
+def test_without_the_package_the_extra_is_named() -> None:
+    code = """
+        import sys
+        sys.modules["opentelemetry"] = None
+        try:
+            import lightlink.contrib.opentelemetry
+        except ModuleNotFoundError as exc:
+            print(exc)
+    """
+    assert "pip install 'lightlink[otel]'" in run_python(code).stdout
