@@ -28,6 +28,7 @@ COMMANDS = {
     "command": "lightlink.cli.command:command",
     "plan": "lightlink.cli.runs:plan",
     "runs": "lightlink.cli.runs:runs",
+    "schedule": "lightlink.cli.schedule:schedule",
     "agent": "lightlink.cli.agent:agent",
     "agents": "lightlink.cli.agent:agents",
     "clients": "lightlink.cli.agent:clients",

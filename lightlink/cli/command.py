@@ -33,10 +33,18 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 
 
 @contextlib.contextmanager
-def managing(link: Link) -> Iterator[CommandManager]:
+def managing(link: Link, *, with_runs: bool = False) -> Iterator[CommandManager]:
     """Manage commands in the name of whoever types them. The long-running managers write down what is overdue."""
-    with link.connect() as client, CommandManager(client, name=f"cli:{user()}", sweep_interval=None) as manager:
-        yield manager
+    settings: dict[str, Any] = {"name": f"cli:{user()}", "sweep_interval": None}
+    with link.connect() as client:
+        if with_runs:
+            from lightlink.runs import Orchestrator  # noqa: PLC0415 - it takes longer to import
+
+            manager: CommandManager = Orchestrator(client, work=False, **settings)
+        else:
+            manager = CommandManager(client, **settings)
+        with manager:
+            yield manager
 
 
 def labels(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -258,11 +266,16 @@ def audit(ctx: click.Context, link: Link, command_id: str | None, since: datetim
     What has just happened may take a moment to appear. Exit code 1 says that nothing is kept of the command ID.
     """
     empty = True
-    with managing(link) as manager:
+    with managing(link, with_runs=True) as manager:
         for entry in manager.audit(command_id, _aware(since)):
             empty = False
             if as_json:
                 say(to_json(entry))
+                continue
+            if entry.kind == "run":
+                why = f": {entry.reason}" if entry.reason else ""
+                by = f"  by {entry.by}" if entry.by else ""
+                say(f"{clock(entry.at)}  {entry.command_type}  {entry.run_id}  {entry.event}, {entry.status}{why}{by}")
                 continue
             what = entry.command_type if entry.kind == "request" else _words(entry.status, entry.status_detail)
             say(f"{clock(entry.at)}  {entry.client_id}  {entry.command_id}  {entry.kind}  {what}  by {entry.by}")

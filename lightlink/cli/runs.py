@@ -34,8 +34,8 @@ _OPEN = "open"
 _SHOWN = (*OUTCOMES, _OPEN)
 _REFRESH_SECONDS = 0.5
 
-_plan_file = click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-_params = click.argument("params", metavar="[JSON]", default="{}", callback=json_object)
+plan_argument = click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+params_argument = click.argument("params", metavar="[JSON]", default="{}", callback=json_object)
 _targets = click.option(
     "--to", "targets", multiple=True, metavar="ID", help="This agent instead of the plan's targets."
 )
@@ -68,8 +68,8 @@ def plan() -> None:
 
 
 @plan.command()
-@_plan_file
-@_params
+@plan_argument
+@params_argument
 @_targets
 @json_option
 @link_options
@@ -93,8 +93,8 @@ def check(link: Link, path: Path, params: dict[str, Any], targets: tuple[str, ..
 
 
 @plan.command()
-@_plan_file
-@_params
+@plan_argument
+@params_argument
 @_targets
 @_reason
 @click.option("--key", metavar="TEXT", help="Starting again with the same key brings the first run back.")
@@ -237,6 +237,26 @@ def unlock(ctx: click.Context, link: Link, name: str) -> None:
     with orchestrating(link) as orchestrator:
         if not orchestrator.unlock(name):
             report(f"no run has the lock {name!r}")
+            ctx.exit(Exit.FAILED)
+
+
+@runs.command()
+@_reason
+@link_options
+def freeze(link: Link, reason: str) -> None:
+    """Let no wave of any run begin until `thaw`; what has begun, and rollbacks, go on."""
+    with orchestrating(link) as orchestrator:
+        orchestrator.freeze(reason)
+
+
+@runs.command()
+@link_options
+@click.pass_context
+def thaw(ctx: click.Context, link: Link) -> None:
+    """Let waves begin again. Exit code 1 says that they might all the time."""
+    with orchestrating(link) as orchestrator:
+        if not orchestrator.thaw():
+            report("nothing is frozen")
             ctx.exit(Exit.FAILED)
 
 

@@ -2,10 +2,12 @@
 
 from lightlink.runs.orchestrator import Orchestrator, PlanCheck
 from lightlink.runs.plan import Plan
-from lightlink.runs.plan_model import Approval, Param, Step, Targets, Undo
+from lightlink.runs.plan_model import Approval, Param, Step, Targets, Undo, Window
 from lightlink.runs.plan_run import PlanRun
 from lightlink.runs.records import Attention, RunState
+from lightlink.runs.store import Schedule
 from lightlink.runs.survey import TargetResult
+from lightlink.runs.watch import RunWatcher
 
 __all__ = [
     "Approval",
@@ -16,8 +18,11 @@ __all__ = [
     "PlanCheck",
     "PlanRun",
     "RunState",
+    "RunWatcher",
+    "Schedule",
     "Step",
     "TargetResult",
     "Targets",
     "Undo",
+    "Window",
 ]

@@ -13,6 +13,7 @@ from lightlink.errors import InvalidName, InvalidOption, PlanInvalid
 from lightlink.protocol import codec
 from lightlink.runs import conditions, references
 from lightlink.runs.plan_model import PYTHON_TYPES, REST, Param, PlanData, Step, Undo, duration, share
+from lightlink.runs.times import check_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,10 +90,24 @@ def _plan_faults(plan: PlanData) -> Iterator[Fault]:
 
 def _number_faults(plan: PlanData) -> Iterator[Fault]:
     yield from _try("timeout", lambda: duration(plan.timeout, "timeout"))
+    if plan.window is not None:
+        window = plan.window
+        yield from _try("window", lambda: check_window(window))
     yield from _try("soak", lambda: duration(plan.soak, "soak"))
     yield from _try("max_failures", lambda: share(plan.max_failures, "max_failures"))
     if plan.max_concurrency is not None and plan.max_concurrency < 1:
         yield "max_concurrency", "must be at least 1"
+    yield from _wave_faults(plan)
+    gate = plan.between
+    if gate is not None:
+        yield from _try("between.expires", lambda: duration(gate.expires, "expires"))
+        if gate.count < 1:
+            yield "between.count", "must be at least 1"
+        if gate.by and len(set(gate.by)) < gate.count:
+            yield "between.count", f"{gate.count} have to approve, and only {len(set(gate.by))} may"
+
+
+def _wave_faults(plan: PlanData) -> Iterator[Fault]:
     if not plan.waves:
         yield "waves", "there is none"
     for number, wave in enumerate(plan.waves):
@@ -104,13 +119,6 @@ def _number_faults(plan: PlanData) -> Iterator[Fault]:
             yield place, "must be more than nothing"
         else:
             yield from _try(place, lambda wave=wave: share(wave, "a wave"))  # type: ignore[misc]
-    gate = plan.between
-    if gate is not None:
-        yield from _try("between.expires", lambda: duration(gate.expires, "expires"))
-        if gate.count < 1:
-            yield "between.count", "must be at least 1"
-        if gate.by and len(set(gate.by)) < gate.count:
-            yield "between.count", f"{gate.count} have to approve, and only {len(set(gate.by))} may"
 
 
 def _target_faults(plan: PlanData) -> Iterator[Fault]:

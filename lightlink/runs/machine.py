@@ -31,6 +31,7 @@ _STATE_AT: dict[StageName, StateName] = {
     "wave": "running",
     "soak": "soaking",
     "gate": "waiting",
+    "hold": "held",
     "halt": "stopping",
     "undo": "rolling_back",
     "last": "running",
@@ -57,6 +58,7 @@ def started(run: RunPlan) -> RunState:
         plan=plan.name,
         started_by=run.started_by,
         started_at=run.created_at,
+        digest=run.digest,
         targets=len(run.targets),
         by=run.started_by,
         at=run.created_at,
@@ -90,6 +92,16 @@ def went_on(
     if state.stage == "soak":
         return _after_soak(run, state, at, "soaked")
     return ended(state, at)
+
+
+def held(state: RunState, at: datetime, until: datetime | None, reason: str) -> RunState:
+    """Return a run whose next wave may not begin yet; without ``until`` nobody knows when it may."""
+    return _to(state, "hold", at, "held", until=until, reason=reason)
+
+
+def let_go(state: RunState, at: datetime) -> RunState:
+    """Return a run whose next wave may begin now."""
+    return _to(state, "wave", at, "let go", reason="")
 
 
 def _after_soak(run: RunPlan, state: RunState, at: datetime, event: str) -> RunState:
@@ -244,6 +256,8 @@ __all__ = [
     "cancelled",
     "ended",
     "halted",
+    "held",
+    "let_go",
     "paused",
     "rejected",
     "resumed",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import heapq
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+import msgspec
 
-from lightlink.commands import CommandManager
+from lightlink.commands import AuditEntry, CommandManager
 from lightlink.commands.store import checks
+from lightlink.commands.store.access import Conflict
+from lightlink.commands.store.audit import RUN
+from lightlink.concurrency.periodic import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid
 from lightlink.protocol.ids import new_id
@@ -15,17 +21,21 @@ from lightlink.runs import machine
 from lightlink.runs.calls import CallExecutor
 from lightlink.runs.checks import check_params, check_static
 from lightlink.runs.locks import names_of_locks
-from lightlink.runs.plan import Plan
+from lightlink.runs.plan import Plan, one_step_plan
 from lightlink.runs.plan_run import PlanRun
 from lightlink.runs.records import STATES, RunPlan, Target, digest_of, run_id_of
 from lightlink.runs.references import MissingReference
 from lightlink.runs.runner import Runner
-from lightlink.runs.store import RunStore, run_id
+from lightlink.runs.scheduler import EVERY_SECONDS, Scheduler
+from lightlink.runs.store import Freeze, RunStore, Schedule, run_id
+from lightlink.runs.times import next_time
+from lightlink.runs.watch import RunWatcher
 from lightlink.runs.work import Ports
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from lightlink.client import Client
     from lightlink.commands import AgentRecord
@@ -89,6 +99,7 @@ class Orchestrator(CommandManager):
             if self._works:
                 self._run_pool.start()
                 self._runner.start()
+                self._rounds.append(every(self._connection, EVERY_SECONDS, Scheduler(runs, self._prepared).look))
         except BaseException:
             self.close()
             raise
@@ -164,6 +175,111 @@ class Orchestrator(CommandManager):
         found = [each for each, _ in reversed(self._ports.runs.states())]
         return [each for each in found if state in (None, each.state) and plan in (None, each.plan)][:limit]
 
+    def watch_runs(self) -> RunWatcher:
+        """Follow every state that any run comes to, from now on; close it when done."""
+        self._refuse_closed()
+        return RunWatcher(self._connection)
+
+    def audit(self, command_id: str | None = None, since: datetime | None = None) -> Iterator[AuditEntry]:
+        """Yield what `CommandManager.audit` does and, unless it is of one command, what happened to runs, by time.
+
+        Who started, approved, paused, cancelled or rolled back what, when and why.
+        """
+        entries = super().audit(command_id, since)
+        if command_id is not None:
+            return entries
+        return heapq.merge(entries, self._run_entries(since), key=lambda entry: entry.at)
+
+    def _run_entries(self, since: datetime | None) -> Iterator[AuditEntry]:
+        for state, _ in self._ports.runs.history():
+            if since is None or state.at >= since:
+                yield AuditEntry(
+                    at=state.at,
+                    command_id="",
+                    client_id="",
+                    kind=RUN,
+                    by=state.by,
+                    status=state.state,
+                    command_type=state.plan,
+                    run_id=state.run_id,
+                    event=state.event,
+                    reason=state.reason,
+                    digest=state.digest,
+                )
+
+    # By the clock -----------------------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        name: str,
+        plan: Plan,
+        params: Mapping[str, Any] | None = None,
+        *,
+        cron: str,
+        tz: str = "UTC",
+        overlap: Literal["skip", "allow"] = "skip",
+        missed: Literal["skip", "run"] = "skip",
+        issued_by: str | None = None,
+    ) -> Schedule:
+        """Have a plan run by the clock from now on, once for each time however many orchestrators there are.
+
+        ``cron`` are five fields in the time zone ``tz``. While a run of it goes on the next is left out, unless
+        ``overlap="allow"``. A time at which no orchestrator was there is left out, or made up for (the last of several)
+        with ``missed="run"``. A schedule of the same name is replaced. Raises PlanInvalid, InvalidOption.
+        """
+        self._refuse_closed()
+        check_static(plan, f"plan {plan.name!r}")
+        next_time(cron, tz, self.now())
+        for option, value, choices in (("overlap", overlap, ("skip", "allow")), ("missed", missed, ("skip", "run"))):
+            if value not in choices:
+                raise InvalidOption(option, f"must be one of {', '.join(choices)}", value)
+        made = Schedule(
+            name=checks.text("name", name),
+            plan=plan,
+            params=check_params(plan, dict(params or {})),
+            cron=cron,
+            tz=tz,
+            overlap=overlap,
+            missed=missed,
+            by=self.name if issued_by is None else checks.text("issued_by", issued_by),
+            at=self.now(),
+        )
+        while True:
+            _, revision = self._ports.runs.schedule(name)
+            with contextlib.suppress(Conflict):  # another has just written it
+                self._ports.runs.write_schedule(made, revision)
+                return made
+
+    def schedules(self) -> builtins.list[Schedule]:
+        """Return all schedules, by name."""
+        self._refuse_closed()
+        return [each for each, _ in self._ports.runs.schedules()]
+
+    def unschedule(self, name: str) -> bool:
+        """Remove a schedule; tell whether there was one. Runs that it has started go on."""
+        self._refuse_closed()
+        found, revision = self._ports.runs.schedule(name)
+        if found is None or found.removed:
+            return False
+        self._ports.runs.write_schedule(msgspec.structs.replace(found, removed=True), revision)
+        return True
+
+    def freeze(self, reason: str = "", *, until: datetime | None = None, by: str | None = None) -> None:
+        """Let no wave of any run begin, until an instant or until `thaw`; what has begun, and rollbacks, go on."""
+        self._refuse_closed()
+        checks.text("reason", reason, may_be_empty=True)
+        until = checks.aware("until", until)
+        frozen = Freeze(is_on=True, by=by or self.name, at=self.now(), reason=reason, until=until)
+        self._ports.runs.write_freeze(frozen, self._ports.runs.freeze()[1])
+
+    def thaw(self, *, by: str | None = None) -> bool:
+        """End a freeze; tell whether there was one."""
+        self._refuse_closed()
+        found, revision = self._ports.runs.freeze()
+        if found.is_on:
+            self._ports.runs.write_freeze(Freeze(is_on=False, by=by or self.name, at=self.now()), revision)
+        return found.is_on
+
     def locks(self) -> dict[str, str]:
         """Return which run has each lock that is taken."""
         self._refuse_closed()
@@ -175,7 +291,24 @@ class Orchestrator(CommandManager):
         holder = self.locks().get(name)
         return holder is not None and self._ports.runs.release_lock(name, holder)
 
+    def send_many(self, client_ids: Any, command_type: str, payload: Any = None, **options: Any) -> Any:
+        """Send a command to many agents, as `CommandManager.send_many` does.
+
+        With ``durable=True`` by a run, which is returned: its limits hold, and it goes on, when this process dies. It
+        takes ``labels``, ``offline``, ``timeout``, ``priority``, ``max_concurrency``, ``max_failures``, ``issued_by``.
+        """
+        if not options.pop("durable", False):
+            return super().send_many(client_ids, command_type, payload, **options)
+        issued_by = options.pop("issued_by", None)
+        return self.start(one_step_plan(client_ids, command_type, payload, **options), issued_by=issued_by)
+
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _prepared(self, schedule: Schedule, run_id: str) -> RunPlan:
+        """Return the run of a schedule."""
+        by = f"schedule:{schedule.name}"
+        run, _ = self._prepare(schedule.plan, schedule.params, None, by, f"planned by {schedule.by}", None)
+        return msgspec.structs.replace(run, run_id=run_id)
 
     def _prepare(
         self,

@@ -10,10 +10,11 @@ import msgspec
 from lightlink.errors import InvalidOption, PlanInvalid
 from lightlink.protocol import codec
 from lightlink.runs.checks import check_static
-from lightlink.runs.plan_model import PlanData, Step, Undo
+from lightlink.runs.plan_model import DEFAULT_TIMEOUT, PlanData, Step, Targets, Undo
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Mapping
 
 
 class Plan(PlanData):
@@ -75,6 +76,33 @@ class Plan(PlanData):
     def schema() -> dict[str, Any]:
         """Return the JSON Schema of plans, for editors."""
         return msgspec.json.schema(Plan)
+
+
+def one_step_plan(
+    client_ids: Iterable[str] | None,
+    command_type: str,
+    payload: Any = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    offline: bool = False,
+    timeout: float = DEFAULT_TIMEOUT,
+    priority: int = 0,
+    max_concurrency: int | None = None,
+    max_failures: int | None = None,
+) -> Plan:
+    """Return the plan that sends one command to each of some agents, as `CommandManager.send_many` would."""
+    targets = Targets(ids=list(client_ids or []), labels=dict(labels or {}), offline="include" if offline else "skip")
+    if client_ids is not None:
+        targets.offline = "include"
+    plan = Plan(
+        f"send {command_type}",
+        targets=targets,
+        max_concurrency=max_concurrency,
+        max_failures=max_failures or 0,
+        on_failure="continue" if max_failures is None else "stop",
+        barrier=False,
+    )
+    return plan.step("send", command_type, payload, timeout=timeout, priority=priority)
 
 
 def _yaml(data: bytes | str) -> Any:

@@ -86,6 +86,14 @@ class Approval(_Data):
     expires: float | str = DAY
 
 
+class Window(_Data):
+    """When waves may begin: for ``hours`` from each ``opens``: weekday and time (``Sat 22:00``), or cron fields."""
+
+    opens: str
+    hours: float
+    tz: str = "UTC"
+
+
 class Param(_Data):
     """A parameter of a plan: its type, its default (none: it must be given) and what it is for."""
 
@@ -152,7 +160,7 @@ class PlanData(_Data):
     ``max_failures`` targets that failed (a number, or a percentage of all) end the run by ``on_failure``. At most
     ``max_concurrency`` commands run at a time. With ``barrier=False`` a target does not wait for others between steps.
     ``lock`` names what no two runs may touch at the same time; it may refer to each target's labels. After ``timeout``
-    seconds the run has failed, whatever it waits for.
+    seconds the run has failed, whatever it waits for. Waves begin in the ``window`` only; a rollback does not wait.
     """
 
     name: str
@@ -170,6 +178,7 @@ class PlanData(_Data):
     lock: str | list[str] = []
     on_locked: OnLocked = "queue"
     timeout: float | str = DAY
+    window: Window | None = None
     steps: list[Step] = []
 
     def __post_init__(self) -> None:

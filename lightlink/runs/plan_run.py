@@ -74,6 +74,10 @@ class PlanRun:
         found = survey.results(self._ports, self._run, self.refresh())
         return [each for each in found if outcome in (None, each.outcome)]
 
+    def history(self) -> list[RunState]:
+        """Return every state that the run has come to: when, by whom, why."""
+        return [state for state, _ in self._ports.runs.history(self.run_id)]
+
     def wait(self, timeout: float | None = None) -> str | None:
         """Wait until the run has ended and return its state; None after ``timeout`` seconds."""
         for state in self.follow(timeout):

@@ -18,6 +18,7 @@ QUEUED: Final = "queued"  # for a lock that another run has
 RUNNING: Final = "running"
 SOAKING: Final = "soaking"
 WAITING: Final = "waiting"  # for somebody to approve
+HELD: Final = "held"  # until its window opens, or a freeze ends
 PAUSED: Final = "paused"
 STOPPING: Final = "stopping"  # nothing begins any more; what runs may finish
 ROLLING_BACK: Final = "rolling_back"
@@ -31,6 +32,7 @@ StateName = Literal[
     "running",
     "soaking",
     "waiting",
+    "held",
     "paused",
     "stopping",
     "rolling_back",
@@ -49,11 +51,12 @@ FIRST: Final = "first"
 WAVE: Final = "wave"
 SOAK: Final = "soak"
 GATE: Final = "gate"
+HOLD: Final = "hold"
 HALT: Final = "halt"
 UNDO: Final = "undo"
 LAST: Final = "last"
 END: Final = "end"
-StageName = Literal["lock", "first", "wave", "soak", "gate", "halt", "undo", "last", "end"]
+StageName = Literal["lock", "first", "wave", "soak", "gate", "hold", "halt", "undo", "last", "end"]
 Verdict = Literal["", "failed", "cancelled", "rollback", "rollback_wave"]
 
 _NAMESPACE = uuid.UUID("3a1f6c52-9c0e-5d0b-8d55-1b7e0e1c7f43")
@@ -121,6 +124,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan: str = ""
     started_by: str = ""
     started_at: datetime = UNTOLD
+    digest: str = ""
     targets: int = 0
     by: str = ""
     at: datetime = UNTOLD

@@ -17,8 +17,11 @@ from lightlink.runs import machine, records
 from lightlink.runs.active import Active
 from lightlink.runs.locks import names_of_locks, release_all, take_all
 from lightlink.runs.store import CONSUMER, EVENTS, STREAM, read_state
+from lightlink.runs.times import opens_at
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lightlink.jetstream.pull import Pulled
     from lightlink.runs.records import RunPlan, RunState
     from lightlink.runs.work import Ports
@@ -121,7 +124,9 @@ class Runner:
             self._pulls.hand_back(pulled, _RETRY_SECONDS)
             return
         try:
-            delay = self._begin(run, state, pulled)
+            # What was delivered before, to one who died, may have been overtaken since.
+            old = pulled.attempt > 1 and self._ports.runs.state(run.run_id)[1] > pulled.message.seq
+            delay = 0.0 if old else self._begin(run, state, pulled)
         except Conflict:
             delay = 0.0
         except LightLinkError as exc:
@@ -147,8 +152,14 @@ class Runner:
             return 0.0
         if state.state == records.PAUSED:
             return 0.0  # whoever resumes it writes another revision
-        if state.stage in (records.LOCK, records.SOAK, records.GATE):
+        if state.stage in (records.LOCK, records.SOAK, records.GATE, records.HOLD):
             return self._wait(run, state, pulled.message.seq)
+        if state.stage == records.WAVE and state.event != "resumed" and pulled.attempt == 1:
+            hold = self._hold(run)
+            if hold is not None:
+                at = self._ports.runs.clock.now()
+                self._ports.runs.write_state(machine.held(state, at, *hold), pulled.message.seq)
+                return 0.0
         active = Active(self._ports, run, state, pulled, self._settle)
         with self._lock:
             if self._stopped:
@@ -166,7 +177,7 @@ class Runner:
         if following is not None:
             self._ports.runs.write_state(following, revision)
             return 0.0
-        if state.stage == records.LOCK:
+        if state.stage in (records.LOCK, records.HOLD):
             return _LOCKED_SECONDS
         at = self._ports.runs.clock.now()
         instants = [instant for instant in (state.until, state.deadline) if instant is not None]
@@ -179,11 +190,23 @@ class Runner:
             return machine.halted(run, state, at, f"it took longer than {run.plan.seconds:g} s")
         if state.stage == records.LOCK:
             return self._after_lock(run, state, at)
+        if state.stage == records.HOLD:
+            return machine.let_go(state, at) if self._hold(run) is None else None
         if state.until is None or at + timedelta(milliseconds=1) < state.until:
             return None
         if state.stage == records.GATE:
             return machine.halted(run, state, at, "nobody approved in time", "expired")
         return machine.went_on(run, state, at)
+
+    def _hold(self, run: RunPlan) -> tuple[datetime | None, str] | None:
+        """Return until when no wave of a run may begin, and why; None when one may."""
+        at = self._ports.runs.clock.now()
+        freeze, _ = self._ports.runs.freeze()
+        if freeze.is_on and (freeze.until is None or at < freeze.until):
+            return freeze.until, f"frozen by {freeze.by}" + (f": {freeze.reason}" if freeze.reason else "")
+        window = run.plan.window
+        opening = at if window is None else opens_at(window, at)
+        return None if opening <= at else (opening, "its window has not opened")
 
     def _after_lock(self, run: RunPlan, state: RunState, at: Any) -> RunState | None:
         names = names_of_locks(run)

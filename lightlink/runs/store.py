@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from lightlink.commands.model import StatusRecord
+from lightlink.commands.model import UNTOLD, StatusRecord
 from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
 from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError, InvalidName, RunNotFound, StoreUnavailable
@@ -23,6 +24,7 @@ from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamErr
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
+from lightlink.runs.plan import Plan
 from lightlink.runs.records import RunPlan, RunState
 
 if TYPE_CHECKING:
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 
     from lightlink.commands.store.schema import StoreOptions
     from lightlink.connection.connection import Connection
+    from lightlink.jetstream.read import Delivery
 
 T = TypeVar("T", bound="msgspec.Struct")
 
 STREAM = "LIGHTLINK_RUNS"
+FREEZE = "ll.runs.all.freeze"
 CONSUMER = "runners"
 EVENTS = "ll.run_events.*"  # every stored state, republished by the server
 _PREFIX = "ll.runs."
@@ -48,6 +52,37 @@ class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     run_id: str | None = None
+
+
+class Freeze(msgspec.Struct, frozen=True, omit_defaults=True):
+    """No wave begins, of any run, until it ends: at an instant, or when somebody thaws."""
+
+    is_on: bool
+    by: str = ""
+    at: datetime = UNTOLD
+    reason: str = ""
+    until: datetime | None = None
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A plan that is run by the clock; see `Orchestrator.schedule`.
+
+    ``last`` is the planned time that was dealt with last, ``run_id`` the run that came of it, ``error`` why none did.
+    """
+
+    name: str
+    plan: Plan
+    params: dict[str, Any] = {}
+    cron: str
+    tz: str = "UTC"
+    overlap: Literal["skip", "allow"] = "skip"
+    missed: Literal["skip", "run"] = "skip"
+    by: str = ""
+    at: datetime = UNTOLD
+    last: datetime | None = None
+    run_id: str = ""
+    error: str = ""
+    removed: bool = False
 
 
 def plan_subject(run_id: str) -> str:
@@ -75,6 +110,11 @@ def lock_subject(name: str) -> str:
     return f"{_PREFIX}{uuid.uuid5(_LOCKS, name)}.lock"
 
 
+def schedule_subject(name: str) -> str:
+    """Return the subject of a schedule, whose name may be any text."""
+    return f"{_PREFIX}{uuid.uuid5(_LOCKS, name)}.schedule"
+
+
 def run_id(text: str) -> str:
     """Return the id of a run: letters, digits, ``-`` and ``_``; raises InvalidName."""
     try:
@@ -100,10 +140,10 @@ class RunStore(Access):
         kept = round(self._options.audit_retention * _SECOND)
         stream = {
             "name": STREAM,
-            "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "call.*")],
+            "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "schedule", "freeze", "call.*")],
             "storage": self._options.storage,
             "num_replicas": self._options.replicas,
-            "max_msgs_per_subject": 1,
+            # Every revision is kept: they are the audit of runs.
             "max_age": kept,
             "max_bytes": min(_RUN_ROOM, self._options.max_bytes // 4),
             "discard": "new",
@@ -125,7 +165,7 @@ class RunStore(Access):
             "ack_policy": "explicit",
             # The lease: so long after its manager has died a run goes on elsewhere.
             "ack_wait": round(self._options.ack_wait * _SECOND),
-            "deliver_policy": "all",
+            "deliver_policy": "last_per_subject",
             "max_deliver": -1,
             # What is handed back until later counts as well.
             "max_ack_pending": 100_000,
@@ -170,13 +210,24 @@ class RunStore(Access):
 
     def states(self) -> list[tuple[RunState, int]]:
         """Return the last state of every run kept, oldest change first; those that cannot be read are left out."""
+        return self._decoded(self._last_of_each("*.state"))
+
+    def _decoded(self, deliveries: list[Delivery]) -> list[tuple[RunState, int]]:
         found = []
-        for delivery in self._last_of_each("*.state"):
+        for delivery in deliveries:
             try:
                 found.append((read_state(delivery.data, as_text(delivery.subject)), delivery.seq))
             except DecodeError as exc:
                 self.connection.session.report(exc)
         return found
+
+    def history(self, run_id: str = "*") -> list[tuple[RunState, int]]:
+        """Return every revision kept of a run's state, or of all runs, in order; what cannot be read is left out."""
+        try:
+            found = read_current(self.connection, STREAM, state_subject(run_id), self.timeout)
+        except FAILURES as exc:
+            raise unavailable("reading runs", exc) from exc
+        return self._decoded(found)
 
     # Calls ----------------------------------------------------------------------------------------------------------
 
@@ -228,9 +279,42 @@ class RunStore(Access):
         except RunNotFound:
             return True
 
+    # Schedules and freezes --------------------------------------------------------------------------------------------
+
+    def schedules(self) -> list[tuple[Schedule, int]]:
+        """Return all schedules with their revisions, by name."""
+        found = []
+        for each in self._last_of_each("*.schedule"):
+            schedule = read(each.data, as_text(each.subject), Schedule, "at", "last")
+            if not schedule.removed:
+                found.append((schedule, each.seq))
+        return sorted(found, key=lambda each: each[0].name)
+
+    def schedule(self, name: str) -> tuple[Schedule | None, int]:
+        """Return a schedule and its revision; (None, 0) when there never was one."""
+        message = self.read_written(STREAM, schedule_subject(name))
+        if message is None:
+            return None, 0
+        return read(message.data, message.subject, Schedule, "at", "last"), message.seq
+
+    def write_schedule(self, schedule: Schedule, expected: int) -> int:
+        """Store a schedule over the revision it follows; raises Conflict."""
+        return self._put(schedule_subject(schedule.name), schedule, expected)
+
+    def freeze(self) -> tuple[Freeze, int]:
+        """Return whether waves may begin, and the revision."""
+        message = self.read_written(STREAM, FREEZE)
+        if message is None:
+            return Freeze(is_on=False), 0
+        return read(message.data, message.subject, Freeze, "at", "until"), message.seq
+
+    def write_freeze(self, freeze: Freeze, expected: int) -> int:
+        """Store whether waves may begin; raises Conflict."""
+        return self._put(FREEZE, freeze, expected)
+
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _last_of_each(self, pattern: str) -> list[Any]:
+    def _last_of_each(self, pattern: str) -> list[Delivery]:
         try:
             return read_current(self.connection, STREAM, f"{_PREFIX}{pattern}", self.timeout, policy=LAST_OF_EACH)
         except FAILURES as exc:

@@ -137,3 +137,22 @@ def test_a_process_carries_runs_out_until_it_is_told_to_stop(fresh_server: Start
         assert run.wait(30) == "completed"
         worker.signal(signal.SIGTERM)
         assert worker.wait().returncode == 128 + signal.SIGTERM
+
+
+def test_plans_run_by_the_clock_and_not_in_a_freeze(cli: Cli, plan: str) -> None:
+    assert "nightly: next at" in cli(
+        "schedule", "add", "nightly", plan, '{"version": "4"}', "--cron", "30 2 * * *", "--tz", "Europe/Berlin"
+    )
+    assert "firmware  30 2 * * * Europe/Berlin" in cli("schedule", "list")
+    assert json.loads(cli("schedule", "list", "--json"))["schedule"]["name"] == "nightly"
+    assert "whenever" in cli("schedule", "add", "x", plan, '{"version": "4"}', "--cron", "whenever", code=Exit.USAGE)
+    cli("schedule", "remove", "nightly")
+    assert "no schedule 'nightly'" in cli("schedule", "remove", "nightly", code=Exit.FAILED)
+    cli("runs", "freeze", "--reason", "Christmas")
+    run_id = cli("plan", "start", plan, '{"version": "4"}', "--no-wait").strip()
+    eventually(lambda: "Christmas" in cli("runs", "list", "--state", "held"))
+    cli("runs", "thaw")
+    assert "nothing is frozen" in cli("runs", "thaw", code=Exit.FAILED)
+    eventually(lambda: run_id in cli("runs", "list", "--state", "waiting"))
+    audit = cli("command", "audit")
+    assert f"firmware  {run_id}  held, held: frozen by cli:" in audit

@@ -328,3 +328,52 @@ def test_another_orchestrator_goes_on_when_one_stops(world: RunWorld) -> None:
     world.gates["install"].set()
     assert [second.run(run.run_id).wait(30) for run in runs] == ["completed"] * 4
     assert len(world.of("install")) == 20
+
+
+def test_the_audit_tells_who_did_what_to_runs(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    run = ops.start(rollout(waves=[1, "rest"], between=Approval()), {"version": "4"}, reason="CHG-1", issued_by="ada")
+    assert run.wait_for("waiting", timeout=20) == "waiting"
+    run.approve("fine", by="bob")
+    assert run.wait(20) == "completed"
+    told = [(entry.event, entry.by, entry.status) for entry in ops.audit() if entry.kind == "run"]
+    assert told[0] == ("started", "ada", "running")
+    assert ("approved", "bob", "running") in told
+    assert told[-1] == ("completed", "", "completed")
+    assert {entry.digest for entry in ops.audit() if entry.kind == "run"} == {run.digest}
+    assert [state.event for state in run.history()] == [event for event, _, _ in told]
+    instants = [entry.at for entry in ops.audit()]
+    assert instants == sorted(instants)
+    assert all(entry.kind != "run" for entry in ops.audit(ops.list(limit=1)[0].command_id))
+
+
+def test_sending_to_many_outlives_the_manager(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.gates["info"] = threading.Event()
+    first, second = world.orchestrator("one"), world.orchestrator("two")
+    run = first.send_many(NAMES, "info", durable=True, max_concurrency=2)
+    eventually(lambda: len(world.of("info")) == 2)
+    first.close()
+    world.gates["info"].set()
+    assert second.run(run.run_id).wait(20) == "completed"
+    assert sorted(world.of("info")) == NAMES
+    assert second.send_many(NAMES, "info").wait(20)
+    world.failing.update((name, "info") for name in NAMES)
+    stopped = second.send_many(NAMES, "info", durable=True, max_concurrency=1, max_failures=1)
+    assert stopped.wait(20) == "failed"
+    assert stopped.counts() == {"failed": 2, "left": 3}
+
+
+def test_all_runs_are_watched(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    with ops.watch_runs() as watcher:
+        run = ops.start(rollout(), {"version": "4"})
+        seen = []
+        while (state := watcher.get(20)) is not None:
+            seen.append((state.run_id, state.event))
+            if state.ended:
+                break
+    assert seen[0] == (run.run_id, "started")
+    assert seen[-1] == (run.run_id, "completed")

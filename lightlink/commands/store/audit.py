@@ -36,16 +36,18 @@ REQUEST = "request"
 STATUS = "status"
 CANCEL = "cancel"
 LATE_RESULT = "late_result"
+RUN = "run"
 
 
 @attrs.frozen(kw_only=True)
 class AuditEntry:
-    """Something that happened to a command.
+    """Something that happened to a command, or to a run of a plan.
 
     ``kind`` is ``request``, ``status`` (it has become ``status``), ``cancel`` (it runs, and is no longer wanted) or
     ``late_result`` (its handler brought one after its end). ``at`` is when, ``by`` who did it: whoever issued the
     request or the cancel, the manager that found it overdue, or the agent's instance. ``instance`` is the agent's
-    instance that had taken it by then.
+    instance that had taken it by then. Of kind ``run`` a run has become ``status``, by ``event`` and for ``reason``;
+    ``command_type`` is its plan's name, ``digest`` that of what it carries out.
     """
 
     at: datetime
@@ -59,6 +61,10 @@ class AuditEntry:
     instance: str = ""
     error: str = ""
     command_type: str = ""
+    run_id: str = ""
+    event: str = ""
+    reason: str = ""
+    digest: str = ""
 
 
 def read_audit(store: CommandStore, command_id: str | None, since: datetime | None) -> Iterator[AuditEntry]:

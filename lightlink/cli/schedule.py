@@ -1,0 +1,77 @@
+"""``lightlink schedule``: run plans by the clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lightlink.cli.command import clock
+from lightlink.cli.exits import Exit, report
+from lightlink.cli.options import json_option, link_options, to_json
+from lightlink.cli.printing import say
+from lightlink.cli.runs import orchestrating, params_argument, plan_argument
+from lightlink.runs import Plan
+from lightlink.runs.times import next_time
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightlink.cli.options import Link
+
+
+@click.group()
+def schedule() -> None:
+    r"""Have plans run by the clock, once for each time however many orchestrators there are.
+
+    \b
+        lightlink schedule add nightly rollout.yaml '{"version": "4"}' --cron "30 2 * * *" --tz Europe/Berlin
+    """
+
+
+@schedule.command()
+@click.argument("name")
+@plan_argument
+@params_argument
+@click.option("--cron", required=True, metavar="FIELDS", help='Five fields, as "30 2 * * *".')
+@click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="Their time zone.")
+@click.option(
+    "--overlap", type=click.Choice(["skip", "allow"]), default="skip", show_default=True, help="While one runs."
+)
+@click.option(
+    "--missed", type=click.Choice(["skip", "run"]), default="skip", show_default=True, help="When nobody was there."
+)
+@link_options
+def add(link: Link, name: str, path: Path, params: dict[str, Any], **options: Any) -> None:
+    """Have a plan run at each of some times. One of the same name is replaced."""
+    loaded = Plan.load(path)
+    with orchestrating(link) as orchestrator:
+        made = orchestrator.schedule(name, loaded, params, **options)
+        say(f"{name}: next at {clock(next_time(made.cron, made.tz, orchestrator.now()))}")
+
+
+@schedule.command("list")
+@json_option
+@link_options
+def list_(link: Link, as_json: bool) -> None:
+    """Print schedules: the next time, and what came of the last."""
+    with orchestrating(link) as orchestrator:
+        for each in orchestrator.schedules():
+            following = next_time(each.cron, each.tz, orchestrator.now())
+            if as_json:
+                say(to_json({"schedule": each, "next": following}))
+                continue
+            last = f"  last {clock(each.last)}: {each.error or each.run_id}" if each.last else ""
+            say(f"{each.name}  {each.plan.name}  {each.cron} {each.tz}  next {clock(following)}{last}")
+
+
+@schedule.command()
+@click.argument("name")
+@link_options
+@click.pass_context
+def remove(ctx: click.Context, link: Link, name: str) -> None:
+    """Remove a schedule; runs that it has started go on. Exit code 1 says that there is none."""
+    with orchestrating(link) as orchestrator:
+        if not orchestrator.unschedule(name):
+            report(f"there is no schedule {name!r}")
+            ctx.exit(Exit.FAILED)

@@ -1,0 +1,144 @@
+"""Windows, freezes, schedules, and what the clock's changes do to them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+from helpers.waiting import eventually
+
+from lightlink.errors import InvalidOption, PlanInvalid
+from lightlink.runs import Plan, Window
+from lightlink.runs.scheduler import Scheduler, planned_run_id
+from lightlink.runs.times import last_time, next_time, opens_at
+
+if TYPE_CHECKING:
+    from helpers.runs import RunWorld
+
+    from lightlink.runs import Orchestrator
+
+BERLIN = "Europe/Berlin"
+
+
+def berlin(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=ZoneInfo(BERLIN))  # type: ignore[misc, arg-type]
+
+
+def info() -> Plan:
+    return Plan("p", targets=["a0"]).step("info", "info")
+
+
+def test_a_time_that_does_not_exist_is_the_first_after_and_one_that_is_twice_counts_once() -> None:
+    assert next_time("30 2 * * *", BERLIN, berlin(2026, 3, 28, 12)) == berlin(2026, 3, 29, 3)
+    first = next_time("30 2 * * *", BERLIN, berlin(2026, 10, 24, 12))
+    assert first == datetime(2026, 10, 25, 0, 30, tzinfo=timezone.utc)  # the first of the two
+    assert next_time("30 2 * * *", BERLIN, first) == datetime(2026, 10, 26, 1, 30, tzinfo=timezone.utc)
+    assert last_time("30 2 * * *", BERLIN, berlin(2026, 10, 26)) == first
+
+
+@pytest.mark.parametrize("opens", ["Sat 22:00", "0 22 * * sat"])
+def test_a_window_is_open_for_its_hours(opens: str) -> None:
+    window = Window(opens, hours=6, tz=BERLIN)
+    assert opens_at(window, berlin(2026, 1, 1)) == berlin(2026, 1, 3, 22)
+    for inside in (berlin(2026, 1, 3, 22), berlin(2026, 1, 3, 23), berlin(2026, 1, 4, 3, 59)):
+        assert opens_at(window, inside) == inside
+    assert opens_at(window, berlin(2026, 1, 4, 4)) == berlin(2026, 1, 10, 22)
+
+
+@pytest.mark.parametrize(
+    "window", [Window("Sat 25:00", 6), Window("whenever", 6), Window("Sat 22:00", 0), Window("Sat 22:00", 6, "Mars/X")]
+)
+def test_a_window_that_never_opens_is_refused(window: Window) -> None:
+    plan = info()
+    plan.window = window
+    with pytest.raises(PlanInvalid, match="window"):
+        Plan.parse(plan.dump())
+
+
+def test_no_wave_begins_outside_its_window_nor_in_a_freeze(world: RunWorld) -> None:
+    world.agents("a0")
+    ops = world.orchestrator()
+    closed = ops.now() - timedelta(hours=2)  # an hour of it is over an hour ago
+    plan = info()
+    plan.window = Window(f"{closed.minute} {closed.hour} * * *", hours=1)
+    run = ops.start(plan)
+    assert run.wait_for("held", timeout=20) == "held"
+    assert "window" in run.refresh().reason
+    run.cancel()
+    assert run.wait(20) == "cancelled"
+    ops.freeze("Christmas")
+    run = ops.start(info())
+    assert run.wait_for("held", timeout=20) == "held"
+    assert "frozen by ops: Christmas" in run.refresh().reason
+    assert world.done == []
+    assert ops.thaw()
+    assert run.wait(20) == "completed"
+    assert not ops.thaw()
+
+
+def scheduler_of(ops: Orchestrator) -> Scheduler:
+    return Scheduler(ops._ports.runs, ops._prepared)
+
+
+def test_a_planned_time_makes_one_run_however_many_look(world: RunWorld) -> None:
+    world.agents("a0")
+    first, second = world.orchestrator("one"), world.orchestrator("two")
+    first.schedule("nightly", info(), cron="30 2 * * *", tz=BERLIN)
+    planned = next_time("30 2 * * *", BERLIN, first.now())
+    for ops in (first, second, first):
+        scheduler_of(ops).fire(planned + timedelta(seconds=10))
+    (schedule,) = second.schedules()
+    assert (schedule.last, schedule.run_id) == (planned, planned_run_id("nightly", planned))
+    assert second.run(schedule.run_id).wait(20) == "completed"
+    assert len(first.runs()) == 1
+    assert first.runs()[0].started_by == "schedule:nightly"
+
+
+def test_what_was_missed_is_left_out_or_made_up_for(world: RunWorld) -> None:
+    world.agents("a0")
+    ops = world.orchestrator()
+    ops.schedule("left", info(), cron="0 * * * *")
+    ops.schedule("made up", info(), cron="0 * * * *", missed="run")
+    late = next_time("0 * * * *", "UTC", ops.now()) + timedelta(hours=5, minutes=30)
+    scheduler_of(ops).fire(late)
+    left, made = ops.schedules()
+    assert (left.run_id, "missed" in left.error) == ("", True)
+    assert (made.name, bool(made.run_id), made.last) == ("made up", True, late - timedelta(minutes=30))
+    assert len(ops.runs()) == 1
+
+
+def test_a_run_that_goes_on_has_the_next_left_out(world: RunWorld) -> None:
+    ops = world.orchestrator()
+    plan = Plan("p", targets=["nobody"]).step("info", "info", timeout=60)
+    ops.schedule("hourly", plan, cron="0 * * * *")
+    planned = next_time("0 * * * *", "UTC", ops.now())
+    scheduler_of(ops).fire(planned)
+    (schedule,) = ops.schedules()
+    scheduler_of(ops).fire(planned + timedelta(hours=1))
+    (after,) = ops.schedules()
+    assert after.run_id == schedule.run_id
+    assert "had not ended" in after.error
+    assert ops.unschedule("hourly")
+    assert ops.schedules() == []
+    assert not ops.unschedule("hourly")
+    ops.run(schedule.run_id).cancel()
+
+
+def test_a_bad_schedule_is_refused_and_one_that_fails_says_why(world: RunWorld) -> None:
+    ops = world.orchestrator()
+    for options in ({"cron": "whenever"}, {"cron": "0 0 * * *", "tz": "Mars/X"}, {"cron": "0 0 * * *", "overlap": "x"}):
+        with pytest.raises(InvalidOption):
+            ops.schedule("bad", info(), **options)  # type: ignore[arg-type]
+    with pytest.raises(PlanInvalid):
+        ops.schedule("bad", info(), {"nothing": 1}, cron="0 0 * * *")
+    plan = info()
+    plan.targets = []
+    ops.schedule("empty", plan, cron="0 * * * *")
+    scheduler_of(ops).fire(next_time("0 * * * *", "UTC", ops.now()))
+    eventually(lambda: "no such agent" in ops.schedules()[0].error)
+
+
+def test_utc_is_what_is_stored() -> None:
+    assert next_time("0 0 * * *", BERLIN, berlin(2026, 6, 1, 12)).tzinfo is timezone.utc
