@@ -118,19 +118,33 @@ class Dispatcher:
         made = Method(name, binder, dict(metadata), facts, logs.context_of(facts), middleware, told)
         (self._hidden if hidden else self.methods)[name] = made
 
-    def attach(
-        self, client: Client, connection: Connection, inboxes: tuple[bytes, ...], middleware: tuple[Middleware, ...]
-    ) -> None:
-        """Set where replies go and what is around every handler, before the first request comes.
+    def attach(self, connection: Connection, inboxes: tuple[bytes, ...]) -> None:
+        """Set where replies go, before the first request comes.
 
         They go below ``_INBOX`` and these ``inboxes`` only: the subject is the caller's choice, the right to publish
         there is the service's.
         """
-        self._client = client
         self._connection = connection
         self._inboxes = inboxes
+
+    def surround(self, client: Client, middleware: tuple[Middleware, ...]) -> None:
+        """Set which client handlers have and what is around every one, before the first request comes."""
+        self._client = client
         for method in self.methods.values():
             method.around = (*middleware, *method.middleware)
+
+    def answer_here(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bytes:
+        """Return the body of the answer to a request, whose handler runs in this thread."""
+        name = as_text(subject.rpartition(b".")[2])
+        method = self.methods.get(name) or self._hidden.get(name)
+        try:
+            if method is None:
+                raise Rejection(codec.METHOD_NOT_FOUND, f"method not found: {name}{self._suggestion(name)}")
+            envelope = self._read(subject, name, data)
+            context = method.context.copy()
+            return context.run(self._result, method, envelope, reply, headers, time.monotonic())
+        except Rejection as rejection:
+            return codec.encode_failure(codec.peek_request_id(data), rejection.code, rejection.message)
 
     def begin_anew(self, pool: WorkerPool) -> None:
         """Hold nothing, and run handlers on another pool: in a forked child, where the parent's threads are not."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lightlink.middleware import Middleware
+    from lightlink.service.testing import ServiceTestClient
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -272,6 +273,23 @@ class Service:
             raise NotReady(f"service {self.name!r}", "has no client before it is started")
         return self._client
 
+    def test_client(self, client: Client | None = None) -> ServiceTestClient:
+        """Return what calls the methods of this service in the caller's own thread, without a server; for tests.
+
+        The service is not started, and what runs is what would run: binding, errors, middleware and log context.
+        ``client`` is what handlers get as theirs (`Request.client`, `Service.client`); without one its use raises
+        NotReady. Raises NotReady for a service that was started.
+        """
+        from lightlink.service.testing import ServiceTestClient, no_client  # noqa: PLC0415 - for tests alone
+
+        self._refuse_after_start("a test client")
+        stack = Stack((*self._options.get("middleware", ()), *self._middleware))
+        if client is not None:
+            self._client = client
+        self._calls.surround(self._client or no_client(self.name), stack.entries)
+        events = [(subject, handler, raw) for subject, handler, _, raw in self._events]
+        return ServiceTestClient(self.name, self._calls, events, stack.entries)
+
     def start(self) -> Service:
         """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`.
 
@@ -435,7 +453,8 @@ class Service:
         # A client of our own has our middleware already.
         around = connection.middleware.entries + (self._middleware if client is self._target else ())
         stack = Stack(around, everywhere=False)
-        self._calls.attach(client, connection, (*self._inboxes, *([f"{own}.".encode()] if own else [])), around)
+        self._calls.attach(connection, (*self._inboxes, *([f"{own}.".encode()] if own else [])))
+        self._calls.surround(client, around)
         for (subject, handler, _, raw), group in zip(self._events, self._groups(), strict=True):
             shared: dict[str, Any] = {"queue": group, "raw": raw, "middleware": stack, "service": self.name}
             self._subscriptions.append(Subscription(connection, self._pool, subject, handler, **shared))

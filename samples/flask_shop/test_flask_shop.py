@@ -11,23 +11,22 @@ import pytest
 import warehouse
 from shop import create_app, link
 
-import lightlink
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flask import Flask
     from flask.testing import FlaskClient
 
+    from lightlink.server import EmbeddedServer
+
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A server with the shop's service and agent."""
-    with lightlink.EmbeddedServer() as server:
-        prices.service.use(server.url)
-        warehouse.agent.use(server.url)
-        with prices.service, warehouse.agent:
-            yield server.url
+def url(lightlink_server: EmbeddedServer) -> Iterator[str]:
+    """A server with the shop's service and agent; LightLink's pytest plugin brings the server."""
+    prices.service.use(lightlink_server.url)
+    warehouse.agent.use(lightlink_server.url)
+    with prices.service, warehouse.agent:
+        yield lightlink_server.url
 
 
 @pytest.fixture
