@@ -39,5 +39,5 @@ def run(command: list[str], folder: Path, **env: str) -> str:
 
 def run_pytest(folder: Path) -> str:
     """Run the tests in a folder with warnings as errors and without this suite's plugins; returns what was printed."""
-    plain = ["-q", "-c", os.devnull, "--rootdir=.", "-p", "no:cacheprovider"]
+    plain = ["-q", "-c", os.devnull, "--rootdir=.", "-p", "no:cacheprovider", "-p", "lightlink.contrib.pytest_plugin"]
     return run([sys.executable, "-W", "error", "-m", "pytest", *plain], folder, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
