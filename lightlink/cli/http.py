@@ -11,7 +11,7 @@ import click
 
 from lightlink.cli.options import json_option, link_options, to_json
 from lightlink.cli.printing import say
-from lightlink.commands import CommandManager
+from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:
     from lightlink.cli.options import Link
@@ -53,7 +53,7 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
         who = "" if tokens else "; no tokens are configured, so only this machine is answered"
         say(f"listening on {url} (process {os.getpid()}{who}); Ctrl-C stops it")
 
-    with link.connect() as client, CommandManager(client, name="http") as manager:
+    with link.connect() as client, Orchestrator(client, name="http") as manager:
         app = create_app(manager, tokens=tokens, limits=Limits(max_waiting=max_waiting))
         register(client, app.metrics.registry)
         serve(app, listen, announce)

@@ -18,7 +18,8 @@ from lightlink.protocol import codec
 
 _log = logging.getLogger("lightlink")
 
-READ, SEND = "read", "send"
+READ, SEND, PLAN, APPROVE = "read", "send", "plan", "approve"
+_SCOPES = frozenset({READ, SEND, PLAN, APPROVE})
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _SECRET = re.compile(r"[!-~]+")  # what a header can carry
 _MIN_SECRET = 16
@@ -36,8 +37,8 @@ def _name(_: Any, __: Any, value: Any) -> None:
 
 
 def _scope(_: Any, __: Any, value: Any) -> None:
-    if not value or not value <= {READ, SEND}:
-        raise InvalidOption("token scope", "must be read, send or both", sorted(map(str, value)))
+    if not value or not value <= _SCOPES:
+        raise InvalidOption("token scope", "must be some of read, send, plan and approve", sorted(map(str, value)))
 
 
 def _rate(_: Any, __: Any, value: Any) -> None:
@@ -49,7 +50,8 @@ def _rate(_: Any, __: Any, value: Any) -> None:
 class Token:
     """Whom a bearer token stands for, without the secret itself.
 
-    ``name`` is what commands and the audit say issued them. ``scope`` holds ``read``, ``send`` or both.
+    ``name`` is what commands and the audit say issued them. ``scope`` holds some of ``read``, ``send``,
+    ``plan`` (start runs and decide about them) and ``approve`` (answer at their gates).
     ``command_types`` (of commands and messages) and ``clients`` are patterns as in a shell: ``*``, ``?``, ``[abc]``.
     ``rate`` is requests a second, when it is not the app's.
     """
@@ -91,7 +93,7 @@ class TokenSource(Protocol):
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str
-    scope: list[Literal["read", "send"]]
+    scope: list[Literal["read", "send", "plan", "approve"]]
     token: str | None = None
     sha256: str | None = None
     command_types: tuple[str, ...] = ("*",)

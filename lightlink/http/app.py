@@ -42,7 +42,7 @@ def create_app(
     limits: Limits | None = None,
     open_to_all: bool = False,
 ) -> HttpApp:
-    """Return a WSGI app that serves a manager's commands.
+    """Return a WSGI app that serves a manager's commands, and runs where it is an `Orchestrator`.
 
     ``manager`` is a `CommandManager`, which is followed into forked workers, or a function that makes one when a
     process gets its first request. ``tokens`` is the path of a token file (see `FileTokens`) or a function from what a
@@ -63,6 +63,14 @@ class _CommandId(UnicodeConverter):
         self.regex = "(?!multi$)[^/]+"
 
 
+class _RunId(UnicodeConverter):
+    """The id of a run in a path, where /api/runs/stream has none."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map)
+        self.regex = "(?!stream$)[^/]+"
+
+
 class HttpApp:
     """A WSGI app over the commands. Made by `create_app`; safe to share between threads."""
 
@@ -77,7 +85,9 @@ class HttpApp:
         self._rates = RateLimiter(limits.burst)
         rules = [Rule(route.path, methods=[route.method], endpoint=route) for route in ROUTES]
         # A redirect would have a body of HTML.
-        self._map = Map(rules, converters={"command": _CommandId}, merge_slashes=False, redirect_defaults=False)
+        self._map = Map(
+            rules, converters={"command": _CommandId, "run": _RunId}, merge_slashes=False, redirect_defaults=False
+        )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -15,6 +16,8 @@ from lightlink.commands import model
 from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
+from lightlink.runs import Orchestrator
+from lightlink.runs.records import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +105,16 @@ class Metrics:
             return command_type
 
 
+def _runs(manager: Orchestrator) -> Metric:
+    gauge = GaugeMetricFamily("command_runs", "Runs of plans that are kept, by state.", labels=["state"])
+    counts = dict.fromkeys(STATES, 0)
+    for run in manager.runs(limit=sys.maxsize):
+        counts[run.state] += 1
+    for state, count in counts.items():
+        gauge.add_metric([state], count)
+    return gauge
+
+
 class _Gauges(Collector):
     """How things stand when somebody asks: of the agents, what they said with their last heartbeats."""
 
@@ -123,6 +136,8 @@ class _Gauges(Collector):
         yield reachable
         if presences is None:
             return
+        if isinstance(manager, Orchestrator):
+            yield _runs(manager)
         in_flight = sum(presence.in_flight for presence in presences)
         queued = sum(presence.queued for presence in presences)
         yield GaugeMetricFamily("command_agents_online", "Agents that are online.", value=len(presences))

@@ -22,10 +22,11 @@ _TEXTS = {
     401: "There is no good bearer token.",
     403: "The token is not good for this.",
     404: "There is no such thing.",
-    409: "The command has ended already, or the key was used for another.",
+    409: "The command has ended already, the key was used for another, or the run is not where that can be done.",
     413: "The body or the message is too large.",
     415: "The body is not application/json.",
     429: "Too many requests; Retry-After says when to try again.",
+    501: "Runs are not served here.",
     503: "NATS cannot be reached, the client is not connected, or too many requests wait already.",
     504: "The agent did not answer in time.",
 }
@@ -101,7 +102,9 @@ def _responses(route: Route) -> dict[str, Any]:
         responses[str(status)] = {"description": text, "content": {route.content: {"schema": _schema(kind)}}}
     common = {400, 403, 429} if route.scope is None else {400, 401, 403, 429, 503}
     if route.body is not None:
-        common |= {413, 415}
+        common |= {413}
+    if route.method != "GET":
+        common |= {415}
     for status in sorted(common | set(route.problems)):
         content = {"application/json": {"schema": _schema(Problem)}}
         responses.setdefault(str(status), {"description": _TEXTS[status], "content": content})

@@ -22,6 +22,9 @@ from lightlink.errors import (
     OutboxFull,
     PayloadTooLarge,
     PermissionDenied,
+    PlanInvalid,
+    RunNotFound,
+    RunRefused,
     StoreUnavailable,
 )
 from lightlink.http.schemas import Problem
@@ -37,8 +40,9 @@ JSON = "application/json"
 _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((PayloadTooLarge,), 413),
     ((InvalidName, InvalidOption, EncodeError), 400),
-    ((CommandNotFound,), 404),
-    ((CommandEnded,), 409),
+    ((PlanInvalid,), 400),
+    ((CommandNotFound, RunNotFound), 404),
+    ((CommandEnded, RunRefused), 409),
     ((MessageTimeout,), 504),
     ((AgentOffline, StoreUnavailable, ConnectError, ClosedError, OutboxFull, PermissionDenied), 503),
 )

@@ -27,7 +27,7 @@ _log = logging.getLogger("lightlink")
 MIMETYPE = "text/event-stream"
 # How soon a client that is gone is noticed, where the WSGI server can tell.
 _LOOK_SECONDS = 1.0
-_RECONNECT_MS = 2000
+RECONNECT_MS = 2000
 
 
 def stream_commands(call: Call) -> Response:
@@ -67,7 +67,7 @@ def _last_event(call: Call) -> int | None:
 def _events(call: Call, changes: Changes | Watcher) -> Iterator[bytes]:
     heartbeat = call.app.limits.heartbeat
     # So that the client sees at once that it is connected, before there is anything to tell.
-    yield f"retry: {_RECONNECT_MS}\n: connected\n\n".encode()
+    yield f"retry: {RECONNECT_MS}\n: connected\n\n".encode()
     silent_until = time.monotonic() + heartbeat
     while not call.is_pointless():
         try:

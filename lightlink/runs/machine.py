@@ -83,7 +83,7 @@ def went_on(
         state = _replace(state, counts=counts)
         if state.wave + 1 >= len(run.waves):
             return _to(state, "last", at, "wave done")
-        if idle:
+        if idle and state.wave < state.passed:  # whoever was to approve has done so before
             return _next_wave(state, at, "wave done")
         if run.plan.soak_seconds:
             until = at + timedelta(seconds=run.plan.soak_seconds)
@@ -230,6 +230,7 @@ def retried(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
     deadline = at + timedelta(seconds=run.plan.seconds)
     stage: StageName = "lock" if run.plan.locks else "first" if run.plan.first_steps else "wave"
     changes: dict[str, Any] = {"verdict": "", "epoch": state.epoch + 1, "deadline": deadline, "wave": 0, "reason": ""}
+    changes["passed"] = max(state.passed, state.wave)
     return _to(state, stage, at, "retried", by=by, **changes)
 
 

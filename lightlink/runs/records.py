@@ -112,9 +112,10 @@ class Attention(msgspec.Struct, frozen=True, omit_defaults=True):
 class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One revision of a run of ``plan`` on so many ``targets``. ``event`` says what made it, ``by`` whom, ``at`` when.
 
-    ``verdict`` is what becomes of a run that no longer goes on. ``until`` is when a soak or a gate ends, ``remaining``
-    how many seconds of that and of the ``deadline`` were left when it was paused. ``epoch`` counts how often it was
-    tried again, ``undo_epoch`` how often rolled back. ``counts`` are those of targets, by outcome.
+    ``passed`` is how many waves after the first had begun before it was tried again. ``verdict`` is what becomes of a
+    run that no longer goes on. ``until`` is when a soak or a gate ends, ``remaining`` how many seconds of that and of
+    the ``deadline`` were left when it was paused. ``epoch`` counts how often it was tried again, ``undo_epoch`` how
+    often rolled back. ``counts`` are those of targets, by outcome.
     """
 
     run_id: str
@@ -129,6 +130,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     at: datetime = UNTOLD
     wave: int = 0
+    passed: int = 0
     epoch: int = 0
     undo_epoch: int = 0
     verdict: Verdict = ""

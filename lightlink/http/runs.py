@@ -1,0 +1,239 @@
+"""Views of plans, runs and schedules."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+from msgspec import UNSET
+from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import NotImplemented as HttpNotImplemented
+from werkzeug.wrappers import Response
+
+from lightlink.errors import InvalidName
+from lightlink.http.run_schemas import (
+    OneRun,
+    PlanChecked,
+    Removed,
+    RunDetails,
+    RunHistory,
+    RunList,
+    RunView,
+    ScheduleList,
+    ScheduleView,
+    TargetView,
+)
+from lightlink.http.stream import MIMETYPE, RECONNECT_MS
+from lightlink.protocol import codec
+from lightlink.runs import Orchestrator, Plan
+from lightlink.runs.times import next_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lightlink.http.call import Call
+    from lightlink.runs import PlanRun, RunState, RunWatcher, Schedule
+
+_LOOK_SECONDS = 1.0
+_WHAT = "plans and runs"
+
+
+def check_plan(call: Call) -> PlanChecked:
+    """Tell what a plan would do now."""
+    found = _orchestrator(call).check(_plan(call), call.body.params, targets=_targets(call))
+    return PlanChecked(total=found.targets, **attrs.asdict(found, recurse=False))
+
+
+def start_run(call: Call) -> OneRun:
+    """Start a run of a plan."""
+    body = call.body
+    run = _orchestrator(call).start(
+        _plan(call),
+        body.params,
+        targets=_targets(call),
+        reason=body.reason,
+        idempotency_key=body.idempotency_key,
+        issued_by=call.issued_by,
+    )
+    return OneRun(run=run_view(run.refresh()))
+
+
+def list_runs(call: Call) -> RunList:
+    """List runs, latest change first."""
+    query = call.query
+    states = _orchestrator(call).runs(state=query.state or None, plan=query.plan or None, limit=query.limit)
+    return RunList(total=len(states), runs=[run_view(state) for state in states])
+
+
+def get_run(call: Call) -> RunDetails:
+    """Look at a run: its plan, its steps, its targets."""
+    run = _run(call)
+    state, steps = run.refresh(), run.steps()
+    targets = [TargetView(**attrs.asdict(target)) for target in run.targets()]
+    plan = msgspec.to_builtins(run.plan)
+    return RunDetails(run=run_view(state), plan=plan, params=run.params, steps=steps, targets=targets)
+
+
+def get_run_history(call: Call) -> RunHistory:
+    """Look at every state that a run has come to."""
+    return RunHistory(states=[run_view(state) for state in _run(call).history()])
+
+
+def approve_run(call: Call) -> OneRun:
+    """Approve what waits at a gate."""
+    body = call.body
+    state = _run(call).approve(body.comment, by=call.issued_by, digest=body.digest or None)
+    return OneRun(run=run_view(state))
+
+
+def reject_run(call: Call) -> OneRun:
+    """Reject what waits at a gate."""
+    body = call.body
+    state = _run(call).reject(body.comment, by=call.issued_by, digest=body.digest or None)
+    return OneRun(run=run_view(state))
+
+
+def pause_run(call: Call) -> OneRun:
+    """Have nothing new begin."""
+    return OneRun(run=run_view(_run(call).pause(call.body.reason, by=call.issued_by)))
+
+
+def resume_run(call: Call) -> OneRun:
+    """Let a paused run go on."""
+    return OneRun(run=run_view(_run(call).resume(by=call.issued_by)))
+
+
+def cancel_run(call: Call) -> OneRun:
+    """End a run."""
+    return OneRun(run=run_view(_run(call).cancel(call.body.reason, by=call.issued_by)))
+
+
+def rollback_run(call: Call) -> OneRun:
+    """Take back what a run has done."""
+    return OneRun(run=run_view(_run(call).rollback(call.body.reason, by=call.issued_by)))
+
+
+def retry_run(call: Call) -> OneRun:
+    """Try again what has failed or was left."""
+    return OneRun(run=run_view(_run(call).retry(by=call.issued_by)))
+
+
+def list_schedules(call: Call) -> ScheduleList:
+    """List all schedules."""
+    orchestrator = _orchestrator(call)
+    return ScheduleList(schedules=[_schedule_view(each, orchestrator) for each in orchestrator.schedules()])
+
+
+def add_schedule(call: Call) -> ScheduleList:
+    """Have a plan run by the clock."""
+    body = call.body
+    orchestrator = _orchestrator(call)
+    made = orchestrator.schedule(
+        body.name,
+        _plan(call),
+        body.params,
+        cron=body.cron,
+        tz=body.tz,
+        overlap=body.overlap,
+        missed=body.missed,
+        issued_by=call.issued_by,
+    )
+    return ScheduleList(schedules=[_schedule_view(made, orchestrator)])
+
+
+def remove_schedule(call: Call) -> Removed:
+    """Remove a schedule."""
+    if not _orchestrator(call).unschedule(call.path["name"]):
+        raise NotFound(f"Schedule not found: {call.path['name']}")
+    return Removed()
+
+
+def stream_runs(call: Call) -> Response:
+    """Tell of every state that a run comes to, from now on."""
+    orchestrator = _orchestrator(call)
+    call.take_seat()
+    try:
+        watcher = orchestrator.watch_runs()
+    except BaseException:
+        call.app.room.leave()
+        raise
+    response = Response(_events(call, watcher), mimetype=MIMETYPE)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+
+    @response.call_on_close
+    def leave() -> None:
+        watcher.close()
+        call.app.room.leave()
+
+    return response
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def run_view(state: RunState) -> RunView:
+    """Return how a run is shown."""
+    names = ("run_id", "plan", "state", "event", "targets", "started_by", "started_at", "by", "at", "reason", "digest")
+    return RunView(
+        **{name: getattr(state, name) for name in names},
+        wave=state.wave + 1,
+        counts=state.counts,
+        approvals=msgspec.to_builtins(state.approvals),
+        attention=msgspec.to_builtins(state.attention),
+        attention_total=state.attention_total,
+        until=state.until or UNSET,
+        deadline=state.deadline or UNSET,
+    )
+
+
+def _schedule_view(schedule: Schedule, orchestrator: Orchestrator) -> ScheduleView:
+    names = ("name", "cron", "tz", "overlap", "missed", "by", "run_id", "error")
+    return ScheduleView(
+        **{name: getattr(schedule, name) for name in names},
+        plan=schedule.plan.name,
+        next=next_time(schedule.cron, schedule.tz, orchestrator.now()),
+        last=schedule.last or UNSET,
+    )
+
+
+def _events(call: Call, watcher: RunWatcher) -> Iterator[bytes]:
+    yield f"retry: {RECONNECT_MS}\n: connected\n\n".encode()
+    silent_until = time.monotonic() + call.app.limits.heartbeat
+    while not call.is_pointless():
+        state = watcher.get(min(_LOOK_SECONDS, call.app.limits.heartbeat))
+        if state is not None:
+            yield b"event: run\ndata: %b\n\n" % codec.encode_json(run_view(state))
+        elif time.monotonic() < silent_until:
+            continue
+        else:
+            yield b": \n\n"
+        silent_until = time.monotonic() + call.app.limits.heartbeat
+
+
+def _orchestrator(call: Call) -> Orchestrator:
+    """Return what starts runs; raises the HTTP errors 403 and 501."""
+    # A run tells of all its targets and what is sent to them.
+    call.check_unlimited(_WHAT)
+    manager = call.manager
+    if not isinstance(manager, Orchestrator):
+        raise HttpNotImplemented("runs are not served here: the app was given a CommandManager, not an Orchestrator")
+    return manager
+
+
+def _run(call: Call) -> PlanRun:
+    try:
+        return _orchestrator(call).run(call.path["run_id"])
+    except InvalidName:
+        raise NotFound(f"Run not found: {call.path['run_id']}") from None
+
+
+def _plan(call: Call) -> Plan:
+    return Plan.of(call.body.plan)
+
+
+def _targets(call: Call) -> list[str] | None:
+    targets: Any = call.body.targets
+    return None if targets is UNSET else targets
