@@ -126,9 +126,16 @@ class Active:
             self._works = self._undo_works()
         else:
             work = StageWork(self._ports, self.run, self._stage(stage), self.wake)
-            work.load()
+            if self._is_fresh():
+                work.stage.learn_all({})
+            else:
+                work.load()
             self._works = [work]
         self._advance()
+
+    def _is_fresh(self) -> bool:
+        """Tell whether nobody can have sent anything of this stage; if somebody has after all, the store says so."""
+        return self.pulled.attempt == 1 and not self.state.epoch and self.state.event != "resumed"
 
     def _advance(self) -> None:
         for work in self._works[:1]:

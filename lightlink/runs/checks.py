@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lightlink.commands.agent.handlers import ANY_TYPE
 from lightlink.commands.store import schema
+from lightlink.commands.store.presence import MOST_TYPES
 from lightlink.errors import InvalidName, InvalidOption, PlanInvalid
 from lightlink.protocol import codec
 from lightlink.runs import conditions, references
@@ -16,7 +18,9 @@ from lightlink.runs.plan_model import PYTHON_TYPES, REST, Param, PlanData, Step,
 from lightlink.runs.times import check_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lightlink.commands.store.presence import Presence
 
 Fault = tuple[str, str]
 
@@ -55,6 +59,35 @@ def check_params(plan: PlanData, given: dict[str, Any] | None) -> dict[str, Any]
         raise PlanInvalid(f"plan {plan.name!r}", faults)
     # As the run's record will carry them; raises EncodeError.
     return dict(codec.decode(codec.encode_json(values, "the parameters"), "the parameters"))
+
+
+def needs_labels(plan: PlanData) -> bool:
+    """Tell whether a plan chooses its targets by labels, or refers to them."""
+    values = [plan.lock, *(each for step in plan.wave_steps for each in _references_of(step))]
+    return bool(plan.target_spec.labels) or any(path.startswith("label.") for path in references.find(values))
+
+
+def _references_of(step: Step) -> Iterator[Any]:
+    yield from (step.payload, step.args, step.when, step.expect)
+    if isinstance(step.undo, Undo):
+        yield step.undo.payload
+
+
+def unknown_types(plan: PlanData, targets: list[str], online: Iterable[Presence]) -> Iterator[Fault]:
+    """Yield where a plan sends what the agents that are online say they do not take."""
+    known = {
+        each.client_id: set(each.command_types)
+        for each in online
+        if each.command_types and ANY_TYPE not in each.command_types and len(each.command_types) < MOST_TYPES
+    }
+    for number, step in enumerate(plan.steps):
+        clients = step.targets if step.once else targets
+        undo = step.undo.command if isinstance(step.undo, Undo) else ""
+        for place, command in (("command", step.command), ("undo.command", undo)):
+            deaf = [client for client in clients if command and client in known and command not in known[client]]
+            if deaf:
+                some = ", ".join(deaf[:3]) + (f" and {len(deaf) - 3} more" if len(deaf) > 3 else "")
+                yield f"steps[{number}].{place}", f"{some}: no command of type {command!r}"
 
 
 def _is_of(value: Any, kind: str) -> bool:

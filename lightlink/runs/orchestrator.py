@@ -19,7 +19,7 @@ from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid
 from lightlink.protocol.ids import new_id
 from lightlink.runs import machine
 from lightlink.runs.calls import CallExecutor
-from lightlink.runs.checks import check_params, check_static
+from lightlink.runs.checks import check_params, check_static, needs_labels, unknown_types
 from lightlink.runs.locks import names_of_locks
 from lightlink.runs.plan import Plan, one_step_plan
 from lightlink.runs.plan_run import PlanRun
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lightlink.client import Client
-    from lightlink.commands import AgentRecord
+    from lightlink.commands import AgentRecord, Presence
     from lightlink.runs.plan_model import Targets
     from lightlink.runs.records import RunState
 
@@ -324,7 +324,11 @@ class Orchestrator(CommandManager):
             raise InvalidOption("plan", "must be a Plan: Plan.load(path), or made in Python", type(plan).__name__)
         check_static(plan, f"plan {plan.name!r}")
         values = check_params(plan, dict(params or {}))
-        found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets))
+        online = {presence.client_id: presence for presence in self.clients()}
+        found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets), online)
+        faults = list(unknown_types(plan, [target.client_id for target in found], online.values()))
+        if faults:
+            raise PlanInvalid(f"plan {plan.name!r}", faults)
         run = RunPlan(
             run_id=new_id() if key is None else run_id_of(by, checks.text("idempotency_key", key)),
             plan=plan,
@@ -343,15 +347,14 @@ class Orchestrator(CommandManager):
         return run, offline
 
     def _frozen_targets(
-        self, plan: Plan, chosen: builtins.list[str] | None
+        self, plan: Plan, chosen: builtins.list[str] | None, online: Mapping[str, Presence]
     ) -> tuple[builtins.list[Target], builtins.list[str]]:
         spec = plan.target_spec
         if not plan.wave_steps:
             return [], []
-        known = {agent.client_id: agent for agent in self.agents()}
+        # Asked for only where somebody needs labels: it reads what was ever seen.
+        known = {agent.client_id: agent for agent in self.agents()} if needs_labels(plan) else {}
         names = chosen if chosen is not None else spec.ids or _labelled(spec, known)
-        # What is known of agents may be half a minute old; who is online is asked.
-        online = {presence.client_id for presence in self.clients()}
         offline = [name for name in names if name not in online]
         if spec.offline == "fail" and offline:
             raise AgentOffline(", ".join(offline[:10]))

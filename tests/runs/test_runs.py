@@ -377,3 +377,34 @@ def test_all_runs_are_watched(world: RunWorld) -> None:
                 break
     assert seen[0] == (run.run_id, "started")
     assert seen[-1] == (run.run_id, "completed")
+
+
+def test_a_type_that_agents_do_not_take_is_refused_before_anything_is_sent(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    plan = Plan("p", targets=NAMES).step("info", "info").step("odd", "instal", undo=("undo.odd", None))
+    with pytest.raises(PlanInvalid) as caught:
+        ops.start(plan)
+    assert [place for place, _ in caught.value.faults] == ["steps[1].command", "steps[1].undo.command"]
+    assert "a0, a1, a2 and 2 more: no command of type 'instal'" in str(caught.value)
+    assert world.done == []
+    other = world.agent("any", executor=type("E", (), {"execute": lambda _, kind, __: kind})())
+    other.start(timeout=10)
+    assert ops.start(plan, targets=["any"]).wait(20) == "completed"
+
+
+def test_a_retry_does_not_pass_a_gate_that_nobody_passed(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    run = ops.start(rollout(waves=[1, 1, "rest"], between=Approval()), {"version": "4"})
+    assert run.wait_for("waiting", timeout=20) == "waiting"
+    run.approve()
+    assert run.wait_for("running", timeout=20) == "running"
+    assert run.wait_for("waiting", timeout=20) == "waiting"
+    run.cancel()
+    assert run.wait(20) == "cancelled"
+    run.retry()
+    assert run.wait_for("waiting", timeout=20) == "waiting"
+    assert sorted(world.of("info")) == ["a0", "a1"]
+    run.approve()
+    assert run.wait(20) == "completed"

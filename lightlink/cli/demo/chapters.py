@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING
 
 import lightlink
+from lightlink.runs import Orchestrator, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +124,34 @@ def commands(client: lightlink.Client) -> None:
                 print(f"{command.client_id} {command.status}: {command.error}")
 
 
+def runs(client: lightlink.Client) -> None:
+    """Roll something out to many agents, and back.
+
+    A plan has steps and waves; a run of it is kept by the server and goes on whoever dies. Here one shelf cannot take
+    the new prices, so those that have taken them go back.
+    """
+    prices = dict.fromkeys(["shelf-1", "shelf-2", "shelf-3"], "old")
+
+    def change(context: lightlink.CommandContext, to: str) -> str:
+        if context.client_id == "shelf-3" and to == "new":
+            raise lightlink.Rejected("the display is broken")
+        prices[context.client_id] = to
+        return to
+
+    plan = Plan("prices", targets=list(prices), waves=[1, "rest"], on_failure="rollback")
+    plan.step("change", "change", {"to": "new"}, undo=("change", {"to": "old"}))
+    with contextlib.ExitStack() as stack:
+        for name in prices:
+            agent = lightlink.Agent(name, client)
+            agent.register("change", change)
+            stack.enter_context(agent)
+        orchestrator = stack.enter_context(Orchestrator(client))
+        run = orchestrator.start(plan)
+        print("it has ended as", run.wait(timeout=20))
+        for target in run.targets():
+            print(f"{target.client_id} {target.outcome}: {target.error or 'back to ' + prices[target.client_id]}")
+
+
 # In the order of the demo. A new part of the library gets its chapter here.
 CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     calls,
@@ -131,4 +161,5 @@ CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     state,
     files,
     commands,
+    runs,
 )

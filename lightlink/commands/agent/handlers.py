@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
+ANY_TYPE = "*"  # what an agent announces whose executor takes types that it cannot name
 CANCELLED_TEXT = "cancelled"
 _MAX_ERROR_TEXT = 4096
 
@@ -125,6 +126,11 @@ class Handlers:
     def command_types(self) -> list[str]:
         """The types of commands that functions are registered for, sorted."""
         return sorted(self._functions)
+
+    @property
+    def announced_types(self) -> list[str]:
+        """The same, and ``*`` where an executor takes other types too."""
+        return self.command_types if self._executor is None else [ANY_TYPE, *self.command_types]
 
     def is_idempotent(self, command_type: str) -> bool:
         """Tell whether a command may be run again after its agent died while running it."""

@@ -82,7 +82,7 @@ class Runner:
         self._tick_every = min(1.0, ack_wait / 4)
         self._deliveries = Deliveries(connection, client_id, prefetch, ack_wait, self._take, self._on_missing_consumer)
         self._execution = Execution(self._store, self._deliveries, instance, handlers, self.steward, self._stopping)
-        self._claim = Claim(self._store, client_id, instance, labels, handlers.command_types, self._load)
+        self._claim = Claim(self._store, client_id, instance, labels, handlers.announced_types, self._load)
         told = handlers.describe() if describes else None
         self._inbox = Inbox(connection, client_id, messages, told)
 

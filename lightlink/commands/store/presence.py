@@ -31,7 +31,7 @@ _DELETED = "KV-Operation"
 # How long past the end of a claim its key may still be there: the server removes what has aged now and then.
 _AGING_SECONDS = 2.0
 _TRIES = 20
-_MAX_TYPES = 100
+MOST_TYPES = 100
 _STALE_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _CLOCK_SECONDS = 600.0
@@ -140,7 +140,7 @@ class Claim:
             last_heartbeat=started,
             version=__version__,
             platform=f"{platform.system()} {platform.machine()} Python {platform.python_version()}",
-            command_types=list(command_types)[:_MAX_TYPES],
+            command_types=list(command_types)[:MOST_TYPES],
         )
 
     def acquire(self, is_leaving_after: Callable[[float], bool], patience: float | None) -> bool:

@@ -15,6 +15,7 @@ from tests.benchmarks.payload import ENCODED, VALUE
 _AGENT = "bench-agent"
 _SERVICE = "bench-agent-service"
 _TIMEOUT = 60.0
+_STEPS = 3
 
 
 class Agent:
@@ -75,6 +76,53 @@ class Manager:
 
     def _call(self) -> None:
         assert self._client.call(_SERVICE, "echo", VALUE)["n"] == VALUE["n"]
+
+
+class Fleet:
+    """A few hundred agents that carry out ``echo``, on one connection."""
+
+    def __init__(self, url: str, count: int = 250) -> None:
+        import lightlink
+        from lightlink.commands import Agent as CommandAgent
+
+        self._client = lightlink.connect(url)
+        self._agents = [CommandAgent(f"fleet-{number}", self._client, workers=1) for number in range(count)]
+        for agent in self._agents:
+            agent.register("echo", echo)
+            agent.start()
+
+    def names(self) -> list[str]:
+        return [agent.client_id for agent in self._agents]
+
+
+class Orchestrator:
+    """Sends a few steps to each agent of the fleet: by a run, and by a batch for each step."""
+
+    def __init__(self, url: str) -> None:
+        import lightlink
+        from lightlink.runs import Orchestrator as RunOrchestrator
+        from lightlink.runs import Plan
+
+        self._client = lightlink.connect(url)
+        self._orchestrator = RunOrchestrator(self._client)
+        self._plan = Plan("bench")
+        for number in range(_STEPS):
+            self._plan.step(f"step{number}", "echo", VALUE, timeout=_TIMEOUT)
+
+    def run(self, names: list[str]) -> float:
+        started = time.perf_counter()
+        run = self._orchestrator.start(self._plan, targets=names)
+        state = run.wait(_TIMEOUT)
+        took = time.perf_counter() - started
+        assert state == "completed", state
+        return took
+
+    def batches(self, names: list[str]) -> float:
+        started = time.perf_counter()
+        for _ in range(_STEPS):
+            batch = self._orchestrator.send_many(names, "echo", VALUE, timeout=_TIMEOUT)
+            assert batch.wait(_TIMEOUT)
+        return time.perf_counter() - started
 
 
 class Puts:
