@@ -46,8 +46,12 @@ class Stage(enum.Enum):
     """How far a service has come."""
 
     NEW = "not started"  # handlers are registered
+    STARTING = "starting"  # some of its subscriptions may be at the server
     RUNNING = "running"
     STOPPED = "stopped"  # drained, or being drained; it does not start again
+
+
+_AT_WORK = (Stage.STARTING, Stage.RUNNING)
 
 
 def _group_token(handler: Callable[..., Any]) -> str:
@@ -302,7 +306,7 @@ class Service:
         with self._guard:
             self._refuse_second_start()
             self._pid = os.getpid()
-            self._stage = Stage.RUNNING
+            self._stage = Stage.STARTING
             self._forget_status = client._connection.on_status(self._on_connection)
             try:
                 client._connection.add_receiver(self)
@@ -310,6 +314,8 @@ class Service:
             except BaseException:
                 self.stop(1.0)
                 raise
+            if self._stage is Stage.STARTING:
+                self._stage = Stage.RUNNING
         self._is_wanted = True
         if self._after_fork and not self._follows:
             self._follows = True
@@ -352,9 +358,9 @@ class Service:
                 self._client.close(timeout)  # connected, and stopped before it was started
             self._gone.set()
         elif self._pool.is_own_thread:
-            if was is Stage.RUNNING:
+            if was in _AT_WORK:
                 start_thread(self._leave, f"lightlink-{self.name}-stop", timeout)
-        elif was is Stage.RUNNING:
+        elif was in _AT_WORK:
             self._leave(timeout)
         else:
             self._gone.wait(timeout)
@@ -426,7 +432,7 @@ class Service:
         return html.facts(f"Service {self.name}", told)
 
     def _refuse_second_start(self) -> None:
-        if self._stage is Stage.RUNNING:
+        if self._stage in _AT_WORK:
             raise NotReady(f"service {self.name!r}", "is running already")
         if self._stage is Stage.STOPPED:
             raise ClosedError(f"service {self.name!r}")
@@ -484,7 +490,7 @@ class Service:
         return groups
 
     def _on_connection(self, status: Status) -> None:
-        if status is Status.CLOSED and self._stage is Stage.RUNNING:
+        if status is Status.CLOSED and self._stage in _AT_WORK:
             self._lost = self.client._connection.failure or ClosedError("the client", "was closed under the service")
             self._stop_signal.set()
 
