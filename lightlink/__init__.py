@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TransferStalled,
         UndoRefused,
+        UnsupportedSchema,
     )
     from lightlink.events.message import Message
     from lightlink.events.subscription import Subscription
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from lightlink.rpc.discovery import MethodInfo, RunningService, ServiceInstance
     from lightlink.rpc.proxy import ServiceProxy
     from lightlink.rpc.retry import Retry
+    from lightlink.rpc.typed import UNSET, StubWarning, TypedService, UnsetType
     from lightlink.server import EmbeddedServer
     from lightlink.service.request import Request
     from lightlink.service.service import Service
@@ -97,6 +99,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "TLS",
+    "UNSET",
     "Agent",
     "AgentInUse",
     "AgentMessage",
@@ -183,11 +186,15 @@ __all__ = [
     "StoreOptions",
     "StoreUnavailable",
     "StoredFileNotFound",
+    "StubWarning",
     "Subscription",
     "TransferStalled",
+    "TypedService",
     "UndoRefused",
     "Undoable",
     "UnknownCommand",
+    "UnsetType",
+    "UnsupportedSchema",
     "connect",
     "log_context",
 ]
@@ -250,6 +257,7 @@ _HOME = {
         "StoreUnavailable",
         "TransferStalled",
         "UndoRefused",
+        "UnsupportedSchema",
     ),
     "lightlink.files": (
         "FileInfo",
@@ -262,6 +270,12 @@ _HOME = {
     ),
     "lightlink.service.request": ("Request",),
     "lightlink.rpc.retry": ("Retry",),
+    "lightlink.rpc.typed": (
+        "UNSET",
+        "StubWarning",
+        "TypedService",
+        "UnsetType",
+    ),
     "lightlink.rpc.discovery": (
         "MethodInfo",
         "RunningService",

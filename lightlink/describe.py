@@ -73,8 +73,9 @@ class Description:
         """Return it as metadata; what there is nothing to say of is left out."""
         given = {
             DESCRIPTION: self.text,
-            ARGUMENTS: _text(self.arguments) if self.arguments else "",
-            RESULT: _text(self.result) if self.result else "",
+            # As it was written: the order of arguments is worth something to a reader.
+            ARGUMENTS: msgspec.json.encode(self.arguments).decode() if self.arguments else "",
+            RESULT: msgspec.json.encode(self.result).decode() if self.result else "",
             DIGEST: self.digest,
         }
         return {name: value for name, value in given.items() if value}
@@ -115,7 +116,7 @@ def digest_of_all(digests: Iterable[tuple[str, str]]) -> str:
 def flat(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     """Return a schema that is no bare reference, with the definitions that it needs beside it."""
     name = str(schema.get("$ref", "")).removeprefix(_REF)
-    if name in components and name not in _mentioned(components):
+    if name in components and name not in mentioned(components):
         schema = components[name]
         components = {each: value for each, value in components.items() if each != name}
     return {**schema, "$defs": components} if components else schema
@@ -167,13 +168,13 @@ def _default(schema: Any) -> Any:
 _REF = "#/$defs/"
 
 
-def _mentioned(value: Any) -> set[str]:
+def mentioned(value: Any) -> set[str]:
     """Return the names of the definitions that a schema refers to."""
     if isinstance(value, dict):
         own = {str(value["$ref"]).removeprefix(_REF)} if "$ref" in value else set()
-        return own.union(*(_mentioned(each) for each in value.values()))
+        return own.union(*(mentioned(each) for each in value.values()))
     if isinstance(value, list):
-        return set().union(*(_mentioned(each) for each in value))
+        return set().union(*(mentioned(each) for each in value))
     return set()
 
 

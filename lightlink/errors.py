@@ -30,6 +30,7 @@
       InvalidName             (ValueError) a name that NATS would refuse
       InvalidOption           (ValueError) a setting that cannot be
       PayloadTooLarge         (ValueError)
+      UnsupportedSchema       a schema that a service announces and that no Python type says
       ServerError             the embedded nats-server could not be found, started or used
       FleetError              an operation of a fleet failed
         FleetRefused          the fleet said no: a token used twice, a name in use, ...
@@ -415,6 +416,18 @@ class InvalidOption(LightLinkError, ValueError):
     def __str__(self) -> str:
         value = "" if self.value is None else f" {self.value!r}"
         return f"invalid {self.option}{value}: {self.reason}"
+
+
+@attrs.define(slots=False, repr=False)
+class UnsupportedSchema(LightLinkError):
+    """A schema that a service announces and that no Python type says; ``where`` is the part of it."""
+
+    service: str
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.where}: {self.reason}"
 
 
 @attrs.define(slots=False, repr=False)

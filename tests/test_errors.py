@@ -53,6 +53,10 @@ EXAMPLES: list[tuple[Exception, list[str]]] = [
     (errors.InvalidOption("workers", "must be above 0", -1), ["workers", "-1", "must be above 0"]),
     (errors.InvalidOption("token", "is empty"), ["token", "is empty"]),
     (errors.PayloadTooLarge("a.b", 2000, 1000), ["'a.b'", "2000", "1000"]),
+    (
+        errors.UnsupportedSchema("math", "add: argument 'a'", "'not' has no type"),
+        ["math.add: argument 'a'", "'not' has"],
+    ),
     (errors.ServerError("no nats-server found"), ["no nats-server found"]),
     (errors.CommandFailed(COMMAND), ["c-1", "restart", "c9", "rejected", "boom"]),
     (errors.CommandCancelled(COMMAND), ["c-1", "restart", "c9"]),

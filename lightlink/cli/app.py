@@ -20,6 +20,8 @@ COMMANDS = {
     "service": "lightlink.cli.service:service",
     "services": "lightlink.cli.services:services",
     "doctor": "lightlink.cli.doctor:doctor",
+    "stub": "lightlink.cli.stub:stub",
+    "openapi": "lightlink.cli.stub:openapi",
     "call": "lightlink.cli.link:call",
     "pub": "lightlink.cli.link:pub",
     "sub": "lightlink.cli.link:sub",

@@ -120,6 +120,11 @@ def encode_json(value: Any, what: str = "the value") -> bytes:
         raise EncodeError(what, str(exc)) from exc
 
 
+def encode_indented(value: Any) -> str:
+    """Return a value as JSON for readers, which ends in a line end."""
+    return msgspec.json.format(encode_json(value), indent=2).decode() + "\n"
+
+
 @overload
 def decode(data: bytes, subject: str) -> Any: ...
 @overload

@@ -140,10 +140,12 @@ def find_services(
     infos, stats = (_by_instance(each) for each in answers)
     found: dict[str, list[str]] = {}
     for instance, info in infos.items():
+        if name is not None and info.name != name:
+            continue  # whoever answers in another's name
         found.setdefault(info.name, []).append(instance)
     return [
-        _service(name, [infos[each] for each in instances], [stats[each] for each in instances if each in stats])
-        for name, instances in sorted(found.items())
+        _service(each, [infos[one] for one in instances], [stats[one] for one in instances if one in stats])
+        for each, instances in sorted(found.items())
     ]
 
 
