@@ -15,6 +15,7 @@ from helpers.commands import FAST, World
 from helpers.process import ROOT
 
 import lightlink
+from lightlink.rpc.stub import write_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +96,7 @@ def service(url: str, prefix: str) -> Iterator[lightlink.Service]:
 
     @running.rpc
     def add(a: int, b: int) -> dict[str, int]:
+        """Add two numbers."""
         return {"sum": a + b}
 
     with running:
@@ -140,6 +142,72 @@ def test_its_service_client_discovers_ours(service: lightlink.Service, url: str,
     assert info["description"] == "for the tests"
     assert [endpoint["subject"] for endpoint in info["endpoints"]] == [f"$SRV.{prefix}.add"]
     assert stats["endpoints"][0]["num_requests"] == 0
+    told = info["endpoints"][0]["metadata"]
+    assert told["description"] == "Add two numbers."
+    assert json.loads(told["arguments"])["required"] == ["a", "b"]
+    assert json.loads(told["result"]) == {"type": "object", "additionalProperties": {"type": "integer"}}
+
+
+def test_a_service_of_its_service_client_is_found_described_and_typed(
+    client: lightlink.Client, url: str, prefix: str
+) -> None:
+    with Script(
+        """
+        const services = new Svcm(nc);
+        const service = await services.add({name, version: "2.1.0", description: "greetings", queue: "q"});
+        const schema = {type: "object", properties: {whom: {type: "string"}}, required: ["whom"]};
+        service.addEndpoint("greet", {
+          subject: `$SRV.${name}.greet`,
+          metadata: {description: "Greet somebody.", arguments: JSON.stringify(schema), other: "mine"},
+          handler: (_, message) => {
+            const {id, args} = message.json();
+            message.respond(JSON.stringify({id, success: true, result: `Hallo ${args.whom}`}));
+          },
+        });
+        await nc.flush();
+        print("ready");
+        await nc.closed();
+        """,
+        url,
+        prefix,
+    ) as script:
+        assert script.line() == "ready"
+        assert client.wait_for(prefix, "greet", version=">=2").description == "greetings"
+        assert client.service(prefix).greet(whom="Jürgen") == "Hallo Jürgen"
+        [found] = client.services(prefix)
+        stub = write_stub(client.service(prefix).info())
+
+    greet = found.methods["greet"]
+    assert (found.versions, greet.stats.requests, greet.metadata) == (("2.1.0",), 1, {"other": "mine"})
+    assert greet.description.text == "Greet somebody."
+    assert str(greet.signature) == "(*, whom: str, **arguments)"
+    assert "def greet(self, *, whom: str, **arguments: Any) -> Any:" in stub
+
+
+def test_headers_with_several_values_are_what_it_sends_and_reads(
+    client: lightlink.Client, url: str, prefix: str
+) -> None:
+    received = client.subscribe(f"{prefix}.back")
+    with Script(
+        """
+        const subscription = nc.subscribe(`${name}.there`, {max: 1});
+        await nc.flush();
+        print("ready");
+        for await (const message of subscription) {
+          print(message.headers.values("Via"));
+          const given = headers();
+          given.append("Via", "x");
+          given.append("Via", "y");
+          nc.publish(`${name}.back`, "1", {headers: given});
+        }
+        """,
+        url,
+        prefix,
+    ) as script:
+        assert script.line() == "ready"
+        client.publish(f"{prefix}.there", 1, headers={"Via": ["a", "b"]})
+        assert script.end() == [["a", "b"]]
+    assert received.get(timeout=30).header_values("Via") == ["x", "y"]
 
 
 def test_our_client_calls_a_service_written_in_javascript(client: lightlink.Client, url: str, prefix: str) -> None:
