@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lightlink.certs.authority import CA_DAYS, LEAF_DAYS, CertificateAuthority
 from lightlink.certs.certificate import WARN_DAYS, CertificateInfo
-from lightlink.certs.check import check_client_files, identity_of
+from lightlink.certs.check import check_client_files, check_server_files, identity_of
 from lightlink.certs.config import config_settings, remake_config, server_config
 from lightlink.certs.reload import reload_server
 
@@ -18,6 +18,7 @@ __all__ = [
     "CertificateAuthority",
     "CertificateInfo",
     "check_client_files",
+    "check_server_files",
     "config_settings",
     "identity_of",
     "reload_server",

@@ -23,8 +23,9 @@ from lightlink.certs.certificate import (
     utc_now,
 )
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
-from lightlink.certs.signing import host_names, sign_authority, sign_leaf
+from lightlink.certs.signing import host_names, sign_authority, sign_leaf, stands_for_inner_name
 from lightlink.errors import InvalidName, InvalidOption
+from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import Grant, identity_name
 
 if TYPE_CHECKING:
@@ -96,9 +97,25 @@ class CertificateAuthority:
     ) -> CertificateInfo:
         """Make a server's certificate and key; ``hosts`` are the names and addresses by which clients reach it.
 
-        Raises InvalidName, and InvalidOption if the files are there and ``force`` is not set.
+        Beside them it holds the name by which clients know it behind a gateway. Raises InvalidName, and InvalidOption
+        if the files are there and ``force`` is not set.
         """
-        return self._issue(_file_name(name), host_names(hosts), None, days, force)
+        host_names(hosts)
+        return self._issue(_file_name(name), host_names([*hosts, INNER_NAME]), None, days, force)
+
+    def issue_gateway(
+        self, hosts: Sequence[str], *, name: str = "gateway", days: int = LEAF_DAYS, force: bool = False
+    ) -> CertificateInfo:
+        """Make the certificate and key of a QUIC gateway that clients reach by ``hosts``.
+
+        A gateway never gets the name of nats-server behind it, with which it could read what it carries. Raises like
+        `issue_server`.
+        """
+        names = host_names(hosts)
+        for host in hosts:
+            if stands_for_inner_name(host):
+                raise InvalidName("host", host, "is the name of nats-server behind gateways, which no gateway may have")
+        return self._issue(_file_name(name), names, None, days, force)
 
     def issue(
         self,

@@ -20,10 +20,14 @@ from lightlink.certs.certificate import (
     utc_now,
     wrong_time,
 )
+from lightlink.certs.signing import stands_for_inner_name
 from lightlink.errors import InvalidOption
+from lightlink.protocol.edge import INNER_NAME
 
 if TYPE_CHECKING:
     import os
+
+    from cryptography import x509
 
 _log = logging.getLogger("lightlink")
 
@@ -58,6 +62,18 @@ def check_client_files(
     return _check_pair(Path(cert), Path(key))
 
 
+def check_server_files(cert: str | os.PathLike[str], key: str | os.PathLike[str]) -> CertificateInfo:
+    """Check the PEM files of a TLS server, such as a gateway, and return what stands in its certificate.
+
+    Raises InvalidOption like `check_client_files`, and for a gateway that has the inner name in its certificate.
+    """
+    info = _check_pair(Path(cert), Path(key), ExtendedKeyUsageOID.SERVER_AUTH)
+    if any(stands_for_inner_name(host) for host in dns_names(load_certificates("cert", Path(cert))[0])):
+        reason = f"holds the name {INNER_NAME}, by which clients know nats-server; a gateway must not have it"
+        raise InvalidOption("cert", reason, str(cert))
+    return info
+
+
 def _check_authorities(path: Path) -> None:
     certificates = load_certificates("tls.ca", path)
     # A server's self-signed certificate may be trusted by itself.
@@ -68,13 +84,16 @@ def _check_authorities(path: Path) -> None:
         raise InvalidOption("tls.ca", str(faults[0]), str(path))
 
 
-def _check_pair(cert: Path, key: Path) -> CertificateInfo:
+def _check_pair(
+    cert: Path, key: Path, usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH
+) -> CertificateInfo:
     leaf, *chain = load_certificates("tls.cert", cert)
     if load_key("tls.key", key).public_key() != leaf.public_key():
         whose = (dns_names(leaf) or [common_name(leaf)])[0]
         raise InvalidOption("tls.key", f"does not match the certificate {cert} of {whose!r}", str(key))
-    if is_authority(leaf) or not is_for(leaf, ExtendedKeyUsageOID.CLIENT_AUTH):
-        raise InvalidOption("tls.cert", "is not the certificate of a client (extended key usage)", str(cert))
+    if is_authority(leaf) or not is_for(leaf, usage):
+        whom = "client" if usage == ExtendedKeyUsageOID.CLIENT_AUTH else "server"
+        raise InvalidOption("tls.cert", f"is not the certificate of a {whom} (extended key usage)", str(cert))
     info = describe(leaf, cert)
     if (wrong := wrong_time(info.not_before, info.not_after)) is not None:
         raise InvalidOption("tls.cert", wrong, str(cert))

@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lightlink.certs.certificate import grant_extension, utc_now, wrong_time
 from lightlink.errors import InvalidName, InvalidOption
+from lightlink.protocol.edge import INNER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,6 +149,11 @@ def host_names(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
     if isinstance(hosts, str) or not hosts:
         raise InvalidOption("hosts", "must be a list of at least one name or address", hosts)
     return x509.SubjectAlternativeName(dict.fromkeys(_host(host) for host in hosts))
+
+
+def stands_for_inner_name(host: str) -> bool:
+    """Tell whether a host name, or a wildcard, is the name by which clients know nats-server behind a gateway."""
+    return host.lower() in (INNER_NAME, "*." + INNER_NAME.partition(".")[2])
 
 
 def _host(host: Any) -> x509.GeneralName:

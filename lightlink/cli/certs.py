@@ -24,6 +24,7 @@ from lightlink.certs.signing import check_server
 from lightlink.cli.exits import report
 from lightlink.cli.options import json_option, to_json
 from lightlink.cli.printing import say
+from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES
 from lightlink.protocol.subjects import FILES_BUCKET, STATE_BUCKET
 
@@ -42,6 +43,8 @@ _pid = click.option("--pid", type=click.IntRange(min=1), help="Have the nats-ser
 _force = click.option("--force", is_flag=True, help="Replace files that are there.")
 
 _RELOAD_SECONDS = 30.0
+# Not a role in NATS: it has a certificate for its clients, and no identity.
+_GATEWAY = "gateway"
 
 
 @click.group()
@@ -70,27 +73,46 @@ def certs() -> None:
     metavar="NAME",
     help="Name or address by which clients reach the server; may be repeated.",
 )
+@click.option(
+    "--gateway", "gateways", multiple=True, metavar="NAME", help="Make a QUIC gateway's certificate too, for this host."
+)
 @click.option("--name", default="LightLink CA", show_default=True, help="Name of the CA.")
 @click.option("--ca-days", type=int, default=CA_DAYS, show_default=True, help="How long the CA is valid.")
 @_days
 @_force
 @json_option
 def init(
-    directory: Path, hosts: tuple[str, ...], name: str, ca_days: int, days: int, force: bool, as_json: bool
+    directory: Path,
+    hosts: tuple[str, ...],
+    gateways: tuple[str, ...],
+    name: str,
+    ca_days: int,
+    days: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Make a CA and a server certificate in DIR.
+    """Make a CA and a server certificate in DIR, with --gateway that of a QUIC gateway too.
+
+    The server's holds the name by which clients know it behind a gateway, nats.lightlink.internal.
 
     With --force the CA is replaced, and everything it issued is worthless: issue it again.
     """
     # Before there is a new CA: a slip in --host would leave it alone, and with --force the old one lost for nothing.
     check_server(hosts, days)
+    if gateways:
+        check_server(gateways, days)
     authority = CertificateAuthority.create(directory, name=name, days=ca_days, force=force)
     server = authority.issue_server(hosts, days=days, force=force)
-    _show([authority.info, server], as_json=as_json)
+    made = [authority.info, server]
+    if gateways:
+        made.append(authority.issue_gateway(gateways, days=days, force=force))
+    _show(made, as_json=as_json)
 
 
 _GRANTS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
-    click.option("--role", type=click.Choice([*ROLES]), default="client", show_default=True, help="What it may do."),
+    click.option(
+        "--role", type=click.Choice([*ROLES, _GATEWAY]), default="client", show_default=True, help="What it may do."
+    ),
     click.option("--publish", multiple=True, metavar="SUBJECT", help="Events it may publish; a client: events.>."),
     click.option("--subscribe", multiple=True, metavar="SUBJECT", help="Events it may subscribe to."),
     click.option(
@@ -143,11 +165,18 @@ def issue(
 ) -> None:
     """Make the certificates and keys of the identities NAME in DIR, or with --host those of servers.
 
+    With --role gateway and --host they are those of QUIC gateways (`lightlink gateway`), which never get the name by
+    which clients know the server behind them.
+
     NAME is the NATS user; a service or an agent has the name of its identity. A role's permissions are listed in
     certs/README.md. --publish and --call replace what a client has by default; repeat an option for more.
     """
     authority = CertificateAuthority.load(directory)
-    if hosts:
+    if grants["role"] == _GATEWAY:
+        if not hosts:
+            raise click.UsageError("name the hosts by which clients reach the gateway: --host")
+        made = [authority.issue_gateway(hosts, name=name, days=days, force=force) for name in names]
+    elif hosts:
         made = [authority.issue_server(hosts, name=name, days=days, force=force) for name in names]
     else:
         made = [authority.issue(name, **_rights(grants), days=days, force=force) for name in names]
@@ -191,6 +220,7 @@ def _server_url(authority: CertificateAuthority, config: Path) -> str:
     settings = config_settings(config)
     port, server = settings.get("port"), settings.get("server")
     hosts = next((info.hosts for info in authority.list() if info.name == server), ())
+    hosts = tuple(host for host in hosts if host != INNER_NAME)
     if not hosts or not isinstance(port, int) or port < 1:
         raise click.UsageError(f"where the server listens is not in {config}; give --url")
     host = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]

@@ -145,7 +145,7 @@ def test_a_server_needs_hosts_in_a_list(authority: CertificateAuthority) -> None
 
 def test_hosts_may_be_names_addresses_and_wildcards(authority: CertificateAuthority) -> None:
     info = authority.issue_server(["LocalHost", "*.nats.example.com", "10.0.0.1", "::1", "localhost"])
-    assert info.hosts == ("localhost", "*.nats.example.com", "10.0.0.1", "::1")
+    assert info.hosts == ("localhost", "*.nats.example.com", "nats.lightlink.internal", "10.0.0.1", "::1")
 
 
 @pytest.mark.parametrize("days", [0, -1, 40_000, 1.5, True, "7"])

@@ -11,6 +11,7 @@ import pytest
 from lightlink.certs import CertificateAuthority, server_config
 from lightlink.cli.certs import certs
 from lightlink.cli.exits import Exit, run
+from lightlink.protocol.edge import INNER_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ def test_from_nothing_to_a_configuration(command: Certs, tmp_path: Path) -> None
     assert made.code == 0
     assert [(each["name"], each["kind"], each["hosts"]) for each in made.data] == [
         ("ca", "ca", []),
-        ("server", "server", ["localhost", "127.0.0.1"]),
+        ("server", "server", ["localhost", INNER_NAME, "127.0.0.1"]),
     ]
     assert command("issue", folder, "user-service", "--role", "service", "--publish", "events.user.>").code == 0
     assert command("issue", folder, "web").code == 0
@@ -96,7 +97,18 @@ def test_everything_a_grant_can_hold_has_an_option(command: Certs, authority: Ce
 
 def test_a_host_makes_a_server_certificate(command: Certs, authority: CertificateAuthority) -> None:
     (made,) = command("issue", authority.directory, "edge", "--host", "edge.example.com", "--json").data
+    assert (made["kind"], made["hosts"]) == ("server", ["edge.example.com", INNER_NAME])
+
+
+def test_a_gateway_never_gets_the_inner_name(command: Certs, authority: CertificateAuthority) -> None:
+    folder = authority.directory
+    (made,) = command("issue", folder, "edge", "--role", "gateway", "--host", "edge.example.com", "--json").data
     assert (made["kind"], made["hosts"]) == ("server", ["edge.example.com"])
+    assert command("issue", folder, "edge2", "--role", "gateway").code == Exit.USAGE
+    for host in (INNER_NAME, "*.lightlink.internal"):
+        refused = command("issue", folder, "rogue", "--role", "gateway", "--host", host)
+        assert refused.code == Exit.USAGE
+        assert "which no gateway may have" in refused.err
 
 
 def test_the_list_shows_names_roles_and_warnings(command: Certs, authority: CertificateAuthority) -> None:
