@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import attrs
 
 from lightlink.errors import InvalidOption
+from lightlink.protocol import edge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_JETSTREAM_API = "$JS.API"
-DEFAULT_PORT = 4222
+DEFAULT_PORTS = {"nats": 4222, "tls": 4222, "quic": edge.DEFAULT_PORT}
 
 # Seconds, 285 years. Locks wait no longer, and what the server is told in nanoseconds has 64 bits.
 FOR_EVER = 9e9
@@ -155,12 +156,15 @@ class TLS:
     refused. With a certificate, replies go to the inboxes of its identity unless ``inbox_prefix`` is given.
     ``hostname`` is the name to verify in the server's certificate when it is not the one in the URL. Without ``ca`` the
     system's authorities count. Verification is never turned off.
+    Through a gateway (``quic://``) ``ca`` verifies the gateway, by the URL's host, and nats-server behind it by
+    ``inner_hostname``, a name that no gateway may have in its certificate.
     """
 
     ca: Path | None = attrs.field(default=None, converter=_optional_path)
     cert: Path | None = attrs.field(default=None, converter=_optional_path)
     key: Path | None = attrs.field(default=None, converter=_optional_path)
     hostname: str | None = attrs.field(default=None, validator=_text_or_none)
+    inner_hostname: str = attrs.field(default=edge.INNER_NAME, validator=_text)
 
     def __attrs_post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
@@ -241,15 +245,28 @@ class ConnectOptions:
             raise InvalidOption("jetstream_domain and jetstream_prefix", "choose one way to say where JetStream is")
         if self.tls is not None and not isinstance(self.tls, TLS):
             raise InvalidOption("tls", "must be lightlink.TLS(...)", type(self.tls).__name__)
+        self._check_gateways()
         for option in ("creds", "nkey"):
             path = getattr(self, option)
             if isinstance(path, Path) and not path.is_file():
                 raise InvalidOption(option, "no such file", str(path))
 
+    def _check_gateways(self) -> None:
+        hosts = [urlsplit(server).hostname for server in self.servers if server.startswith("quic://")]
+        if self.tls is not None and self.tls.inner_hostname in hosts:
+            # It could play nats-server with the certificate it has, and read everything.
+            raise InvalidOption("tls.inner_hostname", "must not be the name of a gateway", self.tls.inner_hostname)
+        places = [server.partition("://")[2] for server in self.servers]
+        if hosts and len({*places}) < len({*self.servers}):
+            raise InvalidOption("url", "names one host and port with two schemes; give the gateway another port")
+
     @property
     def wants_tls(self) -> bool:
         """Whether a server that does not speak TLS must be refused."""
-        return self.tls_first or self.tls is not None or any(server.startswith("tls://") for server in self.servers)
+        # Behind a gateway without TLS the gateway would read everything.
+        return (
+            self.tls_first or self.tls is not None or any(url.startswith(("tls://", "quic://")) for url in self.servers)
+        )
 
     @property
     def jetstream_api(self) -> str:
@@ -390,15 +407,15 @@ def _split_url(server: str) -> tuple[str, tuple[str, str | None] | None]:
         port = parts.port
     except ValueError as exc:
         raise InvalidOption("url", "is not a URL such as nats://host:4222", shown) from exc
-    if parts.scheme not in ("nats", "tls"):
-        raise InvalidOption("url", "must start with nats:// or tls://", shown)
+    if parts.scheme not in DEFAULT_PORTS:
+        raise InvalidOption("url", "must start with nats://, tls:// or quic://", shown)
     if port == 0:
         raise InvalidOption("url", "names the port 0, on which no server listens", shown)
     odd = parts.path not in ("", "/") or parts.query or parts.fragment or re.search(r"\s", server)
     if not parts.hostname or odd:
         raise InvalidOption("url", "must be of the form nats://host:port", shown)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    plain = f"{parts.scheme}://{host}:{port or DEFAULT_PORT}"
+    plain = f"{parts.scheme}://{host}:{port or DEFAULT_PORTS[parts.scheme]}"
     if parts.username is None:
         return plain, None
     password = None if parts.password is None else unquote(parts.password)

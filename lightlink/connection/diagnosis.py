@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from lightlink.connection.nats_client import TLSRequired, WireClient
+from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
 from lightlink.errors import InvalidOption, LightLinkError
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def is_refusal(exc: BaseException) -> bool:
     """Tell whether an error means that one side does not accept the other's identity."""
     if isinstance(exc, TLSRequired):
         return True
+    if isinstance(exc, GatewayError):
+        return exc.is_refusal
     if isinstance(exc, ssl.SSLError):
         # Others come from connections that break off, and from servers that are full.
         return isinstance(exc, ssl.SSLCertVerificationError) or _alert(exc) is not None
@@ -88,7 +91,7 @@ def is_refusal(exc: BaseException) -> bool:
 
 def explain(exc: BaseException, timeout: float, options: ConnectOptions) -> str:
     """Say why a server was not taken."""
-    if isinstance(exc, LightLinkError):
+    if isinstance(exc, (LightLinkError, GatewayError, UdpSilence)):
         return str(exc)
     if isinstance(exc, asyncio.TimeoutError):
         silent = "; one that expects the TLS handshake first needs tls_first=True"

@@ -15,7 +15,7 @@ from lightlink.connection.diagnosis import explain, is_refusal, true_reason
 from lightlink.errors import AuthenticationError, ConnectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nats.aio.client import Server
 
@@ -40,8 +40,7 @@ async def dial(
     settings = _settings(options)
     tried: list[tuple[str, str]] = []
     refused = False
-    servers = list(options.servers)
-    _chance.shuffle(servers)
+    servers = _in_turn(options.servers)
     for number, server in enumerate(servers):
         share = max(deadline - time.monotonic(), 0.0) / (len(servers) - number)
         client = make_client()
@@ -59,6 +58,13 @@ async def dial(
             client.stay_connected(options.servers, options.connect_timeout)
             return client
     raise (AuthenticationError if refused else ConnectError)(tried, options.connect_timeout)
+
+
+def _in_turn(servers: Sequence[str]) -> list[str]:
+    """Return servers in the order to try them: gateways first, as others beside them are for where UDP is blocked."""
+    shuffled = list(servers)
+    _chance.shuffle(shuffled)
+    return sorted(shuffled, key=lambda server: not server.startswith("quic://"))
 
 
 async def _connect(

@@ -1,7 +1,7 @@
 """nats-py's client with two seams: messages are delivered without a queue or task, and batches are written at once.
 
 What is kept from nats-py: connecting, TLS, authentication, reconnecting, replaying subscriptions and JetStream
-management. Only this module, `parser` and `transport` touch its private parts;
+management. Only this module, `parser` and `transports` touch its private parts;
 tests/connection/test_nats_client.py watches over them.
 """
 
@@ -14,21 +14,25 @@ import os
 import re
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.client import Srv
 
 from lightlink.connection.parser import WireParser
-from lightlink.connection.transport import Transport
+from lightlink.connection.transports.tcp import TcpTransport
 from lightlink.errors import InvalidName
 from lightlink.protocol.subjects import as_text, breaks_line
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
+    from urllib.parse import ParseResult
 
     from nats.aio.subscription import Subscription
+
+    from lightlink.connection.transports.base import Transport
 
     # (subject, reply subject, payload, header block), called on the loop's thread; must not block.
     Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
@@ -95,8 +99,8 @@ class WireClient(NatsClient):
 
     ``require_tls`` refuses a server that does not offer TLS before any credential is sent.
     ``on_denied`` is called with the operation and the subject when the server's permissions refuse one. ``make_tls``
-    makes the TLS context for each handshake. Without ``discover`` servers that others tell of are left alone. After
-    the messages of each read ``end_read`` is called.
+    makes the TLS context for each handshake, ``make_transport`` the transport for a URL's scheme. Without ``discover``
+    servers that others tell of are left alone. After the messages of each read ``end_read`` is called.
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class WireClient(NatsClient):
         require_tls: bool,
         on_denied: Callable[[str, str], None],
         make_tls: Callable[[], ssl.SSLContext] | None = None,
+        make_transport: Callable[[str], Transport] = lambda _: TcpTransport(),
         discover: bool = True,
         end_read: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()
         self._require_tls = require_tls
         self._make_tls = make_tls
+        self._make_transport = make_transport
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
         self._discover = discover
@@ -259,7 +265,7 @@ class WireClient(NatsClient):
             return
         limit = self.options["connect_timeout"]
         uri, name = self._current_server.uri, self._current_server.tls_name
-        transport = Transport()
+        transport = self._make_transport(uri.scheme)
         try:
             await transport.connect(uri, _READ_BYTES, limit)
             hostname = self.options.get("tls_hostname") or name or str(uri.hostname)
@@ -373,14 +379,19 @@ class WireClient(NatsClient):
     async def _connect_to_server(self, s: Any) -> None:
         # nats-py would take a transport of its own.
         s.last_attempt = time.monotonic()
-        self._transport = self._transport or Transport()
-        await self._transport.connect(s.uri, _READ_BYTES, self.options["connect_timeout"])
+        transport: Any = self._transport
+        if transport is None or s.uri.scheme not in transport.schemes:
+            # The one before, to a server of another kind, was aborted.
+            transport = self._make_transport(s.uri.scheme)
+            self._transport = transport
+        await transport.connect(s.uri, _READ_BYTES, self.options["connect_timeout"])
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._require_tls and not info.get("tls_required"):
             raise TLSRequired
         await super()._process_info(info, initial_connection)
-        self._follow(info.get("connect_urls") or ())
+        # Behind a gateway these are addresses of another network, and could be anybody's.
+        self._follow(() if self._is_behind_gateway else info.get("connect_urls") or ())
         # nats-py reads the limit once, from the first INFO; an account's own comes in the second, or after a reload.
         limit = info.get("max_payload")
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
@@ -389,12 +400,26 @@ class WireClient(NatsClient):
 
     def _follow(self, told: Sequence[str]) -> None:
         """Know of the servers told of last, and no others, beside those given; nats-py keeps them all for ever."""
-        if told or not self._discover:
+        discover = self._discover and not self._is_behind_gateway
+        if told or not discover:
             self._server_pool = [
                 each
                 for each in self._server_pool
-                if not each.discovered or each is self._current_server or (self._discover and each.uri.netloc in told)
+                if not each.discovered or each is self._current_server or (discover and each.uri.netloc in told)
             ]
+
+    @property
+    def _is_behind_gateway(self) -> bool:
+        return self._current_server is not None and self._current_server.uri.scheme == "quic"
+
+    @staticmethod
+    def _parse_server_uri(connect_url: str) -> ParseResult:
+        # nats-py knows other schemes only.
+        return urlparse(connect_url) if connect_url.startswith("quic://") else NatsClient._parse_server_uri(connect_url)
+
+    def _setup_server_pool(self, connect_url: str | list[str]) -> None:
+        urls = [connect_url] if isinstance(connect_url, str) else connect_url
+        self._server_pool += [Srv(self._parse_server_uri(url)) for url in urls]
 
     async def _process_err(self, err_msg: str) -> None:
         message = self._as_the_server_wrote_it(err_msg)

@@ -7,6 +7,7 @@ import copy
 import enum
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
@@ -22,6 +23,7 @@ from lightlink.connection.permission_errors import Denials
 from lightlink.connection.pump import Flush, Pump
 from lightlink.connection.replies import ReplyMap
 from lightlink.connection.tls import Contexts, whose
+from lightlink.connection.transports import make_transport
 from lightlink.errors import (
     AuthenticationError,
     ClosedError,
@@ -275,6 +277,7 @@ class Session:
             require_tls=self.options.wants_tls,
             on_denied=self._on_denied,
             make_tls=self._contexts.next,
+            make_transport=partial(make_transport, options=self.options),
             discover=self.options.discover,
             end_read=self._pump.end_read,
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
+import nats.aio.transport
 import nats.errors
-from nats.aio.transport import TcpTransport
 
 from lightlink.connection.resolver import Resolver
 
@@ -26,15 +26,17 @@ class _Info(msgspec.Struct):
     connect_urls: list[str] | None = None
 
 
-class Transport(TcpTransport):
-    """nats-py's connection to a server; not a WebSocket."""
+class TcpTransport(nats.aio.transport.TcpTransport):
+    """nats-py's connection to a server, plain or with TLS."""
+
+    schemes: ClassVar[frozenset[str]] = frozenset({"nats", "tls"})
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._in_handshake = False
         self._resolver = Resolver()
 
-    async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         """Connect, without TLS, to the first of the host's addresses that takes us."""
         # nats-py leaves the connection of an attempt that failed open.
         self.abort()
@@ -50,10 +52,12 @@ class Transport(TcpTransport):
                 self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = opened
                 return
 
-    async def connect_tls(self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int) -> None:
+    async def connect_tls(
+        self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+    ) -> None:
         """Speak TLS from now on."""
         self._in_handshake = True
-        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)  # type: ignore[arg-type]
         self._in_handshake = False
         # As asyncio's own streams have it; without this each end of a connection is a warning in the log.
         self._io_writer._protocol._over_ssl = True  # type: ignore[union-attr]

@@ -1,0 +1,183 @@
+"""The transport for ``quic://``: a NATS connection on a stream of a QUIC connection to a gateway.
+
+Two TLS layers, each with an identity of its own. QUIC's authenticates the gateway, by the host of the URL. TLS with
+nats-server runs inside, where the gateway cannot read it; nats-server's certificate is held against a name of its own,
+which no gateway has in its certificate: a gateway could play nats-server otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+
+from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
+from lightlink.connection.transports.quic_link import Link
+from lightlink.connection.transports.tcp import TcpTransport
+from lightlink.connection.transports.udp import UdpSocket
+from lightlink.protocol.edge import ALPN, INNER_NAME, EdgeCode, Kind, preamble
+
+if TYPE_CHECKING:
+    from lightlink.connection.transports.quic_stream import QuicStream
+    from lightlink.options import TLS
+
+# Seconds. Mappings of NATs live for 30 s and more; a path that is silent this long is given up.
+_KEEP_ALIVE = 4.0
+_IDLE = 12.0
+# How long what was written may take to leave as a connection is closed.
+_LINGER = 1.0
+# Of the time for an attempt: who waits longer is told so here, with the reason.
+_SHARE = 0.9
+
+
+class ClientLink(Link):
+    """A client's QUIC connection, over a socket of its own. It ends with its last stream."""
+
+    def __init__(self, quic: QuicConnection, udp: UdpSocket) -> None:
+        super().__init__(quic, udp.send)
+        self._udp = udp
+        self._connected: asyncio.Future[None] = self._loop.create_future()
+        # Else asyncio complains of an error that came when nobody waited any more.
+        self._connected.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._keep_alive: asyncio.TimerHandle | None = None
+        self._leave_by = 0.0
+
+    async def connect(self, address: Any) -> None:
+        """Return when the handshake is done; raises GatewayError."""
+        self._attempt(self.quic.connect, address, self._loop.time())
+        self.transmit()
+        await asyncio.shield(self._connected)
+
+    def on_connected(self) -> None:
+        """Let `connect` return, and keep the path alive."""
+        if not self._connected.done():
+            self._connected.set_result(None)
+        self._keep_alive = self._loop.call_later(_KEEP_ALIVE, self._ping)
+
+    def _ping(self) -> None:
+        if not self.ended:
+            self._attempt(self.quic.send_ping, 0)
+            self.transmit()
+            self._keep_alive = self._loop.call_later(_KEEP_ALIVE, self._ping)
+
+    def on_forgotten(self) -> None:
+        """Leave with the last stream, after what waits to be sent."""
+        if not self.streams and not self.ended:
+            self._leave_by = self._loop.time() + _LINGER
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self.ended and self._attempt(self.quic.get_send_buffer_size) and self._loop.time() < self._leave_by:
+            self._loop.call_later(0.01, self._leave)
+        else:
+            self.close(EdgeCode.NO_ERROR)
+
+    def on_ended(self, error: GatewayError) -> None:
+        """Let go of the socket."""
+        if not self._connected.done():
+            self._connected.set_exception(error)
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
+        self._udp.close()
+
+    def extra_info(self) -> dict[str, Any]:
+        """Return the socket too: a forked child lets go of it."""
+        return {**super().extra_info(), "socket": self._udp.socket}
+
+
+class QuicTransport(TcpTransport):
+    """A NATS connection through a gateway."""
+
+    schemes: ClassVar[frozenset[str]] = frozenset({"quic"})
+
+    def __init__(self, tls: TLS | None, *, has_fallback: bool = False, kind: Kind = Kind.MAIN) -> None:
+        super().__init__()
+        self._tls = tls
+        self._has_fallback = has_fallback
+        self._kind = kind
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
+        """Connect to the gateway, at the first of the host's addresses that answers, and open a stream."""
+        self.abort()
+        self._in_handshake = False
+        limit = connect_timeout * _SHARE
+        deadline = asyncio.get_running_loop().time() + limit
+        addresses = await asyncio.wait_for(self._resolver.look_up(uri.hostname, uri.port), limit)
+        for number, address in enumerate(addresses):
+            remaining = deadline - asyncio.get_running_loop().time()
+            try:
+                share = max(remaining, 0.0) / (len(addresses) - number)
+                link = await asyncio.wait_for(self._shake_hands(uri.hostname, address), share)
+            except (OSError, asyncio.TimeoutError) as exc:
+                if number + 1 < len(addresses) and not isinstance(exc, GatewayError):
+                    continue
+                if isinstance(exc, asyncio.TimeoutError):
+                    raise UdpSilence(uri.hostname, uri.port, limit, self._has_fallback) from None
+                raise
+            self._begin(link.open_stream(), buffer_size)
+            return
+
+    async def connect_tls(
+        self, _uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+    ) -> None:
+        """Speak TLS with nats-server from now on, whatever the name that nats-py would have verified."""
+        self._in_handshake = True
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=buffer_size)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        assert self._io_writer is not None
+        # asyncio's own way, on any loop: uvloop's takes no transport but its own.
+        upgrade = asyncio.BaseEventLoop.start_tls(
+            loop,  # type: ignore[arg-type]
+            self._io_writer.transport,
+            protocol,
+            ssl_context,
+            server_hostname=INNER_NAME if self._tls is None else self._tls.inner_hostname,
+        )
+        transport = await asyncio.wait_for(upgrade, connect_timeout)
+        assert transport is not None
+        protocol.connection_made(transport)
+        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        self._in_handshake = False
+
+    async def _shake_hands(self, host: str, address: tuple[str, int]) -> ClientLink:
+        family = socket.AF_INET6 if ipaddress.ip_address(address[0].partition("%")[0]).version == 6 else socket.AF_INET
+        link: ClientLink | None = None
+
+        def receive(datagrams: list[bytes], source: Any) -> None:
+            # Only the gateway's address: what comes from elsewhere would be taken for its new path.
+            if link is not None and source[:2] == address:
+                link.receive(datagrams, address)
+
+        udp = await UdpSocket.open(("::" if family == socket.AF_INET6 else "0.0.0.0", 0), family, receive)  # noqa: S104
+        try:
+            link = ClientLink(QuicConnection(configuration=self._configuration(host)), udp)
+            await link.connect(address)
+        except BaseException:
+            udp.close()
+            if link is not None and not link.ended:
+                link.close(EdgeCode.NO_ERROR)
+            raise
+        return link
+
+    def _configuration(self, host: str) -> QuicConfiguration:
+        configuration = QuicConfiguration(
+            is_client=True, alpn_protocols=[ALPN], server_name=host, idle_timeout=_IDLE, verify_mode=ssl.CERT_REQUIRED
+        )
+        ca = None if self._tls is None else self._tls.ca
+        configuration.load_verify_locations(cafile=ssl.get_default_verify_paths().cafile if ca is None else str(ca))
+        return configuration
+
+    def _begin(self, stream: QuicStream, buffer_size: int) -> None:
+        reader = asyncio.StreamReader(limit=buffer_size)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        stream.set_protocol(protocol)
+        protocol.connection_made(stream)
+        writer = asyncio.StreamWriter(stream, protocol, reader, asyncio.get_running_loop())
+        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = reader, writer
+        writer.write(preamble(self._kind))

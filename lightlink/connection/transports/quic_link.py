@@ -1,0 +1,203 @@
+"""Drive a QUIC connection (RFC 9000) on an event loop: datagrams in and out, its timer, its streams.
+
+Only the sans-I/O part of qh3 is used, `qh3.quic`; what it says is turned here into calls of a few methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from qh3.quic import events
+from qh3.quic.connection import QuicConnectionError
+
+from lightlink.connection.transports.quic_errors import GatewayError
+from lightlink.connection.transports.quic_stream import QuicStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qh3.quic.connection import QuicConnection
+
+    Address = Any  # (host, port), for IPv6 with flow and scope
+
+_log = logging.getLogger("lightlink")
+# It warns of each connection that the other side closes.
+logging.getLogger("quic").setLevel(logging.CRITICAL)
+
+
+class Link:
+    """One QUIC connection. ``send`` takes datagrams and the address that they are for."""
+
+    def __init__(self, quic: QuicConnection, send: Callable[[list[bytes], Address], object]) -> None:
+        self.quic = quic
+        self.streams: dict[int, QuicStream] = {}
+        self.peer: Address = None
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._transmitting: asyncio.Handle | None = None
+        self.ended = False
+
+    # For the owner to redefine --------------------------------------------------------------------------------------
+
+    def on_connected(self) -> None:
+        """Take note that the handshake is done."""
+
+    def on_ended(self, error: GatewayError) -> None:
+        """Take note that the connection has ended."""
+
+    def on_stream(self, _number: int) -> QuicStream | None:
+        """Return a stream for one that the other side has opened, None to ignore it."""
+        return None
+
+    def on_forgotten(self) -> None:
+        """Take note that a stream has ended."""
+
+    def on_moved(self) -> None:
+        """Take note that the other side's address has changed."""
+
+    def extra_info(self) -> dict[str, Any]:
+        """Return what is known of the connection, by asyncio's names."""
+        return {"peername": self.peer}
+
+    # Datagrams ------------------------------------------------------------------------------------------------------
+
+    def receive(self, datagrams: list[bytes], address: Address) -> None:
+        """Take datagrams that came from an address."""
+        self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
+        self._handle_events()
+        self.transmit()
+
+    def transmit(self) -> None:
+        """Send what is due, and set the timer."""
+        if self._transmitting is not None:
+            self._transmitting.cancel()
+            self._transmitting = None
+        batch: list[bytes] = []
+        for datagram, address in self._attempt(self.quic.datagrams_to_send, self._loop.time()) or ():
+            if address != self.peer:
+                if batch:
+                    self._send(batch, self.peer)
+                    batch = []
+                self._note_peer(address)
+            batch.append(datagram)
+        if batch:
+            self._send(batch, self.peer)
+        self._set_timer(None if self.ended else self.quic.get_timer())
+        for stream in tuple(self.streams.values()):
+            stream.look_at_buffer()
+
+    def transmit_soon(self) -> None:
+        """Send what is due once all that is written in this turn of the loop is there."""
+        if self._transmitting is None:
+            self._transmitting = self._loop.call_soon(self.transmit)
+
+    def _note_peer(self, address: Address) -> None:
+        is_new = self.peer is None
+        self.peer = address
+        if not is_new:
+            self.on_moved()
+
+    def _set_timer(self, due: float | None) -> None:
+        if due == self._timer_at and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        due = self._timer_at or 0.0
+        self._timer = self._timer_at = None
+        self._attempt(self.quic.handle_timer, max(due, self._loop.time()))
+        self._handle_events()
+        self.transmit()
+
+    def _attempt(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call into the core; its failure is this connection's end, and nobody else's."""
+        if self.ended:
+            return None
+        try:
+            return function(*args)
+        except QuicConnectionError as exc:
+            self._end(GatewayError(exc.error_code, exc.reason_phrase, is_transport=True))
+            return None
+
+    # What the core says ---------------------------------------------------------------------------------------------
+
+    def _handle_events(self) -> None:
+        while (event := self.quic.next_event()) is not None:
+            if isinstance(event, events.StreamDataReceived):
+                stream = self.streams.get(event.stream_id) or self.on_stream(event.stream_id)
+                if stream is not None:
+                    stream.receive(event.data, is_last=event.end_stream)
+            elif isinstance(event, events.StreamReset):
+                if event.stream_id in self.streams:
+                    self.streams[event.stream_id].lose(GatewayError(event.error_code, ""))
+            elif isinstance(event, events.HandshakeCompleted):
+                self.on_connected()
+            elif isinstance(event, events.ConnectionTerminated):
+                # Frame types come with errors of QUIC itself, and of its TLS; applications have codes of their own.
+                self._end(
+                    GatewayError(event.error_code, event.reason_phrase, is_transport=event.frame_type is not None)
+                )
+            else:
+                self.on_event(event)
+
+    def on_event(self, event: events.QuicEvent) -> None:
+        """Take note of what else the core says."""
+
+    def _end(self, error: GatewayError) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self._set_timer(None)
+        for stream in tuple(self.streams.values()):
+            stream.lose(error)
+        self.on_ended(error)
+
+    # Streams --------------------------------------------------------------------------------------------------------
+
+    def open_stream(self) -> QuicStream:
+        """Open a stream; the other side hears of it with its first bytes."""
+        return self.add_stream(self.quic.get_next_available_stream_id())
+
+    def add_stream(self, number: int) -> QuicStream:
+        """Return a new stream with this number."""
+        stream = self.streams[number] = QuicStream(self, number)
+        return stream
+
+    def send(self, number: int, data: Any) -> None:
+        """Send bytes on a stream."""
+        self._attempt(self.quic.send_stream_data, number, data)
+        self.transmit_soon()
+
+    def unsent(self, number: int) -> int:
+        """Return how many bytes of a stream wait to be sent."""
+        size: int = self._attempt(self.quic.get_send_buffer_size, number) or 0
+        return size
+
+    def finish(self, number: int) -> None:
+        """Send nothing more on a stream after what waits."""
+        self._attempt(self.quic.send_stream_data, number, b"", True)
+        self.transmit()
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream in both directions, with a reason."""
+        for end in (self.quic.reset_stream, self.quic.stop_stream):
+            self._attempt(end, number, code)
+        self.transmit_soon()
+
+    def forget(self, number: int) -> None:
+        """Drop a stream that has ended."""
+        if self.streams.pop(number, None) is not None:
+            self.on_forgotten()
+
+    def close(self, code: int, reason: str = "") -> None:
+        """End the connection; the other side is told why."""
+        self._attempt(self.quic.close, code, None, reason)
+        self.transmit()
+        self._end(GatewayError(code, reason))

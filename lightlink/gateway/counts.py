@@ -1,0 +1,45 @@
+"""What a gateway counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Counts:
+    """Numbers that only the gateway's loop changes, and any thread reads."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.half_open = 0
+        self.streams = 0
+        self.accepted = 0
+        self.migrations = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.retries = 0
+        self.resets_sent = 0
+        self.refusals: Counter[str] = Counter()
+
+    def lines(self) -> Iterator[str]:
+        """Return them in Prometheus' text format."""
+        for name, value, kind, text in (
+            ("connections", self.connections, "gauge", "QUIC connections that are open."),
+            ("half_open_connections", self.half_open, "gauge", "Handshakes under way."),
+            ("streams", self.streams, "gauge", "NATS connections that are open."),
+            ("accepted_total", self.accepted, "counter", "QUIC connections whose handshake was done."),
+            ("migrations_total", self.migrations, "counter", "Changes of a client's address."),
+            ("received_bytes_total", self.bytes_in, "counter", "Bytes carried from clients to nats-server."),
+            ("sent_bytes_total", self.bytes_out, "counter", "Bytes carried from nats-server to clients."),
+            ("retries_total", self.retries, "counter", "Addresses that were asked to prove themselves."),
+            ("stateless_resets_total", self.resets_sent, "counter", "Datagrams of unknown connections answered."),
+        ):
+            full = f"lightlink_gateway_{name}"
+            yield from (f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {value}")
+        yield "# HELP lightlink_gateway_refusals_total Connections and streams that were refused or ended, by reason."
+        yield "# TYPE lightlink_gateway_refusals_total counter"
+        for reason, count in sorted(self.refusals.copy().items()):
+            yield f'lightlink_gateway_refusals_total{{reason="{reason}"}} {count}'

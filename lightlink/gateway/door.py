@@ -1,0 +1,292 @@
+"""The UDP socket of a gateway: to which connection each datagram belongs, and who may open one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired
+from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
+
+from lightlink.connection.transports.quic_link import Link
+from lightlink.gateway.packets import CID_LENGTH, LEAST_INITIAL, VERSION, Secrets, new_cid, read_header
+from lightlink.gateway.pipe import Pipe
+from lightlink.protocol.edge import ALPN, EdgeCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qh3.quic.events import QuicEvent
+    from qh3.quic.tls_bridge import QuicTlsBridge
+
+    from lightlink.connection.transports.quic_errors import GatewayError
+    from lightlink.connection.transports.quic_stream import QuicStream
+    from lightlink.gateway.counts import Counts
+    from lightlink.gateway.options import GatewayOptions
+    from lightlink.gateway.packets import Header
+
+_log = logging.getLogger("lightlink.gateway")
+
+_IDLE = 15.0
+# What a client may send ahead, in bytes: it may keep that much of our memory by leaving gaps.
+_MAX_DATA, _MAX_STREAM_DATA = 4 * 1024 * 1024, 2 * 1024 * 1024
+# Streams that a connection may have had.
+_MOST_STREAMS_EVER = 1024
+_RESETS_A_SECOND = 100
+# How many times the bound of half-open connections there may be, addresses validated, before more are ignored.
+_VALIDATED_SHARE = 8
+
+
+class _ServerConnection(QuicConnection):
+    """qh3's, with a token for stateless resets that another process can make again."""
+
+    def __init__(self, *, reset_token: Callable[[bytes], bytes], **options: Any) -> None:
+        super().__init__(**options)
+        self._reset_token = reset_token
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        bridge.stateless_reset_token = self._reset_token(self.host_cid)
+        return bridge
+
+
+class ClientConnection(Link):
+    """A client's QUIC connection to the gateway."""
+
+    def __init__(self, quic: QuicConnection, door: Door, address: Any) -> None:
+        super().__init__(quic, door.send)
+        self.address = address
+        self.cids: set[bytes] = set()
+        self.is_connected = False
+        self._door = door
+        self._seen: set[int] = set()
+        self._deadline = self._loop.call_later(door.options.handshake_timeout, self._give_up)
+
+    def on_connected(self) -> None:
+        """Take it, if there is room."""
+        self.is_connected = True
+        self._deadline.cancel()
+        self._door.connected(self)
+        self._expect_stream()
+
+    def on_ended(self, error: GatewayError) -> None:
+        """Forget it."""
+        self._deadline.cancel()
+        self._door.forget(self, error)
+
+    def on_event(self, event: QuicEvent) -> None:
+        """Follow the ids by which the client calls it."""
+        if isinstance(event, ConnectionIdIssued):
+            self._door.name(event.connection_id, self)
+        elif isinstance(event, ConnectionIdRetired):
+            self._door.unname(event.connection_id, self)
+
+    def on_moved(self) -> None:
+        """Count a change of the client's address."""
+        if self.is_connected:
+            self._door.moved(self)
+
+    def on_stream(self, number: int) -> QuicStream | None:
+        """Begin a pipe for a stream that the client has opened."""
+        if number in self._seen:
+            return None  # it has ended; this was under way
+        is_of_use = number % 4 == 0 and len(self.streams) < self._door.options.max_streams
+        if not is_of_use or len(self._seen) >= _MOST_STREAMS_EVER:
+            self.refuse(EdgeCode.TOO_MANY_STREAMS)
+            return None
+        self._seen.add(number)
+        self._deadline.cancel()
+        stream = self.add_stream(number)
+        stream.set_protocol(Pipe(stream, self._door.options, self._door.counts))
+        return stream
+
+    def on_forgotten(self) -> None:
+        """Wait for another stream, but not for long."""
+        if not self.streams and not self.ended:
+            self._expect_stream()
+
+    def refuse(self, code: EdgeCode) -> None:
+        """End it with a reason."""
+        if not self.ended:
+            self._door.counts.refusals[code.name.lower()] += 1
+            self.close(code, code.name.lower())
+
+    def _expect_stream(self) -> None:
+        self._deadline.cancel()
+        if not self.ended:
+            timeout = self._door.options.preamble_timeout
+            self._deadline = self._loop.call_later(timeout, self.refuse, EdgeCode.PREAMBLE_TIMEOUT)
+
+    def _give_up(self) -> None:
+        self._door.counts.refusals["handshake_timeout"] += 1
+        self.close(EdgeCode.NO_ERROR)
+
+
+class Door:
+    """Takes every datagram that comes to the gateway."""
+
+    def __init__(
+        self, options: GatewayOptions, counts: Counts, secrets: Secrets, send: Callable[[list[bytes], Any], object]
+    ) -> None:
+        self.options = options
+        self.counts = counts
+        self.send = send
+        self.is_closing = False
+        self._secrets = secrets
+        self._configuration = QuicConfiguration(
+            is_client=False,
+            alpn_protocols=[ALPN],
+            idle_timeout=_IDLE,
+            max_data=_MAX_DATA,
+            max_stream_data=_MAX_STREAM_DATA,
+            connection_id_length=CID_LENGTH,
+        )
+        self._configuration.load_cert_chain(options.cert, options.key)
+        self._by_cid: dict[bytes, ClientConnection] = {}
+        self._connections: set[ClientConnection] = set()
+        self._by_host: Counter[str] = Counter()
+        self._resets_left = _RESETS_A_SECOND
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        """The connections there are."""
+        return list(self._connections)
+
+    def receive(self, datagrams: list[bytes], address: Any) -> None:
+        """Give datagrams of one address to their connections, as many at once as belong to one."""
+        first = datagrams[0]
+        cid = first[1 : 1 + CID_LENGTH]
+        connection = self._by_cid.get(cid)
+        # As mostly: all of one connection, in packets with a short header.
+        if connection is not None and all(data[:1] < b"\x80" and data[1 : 1 + CID_LENGTH] == cid for data in datagrams):
+            connection.receive(datagrams, address)
+            return
+        for data in datagrams:
+            self._receive_one(data, address)
+
+    def _receive_one(self, data: bytes, address: Any) -> None:
+        header = read_header(data)
+        if header is None:
+            self.counts.refusals["junk"] += 1
+            return
+        connection = self._by_cid.get(header.destination)
+        if connection is not None:
+            connection.receive([data], address)
+        elif header.version is None:
+            self._reset(header.destination, len(data), address)
+        elif header.version != VERSION:
+            self._negotiate(header, len(data), address)
+        elif header.is_initial and len(data) >= LEAST_INITIAL and not self.is_closing:
+            self._open(header, data, address)
+
+    def _negotiate(self, header: Header, size: int, address: Any) -> None:
+        # Version 0 is such an answer itself.
+        if header.version and size >= LEAST_INITIAL:
+            answer = encode_quic_version_negotiation(
+                source_cid=header.destination, destination_cid=header.source, supported_versions=[VERSION]
+            )
+            self.send([answer], address)
+
+    def _reset(self, cid: bytes, size: int, address: Any) -> None:
+        """Tell a client that its connection is not known here (any more)."""
+        answer = self._secrets.stateless_reset(cid, size)
+        if answer is None or self._resets_left <= 0:
+            return
+        if self._resets_left == _RESETS_A_SECOND:
+            self._loop.call_later(1.0, self._allow_resets)
+        self._resets_left -= 1
+        self.counts.resets_sent += 1
+        self.send([answer], address)
+
+    def _allow_resets(self) -> None:
+        self._resets_left = _RESETS_A_SECOND
+
+    def _open(self, header: Header, data: bytes, address: Any) -> None:
+        original, retry_source = header.destination, None
+        if header.token:
+            ids = self._secrets.check_retry_token(address, header.token)
+            if ids is None or ids[1] != header.destination:
+                self.counts.refusals["bad_token"] += 1
+                return
+            original, retry_source = ids
+        elif self.counts.half_open >= self.options.retry_above:
+            self._retry(header, address)
+            return
+        if self.counts.half_open >= _VALIDATED_SHARE * self.options.retry_above:
+            self.counts.refusals["too_many_handshakes"] += 1
+            return
+        quic = _ServerConnection(
+            configuration=self._configuration,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retry_source,
+            reset_token=self._secrets.reset_token,
+        )
+        connection = ClientConnection(quic, self, address)
+        self._connections.add(connection)
+        self.counts.half_open += 1
+        self._by_host[address[0]] += 1
+        self.name(header.destination, connection)
+        self.name(quic.host_cid, connection)
+        connection.receive([data], address)
+
+    def _retry(self, header: Header, address: Any) -> None:
+        self.counts.retries += 1
+        source = new_cid()
+        answer = encode_quic_retry(
+            version=VERSION,
+            source_cid=source,
+            destination_cid=header.source,
+            original_destination_cid=header.destination,
+            retry_token=self._secrets.retry_token(address, header.destination, source),
+        )
+        self.send([answer], address)
+
+    # What connections tell ------------------------------------------------------------------------------------------
+
+    def connected(self, connection: ClientConnection) -> None:
+        """Take a connection whose handshake is done, or refuse it."""
+        self.counts.half_open -= 1
+        self.counts.connections += 1
+        self.counts.accepted += 1
+        is_one_too_many = self._by_host[connection.address[0]] > self.options.max_per_address
+        if is_one_too_many or self.counts.connections > self.options.max_connections:
+            connection.refuse(EdgeCode.TOO_MANY_CONNECTIONS)
+            return
+        _log.info("lightlink: connection from %s", connection.address[0], extra={"address": connection.address})
+
+    def moved(self, connection: ClientConnection) -> None:
+        """Count a change of address."""
+        self.counts.migrations += 1
+        _log.info("lightlink: a client moved to %s", connection.peer[0], extra={"address": connection.peer})
+
+    def name(self, cid: bytes, connection: ClientConnection) -> None:
+        """Take note of an id of a connection."""
+        self._by_cid[cid] = connection
+        connection.cids.add(cid)
+
+    def unname(self, cid: bytes, connection: ClientConnection) -> None:
+        """Forget an id of a connection."""
+        self._by_cid.pop(cid, None)
+        connection.cids.discard(cid)
+
+    def forget(self, connection: ClientConnection, error: GatewayError) -> None:
+        """Forget a connection that has ended."""
+        for cid in connection.cids:
+            self._by_cid.pop(cid, None)
+        self._connections.discard(connection)
+        host = connection.address[0]
+        self._by_host[host] -= 1
+        if not self._by_host[host]:
+            del self._by_host[host]
+        if connection.is_connected:
+            self.counts.connections -= 1
+        else:
+            self.counts.half_open -= 1
+            if error.alert is not None:
+                self.counts.refusals["tls"] += 1
+        _log.info("lightlink: connection from %s ended: %s", host, error, extra={"address": connection.address})

@@ -1,0 +1,161 @@
+"""A gateway's life: start, run until a signal comes, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+from lightlink.certs.check import check_server_files
+from lightlink.certs.files import PRIVATE, read_file, write_file
+from lightlink.concurrency.loop import LoopThread
+from lightlink.concurrency.signals import StopSignal
+from lightlink.errors import InvalidOption, LinkError
+from lightlink.gateway.counts import Counts
+from lightlink.gateway.options import host_and_port
+from lightlink.gateway.packets import Secrets
+from lightlink.protocol.edge import EdgeCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from lightlink.connection.transports.udp import UdpSocket
+    from lightlink.gateway.door import Door
+    from lightlink.gateway.options import GatewayOptions
+
+_log = logging.getLogger("lightlink.gateway")
+
+_KEY_BYTES = 32
+_START_SECONDS = 10.0
+_LOOK_SECONDS = 0.01
+
+
+class Gateway:
+    """Carry NATS connections from QUIC to a nats-server; holds no credentials and reads nothing.
+
+    ``with Gateway(GatewayOptions(cert=..., key=...)): ...``, or ``start()`` and ``stop()``, or ``run()`` in the main
+    thread. Only one process serves a port; several gateways stand behind one DNS name.
+    """
+
+    def __init__(self, options: GatewayOptions) -> None:
+        self.options = options
+        self.counts = Counts()
+        self._loop = LoopThread("gateway")
+        self._udp: UdpSocket
+        self._door: Door
+        self._port = 0
+        self._is_running = False
+        self._stop = StopSignal()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on."""
+        host, port = host_and_port("listen", self.options.listen)
+        return host, self._port or port
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes connections."""
+        return self._is_running
+
+    def start(self) -> Self:
+        """Listen; raises InvalidOption for unfit files or addresses, LinkError when the address cannot be used."""
+        try:
+            import qh3  # noqa: F401, PLC0415 - may be missing
+        except ModuleNotFoundError as exc:
+            raise InvalidOption("gateway", f"needs the extra: pip install 'lightlink[quic]' ({exc})") from exc
+        check_server_files(self.options.cert, self.options.key)
+        key = os.urandom(_KEY_BYTES) if self.options.reset_key is None else _read_or_make_key(self.options.reset_key)
+        self._loop.start()
+        try:
+            self._loop.run(self._listen, Secrets(key), timeout=_START_SECONDS)
+        except BaseException:
+            self._loop.stop(1.0)
+            raise
+        self._is_running = True
+        _log.info("lightlink: gateway on %s:%d", *self.address)
+        return self
+
+    def run(self, drain_timeout: float = 5.0) -> None:
+        """Serve until SIGINT or SIGTERM, then drain and stop. For the main thread, once it is started."""
+        self._stop.wait()
+        self.stop(drain_timeout)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Take no more connections, pass on what is under way, tell every client, and close. Idempotent."""
+        if not self._is_running:
+            return
+        self._is_running = False
+        try:
+            self._loop.run(self._drain, timeout, timeout=timeout + 1.0)
+        except TimeoutError:
+            _log.warning("lightlink: the gateway's connections did not end within %g s", timeout)
+        self._loop.stop(1.0)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # On the loop's thread -------------------------------------------------------------------------------------------
+
+    async def _listen(self, secrets: Secrets) -> None:
+        from lightlink.connection.transports.udp import UdpSocket  # noqa: PLC0415 - needs the extra
+        from lightlink.gateway.door import Door  # noqa: PLC0415
+
+        family, local = _resolve(self.options.listen)
+        # Nothing comes before there is a door: this coroutine does not pause in between.
+        try:
+            self._udp = await UdpSocket.open(local, family, self._receive)
+        except OSError as exc:
+            reason = os.strerror(exc.errno) if exc.errno else str(exc)
+            raise LinkError(f"listening on {self.options.listen} (UDP)", reason) from exc
+        self._door = Door(self.options, self.counts, secrets, self._udp.send)
+        self._port = self._udp.socket.getsockname()[1]
+
+    def _receive(self, datagrams: list[bytes], address: Any) -> None:
+        self._door.receive(datagrams, address)
+
+    async def _drain(self, timeout: float) -> None:
+        self._door.is_closing = True
+        deadline = asyncio.get_running_loop().time() + timeout / 2
+        while any(self._waiting()) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+        for connection in self._door.connections:
+            connection.close(EdgeCode.SHUTTING_DOWN, "shutting down")
+        await asyncio.sleep(_LOOK_SECONDS)  # the streams' connections to nats-server are closed in the next turns
+        self._udp.close()
+        await asyncio.sleep(_LOOK_SECONDS)
+
+    def _waiting(self) -> list[int]:
+        streams = [stream for connection in self._door.connections for stream in connection.streams.values()]
+        return [stream.get_write_buffer_size() for stream in streams]
+
+
+def _resolve(listen: str) -> tuple[int, Any]:
+    host, port = host_and_port("listen", listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        raise InvalidOption("listen", f"there is no such address: {exc.strerror}", listen) from exc
+    return found[0][0], found[0][4]
+
+
+def _read_or_make_key(path: Path) -> bytes:
+    if not path.exists():
+        write_file(path, os.urandom(_KEY_BYTES), mode=PRIVATE, replace=False)
+    if stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXO:
+        raise InvalidOption("reset_key", "is open to all users; chmod 600", str(path))
+    key = read_file("reset_key", path, secret=True)
+    if len(key) < _KEY_BYTES:
+        raise InvalidOption("reset_key", f"must hold {_KEY_BYTES} bytes, holds {len(key)}", str(path))
+    return key

@@ -1,0 +1,80 @@
+"""What a gateway is run with, as one value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from lightlink.errors import InvalidOption
+from lightlink.protocol.edge import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    import os
+
+MEBIBYTE = 1024 * 1024
+
+
+def _path(value: str | os.PathLike[str]) -> Path:
+    return Path(value).absolute()
+
+
+def _whole(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidOption(attribute.name, "must be a whole number above 0", value)
+
+
+def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise InvalidOption(attribute.name, "must be a number of seconds above 0", value)
+
+
+def _address(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    host_and_port(attribute.name, value)
+
+
+def host_and_port(option: str, value: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``, or of a URL; raises InvalidOption."""
+    try:
+        parts = urlsplit(value if "://" in value else f"//{value}")
+        host, port = parts.hostname, parts.port
+    except (ValueError, TypeError, AttributeError):
+        host = port = None
+    if not host or port is None:
+        raise InvalidOption(option, "must be host:port", value)
+    return host, port
+
+
+@attrs.frozen(kw_only=True)
+class GatewayOptions:
+    """Everything a gateway is made with. Times are in seconds, sizes in bytes.
+
+    ``listen`` is ``host:port`` for UDP (port 0: any free one), ``upstream`` the nats-server behind it, ``cert`` and
+    ``key`` (PEM) prove the gateway to its clients. ``max_connections`` bounds QUIC connections in all,
+    ``max_per_address`` those from one address, ``max_streams`` the NATS connections on each. A stream must say what it
+    is for within ``preamble_timeout``, and nats-server must take it within ``dial_timeout``. When more than
+    ``max_waiting`` bytes wait for a slow nats-server, their stream is ended. From ``retry_above`` half-open connections
+    on, addresses are validated before anything is kept of them. ``reset_key`` is a file with the secret (32 bytes)
+    by which a gateway that was started again tells clients that it does not know them any more; made if missing.
+    """
+
+    listen: str = attrs.field(default=f"0.0.0.0:{DEFAULT_PORT}", validator=_address)
+    upstream: str = attrs.field(default="tls://127.0.0.1:4222", validator=_address)
+    cert: Path = attrs.field(converter=_path)
+    key: Path = attrs.field(converter=_path)
+    reset_key: Path | None = attrs.field(default=None, converter=attrs.converters.optional(_path))
+    max_connections: int = attrs.field(default=4096, validator=_whole)
+    max_per_address: int = attrs.field(default=256, validator=_whole)
+    max_streams: int = attrs.field(default=4, validator=_whole)
+    max_waiting: int = attrs.field(default=8 * MEBIBYTE, validator=_whole)
+    retry_above: int = attrs.field(default=64, validator=_whole)
+    handshake_timeout: float = attrs.field(default=5.0, validator=_positive)
+    preamble_timeout: float = attrs.field(default=5.0, validator=_positive)
+    dial_timeout: float = attrs.field(default=3.0, validator=_positive)
+
+    @property
+    def upstream_address(self) -> tuple[str, int]:
+        """Host and port of nats-server."""
+        return host_and_port("upstream", self.upstream)

@@ -1,0 +1,171 @@
+"""One stream and its connection to nats-server: bytes go from one to the other as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from lightlink.protocol.edge import EdgeCode, Kind, read_preamble
+
+if TYPE_CHECKING:
+    from lightlink.connection.transports.quic_stream import QuicStream
+    from lightlink.gateway.counts import Counts
+    from lightlink.gateway.options import GatewayOptions
+
+# Where nats-server is dialled still, a client has little to say.
+_MOST_BEFORE_DIALLED = 64 * 1024
+
+
+class Pipe(asyncio.Protocol):
+    """The protocol of a client's stream."""
+
+    def __init__(self, stream: QuicStream, options: GatewayOptions, counts: Counts) -> None:
+        self.kind: Kind | None = None
+        self._stream = stream
+        self._options = options
+        self._counts = counts
+        self._loop = asyncio.get_running_loop()
+        self._first = b""  # what came before nats-server took us
+        self._upstream: _Upstream | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._deadline = self._loop.call_later(options.preamble_timeout, self.refuse, EdgeCode.PREAMBLE_TIMEOUT)
+        counts.streams += 1
+
+    def refuse(self, code: EdgeCode) -> None:
+        """End the stream with a reason."""
+        if not self._stream.is_closing():
+            self._counts.refusals[code.name.lower()] += 1
+            self._stream.reset(code)
+
+    # From the client ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Carry bytes to nats-server."""
+        self._counts.bytes_in += len(data)
+        if self._upstream is not None:
+            self._upstream.send(data)
+            return
+        self._first += data
+        if len(self._first) > _MOST_BEFORE_DIALLED:
+            self.refuse(EdgeCode.BAD_PREAMBLE)
+        elif self.kind is None:
+            self._read_preamble()
+
+    def _read_preamble(self) -> None:
+        try:
+            found = read_preamble(self._first)
+        except ValueError:
+            self.refuse(EdgeCode.BAD_PREAMBLE)
+            return
+        if found is not None:
+            self.kind, self._first = found
+            self._deadline.cancel()
+            self._dialling = self._loop.create_task(self._dial())
+
+    async def _dial(self) -> None:
+        try:
+            _, upstream = await asyncio.wait_for(
+                self._loop.create_connection(lambda: _Upstream(self._stream, self), *self._options.upstream_address),
+                self._options.dial_timeout,
+            )
+        except (OSError, asyncio.TimeoutError):
+            self.refuse(EdgeCode.UPSTREAM_UNREACHABLE)
+            return
+        if self._stream.is_closing():
+            upstream.abort()
+            return
+        self._upstream = upstream
+        first, self._first = self._first, b""
+        if first:
+            upstream.send(first)
+
+    def pause_writing(self) -> None:
+        """Take no more from nats-server: the client's link is slower."""
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def eof_received(self) -> bool:
+        """Close: a NATS connection does not end in one direction alone."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the connection to nats-server too; broken off if the client was."""
+        self._counts.streams -= 1
+        self._deadline.cancel()
+        if self._dialling is not None and self._upstream is None:
+            self._dialling.cancel()
+        if self._upstream is not None:
+            self._upstream.close(politely=exc is None)
+
+    # From nats-server -----------------------------------------------------------------------------------------------
+
+    def carry_back(self, data: bytes) -> None:
+        """Carry bytes to the client."""
+        self._counts.bytes_out += len(data)
+        self._stream.write(data)
+
+    def overflowed(self, waiting: int) -> bool:
+        """Tell whether more waits for nats-server than may, after which the stream is ended.
+
+        QUIC gives credit for what was received, not for what was passed on: without this a client that sends more than
+        nats-server takes could fill the memory.
+        """
+        if waiting <= self._options.max_waiting:
+            return False
+        self.refuse(EdgeCode.UPSTREAM_SLOW)
+        return True
+
+    def upstream_lost(self, exc: Exception | None) -> None:
+        """End the stream: nats-server has ended the connection."""
+        if exc is None:
+            self._stream.close()
+        else:
+            self.refuse(EdgeCode.UPSTREAM_LOST)
+
+
+class _Upstream(asyncio.Protocol):
+    """The connection to nats-server."""
+
+    def __init__(self, stream: QuicStream, pipe: Pipe) -> None:
+        self._stream = stream
+        self._pipe = pipe
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._pipe.carry_back(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pipe.upstream_lost(exc)
+
+    def send(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(data)
+        if self._pipe.overflowed(self._transport.get_write_buffer_size()):
+            self._transport.abort()
+
+    def pause(self) -> None:
+        with contextlib.suppress(RuntimeError):  # uvloop's, when it is closing
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._transport.resume_reading()
+
+    def close(self, *, politely: bool) -> None:
+        if politely:
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        self._transport.abort()
