@@ -22,6 +22,10 @@
       StateNotFound           (KeyError)
       RevisionConflict
       StateError              JetStream refused a state operation
+      NotStored               a durable event that no stream has stored, or perhaps not
+      StreamError             JetStream refused an operation on a stream or consumer, or it is another than was wanted
+        StreamNotFound
+      Reject, Later           raised by handlers of durable events: never again, or later; BatchFailed: some of a batch
       StoredFileNotFound      (FileNotFoundError)
       FileCorrupt
       TransferStalled         (TimeoutError) a file transfer made no progress
@@ -329,6 +333,64 @@ class StateError(LightLinkError):
     def __str__(self) -> str:
         outcome = "; the outcome is unknown" if self.unknown else ""
         return f"{self.operation} in bucket {self.bucket!r} failed: {self.reason}{outcome}"
+
+
+@attrs.define(slots=False, repr=False)
+class NotStored(LightLinkError):
+    """An event was not stored; ``unknown`` says that it may be all the same, since no answer came."""
+
+    subject: str
+    reason: str
+    unknown: bool = False
+
+    def __str__(self) -> str:
+        doubt = "; it may be all the same" if self.unknown else ""
+        return f"{self.subject!r} was not stored: {self.reason}{doubt}"
+
+
+@attrs.define(slots=False, repr=False)
+class StreamError(LightLinkError):
+    """An operation on a stream, or on a consumer of it, failed; ``reason`` says why."""
+
+    name: str
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot {self.operation} {self.name!r}: {self.reason}"
+
+
+@attrs.define(slots=False, repr=False)
+class StreamNotFound(StreamError):
+    """There is no such stream, or no such consumer."""
+
+    name: str
+    operation: str = "find"
+    reason: str = "there is none"
+
+
+class Reject(LightLinkError):
+    """Raised by the handler of a durable event that can never be handled: it becomes a dead letter at once."""
+
+
+@attrs.define(slots=False, repr=False)
+class Later(LightLinkError):
+    """Raised by the handler of a durable event that cannot be handled yet; no failure. ``delay`` in seconds."""
+
+    delay: float
+
+    def __str__(self) -> str:
+        return f"again in {self.delay:g} s"
+
+
+@attrs.define(slots=False, repr=False)
+class BatchFailed(LightLinkError):
+    """Raised by the handler of a batch of which some have failed; ``errors`` by their place in the batch."""
+
+    errors: dict[int, Exception]
+
+    def __str__(self) -> str:
+        return f"{len(self.errors)} of a batch failed: {next(iter(self.errors.values()), '')}"
 
 
 @attrs.define(slots=False, repr=False)

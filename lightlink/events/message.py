@@ -55,21 +55,25 @@ class EventHandler:
     def __init__(self, handler: Callable[[Any], object], raw: bool) -> None:
         wanted = _parameter_type(handler)
         self._handler = handler
-        self._wants_message = wanted is Message
-        self._decode = _decoder(handler, Any if self._wants_message else wanted, raw)
+        self._wants_message = isinstance(wanted, type) and issubclass(wanted, Message)
+        self.decode = _decoder(handler, Any if self._wants_message else wanted, raw)
 
     def __call__(self, arrival: Arrival) -> None:
         """Handle what has arrived; raises DecodeError, and whatever the function does."""
         if self._wants_message:
             self._handler(self.read(arrival))
         else:
-            self._handler(self._decode(arrival[2], as_text(arrival[0])))
+            self._handler(self.decode(arrival[2], as_text(arrival[0])))
 
     def read(self, arrival: Arrival) -> Message:
         """Return the message that has arrived, its data converted; raises DecodeError."""
         subject, reply, payload, headers = arrival
         name = as_text(subject)
-        return Message(name, self._decode(payload, name), codec.decode_headers(headers), as_text(reply))
+        return Message(name, self.decode(payload, name), codec.decode_headers(headers), as_text(reply))
+
+    def handle_message(self, message: Message) -> object:
+        """Handle a message that was read with `decode`."""
+        return self._handler(message if self._wants_message else message.data)
 
     def handle(self, message: Message, data: Any) -> object:
         """Handle a message that was read, with ``data`` in place of its own."""

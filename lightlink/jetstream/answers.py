@@ -86,10 +86,23 @@ class RawStreamInfo(msgspec.Struct):
     config: dict[str, Any] = {}
 
 
+class Progress(msgspec.Struct):
+    """How far a consumer has come, in numbers of deliveries and of the stream."""
+
+    consumer_seq: int = 0
+    stream_seq: int = 0
+
+
 class ConsumerConfig(msgspec.Struct):
     """What of a consumer's configuration is looked at; durations in nanoseconds."""
 
     ack_wait: int = 0
+    ack_policy: str = ""
+    deliver_subject: str = ""
+    max_deliver: int = -1
+    backoff: list[int] | None = None
+    filter_subject: str = ""
+    filter_subjects: list[str] | None = None
     max_batch: int = 0  # of a pull request; 0: no limit
     max_bytes: int = 0
 
@@ -106,6 +119,12 @@ class ConsumerInfo(msgspec.Struct):
 
     config: ConsumerConfig = msgspec.field(default_factory=ConsumerConfig)
     num_pending: int = 0
+    num_ack_pending: int = 0
+    num_redelivered: int = 0
+    num_waiting: int = 0
+    delivered: Progress = msgspec.field(default_factory=Progress)
+    ack_floor: Progress = msgspec.field(default_factory=Progress)
+    paused: bool = False
     ts: str = ""
 
     def __post_init__(self) -> None:

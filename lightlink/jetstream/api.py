@@ -170,8 +170,8 @@ def checked_block(connection: Connection, subject: bytes, payload: bytes, header
     return block
 
 
-def parse_ack(connection: Connection, waiter: Waiter, stream: str) -> PubAck:
-    """Return the acknowledgement in the reply to a message stored in ``stream``, or raise the error in it.
+def parse_ack(connection: Connection, waiter: Waiter, stream: str | None) -> PubAck:
+    """Return the acknowledgement in the reply to a message stored in ``stream`` (None: in any), or raise its error.
 
     Also a JetStreamError (WRONG_STREAM) when another stream stored it: whoever reads ``stream`` will not find it.
     """
@@ -182,7 +182,7 @@ def parse_ack(connection: Connection, waiter: Waiter, stream: str) -> PubAck:
         raise DecodeError(waiter.subject.decode(), "not an acknowledgement", waiter.data[:64]) from None
     if not ack.seq:  # a refusal may name the stream, and then has the sequence 0
         raise_problem(waiter)
-    if ack.stream != stream:
+    if stream is not None and ack.stream != stream:
         reason = f"stream {ack.stream!r} captures this subject and has stored the message, not {stream!r}"
         raise JetStreamError(waiter.subject.decode(), 400, WRONG_STREAM, reason)
     domain = connection.options.jetstream_domain

@@ -118,6 +118,14 @@ class PullConsumer:
         """Give a message back to the stream, for whoever asks next, or asks after ``delay`` seconds."""
         self._let_go(pulled, _NAK if delay <= 0 else _NAK + b' {"delay": %d}' % api.nanoseconds(delay))
 
+    def hand_back_all(self) -> None:
+        """Give back whatever is held."""
+        with self._lock:
+            held = list(self._held.values())
+            self._burst = []
+        for pulled in held:
+            self.hand_back(pulled)
+
     def end(self, pulled: Pulled) -> None:
         """Have a message, which nobody could ever handle, delivered no more."""
         self._let_go(pulled, _TERM)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from lightlink.middleware import Middleware
     from lightlink.service.testing import ServiceTestClient
+    from lightlink.streams.consumption import Consumption, Settings
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -126,6 +127,8 @@ class Service:
             self._calls.add(DESCRIBE_METHOD, self._discovery.describe, {}, hidden=True)
         # Subject, handler, queue group (None: one of its own), raw.
         self._events: list[tuple[str, Callable[[Any], object], str | None, bool]] = []
+        self._consumers: list[tuple[str | Sequence[str], Callable[[Any], object], str, dict[str, Any], Settings]] = []
+        self._consumptions: list[Consumption] = []
         self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
         self._subscriptions: list[Subscription] = []
         self._routes: list[Any] = []
@@ -223,6 +226,32 @@ class Service:
             if any(taken == subject and fn is handler for taken, fn, *_ in self._events):
                 raise InvalidOption("handler", f"is registered already for {subject!r}", handler_name(handler))
             self._events.append((subject, handler, group, raw))
+            return handler
+
+        return decorate
+
+    def consume(
+        self,
+        subjects: str | Sequence[str],
+        *,
+        name: str | None = None,
+        stream: str | None = None,
+        since: Any = "first",
+        **options: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Register the decorated function for stored events, as `Client.consume` does.
+
+        They are handled from the start of the service on, and finished at its stop; all its instances share them.
+        ``name`` is the durable consumer, by default ``<service>-<function>``.
+        """
+        from lightlink.streams.facade import settings_of  # noqa: PLC0415 - not every service has streams
+
+        settings = settings_of(options)
+
+        def decorate(handler: Handler) -> Handler:
+            self._refuse_after_start(f"the consumer of {subjects!r}")
+            consumer = name or f"{self.name}-{handler_name(handler).rpartition('.')[2]}"
+            self._consumers.append((subjects, handler, consumer, {"stream": stream, "since": since}, settings))
             return handler
 
         return decorate
@@ -330,7 +359,7 @@ class Service:
         self._pool = WorkerPool(f"lightlink-{self.name}", self._pool.size)
         self._calls.begin_anew(self._pool)
         self._discovery.begin_anew(self.instance)
-        self._subscriptions, self._routes = [], []
+        self._subscriptions, self._routes, self._consumptions = [], [], []
         self._stop_signal, self._guard, self._gone = StopSignal(), Condition(), Event()
         self._lost = None
 
@@ -380,6 +409,8 @@ class Service:
         # First the door: from here on the server gives new requests to the other instances.
         session.stop_routes(self._routes, timeout)
         stop_all(self._subscriptions, max(deadline - time.monotonic(), 0.1))
+        for consumption in self._consumptions:
+            consumption.stop(max(deadline - time.monotonic(), 0.1))
         # Then what was taken: each request held is answered.
         if not self._calls.drain(deadline - time.monotonic()):
             _log.warning("lightlink: service %s stops with requests unanswered", self.name)
@@ -464,6 +495,7 @@ class Service:
         for (subject, handler, _, raw), group in zip(self._events, self._groups(), strict=True):
             shared: dict[str, Any] = {"queue": group, "raw": raw, "middleware": stack, "service": self.name}
             self._subscriptions.append(Subscription(connection, self._pool, subject, handler, **shared))
+        self._consume(client, stack)
         if self._on_file is not None:
             file_handler, concurrency = self._on_file
             receiver = FileReceiver(client.file_store(), self.name, file_handler, stack)
@@ -475,6 +507,16 @@ class Service:
             )
         self._routes = [connection.subscribe(subjects.service_subject(self.name), _QUEUE, self._calls.arrive)]
         self._routes += self._discovery.subscribe(connection)
+
+    def _consume(self, client: Client, stack: Stack) -> None:
+        if not self._consumers:
+            return
+        from lightlink.streams.facade import consume  # noqa: PLC0415 - not every service has streams
+
+        for subjects_, handler, name, where, settings in self._consumers:
+            timeout = client.options.timeout
+            made = consume(client._connection, subjects_, handler, name, settings, stack, timeout=timeout, **where)
+            self._consumptions.append(made)
 
     def _groups(self) -> list[str]:
         """Return the queue group of each event handler; every instance comes to the same ones."""

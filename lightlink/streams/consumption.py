@@ -1,0 +1,446 @@
+"""Hand a durable consumer's events to a function: retried, parked when they cannot be handled, in order where wanted.
+
+At least once: an event is acknowledged after its handler has returned, and never before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink import logs
+from lightlink.concurrency.forks import run_handler
+from lightlink.concurrency.periodic import every
+from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.workers import WorkerPool
+from lightlink.errors import BatchFailed, DecodeError, Later, LightLinkError, Reject, StreamError
+from lightlink.jetstream.pull import PullConsumer
+from lightlink.middleware import Call
+from lightlink.protocol import codec
+from lightlink.streams.durable import Durable
+from lightlink.streams.graveyard import Graveyard
+from lightlink.streams.lanes import Lanes
+from lightlink.streams.message import StoredMessage, read_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.pull import Pulled
+    from lightlink.middleware import Stack
+
+_log = logging.getLogger("lightlink")
+
+_TICK_SECONDS = 1.0
+_STORE_RETRY_SECONDS = 5.0
+_JITTER = 0.1
+_dice = random.Random()  # noqa: S311 - delays are no secret; one of our own, which nobody seeds
+_TOO_OFTEN = "it was handed out {} times and never came to an end: its handler ended the process, or was cut off"
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How events are handled; see `Client.consume`."""
+
+    workers: int
+    key: Callable[[StoredMessage], Hashable] | None
+    timeout: float
+    retries: Sequence[float]
+    dead_letters: bool
+    batch: int | None
+    within: float
+    raw: bool
+    ack_wait: float
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a retried event holds up those behind it."""
+        return self.batch is None and (self.key is not None or self.workers == 1)
+
+    @property
+    def attempts(self) -> int | None:
+        """How often an event is tried before it is parked; None: for ever."""
+        return len(self.retries) + 1 if self.dead_letters else None
+
+    def delay(self, attempt: int) -> float:
+        """Return how long to wait after a failed attempt, with some jitter."""
+        delay = self.retries[min(attempt, len(self.retries)) - 1] if self.retries else 1.0
+        return delay * _dice.uniform(1 - _JITTER, 1 + _JITTER)
+
+
+@attrs.define(eq=False)
+class Job:
+    """An event that this process has been handed, until it is settled."""
+
+    pulled: Pulled
+    source: Source
+    tries: int = 0  # failed here, and tried again here
+    key: Hashable = None
+    is_in_lane: bool = False
+    message: StoredMessage | None = None
+    started: float | None = None
+    is_settled: bool = False
+
+
+@attrs.define(eq=False)
+class Source:
+    """Where events come from: the stream itself, or what is to be tried again of its dead letters."""
+
+    pulls: PullConsumer
+    durable: Durable
+    stream: str
+    is_retry: bool
+
+
+class Consumption:
+    """A function that handles the events of a durable consumer; made by `Client.consume` and `Service.consume`.
+
+    ``counts`` are of this process: delivered, done, retried, dead, stuck.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        durable: Durable,
+        handle: Callable[[Any], object],
+        decode: Callable[[bytes, str], Any],
+        settings: Settings,
+        middleware: Stack,
+        timeout: float,
+    ) -> None:
+        self.stream = durable.stream
+        self.name = durable.name
+        self.settings = settings
+        self.counts = dict.fromkeys(("delivered", "done", "retried", "dead", "stuck"), 0)
+        self._connection = connection
+        self._durable = durable
+        self._handle = handle
+        self._plain = _as_bytes if settings.raw else codec.decode
+        self._decode = decode
+        self._middleware = middleware
+        self._ack_wait = settings.ack_wait
+        self._pid = os.getpid()
+        self._pool = WorkerPool(f"lightlink-consume-{self.name}", settings.workers)
+        self._graveyard = Graveyard(connection, durable, timeout) if settings.dead_letters else None
+        self._sources: list[Source] = []
+        self._lanes: Lanes[Job] = Lanes()
+        self._lock = Condition()
+        self._running: set[Job] = set()
+        self._batch: list[Job] = []
+        self._missing: set[str] = set()
+        self._stopping = False
+        self._round: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Consumption of {self.stream}/{self.name}: {self.counts}>"
+
+    def start(self) -> None:
+        """Begin to handle events."""
+        self._pool.start()
+        self._sources.append(self._source(self._durable, is_retry=False))
+        if self._graveyard is not None:
+            self._sources.append(self._source(self._graveyard.prepare(), is_retry=True))
+        for source in self._sources:
+            source.pulls.start()
+        self._round = every(self._connection, min(_TICK_SECONDS, self._ack_wait / 4), self._tick)
+
+    def _source(self, durable: Durable, *, is_retry: bool) -> Source:
+        most = 2 * (self.settings.batch or self.settings.workers)
+        source: Source
+        pulls = PullConsumer(
+            self._connection,
+            durable.stream,
+            durable.name,
+            most,
+            self._ack_wait,
+            lambda burst: self._on_messages(source, burst),
+            lambda: self._missing.add(durable.name),
+        )
+        source = Source(pulls, durable, self.stream, is_retry)
+        return source
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Take no more, give back what has not begun, let handlers finish within ``timeout`` seconds. Idempotent."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+            waiting, self._batch = self._batch, []
+        deadline = time.monotonic() + timeout
+        for source in self._sources:
+            source.pulls.stop(timeout)
+        for job in [*waiting, *self._lanes.drain()]:
+            self._give_back(job)
+        # What waits in the pool gives itself back; what runs is waited for.
+        if not self._pool.stop(max(deadline - time.monotonic(), 0)):
+            _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
+        if self._round is not None:
+            self._round.stop(0.0)
+
+    def connection_closed(self) -> None:
+        """Take note that the connection is gone for good."""
+        self.stop(0.0)
+
+    # On threads of the library ----------------------------------------------------------------------------------------
+
+    def _on_messages(self, source: Source, burst: list[Pulled]) -> None:
+        self.counts["delivered"] += len(burst)
+        jobs = [Job(pulled, source) for pulled in burst]
+        if self.settings.batch is not None:
+            self._gather(jobs)
+            return
+        run = self._enter_lane if self.settings.is_ordered else self._run
+        for job in jobs:
+            self._pool.put(run, job)
+
+    def _tick(self) -> None:
+        for source in self._sources:
+            source.pulls.tick()
+            if source.durable.name in self._missing:
+                self._make_again(source)
+        instant = time.monotonic()
+        with self._lock:
+            late = [job for job in self._running if job.started is not None and self._is_late(job, instant)]
+        for job in late:
+            self._overrun(job)
+
+    def _make_again(self, source: Source) -> None:
+        self._missing.discard(source.durable.name)
+        try:
+            source.durable.make_again()
+        except LightLinkError as exc:
+            _log.warning("lightlink: consumer %s is gone, and cannot be made again: %s", source.durable.name, exc)
+
+    def _is_late(self, job: Job, instant: float) -> bool:
+        return instant - (job.started or instant) > self.settings.timeout
+
+    def _overrun(self, job: Job) -> None:
+        """End the time of an event whose handler does not end."""
+        assert job.message is not None
+        if job.message.cancelled.is_set():
+            return
+        job.message.cancelled.set()
+        _log.warning("lightlink: the handler of %s takes longer than %g s", self.name, self.settings.timeout)
+        if self.settings.is_ordered:
+            return  # what is behind it waits for its end, so that two are never handled at once
+        self.counts["stuck"] += 1
+        self._failed(job, f"its handler took longer than {self.settings.timeout:g} s")
+
+    # In batches -------------------------------------------------------------------------------------------------------
+
+    def _gather(self, jobs: list[Job]) -> None:
+        assert self.settings.batch is not None
+        with self._lock:
+            was_empty = not self._batch
+            self._batch += jobs
+            full = [self._take_batch() for _ in range(len(self._batch) // self.settings.batch)]
+            is_waiting = was_empty and bool(self._batch)
+        for each in full:
+            self._pool.put(self._run_batch, each)
+        if is_waiting:
+            due = time.monotonic() + self.settings.within
+            self._connection.session.notifier.post_at(due, self._pool.put, self._flush)
+
+    def _take_batch(self) -> list[Job]:
+        taken = self._batch[: self.settings.batch]
+        del self._batch[: self.settings.batch]
+        return taken
+
+    def _flush(self) -> None:
+        with self._lock:
+            jobs = self._take_batch()
+        if jobs:
+            self._run_batch(jobs)
+
+    def _run_batch(self, jobs: list[Job]) -> None:
+        ready = [job for job in jobs if self._prepare(job)]
+        if not ready:
+            return
+        messages = [job.message for job in ready]
+        errors: dict[int, Exception] = {}
+        try:
+            self._call(messages, ready[0])
+        except BatchFailed as exc:
+            errors = dict(exc.errors)
+        except Exception as exc:
+            errors = dict.fromkeys(range(len(ready)), exc)
+        for number, job in enumerate(ready):
+            error = errors.get(number)
+            if error is None:
+                self._done(job)
+            else:
+                self._settle_error(job, error)
+
+    # One by one -------------------------------------------------------------------------------------------------------
+
+    def _enter_lane(self, job: Job) -> None:
+        key = self.settings.key
+        if key is not None:
+            try:
+                # As plain data, whatever the handler wants.
+                job.key = key(read_stored(job.pulled.message, job.source.stream, 1, self._plain))
+            except Exception as exc:
+                self._settle_error(job, exc if isinstance(exc, DecodeError) else Reject(f"its key: {exc!r}"))
+                return
+        job.is_in_lane = True
+        if self._lanes.enter(job.key, job):
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        if not self._prepare(job):
+            return
+        try:
+            self._call(job.message, job)
+        except Exception as exc:
+            self._settle_error(job, exc)
+        else:
+            self._done(job)
+
+    def _prepare(self, job: Job) -> bool:
+        """Make an event ready for its handler; tell whether it is to be handled."""
+        if self._stopping:
+            self._give_back(job)
+            return False
+        try:
+            attempt = self._attempt(job)
+            if self.settings.attempts is not None and attempt > self.settings.attempts:
+                self._bury(job, _TOO_OFTEN.format(attempt - 1), attempt - 1)
+                return False
+            job.message = self._read(job, attempt)
+        except StreamError as exc:
+            _log.warning("lightlink: the attempts of an event for %s cannot be read: %s", self.name, exc)
+            self._again(job, _STORE_RETRY_SECONDS)
+            return False
+        except Exception as exc:
+            self._settle_error(job, exc)
+            return False
+        with self._lock:
+            job.started = time.monotonic()
+            self._running.add(job)
+        return True
+
+    def _attempt(self, job: Job) -> int:
+        """Return which attempt this is: counted before the handler runs, so that what kills the process counts too."""
+        attempt = job.pulled.attempt + job.tries
+        if self._graveyard is not None and self.settings.attempts is not None and attempt > self.settings.attempts:
+            attempt -= self._graveyard.excused(job.source.is_retry, job.pulled.message.seq)
+        return attempt
+
+    def _read(self, job: Job, attempt: int = 1) -> StoredMessage:
+        return read_stored(job.pulled.message, job.source.stream, attempt, self._decode)
+
+    def _call(self, subject: Any, job: Job) -> None:
+        message = job.message
+        assert message is not None
+        facts = {"stream": self.stream, "consumer": self.name, "attempt": message.attempt}
+        logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
+        if not self._middleware.entries or isinstance(subject, list):
+            run_handler(self._handle, subject)
+            return
+        call = Call(kind="consume", name=message.subject, args=message.data, headers=message.headers, message=message)
+
+        def last(given: Call) -> object:
+            return self._handle(message if given.args is message.data else attrs.evolve(message, data=given.args))
+
+        run_handler(self._middleware.run, call, last)
+
+    # What becomes of it -----------------------------------------------------------------------------------------------
+
+    def _done(self, job: Job) -> None:
+        if self._settle(job):
+            self.counts["done"] += 1
+            self._finish(job, job.source.pulls.ack)
+
+    def _settle_error(self, job: Job, error: Exception) -> None:
+        if isinstance(error, Later):
+            self._later(job, error.delay)
+        elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
+            if self._settle(job):
+                self._bury(job, str(error) or type(error).__name__, self._attempts_of(job), settled=True)
+        else:
+            text = f"{type(error).__name__}: {error}"
+            _log.error("lightlink: the handler of %s failed: %s", self.name, text, exc_info=error)
+            self._failed(job, text)
+
+    def _attempts_of(self, job: Job) -> int:
+        return job.message.attempt if job.message is not None else job.pulled.attempt + job.tries
+
+    def _failed(self, job: Job, error: str) -> None:
+        if not self._settle(job):
+            return
+        attempt = self._attempts_of(job)
+        if self.settings.attempts is not None and attempt >= self.settings.attempts:
+            self._bury(job, error, attempt, settled=True)
+            return
+        self.counts["retried"] += 1
+        job.tries += self.settings.is_ordered
+        self._again(job, self.settings.delay(attempt))
+
+    def _later(self, job: Job, delay: float) -> None:
+        if not self._settle(job):
+            return
+        if not self.settings.is_ordered:
+            self._excuse(job)
+        self._again(job, delay)
+
+    def _again(self, job: Job, delay: float) -> None:
+        """Have an event handled again: here, where it holds up what is behind it, or by whoever it is handed to."""
+        if not self.settings.is_ordered or self._stopping:
+            job.source.pulls.hand_back(job.pulled, delay)
+            return
+        job.is_settled = False
+        self._connection.session.notifier.post_at(time.monotonic() + delay, self._pool.put, self._run, job)
+
+    def _bury(self, job: Job, error: str, attempts: int, settled: bool = False) -> None:
+        assert self._graveyard is not None
+        if not settled and not self._settle(job):
+            return
+        try:
+            message = job.message or read_stored(job.pulled.message, job.source.stream, attempts, _as_bytes)
+            self._graveyard.bury(message, job.pulled.message, attempts, error, job.source.is_retry)
+        except LightLinkError as exc:
+            _log.warning("lightlink: a dead letter of %s is not stored yet: %s", self.name, exc)
+            self._again(job, _STORE_RETRY_SECONDS)
+            return
+        self.counts["dead"] += 1
+        self._finish(job, job.source.pulls.end)
+
+    def _give_back(self, job: Job) -> None:
+        """Hand back an event that was not begun; that counts as no attempt."""
+        self._excuse(job)
+        job.source.pulls.hand_back(job.pulled)
+
+    def _excuse(self, job: Job) -> None:
+        if self._graveyard is not None:
+            try:
+                self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq)
+            except LightLinkError as exc:
+                _log.debug("lightlink: an attempt is counted that was none: %s", exc)
+
+    def _settle(self, job: Job) -> bool:
+        """Take an event's end upon oneself; False when another has, since its time was over."""
+        with self._lock:
+            first, job.is_settled = not job.is_settled, True
+            self._running.discard(job)
+            job.started = None
+        return first
+
+    def _finish(self, job: Job, say: Callable[[Pulled], object]) -> None:
+        if job.source.is_retry and self._graveyard is not None:
+            self._graveyard.forget(job.pulled.message.seq)
+        say(job.pulled)
+        if job.is_in_lane:
+            following = self._lanes.leave(job.key)
+            if following is not None:
+                self._pool.put(self._run, following)
+
+
+def _as_bytes(data: bytes, _: str) -> bytes:
+    return data

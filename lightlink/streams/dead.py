@@ -1,0 +1,190 @@
+"""Dead letters: copies of events that could not be handled, with why, until somebody decides.
+
+The stream LIGHTLINK_DEAD holds them on ``ll.dead.<stream>.<consumer>``; what is to be tried again goes to
+``ll.retry.<stream>.<consumer>``, which that consumer alone reads.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.errors import StreamError, StreamNotFound
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.read import read_current
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
+from lightlink.streams.message import ATTEMPTS, CONSUMER, COPIED, ERROR, SEQUENCE, STREAM, SUBJECT, StoredMessage
+from lightlink.streams.stream import ask
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.cursor import Delivery
+
+DEAD_STREAM = "LIGHTLINK_DEAD"
+_DAY = 86_400
+_SECOND = 1_000_000_000
+_MOST_ERROR = 4096
+_MOST_LISTED = 10_000
+
+
+@attrs.frozen(kw_only=True)
+class DeadLetter:
+    """An event that could not be handled: ``number`` is its own, ``sequence`` that of the event in its stream."""
+
+    number: int
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+    stream: str
+    consumer: str
+    sequence: int
+    attempts: int
+    error: str
+    at: datetime
+
+
+def dead_subject(stream: str, consumer: str) -> str:
+    """Return where the dead letters of a consumer are."""
+    return f"ll.dead.{stream}.{consumer}"
+
+
+def retry_subject(stream: str, consumer: str) -> str:
+    """Return where events are that a consumer is to try again."""
+    return f"ll.retry.{stream}.{consumer}"
+
+
+def retry_consumer(stream: str, consumer: str) -> str:
+    """Return the name of the consumer that reads them."""
+    return f"retry-{stream}-{consumer}"
+
+
+def ensure_dead_stream(connection: Connection, replicas: int, timeout: float) -> None:
+    """Make the stream of dead letters unless it exists."""
+    config = {
+        "name": DEAD_STREAM,
+        "subjects": ["ll.dead.*.*", "ll.retry.*.*", "ll.excused.*.*.*"],
+        "max_age": 30 * _DAY * _SECOND,
+        "num_replicas": replicas,
+        "discard": "old",
+        "allow_direct": True,
+        "storage": "file",
+    }
+    ask(DEAD_STREAM, "make", partial(api.create_stream, connection, config), timeout)
+
+
+def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: str) -> dict[str, Any]:
+    """Return the headers of an event's copy: its own, and where it comes from."""
+    own = {name: value for name, value in message.headers.items() if not name.startswith("Nats-")}
+    told = " ".join(error.encode("ascii", "backslashreplace").decode().split())[:_MOST_ERROR]
+    return {
+        **own,
+        SUBJECT: message.subject,
+        STREAM: message.stream,
+        CONSUMER: consumer,
+        SEQUENCE: str(message.sequence),
+        ATTEMPTS: str(attempts),
+        ERROR: told or "no reason was given",
+    }
+
+
+class DeadLetters:
+    """The dead letters of a consumer; made by `Client.dead_letters`. Methods raise StreamError, StreamNotFound."""
+
+    def __init__(self, connection: Connection, stream: str, consumer: str, timeout: float) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._consumer = consumer
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<DeadLetters of {self._stream}/{self._consumer}>"
+
+    def list(self, limit: int = 1000) -> list[DeadLetter]:
+        """Return the dead letters, oldest first."""
+        subject = dead_subject(self._stream, self._consumer)
+
+        def question(timeout: float) -> Any:
+            try:
+                return read_current(self._connection, DEAD_STREAM, subject, timeout)
+            except JetStreamError as exc:
+                if exc.err_code == api.STREAM_NOT_FOUND:
+                    return []  # nothing has ever died
+                raise
+
+        found = ask(DEAD_STREAM, "read", question, self._timeout)
+        return [_letter(each) for each in found[: min(limit, _MOST_LISTED)]]
+
+    def redeliver(self, number: int) -> None:
+        """Have the consumer, and no other, handle an event once more; its attempts count anew."""
+        letter = self._get(number)
+        headers: dict[str, Any] = dict(letter.headers)
+        headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
+        subject = retry_subject(self._stream, self._consumer).encode()
+        ask(
+            DEAD_STREAM,
+            "redeliver from",
+            lambda timeout: api.publish(self._connection, DEAD_STREAM, subject, letter.data, timeout, headers),
+            self._timeout,
+        )
+        self.drop(number)
+
+    def drop(self, number: int) -> None:
+        """Remove a dead letter for good."""
+        self._get(number)
+        body = {"seq": number, "no_erase": True}
+        question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{DEAD_STREAM}", body)
+        ask(DEAD_STREAM, "remove from", question, self._timeout)
+
+    def _get(self, number: int) -> DeadLetter:
+        def question(timeout: float) -> Any:
+            return api.get_message(self._connection, DEAD_STREAM, number, timeout)
+
+        found = ask(DEAD_STREAM, "read", question, self._timeout)
+        if found is None or found.subject != dead_subject(self._stream, self._consumer):
+            raise StreamNotFound(f"dead letter {number} of {self._stream}/{self._consumer}")
+        return _letter_of(number, found.data, found.headers, found.created)
+
+
+def _letter(delivery: Delivery) -> DeadLetter:
+    headers = codec.decode_headers(delivery.headers)
+    try:
+        return _letter_of(delivery.seq, delivery.data, headers, delivery.created)
+    except StreamError:
+        # Somebody else has written it; it is shown as it is.
+        return DeadLetter(
+            number=delivery.seq,
+            subject=as_text(delivery.subject),
+            data=delivery.data,
+            headers=headers,
+            stream="",
+            consumer="",
+            sequence=0,
+            attempts=0,
+            error="not a dead letter",
+            at=delivery.created,
+        )
+
+
+def _letter_of(number: int, data: bytes, headers: dict[str, str], at: datetime) -> DeadLetter:
+    sequence, attempts = headers.get(SEQUENCE, ""), headers.get(ATTEMPTS, "")
+    if not (sequence.isdecimal() and attempts.isdecimal() and SUBJECT in headers):
+        raise StreamError(DEAD_STREAM, "read from", f"message {number} is no dead letter")
+    own = {name: value for name, value in headers.items() if name not in COPIED and not name.startswith("Nats-")}
+    return DeadLetter(
+        number=number,
+        subject=headers[SUBJECT],
+        data=data,
+        headers=own,
+        stream=headers.get(STREAM, ""),
+        consumer=headers.get(CONSUMER, ""),
+        sequence=int(sequence),
+        attempts=int(attempts),
+        error=headers.get(ERROR, ""),
+        at=at,
+    )

@@ -1,0 +1,100 @@
+"""What clients and services offer of durable events, in one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import InvalidOption
+from lightlink.events.message import EventHandler
+from lightlink.options import seconds
+from lightlink.protocol import codec
+from lightlink.streams.consumption import Consumption, Settings
+from lightlink.streams.durable import ACK_WAIT, Durable
+from lightlink.streams.stream import stream_name, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from lightlink.connection.connection import Connection
+    from lightlink.middleware import Stack
+    from lightlink.streams.message import StoredMessage
+
+DEFAULT_RETRIES = (1.0, 5.0, 30.0, 300.0)
+
+
+def settings_of(options: dict[str, Any]) -> Settings:
+    """Return how events are handled, by what a user gave; raises InvalidOption."""
+    try:
+        return _make_settings(**options)
+    except TypeError as exc:
+        raise InvalidOption("consume", str(exc).rpartition("() ")[2], sorted(options)) from None
+
+
+def _make_settings(
+    *,
+    workers: int = 1,
+    key: Callable[[StoredMessage], Hashable] | None = None,
+    timeout: float = 60.0,
+    retries: Sequence[float] = DEFAULT_RETRIES,
+    dead_letters: bool = True,
+    batch: int | None = None,
+    within: float = 1.0,
+    raw: bool = False,
+    ack_wait: float = ACK_WAIT,
+) -> Settings:
+    """Return how events are handled; raises InvalidOption."""
+    for option, value in (("workers", workers), ("batch", 1 if batch is None else batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InvalidOption(option, "must be a positive integer", value)
+    if key is not None and not callable(key):
+        raise InvalidOption("key", "must be a function of the message", key)
+    if key is not None and batch is not None:
+        raise InvalidOption("batch", "has no order, and key asks for one", batch)
+    return Settings(
+        workers=workers,
+        key=key,
+        timeout=seconds("timeout", timeout),
+        retries=tuple(seconds("retries", each) for each in retries),
+        dead_letters=dead_letters,
+        batch=batch,
+        within=seconds("within", within),
+        raw=raw,
+        ack_wait=seconds("ack_wait", ack_wait),
+    )
+
+
+def consume(
+    connection: Connection,
+    subjects: str | Sequence[str],
+    handler: Callable[[Any], object],
+    name: str,
+    settings: Settings,
+    middleware: Stack,
+    *,
+    stream: str | None,
+    since: Any,
+    timeout: float,
+) -> Consumption:
+    """Begin to hand the events on some subjects to a function, as the durable consumer of a name.
+
+    Raises StreamError, InvalidName, InvalidOption.
+    """
+    filters = [subjects] if isinstance(subjects, str) else list(subjects)
+    if not filters:
+        raise InvalidOption("subjects", "must name at least one", subjects)
+    if stream is None:
+        stream = stream_of(connection, filters[0], timeout)
+    durable = Durable(connection, stream_name(stream), name, timeout)
+    durable.ensure(filters, since, settings.ack_wait)
+    handle: Callable[[Any], object] = handler
+    decode: Callable[[bytes, str], Any] = _as_bytes if settings.raw else codec.decode
+    if settings.batch is None:
+        event = EventHandler(handler, settings.raw)
+        handle, decode = event.handle_message, event.decode
+    found = Consumption(connection, durable, handle, decode, settings, middleware, timeout)
+    found.start()
+    return found
+
+
+def _as_bytes(data: bytes, _: str) -> bytes:
+    return data

@@ -1,0 +1,84 @@
+"""Where a consumer's dead letters go, and where what is excused is noted."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lightlink.connection.connection import NoReply
+from lightlink.errors import LightLinkError
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.streams.dead import (
+    DEAD_STREAM,
+    copy_headers,
+    dead_subject,
+    ensure_dead_stream,
+    retry_consumer,
+    retry_subject,
+)
+from lightlink.streams.durable import Durable
+from lightlink.streams.stream import ask
+
+if TYPE_CHECKING:
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.cursor import Delivery
+    from lightlink.streams.message import StoredMessage
+
+_log = logging.getLogger("lightlink")
+_FAILURES = (JetStreamError, NoReply, TimeoutError)
+
+
+class Graveyard:
+    """The part of LIGHTLINK_DEAD that is one consumer's. Methods raise StreamError."""
+
+    def __init__(self, connection: Connection, durable: Durable, timeout: float) -> None:
+        self._connection = connection
+        self._stream = durable.stream
+        self._consumer = durable.name
+        self._timeout = timeout
+
+    def prepare(self) -> Durable:
+        """Make the stream, and the consumer of what is to be tried again; return that."""
+        ensure_dead_stream(self._connection, 1, self._timeout)
+        name = retry_consumer(self._stream, self._consumer)
+        durable = Durable(self._connection, DEAD_STREAM, name, self._timeout)
+        durable.ensure([retry_subject(self._stream, self._consumer)])
+        return durable
+
+    def bury(self, message: StoredMessage, found: Delivery, attempts: int, error: str, is_retry: bool) -> None:
+        """Store a copy of an event that could not be handled; one that is stored already is not added."""
+        headers = copy_headers(message, self._consumer, attempts, error)
+        again = f".{found.seq}" if is_retry else ""
+        headers["Nats-Msg-Id"] = f"{message.stream}.{self._consumer}.{message.sequence}{again}"
+        self._publish(dead_subject(self._stream, self._consumer), found.data, headers)
+
+    def forget(self, number: int) -> None:
+        """Remove what was to be tried again, and is done with."""
+        body = {"seq": number, "no_erase": True}
+        try:
+            api.api(self._connection, f"STREAM.MSG.DELETE.{DEAD_STREAM}", body, self._timeout)
+        except (*_FAILURES, LightLinkError) as exc:
+            _log.debug("lightlink: a dead letter that was handled stays: %s", exc)
+
+    def excuse(self, is_retry: bool, sequence: int) -> None:
+        """Note that an event was handed out once without an attempt to handle it."""
+        count = self.excused(is_retry, sequence) + 1
+        self._publish(self._excuse_subject(is_retry, sequence), b"%d" % count, {})
+
+    def excused(self, is_retry: bool, sequence: int) -> int:
+        """Return how often that was."""
+        subject = self._excuse_subject(is_retry, sequence)
+        question = partial(api.get_last_written, self._connection, DEAD_STREAM, subject)
+        found = ask(DEAD_STREAM, "read", question, self._timeout)
+        return int(found.data) if found is not None and found.data.isdigit() else 0
+
+    def _excuse_subject(self, is_retry: bool, sequence: int) -> str:
+        return f"ll.excused.{self._stream}.{self._consumer}.{'retry' if is_retry else 'event'}-{sequence}"
+
+    def _publish(self, subject: str, payload: bytes, headers: dict[str, Any]) -> None:
+        def question(timeout: float) -> Any:
+            return api.publish(self._connection, DEAD_STREAM, subject.encode(), payload, timeout, headers)
+
+        ask(DEAD_STREAM, "write to", question, self._timeout)

@@ -1,0 +1,208 @@
+"""A durable consumer by hand: fetch events, and say of each what became of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.concurrency.mailbox import Closed, MessageQueue
+from lightlink.concurrency.periodic import every
+from lightlink.errors import ClosedError, DecodeError, NoMessage, StreamError
+from lightlink.jetstream.pull import PullConsumer
+from lightlink.options import wait_limit
+from lightlink.protocol import codec
+from lightlink.streams.durable import ACK_WAIT, Durable, Lag
+from lightlink.streams.graveyard import Graveyard
+from lightlink.streams.message import StoredMessage, read_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.pull import Pulled
+
+_HELD = 256
+_UNBOUNDED = 2**62
+_TICK_SECONDS = 1.0
+
+
+@attrs.frozen
+class HeldMessage(StoredMessage):
+    """A stored event that is held until it is said what became of it: `done`, `retry` or `reject`."""
+
+    _pulled: Any = attrs.field(default=None, eq=False, repr=False, kw_only=True)
+    _consumer: Any = attrs.field(default=None, eq=False, repr=False, kw_only=True)
+
+    def done(self) -> None:
+        """Say that it is handled; without effect when something was said before."""
+        self._consumer.settle(self._pulled, None)
+
+    def retry(self, delay: float = 0.0) -> None:
+        """Have it handed out again, to whoever asks, after ``delay`` seconds."""
+        self._consumer.settle(self._pulled, delay)
+
+    def reject(self, reason: str) -> None:
+        """Make it a dead letter; raises StreamError when that cannot be stored."""
+        self._consumer.bury(self, self._pulled, reason)
+
+
+class Consumer:
+    """A durable consumer that exists, by hand; made by `Client.consumer`, a context manager.
+
+    What was fetched is kept from others until something is said of it, or this is closed.
+    """
+
+    def __init__(self, connection: Connection, durable: Durable, timeout: float, raw: bool) -> None:
+        self.stream = durable.stream
+        self.name = durable.name
+        self._connection = connection
+        self._durable = durable
+        self._graveyard = Graveyard(connection, durable, timeout)
+        self._decode: Callable[[bytes, str], Any] = _as_bytes if raw else codec.decode
+        self._queue = MessageQueue(_UNBOUNDED, _UNBOUNDED)
+        self._pulls: PullConsumer | None = None
+        self._round: Any = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.stream}/{self.name}>"
+
+    # What it is -------------------------------------------------------------------------------------------------------
+
+    def lag(self) -> Lag:
+        """Return how far it is behind: waiting, in flight, retried; raises StreamError, StreamNotFound."""
+        return self._durable.lag()
+
+    def pause(self, until: datetime) -> None:
+        """Have nothing handed out, to anybody, until an aware datetime; nats-server 2.11 and later."""
+        self._durable.pause(until)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._durable.resume()
+
+    def reset(self, since: Any) -> None:
+        """Begin anew from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago."""
+        self._durable.reset(since)
+
+    def delete(self) -> None:
+        """Remove the consumer; the stream stays."""
+        self.close()
+        self._durable.delete()
+
+    # Events -----------------------------------------------------------------------------------------------------------
+
+    def fetch(self, count: int = 1, timeout: float = 5.0) -> list[HeldMessage]:
+        """Return up to ``count`` events: as many as there are, at least one unless none comes within ``timeout`` s.
+
+        Raises DecodeError for one that cannot be read; it is handed out again after the server's time for it.
+        """
+        deadline = time.monotonic() + wait_limit(timeout)
+        found: list[HeldMessage] = []
+        while len(found) < count:
+            try:
+                found.append(self._next(time.monotonic() if found else deadline))
+            except NoMessage:
+                break
+        return found
+
+    def __iter__(self) -> Iterator[HeldMessage]:
+        """Yield events as they come, until it is closed."""
+        while True:
+            try:
+                yield self._next(None)
+            except ClosedError:
+                return
+
+    def _next(self, deadline: float | None) -> HeldMessage:
+        self._begin()
+        try:
+            pulled: Pulled = self._queue.get(deadline)
+        except Closed:
+            raise ClosedError(f"the consumer {self.name!r}") from None
+        except TimeoutError:
+            raise NoMessage(f"{self.stream}/{self.name}", 0.0) from None
+        try:
+            read = read_stored(pulled.message, self.stream, pulled.attempt, self._decode)
+        except DecodeError:
+            assert self._pulls is not None
+            self._pulls.forget(pulled)
+            raise
+        facts = {field.name: getattr(read, field.name) for field in attrs.fields(StoredMessage)}
+        return HeldMessage(**facts, pulled=pulled, consumer=self)
+
+    def settle(self, pulled: Pulled, delay: float | None) -> None:
+        """Tell the server what became of an event: done (None), or again after a delay. For the messages."""
+        assert self._pulls is not None
+        if delay is None:
+            self._pulls.ack(pulled)
+        else:
+            self._pulls.hand_back(pulled, delay)
+
+    def bury(self, message: StoredMessage, pulled: Pulled, reason: str) -> None:
+        """Make an event a dead letter. For the messages."""
+        assert self._pulls is not None
+        self._graveyard.prepare()
+        self._graveyard.bury(message, pulled.message, message.attempt, reason, is_retry=False)
+        self._pulls.end(pulled)
+
+    def close(self) -> None:
+        """Hold no more: what was fetched and nothing was said of is handed out again. Idempotent."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        self._queue.close()
+        if self._pulls is not None:
+            self._round.stop(0.0)
+            self._pulls.stop(1.0)
+            self._pulls.hand_back_all()
+
+    def stop(self, _timeout: float = 0.0) -> None:
+        """Do what `close` does."""
+        self.close()
+
+    def connection_closed(self) -> None:
+        """Take note that the connection is gone for good."""
+        self._closed = True
+        self._queue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the consumer {self.name!r}")
+        if self._pulls is not None:
+            return
+        info = self._durable.info()
+        if info.config.ack_policy != "explicit" or info.config.deliver_subject:
+            raise StreamError(
+                f"{self.stream}/{self.name}", "read", "it is no pull consumer with explicit acknowledgements"
+            )
+        ack_wait = info.config.ack_wait / 1e9 or ACK_WAIT
+        self._pulls = PullConsumer(
+            self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None
+        )
+        self._pulls.start()
+        self._round = every(self._connection, min(_TICK_SECONDS, ack_wait / 4), self._pulls.tick)
+
+    def _on_messages(self, burst: list[Pulled]) -> None:
+        for pulled in burst:
+            self._queue.put(pulled, 0)
+
+
+def _as_bytes(data: bytes, _: str) -> bytes:
+    return data

@@ -1,0 +1,66 @@
+"""A stored event as a handler or reader gets it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink.concurrency.threads import Event
+from lightlink.events.message import Message
+from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.jetstream.cursor import Delivery
+
+# What a copy of an event says of where it comes from; see `dead`.
+SUBJECT = "LightLink-Subject"
+STREAM = "LightLink-Stream"
+CONSUMER = "LightLink-Consumer"
+SEQUENCE = "LightLink-Sequence"
+ATTEMPTS = "LightLink-Attempts"
+ERROR = "LightLink-Error"
+COPIED = (SUBJECT, STREAM, CONSUMER, SEQUENCE, ATTEMPTS, ERROR)
+
+_UNTOLD = datetime.fromtimestamp(0, timezone.utc)
+
+
+@attrs.frozen
+class StoredMessage(Message):
+    """A stored event: `Message`, and its place.
+
+    ``sequence`` is its place in ``stream``, ``stored_at`` when it was stored (UTC), ``attempt`` how often it has been
+    tried, this time included. ``cancelled`` is set when its time is over.
+    """
+
+    stream: str = ""
+    sequence: int = 0
+    attempt: int = 1
+    stored_at: datetime = _UNTOLD
+    cancelled: Event = attrs.field(factory=Event, eq=False, repr=False)
+
+
+def read_stored(
+    delivery: Delivery, stream: str, attempt: int, decode: Callable[[bytes, str], Any] = codec.decode
+) -> StoredMessage:
+    """Return the event in a delivery; of a copy the first place and subject count. Raises DecodeError."""
+    headers = codec.decode_headers(delivery.headers)
+    subject, sequence = as_text(delivery.subject), delivery.seq
+    original = headers.get(SUBJECT)
+    if original is not None and headers.get(SEQUENCE, "").isdecimal():
+        subject, sequence, stream = original, int(headers[SEQUENCE]), headers.get(STREAM, stream)
+        for name in COPIED:
+            headers.pop(name, None)
+    return StoredMessage(
+        subject=subject,
+        data=decode(delivery.data, subject),
+        headers=headers,
+        stream=stream,
+        sequence=sequence,
+        attempt=attempt,
+        stored_at=delivery.created,
+    )

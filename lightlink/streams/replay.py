@@ -1,0 +1,81 @@
+"""Read stored events again, in order and without acknowledgements, across outages."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lightlink.concurrency.mailbox import Closed, MessageQueue
+from lightlink.errors import InvalidOption
+from lightlink.jetstream import api
+from lightlink.jetstream.read import OrderedReader
+from lightlink.protocol import codec
+from lightlink.streams.message import read_stored
+from lightlink.streams.stream import Stream, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lightlink.connection.connection import Connection
+    from lightlink.jetstream.cursor import Delivery
+    from lightlink.streams.message import StoredMessage
+
+_KEPT = 2**62
+
+
+def replay(
+    connection: Connection, stream: str, subject: str, since: Any, follow: bool, raw: bool, timeout: float
+) -> Iterator[StoredMessage]:
+    """Yield the stored events on a subject from some place on, to the last there is, or with ``follow`` without end."""
+    queue = MessageQueue(_KEPT, _KEPT)
+    first = first_sequence(connection, stream, since, timeout)
+
+    def end() -> None:
+        if not follow:
+            queue.put(None, 0)
+
+    reader = OrderedReader(
+        connection, stream, [subject], lambda delivery: queue.put(delivery, 0) and None, first=first, on_current=end
+    )
+    ask(stream, "replay", reader.start, timeout)
+    try:
+        while True:
+            delivery: Delivery | None = queue.get(None)
+            if delivery is None:
+                return
+            reader.release(delivery)
+            yield read_stored(delivery, stream, 1, _as_bytes if raw else codec.decode)
+    except Closed:
+        return
+    finally:
+        reader.stop()
+
+
+def first_sequence(connection: Connection, stream: str, since: Any, timeout: float) -> int:
+    """Return the sequence that ``first``, a sequence, an aware datetime or a timedelta ago stands for."""
+    if since == "first":
+        return 1
+    if isinstance(since, int) and not isinstance(since, bool) and since > 0:
+        return since
+    if isinstance(since, timedelta):
+        since = datetime.now().astimezone() - since
+    if not isinstance(since, datetime) or since.tzinfo is None:
+        raise InvalidOption("since", "must be first, a sequence, an aware datetime or a timedelta", since)
+    state = ask(stream, "read", lambda limit: api.stream_info(connection, stream, limit), timeout)
+    if state is None:
+        Stream(connection, stream, timeout).info()  # says that there is none
+        return 1
+    low, high = max(state.state.first_seq, 1), state.state.last_seq + 1
+    while low < high:
+        middle = (low + high) // 2
+        message = ask(stream, "read", partial(api.get_message, connection, stream, middle), timeout)
+        if message is None or message.created < since:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _as_bytes(data: bytes, _: str) -> bytes:
+    return data

@@ -1,0 +1,221 @@
+"""Streams of stored events: made, or compared with what is there (ADR-1)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from lightlink.connection.connection import NoReply
+from lightlink.errors import InvalidName, InvalidOption, StreamError, StreamNotFound
+from lightlink.jetstream import api
+from lightlink.jetstream.api import JetStreamError
+from lightlink.options import seconds
+from lightlink.protocol import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    from lightlink.connection.connection import Connection
+
+    T = TypeVar("T")
+
+_FAILURES = (JetStreamError, NoReply, TimeoutError)
+_SECOND = 1_000_000_000
+_DEDUPLICATION = 120.0
+# What makes a stream another than the one that was asked for.
+_COMPARED = ("subjects", "retention", "max_age", "max_bytes", "max_msgs", "num_replicas", "storage", "duplicate_window")
+
+
+@attrs.frozen(kw_only=True)
+class StreamInfo:
+    """What a stream holds: the ``subjects`` it captures, how many ``messages`` and ``bytes``, from where to where."""
+
+    name: str
+    subjects: tuple[str, ...]
+    messages: int
+    bytes: int
+    first_sequence: int
+    last_sequence: int
+    consumers: int
+    work_queue: bool
+
+
+def config_of(
+    name: str,
+    subjects_: Sequence[str],
+    *,
+    max_age: float | None,
+    max_bytes: int | None,
+    max_messages: int | None,
+    replicas: int,
+    storage: Literal["file", "memory"],
+    work_queue: bool,
+    deduplication: float,
+    description: str,
+) -> dict[str, Any]:
+    """Return a stream's configuration as the API takes it; raises InvalidName, InvalidOption."""
+    stream_name(name)
+    if isinstance(subjects_, str) or not subjects_:
+        raise InvalidOption("subjects", "must be a list of subjects, such as ['orders.>']", subjects_)
+    for subject in subjects_:
+        subjects.subscribe_subject(subject)
+    if storage not in ("file", "memory"):
+        raise InvalidOption("storage", "must be file or memory", storage)
+    for option, value in (("max_bytes", max_bytes), ("max_messages", max_messages), ("replicas", replicas)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InvalidOption(option, "must be a positive integer", value)
+    age = 0.0 if max_age is None else seconds("max_age", max_age)
+    window = min(seconds("deduplication", deduplication), age or deduplication)
+    return {
+        "name": name,
+        "description": description,
+        "subjects": list(subjects_),
+        "retention": "workqueue" if work_queue else "limits",
+        "max_age": round(age * _SECOND),
+        "max_bytes": max_bytes or -1,
+        "max_msgs": max_messages or -1,
+        "num_replicas": replicas,
+        "storage": storage,
+        "duplicate_window": round(window * _SECOND),
+        "discard": "old",
+        "allow_direct": True,
+    }
+
+
+def stream_name(name: str) -> str:
+    """Return the name of a stream or consumer: letters, digits, ``-`` and ``_``; raises InvalidName."""
+    try:
+        return subjects.client_id(name)
+    except InvalidName as exc:
+        raise InvalidName("stream name", name, exc.reason) from None
+
+
+class Stream:
+    """A stream, made by `Client.stream`. Methods raise StreamError, StreamNotFound, PermissionDenied, ClosedError."""
+
+    def __init__(self, connection: Connection, name: str, timeout: float) -> None:
+        self.name = name
+        self._connection = connection
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.name!r}>"
+
+    def ensure(self, config: dict[str, Any], update: bool) -> None:
+        """Make the stream, or compare it with what is wanted and, with ``update``, change it.
+
+        Raises StreamError with the differences of one that is otherwise.
+        """
+        if self._ask("make", partial(api.create_stream, self._connection, config)):
+            return
+        found = self._ask("read", partial(api.stream_config, self._connection, self.name))
+        differences = _differences(config, found)
+        if not differences:
+            return
+        if not update:
+            raise StreamError(
+                self.name, "use", f"it was made otherwise: {'; '.join(differences)}; update=True changes it"
+            )
+        self._ask(
+            "update", partial(api.api, self._connection, f"STREAM.UPDATE.{self.name}", {**(found or {}), **config})
+        )
+
+    def info(self) -> StreamInfo:
+        """Return what the stream holds now."""
+        found = self._ask("read", partial(api.stream_info, self._connection, self.name))
+        if found is None:
+            raise StreamNotFound(self.name)
+        config = self._ask("read", partial(api.stream_config, self._connection, self.name)) or {}
+        return StreamInfo(
+            name=self.name,
+            subjects=tuple(config.get("subjects", ())),
+            messages=found.state.messages,
+            bytes=config.get("bytes", 0) or found.state.bytes,
+            first_sequence=found.state.first_seq,
+            last_sequence=found.state.last_seq,
+            consumers=len(self.consumers()),
+            work_queue=config.get("retention") == "workqueue",
+        )
+
+    def consumers(self) -> list[str]:
+        """Return the names of the stream's consumers, sorted."""
+        return sorted(self._ask("list the consumers of", partial(api.consumer_names, self._connection, self.name)))
+
+    def purge(self, subject: str | None = None) -> int:
+        """Remove the stored messages, or those on a subject, which may hold wildcards; return how many that were."""
+        body = None if subject is None else {"filter": subjects.subscribe_subject(subject)}
+        answer = self._ask("purge", partial(api.api, self._connection, f"STREAM.PURGE.{self.name}", body))
+        return int(answer.get("purged", 0))
+
+    def delete(self) -> None:
+        """Remove the stream with all that it holds, and its consumers."""
+        self._ask("delete", partial(api.api, self._connection, f"STREAM.DELETE.{self.name}", None))
+
+    def _ask(self, operation: str, question: Callable[[float], T]) -> T:
+        return ask(self.name, operation, question, self._timeout)
+
+
+def ask(stream: str, operation: str, question: Callable[[float], T], timeout: float) -> T:
+    """Return what JetStream answers about a stream; raises StreamError, StreamNotFound."""
+    try:
+        return question(timeout)
+    except _FAILURES as exc:
+        if isinstance(exc, JetStreamError) and exc.err_code == api.STREAM_NOT_FOUND:
+            raise StreamNotFound(stream) from exc
+        raise StreamError(stream, operation, str(exc)) from exc
+
+
+def streams_on(connection: Connection, subject: str, timeout: float) -> list[str]:
+    """Return the names of the streams that capture a subject, which may hold wildcards."""
+    answer = ask(
+        subject, "look for", lambda limit: api.api(connection, "STREAM.NAMES", {"subject": subject}, limit), timeout
+    )
+    return sorted(answer.get("streams") or [])
+
+
+def stream_of(connection: Connection, subject: str, timeout: float) -> str:
+    """Return the one stream that captures a subject; raises StreamError when there is none, or more than one."""
+    found = streams_on(connection, subject, timeout)
+    if len(found) != 1:
+        reason = f"more than one stream captures it: {', '.join(found)}; name one" if found else "no stream captures it"
+        raise StreamError(subject, "consume", reason)
+    return found[0]
+
+
+def _differences(wanted: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
+    found = found or {}
+    apart = []
+    for name in _COMPARED:
+        ours, theirs = wanted[name], found.get(name)
+        if name == "subjects":
+            ours, theirs = sorted(ours), sorted(theirs or [])
+        if ours != theirs and not (not theirs and ours in (0, -1)):
+            apart.append(f"{name} is {_shown(name, theirs)}, not {_shown(name, ours)}")
+    return apart
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in ("max_age", "duplicate_window") and isinstance(value, int):
+        return f"{value / _SECOND:g} s"
+    return repr(value)
+
+
+def start_of(since: Any) -> dict[str, Any]:
+    """Return where a consumer begins: first, new, a sequence, a time, or a timedelta ago; raises InvalidOption."""
+    if since == "first":
+        return {"deliver_policy": "all"}
+    if since == "new":
+        return {"deliver_policy": "new"}
+    if isinstance(since, timedelta):
+        since = datetime.now().astimezone() - since
+    if isinstance(since, datetime):
+        if since.tzinfo is None:
+            raise InvalidOption("since", "must be an aware datetime", since)
+        return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+    if isinstance(since, int) and not isinstance(since, bool) and since > 0:
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": since}
+    raise InvalidOption("since", "must be first, new, a sequence, an aware datetime or a timedelta", since)

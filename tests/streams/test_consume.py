@@ -1,0 +1,323 @@
+"""Handlers of durable events: once done, again when they fail, parked when they cannot."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.errors import BatchFailed, InvalidOption, Later, Reject, StreamError, StreamNotFound
+from lightlink.streams import StoredMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import StartPython
+
+QUICK = [0.02, 0.02]
+
+
+class Order(msgspec.Struct):
+    number: int
+    customer: str = ""
+
+
+def test_each_event_is_handled_and_then_gone_from_the_consumer(client: lightlink.Client) -> None:
+    for number in range(50):
+        client.publish_stored("orders.new", Order(number))
+    seen: list[int] = []
+
+    @client.consume("orders.>", name="billing", workers=4)
+    def bill(order: Order) -> None:
+        seen.append(order.number)
+
+    eventually(lambda: len(seen) == 50)
+    client.publish_stored("orders.new", Order(50))
+    eventually(lambda: 50 in seen)
+    assert sorted(seen) == list(range(51))
+    lag = client.consumer("ORDERS", "billing").lag
+    eventually(lambda: (lag().waiting, lag().in_flight) == (0, 0))
+
+
+def test_what_fails_comes_again_and_dies_in_the_end(client: lightlink.Client) -> None:
+    tries: Counter[int] = Counter()
+
+    @client.consume("orders.>", name="billing", workers=2, retries=QUICK)
+    def bill(message: StoredMessage) -> None:
+        tries[message.data] += 1
+        assert message.attempt == tries[message.data]
+        if message.data == 1 or (message.data == 2 and message.attempt == 1):
+            raise ValueError("odd, or the first time")
+
+    for number in range(4):
+        client.publish_stored("orders.new", number, headers={"k": "v"})
+    letters = client.dead_letters("ORDERS", "billing")
+    (letter,) = eventually(letters.list)
+    assert tries == {0: 1, 1: 3, 2: 2, 3: 1}
+    assert (letter.subject, letter.data, letter.sequence, letter.attempts) == ("orders.new", b"1", 2, 3)
+    assert letter.error == "ValueError: odd, or the first time"
+    assert letter.headers["k"] == "v"
+
+
+def test_a_dead_letter_is_redelivered_to_its_consumer_alone(client: lightlink.Client) -> None:
+    broken, seen, others = threading.Event(), [], []
+    broken.set()
+
+    @client.consume("orders.>", name="billing", retries=[])
+    def bill(message: StoredMessage) -> None:
+        if broken.is_set():
+            raise Reject("no such customer")
+        seen.append((message.subject, message.data, message.sequence, message.attempt, message.headers.get("k")))
+
+    @client.consume("orders.>", name="other")
+    def other(data: Any) -> None:
+        others.append(data)
+
+    for number in (1, 2):
+        client.publish_stored("orders.new", number, headers={"k": "v"})
+    letters = client.dead_letters("ORDERS", "billing")
+    eventually(lambda: len(letters.list()) == 2)
+    first, second = letters.list()
+    assert first.error == "no such customer"
+    letters.redeliver(first.number)  # and it dies again
+    eventually(lambda: [each.sequence for each in letters.list()] == [2, 1])
+    broken.clear()
+    letters.redeliver(letters.list()[1].number)
+    eventually(lambda: seen)
+    assert seen == [("orders.new", 1, 1, 1, "v")]
+    letters.drop(second.number)
+    eventually(lambda: not letters.list())
+    assert others == [1, 2]
+    for number in (second.number, 999):
+        with pytest.raises(StreamNotFound):
+            letters.drop(number)
+
+
+def test_later_is_no_failure(client: lightlink.Client) -> None:
+    for name, workers in (("one", 1), ("many", 4)):
+        seen: list[int] = []
+
+        @client.consume("orders.>", name=name, workers=workers, retries=QUICK)
+        def handle(message: StoredMessage, seen: list[int] = seen) -> None:
+            seen.append(message.attempt)
+            if len(seen) < 8:
+                raise Later(0.01)
+
+        client.publish_stored("orders.new", 1)
+        eventually(lambda: len(seen) >= 8)  # noqa: B023 - awaited within the round
+        client.stream("ORDERS").purge()
+        assert client.dead_letters("ORDERS", name).list() == []
+
+
+def test_what_cannot_be_decoded_dies_at_once_with_the_reason(client: lightlink.Client) -> None:
+    @client.consume("orders.>", name="billing")
+    def bill(order: Order) -> None: ...
+
+    client.publish_stored("orders.new", b"no json")
+    client.publish_stored("orders.new", {"number": "five"})
+    letters = client.dead_letters("ORDERS", "billing")
+    eventually(lambda: len(letters.list()) == 2)
+    first, second = letters.list()
+    assert (first.data, first.attempts) == (b"no json", 1)
+    assert "Expected `int`, got `str`" in second.error
+
+
+def test_one_worker_keeps_the_order_and_a_retry_blocks(client: lightlink.Client) -> None:
+    seen: list[tuple[int, int]] = []
+
+    @client.consume("orders.>", name="billing", retries=[0.05, 0.05])
+    def bill(message: StoredMessage) -> None:
+        seen.append((message.data, message.attempt))
+        if message.data == 3 and message.attempt < 3:
+            raise ValueError("not yet")
+
+    for number in range(8):
+        client.publish_stored("orders.new", number)
+    eventually(lambda: len(seen) == 10)
+    assert seen == [(0, 1), (1, 1), (2, 1), (3, 1), (3, 2), (3, 3), (4, 1), (5, 1), (6, 1), (7, 1)]
+
+
+def test_events_of_one_key_are_handled_one_at_a_time_in_order(client: lightlink.Client) -> None:
+    running: Counter[str] = Counter()
+    seen: list[tuple[str, int]] = []
+    overlaps: list[str] = []
+    lock = threading.Lock()
+
+    @client.consume("orders.>", name="billing", workers=8, key=lambda message: message.data["customer"], retries=QUICK)
+    def bill(order: Order) -> None:
+        with lock:
+            running[order.customer] += 1
+            if running[order.customer] > 1:
+                overlaps.append(order.customer)
+            fails = order.number == 7 and (order.customer, 7) not in seen
+            seen.append((order.customer, order.number))
+        time.sleep(0.002)
+        with lock:
+            running[order.customer] -= 1
+        if fails:
+            raise ValueError("once")
+
+    for number in range(20):
+        for customer in "abc":
+            client.publish_stored("orders.new", Order(number, customer))
+    eventually(lambda: len(seen) == 63)
+    assert overlaps == []
+    for customer in "abc":
+        assert [number for each, number in seen if each == customer] == sorted([*range(20), 7])
+
+
+def test_a_handler_that_does_not_end_is_told_and_its_event_tried_again(client: lightlink.Client) -> None:
+    attempts: list[StoredMessage] = []
+
+    @client.consume("orders.>", name="billing", workers=2, timeout=0.2, retries=QUICK)
+    def bill(message: StoredMessage) -> None:
+        attempts.append(message)
+        if len(attempts) == 1:
+            assert message.cancelled.wait(30)
+
+    client.publish_stored("orders.new", 1)
+    eventually(lambda: len(attempts) == 2)
+    assert [each.attempt for each in attempts] == [1, 2]
+    assert attempts[0].cancelled.is_set()
+
+
+def test_batches_come_when_they_are_full_or_it_is_time(client: lightlink.Client) -> None:
+    batches: list[list[int]] = []
+    failed: set[int] = set()
+
+    @client.consume("orders.>", name="db", batch=10, within=0.1, retries=QUICK)
+    def store(messages: list[StoredMessage]) -> None:
+        batches.append([message.data for message in messages])
+        errors = {place: ValueError("odd") for place, each in enumerate(messages) if each.data == 3 and 3 not in failed}
+        failed.update(messages[place].data for place in errors)
+        if errors:
+            raise BatchFailed(errors)
+
+    with client.storing() as batch:
+        for number in range(25):
+            batch.publish("orders.new", number)
+    eventually(lambda: sum(map(len, batches)) == 26)
+    assert all(len(each) <= 10 for each in batches)
+    assert Counter(number for each in batches for number in each) == Counter([*range(25), 3])
+    lag = client.consumer("ORDERS", "db").lag
+    eventually(lambda: (lag().waiting, lag().in_flight) == (0, 0))
+
+
+def test_what_has_not_begun_is_given_back_at_a_stop(connect: Callable[..., lightlink.Client]) -> None:
+    first, second = connect(), connect()
+    first.stream("ORDERS", ["orders.>"])
+    go, seen = threading.Event(), []
+
+    def handle(message: StoredMessage) -> None:
+        seen.append(message.data)
+        assert go.wait(30)
+
+    first.consume("orders.>", name="billing", workers=1)(handle)
+    for number in range(4):
+        first.publish_stored("orders.new", number)
+    eventually(lambda: seen == [0])
+    threading.Timer(0.1, go.set).start()
+    first.close()
+    assert seen == [0]
+    second.consume("orders.>", name="billing", workers=1)(handle)
+    eventually(lambda: seen == [0, 1, 2, 3])
+
+
+def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
+    def handle(_: Any) -> None: ...
+
+    for options in ({"workers": 0}, {"batch": 0}, {"key": 5}, {"nonsense": 1}, {"batch": 2, "key": lambda m: m}):
+        with pytest.raises(InvalidOption):
+            client.consume("orders.>", name="billing", **options)(handle)
+    with pytest.raises(StreamError, match="no stream captures it"):
+        client.consume("nowhere.>", name="billing")(handle)
+    client.consume("orders.new", name="billing")(handle)
+    with pytest.raises(StreamError, match=r"it reads orders\.new, not orders\.paid"):
+        client.consume("orders.paid", name="billing")(handle)
+    queue = client.stream("QUEUE", ["jobs.>"], work_queue=True)
+    client.consume("jobs.a.>", name="a")(handle)
+    with pytest.raises(StreamError, match="filtered consumer not unique"):
+        client.consume("jobs.>", name="all")(handle)
+    client.publish_stored("jobs.a.1", 1)
+    eventually(lambda: queue.info().messages == 0)
+
+
+def test_a_consumer_that_was_deleted_is_made_again(client: lightlink.Client) -> None:
+    seen: list[int] = []
+    client.consume("orders.>", name="billing")(seen.append)
+    client.publish_stored("orders.new", 1)
+    eventually(lambda: seen == [1])
+    client.consumer("ORDERS", "billing").delete()
+    client.publish_stored("orders.new", 2)
+    eventually(lambda: 2 in seen)
+
+
+def test_what_kills_its_process_each_time_ends_as_a_dead_letter(client: lightlink.Client, python: StartPython) -> None:
+    url = client.server or ""
+    code = """
+        import os, sys, time
+        import lightlink
+        with lightlink.connect(sys.argv[1]) as client:
+            @client.consume("orders.>", name="killer", workers=2, retries=[0.01], ack_wait=0.5)
+            def kill(data):
+                if data == 1:
+                    os._exit(3)
+                print("handled", data)
+
+            print("ready")
+            time.sleep(60)
+    """
+    client.publish_stored("orders.new", 1)
+    for _ in range(2):
+        assert python(code, url).wait().returncode == 3
+    survivor = python(code, url)
+    survivor.wait_line("ready")
+    client.publish_stored("orders.new", 2)
+    survivor.wait_line("handled 2")
+    (letter,) = eventually(client.dead_letters("ORDERS", "killer").list)
+    assert (letter.data, letter.attempts) == (b"1", 2)
+    assert "never came to an end" in letter.error
+
+
+def test_a_service_consumes_and_finishes_what_it_holds(connect: Callable[..., lightlink.Client]) -> None:
+    client = connect()
+    client.stream("ORDERS", ["orders.>"])
+    service = lightlink.Service("shop", client)
+    seen: list[int] = []
+
+    @service.consume("orders.>", workers=4)
+    def bill(message: StoredMessage) -> None:
+        time.sleep(0.01)
+        seen.append(message.data)
+
+    for number in range(20):
+        client.publish_stored("orders.new", number)
+    with service:
+        eventually(lambda: len(seen) == 20)
+        client.publish_stored("orders.new", 20)
+        eventually(lambda: 20 in seen)
+    assert client.stream("ORDERS").consumers() == ["shop-bill"]
+    lag = client.consumer("ORDERS", "shop-bill").lag()
+    assert (lag.waiting, lag.in_flight) == (0, 0)
+
+
+def test_middleware_is_around_what_is_consumed(connect: Callable[..., lightlink.Client]) -> None:
+    kinds: list[tuple[str, str]] = []
+
+    def note(call: lightlink.Call, proceed: Any) -> Any:
+        kinds.append((call.kind, call.name))
+        return proceed(call)
+
+    client = connect(middleware=[note])
+    client.stream("ORDERS", ["orders.>"])
+    seen: list[int] = []
+    client.consume("orders.>", name="billing")(seen.append)
+    client.publish_stored("orders.new", 1)
+    eventually(lambda: seen == [1])
+    assert ("consume", "orders.new") in kinds

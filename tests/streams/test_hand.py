@@ -1,0 +1,117 @@
+"""A consumer by hand, its lag, pauses and beginnings, and replays."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.waiting import eventually
+
+from lightlink.errors import InvalidOption, StreamError, StreamNotFound
+
+if TYPE_CHECKING:
+    import lightlink
+
+
+def fill(client: lightlink.Client, count: int = 5) -> None:
+    """Store events, and make the consumer ``hand``."""
+    for number in range(count):
+        client.publish_stored("orders.new", number)
+    from lightlink.streams.durable import Durable
+
+    Durable(client._connection, "ORDERS", "hand", 5.0).ensure(["orders.>"], ack_wait=1.0)
+
+
+def test_events_are_fetched_and_settled_one_by_one(client: lightlink.Client) -> None:
+    fill(client)
+    with client.consumer("ORDERS", "hand") as consumer:
+        first, second, third = consumer.fetch(3)
+        assert [each.data for each in (first, second, third)] == [0, 1, 2]
+        first.done()
+        first.done()
+        second.retry()
+        third.reject("not this one")
+        again = consumer.fetch(3)
+        assert sorted((each.data, each.attempt) for each in again) == [(1, 2), (3, 1), (4, 1)]
+        for each in again:
+            each.done()
+        eventually(lambda: (consumer.lag().waiting, consumer.lag().in_flight) == (0, 0))
+        assert consumer.fetch(1, timeout=0.1) == []
+    (letter,) = client.dead_letters("ORDERS", "hand").list()
+    assert (letter.data, letter.error) == (b"2", "not this one")
+
+
+def test_what_is_held_is_kept_and_given_back_at_the_end(client: lightlink.Client) -> None:
+    fill(client, 2)
+    with client.consumer("ORDERS", "hand") as consumer:
+        (held, _) = consumer.fetch(2)
+        assert consumer.lag().in_flight == 2
+        assert held.attempt == 1
+    with client.consumer("ORDERS", "hand") as other:
+        assert sorted((each.data, each.attempt) for each in other.fetch(2)) == [(0, 2), (1, 2)]
+
+
+def test_a_consumer_is_paused_and_resumed(client: lightlink.Client) -> None:
+    fill(client, 1)
+    with client.consumer("ORDERS", "hand") as consumer:
+        consumer.pause(datetime.now(timezone.utc) + timedelta(hours=1))
+        assert consumer.lag().paused
+        assert consumer.fetch(1, timeout=0.3) == []
+        consumer.resume()
+        assert [each.data for each in consumer.fetch(1)] == [0]
+        with pytest.raises(InvalidOption):
+            consumer.pause(datetime.now())  # noqa: DTZ005 - that is refused
+
+
+def test_a_consumer_begins_anew(client: lightlink.Client) -> None:
+    fill(client)
+    with client.consumer("ORDERS", "hand") as consumer:
+        for each in consumer.fetch(5):
+            each.done()
+        eventually(lambda: consumer.lag().in_flight == 0)
+    consumer = client.consumer("ORDERS", "hand")
+    consumer.reset(since=4)
+    assert consumer.lag().waiting == 2
+    consumer.reset(since=timedelta(hours=1))
+    assert [each.data for each in consumer.fetch(5)] == [0, 1, 2, 3, 4]
+
+
+def test_iterating_yields_what_comes(client: lightlink.Client) -> None:
+    fill(client, 3)
+    seen = []
+    with client.consumer("ORDERS", "hand") as consumer:
+        for message in consumer:
+            seen.append(message.data)
+            message.done()
+            if len(seen) == 3:
+                break
+    assert seen == [0, 1, 2]
+
+
+def test_what_is_not_there_is_said(client: lightlink.Client) -> None:
+    for stream, name in (("ORDERS", "nobody"), ("NOTHING", "x")):
+        with pytest.raises(StreamNotFound):
+            client.consumer(stream, name).lag()
+    with pytest.raises(StreamNotFound):
+        client.consumer("ORDERS", "nobody").fetch(1)
+
+
+def test_events_are_replayed_from_any_place(client: lightlink.Client) -> None:
+    for number in range(5):
+        client.publish_stored(f"orders.{'even' if number % 2 == 0 else 'odd'}", number)
+    whole = list(client.replay("orders.>"))
+    assert [each.data for each in whole] == [0, 1, 2, 3, 4]
+    assert [each.data for each in client.replay("orders.odd")] == [1, 3]
+    assert [each.data for each in client.replay("orders.>", since=4)] == [3, 4]
+    assert [each.data for each in client.replay("orders.>", since=whole[2].stored_at)] == [2, 3, 4]
+    assert [each.data for each in client.replay("orders.>", since=timedelta(hours=1))] == [0, 1, 2, 3, 4]
+    following = client.replay("orders.>", since=5, follow=True)
+    assert next(following).data == 4
+    client.publish_stored("orders.new", 5)
+    assert next(following).data == 5
+    following.close()  # type: ignore[attr-defined]
+    with pytest.raises(InvalidOption):
+        list(client.replay("orders.>", since="yesterday"))
+    with pytest.raises(StreamError):
+        client.replay("nowhere.>")
