@@ -35,6 +35,7 @@ COMMANDS = {
     "agents": "lightlink.cli.agent:agents",
     "clients": "lightlink.cli.agent:clients",
     "http": "lightlink.cli.http:http",
+    "gateway": "lightlink.cli.gateway:gateway",
     "certs": "lightlink.cli.certs:certs",
     "fleet": "lightlink.cli.fleet:fleet",
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
+from qh3.tls import ExtensionType
 
 from lightlink.connection.transports.quic_link import Link
 from lightlink.gateway.packets import CID_LENGTH, LEAST_INITIAL, VERSION, Secrets, new_cid, read_header
@@ -51,6 +52,9 @@ class _ServerConnection(QuicConnection):
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         bridge = super()._create_tls(remote_source_cid)
         bridge.stateless_reset_token = self._reset_token(self.host_cid)
+        # It has written them with a token of its own.
+        parameters = bridge.serialize_transport_parameters()
+        bridge.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, parameters)]
         return bridge
 
 
@@ -64,6 +68,7 @@ class ClientConnection(Link):
         self.is_connected = False
         self._door = door
         self._seen: set[int] = set()
+        self._places: deque[Any] = deque([address], maxlen=2)
         self._deadline = self._loop.call_later(door.options.handshake_timeout, self._give_up)
 
     def on_connected(self) -> None:
@@ -85,10 +90,13 @@ class ClientConnection(Link):
         elif isinstance(event, ConnectionIdRetired):
             self._door.unname(event.connection_id, self)
 
-    def on_moved(self) -> None:
-        """Count a change of the client's address."""
-        if self.is_connected:
-            self._door.moved(self)
+    def receive(self, datagrams: list[bytes], address: Any) -> None:
+        """Take datagrams, and note when they come from another place."""
+        super().receive(datagrams, address)
+        # The core changes its path by itself; stragglers from the place before are no move back.
+        if address not in self._places and self.is_connected and not self.ended:
+            self._places.append(address)
+            self._door.moved(self, address)
 
     def on_stream(self, number: int) -> QuicStream | None:
         """Begin a pipe for a stream that the client has opened."""
@@ -257,12 +265,13 @@ class Door:
         if is_one_too_many or self.counts.connections > self.options.max_connections:
             connection.refuse(EdgeCode.TOO_MANY_CONNECTIONS)
             return
-        _log.info("lightlink: connection from %s", connection.address[0], extra={"address": connection.address})
+        _log.info("lightlink: %s connected", _text(connection.address), extra=_facts("connected", connection))
 
-    def moved(self, connection: ClientConnection) -> None:
+    def moved(self, connection: ClientConnection, address: Any) -> None:
         """Count a change of address."""
         self.counts.migrations += 1
-        _log.info("lightlink: a client moved to %s", connection.peer[0], extra={"address": connection.peer})
+        facts = {**_facts("moved", connection), "to": list(address[:2])}
+        _log.info("lightlink: %s moved to %s", _text(connection.address), _text(address), extra=facts)
 
     def name(self, cid: bytes, connection: ClientConnection) -> None:
         """Take note of an id of a connection."""
@@ -289,4 +298,15 @@ class Door:
             self.counts.half_open -= 1
             if error.alert is not None:
                 self.counts.refusals["tls"] += 1
-        _log.info("lightlink: connection from %s ended: %s", host, error, extra={"address": connection.address})
+        # What strangers began and never ended is counted, not told.
+        if connection.is_connected:
+            facts = {**_facts("ended", connection), "reason": str(error)}
+            _log.info("lightlink: %s left: %s", _text(connection.address), error, extra=facts)
+
+
+def _text(address: Any) -> str:
+    return f"{address[0]} port {address[1]}"
+
+
+def _facts(event: str, connection: ClientConnection) -> dict[str, Any]:
+    return {"event": event, "address": list(connection.address[:2])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from helpers.loop import LoopThread
 from lightlink.gateway import Gateway, GatewayOptions
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    import lightlink
+
+
+class StartGateway(Protocol):
+    def __call__(self, upstream: str | None = None, **options: Any) -> Gateway: ...
+
+
+class Link(Protocol):
+    def __call__(self, name: str = "web", url: str | None = None, **options: Any) -> lightlink.Client: ...
+
+
+class Serve(Protocol):
+    def __call__(self, url: str | None = None) -> lightlink.Service: ...
 
 
 def gateway_for(identities: Path, upstream: str, **options: Any) -> Gateway:

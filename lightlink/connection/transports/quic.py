@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightlink.options import TLS
 
 # Seconds. Mappings of NATs live for 30 s and more; a path that is silent this long is given up.
-_KEEP_ALIVE = 4.0
+_KEEP_ALIVE = 3.0
 _IDLE = 12.0
 # How long what was written may take to leave as a connection is closed.
 _LINGER = 1.0

@@ -56,9 +56,6 @@ class Link:
     def on_forgotten(self) -> None:
         """Take note that a stream has ended."""
 
-    def on_moved(self) -> None:
-        """Take note that the other side's address has changed."""
-
     def extra_info(self) -> dict[str, Any]:
         """Return what is known of the connection, by asyncio's names."""
         return {"peername": self.peer}
@@ -82,7 +79,7 @@ class Link:
                 if batch:
                     self._send(batch, self.peer)
                     batch = []
-                self._note_peer(address)
+                self.peer = address
             batch.append(datagram)
         if batch:
             self._send(batch, self.peer)
@@ -94,12 +91,6 @@ class Link:
         """Send what is due once all that is written in this turn of the loop is there."""
         if self._transmitting is None:
             self._transmitting = self._loop.call_soon(self.transmit)
-
-    def _note_peer(self, address: Address) -> None:
-        is_new = self.peer is None
-        self.peer = address
-        if not is_new:
-            self.on_moved()
 
     def _set_timer(self, due: float | None) -> None:
         if due == self._timer_at and self._timer is not None:

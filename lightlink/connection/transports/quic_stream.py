@@ -96,8 +96,7 @@ class QuicStream(asyncio.Transport):
         except Exception as exc:
             # As in asyncio's own transports: one stream's fault must not stop the others of its connection.
             _log.exception("lightlink: a QUIC stream's protocol failed")
-            self.abort()
-            self._reason = exc
+            self.reset(0, exc)
 
     def _may_deliver(self) -> bool:
         return self._is_reading and self._protocol is not None and not self._lost
@@ -154,12 +153,16 @@ class QuicStream(asyncio.Transport):
         """End the stream at once; what waits is lost."""
         self.reset(0)
 
-    def reset(self, code: int) -> None:
-        """End the stream at once, and tell the other side why."""
+    def reset(self, code: int, reason: Exception | None = None) -> None:
+        """End the stream at once, and tell the other side why; ``reason`` is for our own."""
         if self._lost:
             return
         self._link.reset(self.number, code)
-        self.lose(None)
+        self.lose(reason)
+
+    def _force_close(self, reason: Exception) -> None:
+        # asyncio's name for that, by which its TLS ends a transport after an error.
+        self.reset(0, reason)
 
     def lose(self, reason: Exception | None) -> None:
         """Take note that the stream has ended."""

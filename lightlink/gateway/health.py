@@ -1,0 +1,95 @@
+"""Tell over HTTP how a gateway is: ``/healthz`` for load balancers, ``/metrics`` for Prometheus."""
+
+from __future__ import annotations
+
+import os
+import socket
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+from lightlink.concurrency.threads import start_thread
+from lightlink.errors import LinkError
+from lightlink.gateway.options import host_and_port
+from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from lightlink.gateway.gateway import Gateway
+
+# Seconds for nats-server to take a connection, and for who asks to say what.
+_DIAL, _PATIENCE = 1.0, 2.0
+
+
+class HealthServer:
+    """Serves one request at a time, on an address that strangers do not reach."""
+
+    def __init__(self, gateway: Gateway, listen: str) -> None:
+        try:
+            self._server = HTTPServer(host_and_port("health", listen), _handler_of(gateway))
+        except OSError as exc:
+            reason = os.strerror(exc.errno) if exc.errno else str(exc)
+            raise LinkError(f"listening on {listen}", reason) from exc
+        start_thread(self._server.serve_forever, "lightlink-gateway-health")
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def health(gateway: Gateway) -> tuple[int, dict[str, Any]]:
+    """Return an HTTP status, 200 while the gateway takes connections and reaches nats-server, and the facts."""
+    counts = gateway.counts
+    facts = {"connections": counts.connections, "streams": counts.streams}
+    if not gateway.is_running:
+        return 503, {"status": "draining", **facts}
+    try:
+        socket.create_connection(gateway.options.upstream_address, _DIAL).close()
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else "no answer"
+        return 503, {"status": f"{gateway.options.upstream}: {reason.lower()}", **facts}
+    return 200, {"status": "ok", **facts}
+
+
+def _handler_of(gateway: Gateway) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE
+
+        def do_GET(self) -> None:
+            if self.path == "/healthz":
+                status, facts = health(gateway)
+                self._answer(status, "application/json", codec.encode_json(facts))
+            elif self.path == "/metrics":
+                text = "\n".join(gateway.counts.lines()) + "\n"
+                self._answer(200, "text/plain; version=0.0.4; charset=utf-8", text.encode())
+            else:
+                self._answer(404, "application/json", codec.encode_json({"error": "not found"}))
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing: it is asked every few seconds."""
+
+    return Handler

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.edge import url_of
+from helpers.loop import LoopThread
+from helpers.waiting import eventually
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+
+from lightlink.connection.transports.quic import ClientLink
+from lightlink.connection.transports.udp import UdpSocket
+from lightlink.protocol.edge import ALPN, EdgeCode, preamble
+from lightlink.protocol.edge import Kind as StreamKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from helpers.edge import Link, Serve, StartGateway
+
+    from lightlink.gateway import Gateway
+
+
+class Stranger:
+    """A QUIC client that says what it likes to a gateway."""
+
+    def __init__(self, gateway: Gateway, ca: Path, thread: LoopThread) -> None:
+        self._thread = thread
+        self.told: list[Exception | None] = []
+        self.link: ClientLink
+        thread.run(self._connect(gateway.address[1], ca))
+
+    async def _connect(self, port: int, ca: Path) -> None:
+        address = ("127.0.0.1", port)
+        links: list[ClientLink] = []
+        udp = await UdpSocket.open(("127.0.0.1", 0), socket.AF_INET, lambda data, _: links[0].receive(data, address))
+        configuration = QuicConfiguration(alpn_protocols=[ALPN], server_name="127.0.0.1")
+        configuration.load_verify_locations(str(ca))
+        self.link = ClientLink(QuicConnection(configuration=configuration), udp)
+        links.append(self.link)
+        await self.link.connect(address)
+
+    def say(self, *words: bytes) -> Any:
+        """Open a stream, and say something on it; returns what it hears."""
+        return self._thread.run(self._say(words))
+
+    async def _say(self, words: tuple[bytes, ...]) -> Any:
+        heard = _Ear()
+        stream = self.link.open_stream()
+        stream.set_protocol(heard)
+        for each in words:
+            stream.write(each)
+            await asyncio.sleep(0)
+        return heard
+
+    def hang_up(self) -> None:
+        self._thread.loop.call_soon_threadsafe(self.link.close, 0)
+
+
+class _Ear(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.data = b""
+        self.end: Any = "open"
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end = exc
+
+    def code(self) -> int | None:
+        return None if self.end == "open" else getattr(self.end, "code", -1)
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    thread = LoopThread("strangers")
+    yield thread
+    thread.stop()
+
+
+@pytest.fixture
+def stranger(thread: LoopThread, identities: Path) -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+
+        def connect(gateway: Gateway) -> Stranger:
+            made = Stranger(gateway, identities / "ca.pem", thread)
+            stack.callback(made.hang_up)
+            return made
+
+        yield connect
+
+
+def ended(ear: _Ear, code: EdgeCode) -> None:
+    assert eventually(lambda: ear.code() is not None)
+    assert ear.code() == code
+
+
+def test_a_stream_that_begins_otherwise_is_ended(start_gateway: StartGateway, stranger: Any) -> None:
+    gateway = start_gateway()
+    for words in (b"GET / HTTP/1.1\r\n", b"LLQ/2 main\n", b"LLQ/1 other\n", b"x" * 100):
+        ended(stranger(gateway).say(words), EdgeCode.BAD_PREAMBLE)
+    assert gateway.counts.refusals["bad_preamble"] == 4
+    assert eventually(lambda: gateway.counts.streams == 0) is True
+
+
+def test_half_a_preamble_is_not_waited_for(start_gateway: StartGateway, stranger: Any) -> None:
+    gateway = start_gateway(preamble_timeout=0.1)
+    ear = stranger(gateway).say(b"LLQ/1 ma")
+    ended(ear, EdgeCode.PREAMBLE_TIMEOUT)
+
+
+def test_a_connection_without_a_stream_is_ended(start_gateway: StartGateway, stranger: Any) -> None:
+    gateway = start_gateway(preamble_timeout=0.1)
+    client = stranger(gateway)
+    eventually(lambda: client.link.ended)
+    eventually(lambda: gateway.counts.connections == 0)
+    assert gateway.counts.refusals["preamble_timeout"] == 1
+
+
+def test_one_stream_too_many_ends_the_connection(start_gateway: StartGateway, stranger: Any) -> None:
+    gateway = start_gateway(max_streams=2)
+    client = stranger(gateway)
+    ears = [client.say(preamble(StreamKind.MAIN)) for _ in range(3)]
+    for ear in ears:
+        ended(ear, EdgeCode.TOO_MANY_STREAMS)
+
+
+def test_one_connection_too_many_of_an_address_is_told_so(start_gateway: StartGateway, link: Link) -> None:
+    gateway = start_gateway(max_per_address=1)
+    link(url=url_of(gateway))
+    with pytest.raises(Exception, match="too many connections"):
+        link(url=url_of(gateway), connect_timeout=2.0)
+    assert gateway.counts.refusals["too_many_connections"] >= 1
+
+
+def test_an_endless_sender_before_a_stalled_server_is_cut(start_gateway: StartGateway, stranger: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        gateway = start_gateway(f"nats://127.0.0.1:{deaf.getsockname()[1]}", max_waiting=256 * 1024)
+        ear = stranger(gateway).say(preamble(StreamKind.MAIN), *[b"x" * 65536] * 256)
+        ended(ear, EdgeCode.UPSTREAM_SLOW)
+    assert gateway.counts.refusals["upstream_slow"] == 1
+    # What the kernel's buffers take, what may wait, and what was under way.
+    assert gateway.counts.bytes_in < 16 * 1024 * 1024
+
+
+def initial(port: int) -> bytes:
+    client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=[ALPN], server_name="127.0.0.1"))
+    client.connect(("127.0.0.1", port), 1.0)
+    return bytes(client.datagrams_to_send(1.0)[0][0])
+
+
+def test_a_flood_of_beginnings_keeps_nobody_out(start_gateway: StartGateway, link: Link, serve: Serve) -> None:
+    serve()
+    gateway = start_gateway(retry_above=8)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+        for _ in range(200):
+            flood.sendto(initial(gateway.address[1]), ("127.0.0.1", gateway.address[1]))
+        client = link(url=url_of(gateway))
+        assert client.call("user-service", "double", {"number": 21}, timeout=20) == 42
+        assert gateway.counts.half_open <= 9
+        assert gateway.counts.retries > 0
+        client.close()
+
+
+def test_junk_is_counted_and_others_are_served(start_gateway: StartGateway, link: Link) -> None:
+    gateway = start_gateway()
+    address = ("127.0.0.1", gateway.address[1])
+    client = link("keeper", url_of(gateway))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        good = initial(address[1])
+        for junk in (b"", b"\x00" * 1200, b"\x80", b"\xff" * 1200, good[:1199], good[:600] + os.urandom(600)):
+            sock.sendto(junk, address)
+        for _ in range(100):
+            sock.sendto(os.urandom(1200), address)
+            sock.sendto(good, address)  # again and again
+    client.set_state("junk", 1)
+    assert client.get_state("junk") == 1
+    assert gateway.counts.refusals["junk"] > 0
+    assert gateway.counts.half_open <= 2
