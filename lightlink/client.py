@@ -525,6 +525,12 @@ class Client:
         found.ensure(config, update)
         return found
 
+    def streams(self) -> list[str]:
+        """Return the names of all streams that this identity may see, sorted."""
+        from lightlink.streams.stream import streams_on  # noqa: PLC0415
+
+        return streams_on(self._connection, "", self.options.timeout)
+
     def publish_stored(
         self,
         subject: str,

@@ -69,6 +69,14 @@ SAID = {
         "sensor-099 failed there is no space left",
         "completed: 30 failed: 4",
     ],
+    "durable": [
+        "stored: 30, the first one again: duplicate True",
+        "billed in order: ada [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]",
+        "although 13 failed once: bob [1, 4, 7, 10, 13, 16, 19, 22, 25, 28]",
+        "parked: 10, the first because the card does not work",
+        "redelivered and billed: cyd [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]",
+        "replayed: 30 events",
+    ],
     "rollout": [
         "version 4 to 50 sensors in waves of [1, 5, 44]",
         "6 done; the boss has a look, and approves",

@@ -122,7 +122,7 @@ class DeadLetters:
 
     def redeliver(self, number: int) -> None:
         """Have the consumer, and no other, handle an event once more; its attempts count anew."""
-        letter = self._get(number)
+        letter = self.get(number)
         headers: dict[str, Any] = dict(letter.headers)
         headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
         subject = retry_subject(self._stream, self._consumer).encode()
@@ -136,12 +136,14 @@ class DeadLetters:
 
     def drop(self, number: int) -> None:
         """Remove a dead letter for good."""
-        self._get(number)
+        self.get(number)
         body = {"seq": number, "no_erase": True}
         question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{DEAD_STREAM}", body)
         ask(DEAD_STREAM, "remove from", question, self._timeout)
 
-    def _get(self, number: int) -> DeadLetter:
+    def get(self, number: int) -> DeadLetter:
+        """Return one dead letter; raises StreamNotFound."""
+
         def question(timeout: float) -> Any:
             return api.get_message(self._connection, DEAD_STREAM, number, timeout)
 

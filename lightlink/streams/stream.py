@@ -170,11 +170,16 @@ def ask(stream: str, operation: str, question: Callable[[float], T], timeout: fl
 
 
 def streams_on(connection: Connection, subject: str, timeout: float) -> list[str]:
-    """Return the names of the streams that capture a subject, which may hold wildcards."""
-    answer = ask(
-        subject, "look for", lambda limit: api.api(connection, "STREAM.NAMES", {"subject": subject}, limit), timeout
-    )
-    return sorted(answer.get("streams") or [])
+    """Return the names of the streams that capture a subject, which may hold wildcards; of all for an empty one."""
+    found: list[str] = []
+    while True:
+        body: dict[str, Any] = {"offset": len(found), **({"subject": subject} if subject else {})}
+        question = partial(api.api, connection, "STREAM.NAMES", body)
+        answer = ask(subject or "streams", "look for", question, timeout)
+        page = answer.get("streams") or []
+        found += page
+        if not page or len(found) >= int(answer.get("total", 0)):
+            return sorted(found)
 
 
 def stream_of(connection: Connection, subject: str, timeout: float) -> str:
