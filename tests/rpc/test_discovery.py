@@ -150,6 +150,7 @@ def test_a_service_without_stats_is_found_too(client: lightlink.Client, peer: Ra
 
 
 @pytest.mark.interop
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 def test_a_service_of_nats_pys_micro_framework_is_found(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     import nats.micro
 
