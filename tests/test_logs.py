@@ -175,6 +175,23 @@ def test_a_failed_handler_is_logged_with_caller_id_and_method(
     assert vars(record)["correlation_id"] == "mine"
 
 
+def test_a_failed_handler_of_events_is_logged_with_the_id(
+    client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+    with lightlink.connect(client.options.servers[0], on_error=failed.put) as receiver:
+
+        @receiver.on(prefix)
+        def on_event(_: int) -> None:
+            raise RuntimeError("on purpose")
+
+        client.publish(prefix, 1, headers={HEADER: "mine"})
+        assert str(failed.get(timeout=30)) == "on purpose"
+
+    messages = [each.message for each in caplog.records]
+    assert f"lightlink: the handler of {prefix!r} failed (correlation id mine)" in messages
+
+
 def test_structlog_merges_it_by_its_own_means(url: str, prefix: str) -> None:
     pytest.importorskip("structlog")
     code = """

@@ -20,6 +20,7 @@ PROGRAM = """
     from typing import Any
 
     import lightlink
+    from lightlink.middleware import Proceed
     from typing_extensions import assert_type
 
     @dataclass
@@ -61,6 +62,15 @@ PROGRAM = """
     assert_type(client.submit("math", "getPoint", returns=Point), Future[Point])
     assert_type(client.state("points", value_type=Point).get("a"), Point)
     assert_type(client.service("math", timeout=1).add(a=1, b=2), Any)
+
+    def timing(call: lightlink.Call, proceed: Proceed) -> Any:
+        return proceed(call)
+
+    lightlink.connect(middleware=[timing])
+    lightlink.Service("math", middleware=[timing]).register("add", add, middleware=[timing])
+    client.publish("a", 1, headers={"Tenant": "acme", "Via": ["a", "b"]})
+    assert_type(client.wait_for("math", "add").methods["add"].stats.requests, int)
+    assert_type(service.test_client().call("getPoint", returns=Point), Point)
 
     @client.on("events.>", queue="billing")
     def on_any(message: lightlink.Message) -> None: ...

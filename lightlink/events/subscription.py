@@ -202,7 +202,9 @@ class Subscription:
         except DecodeError as exc:
             self._connection.report(exc)
         except Exception as exc:
-            _log.exception("lightlink: the handler of %r failed", self.subject)
+            _log.exception(
+                "lightlink: the handler of %r failed (correlation id %s)", self.subject, logs.correlation_id()
+            )
             self._connection.tell_hook(exc)
 
     def _handle_around(self, arrival: Arrival) -> None:
