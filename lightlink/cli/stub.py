@@ -11,6 +11,7 @@ from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import SECONDS, link_options
 from lightlink.cli.printing import say
 from lightlink.protocol import codec
+from lightlink.protocol.text import visible_json
 from lightlink.rpc.openapi import write_openapi
 from lightlink.rpc.stub import write_stub
 
@@ -60,12 +61,14 @@ def openapi(link: Link, name: str, output: Path | None, timeout: float) -> None:
     """
     with link.connect() as client:
         document = write_openapi(client.service(name).info(timeout=timeout))
-    _write(codec.encode_indented(document), output)
+    lines = codec.encode_indented(document).split("\n")
+    _write("\n".join(map(visible_json, lines)), output)
 
 
 def _write(text: str, output: Path | None) -> None:
     if output is None:
-        click.echo(text, nl=False)
+        for line in text.removesuffix("\n").split("\n"):
+            say(line)
     else:
         output.write_text(text, encoding="utf-8")
         say(f"wrote {output}")
