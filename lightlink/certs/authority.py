@@ -128,16 +128,28 @@ class CertificateAuthority:
         calls: Sequence[str] | None = None,
         state: bool | Sequence[str] = False,
         files: bool | Sequence[str] = False,
+        streams: Sequence[str] = (),
+        consume: Sequence[str] = (),
         force: bool = False,
     ) -> CertificateInfo:
         """Make an identity's certificate and key, valid for ``days`` but no longer than the CA.
 
         ``role`` is service, client, agent, manager or admin. ``publish`` and ``subscribe`` are event subjects with
         wildcards, ``calls`` the services it may call (``*``: all), ``state`` and ``files`` the buckets it may use
-        (True: LightLink's own); None leaves the choice to the role. Raises InvalidName, and InvalidOption, also if the
+        (True: LightLink's own), ``streams`` the streams that it may make and replay, ``consume`` those whose events it
+        may handle; None leaves the choice to the role. Raises InvalidName, and InvalidOption, also if the
         files are there and ``force`` is not set.
         """
-        grant = Grant.of(role, publish=publish, subscribe=subscribe, calls=calls, state=state, files=files)
+        grant = Grant.of(
+            role,
+            publish=publish,
+            subscribe=subscribe,
+            calls=calls,
+            state=state,
+            files=files,
+            streams=streams,
+            consume=consume,
+        )
         names = x509.SubjectAlternativeName([x509.DNSName(identity_name(name, role))])
         return self._issue(name, names, grant, days, force)
 

@@ -124,6 +124,8 @@ _GRANTS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     ),
     click.option("--files", is_flag=True, help=f"It may use the file store {FILES_BUCKET}."),
     click.option("--files-bucket", "files_buckets", multiple=True, metavar="NAME", help="It may use this file store."),
+    click.option("--stream", "streams", multiple=True, metavar="NAME", help="It may make this stream, and replay it."),
+    click.option("--consume", multiple=True, metavar="STREAM", help="It may handle this stream's events."),
 )
 
 
@@ -142,6 +144,8 @@ def _rights(grants: dict[str, Any]) -> dict[str, Any]:
         "subscribe": grants["subscribe"],
         "calls": grants["calls"] or None,
         "state": [STATE_BUCKET] * grants["state"] + [*grants["state_buckets"]],
+        "streams": grants["streams"],
+        "consume": grants["consume"],
         "files": [FILES_BUCKET] * grants["files"] + [*grants["files_buckets"]],
     }
 

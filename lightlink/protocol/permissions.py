@@ -23,6 +23,8 @@ RESERVED_NAMES = frozenset({"ca", "server"})
 # An X.509 common name holds 64 characters, a label of a DNS name 63.
 _MAX_NAME = 64
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+# What is asked of a stream, or of its consumers, by those who may use it.
+_STREAM_ASKED = re.compile(r"\$JS\.API\.(STREAM|CONSUMER)\.(?:CREATE|INFO|MSG\.GET|NAMES|MSG\.NEXT)\.([\w-]+)(?:\..+)?")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -33,7 +35,8 @@ class Role:
     ``publish`` and ``subscribe`` hold subjects (a queue group follows a space) with placeholders: ``{name}`` is the
     identity, ``{inbox}`` its inbox prefix. The others stand for what was granted at issue, nothing
     included: ``{call}`` the services it may call, ``{publish}`` and ``{subscribe}`` its events, ``{state}`` and
-    ``{files}`` all it takes to use its buckets, ``{announce}`` the announcements of files. ``calls`` and ``events``
+    ``{files}`` all it takes to use its buckets, ``{announce}`` the announcements of files, ``{streams}`` and
+    ``{consume}`` the streams of durable events that it may make and replay, and consume. ``calls`` and ``events``
     are granted when issue says nothing else; ``fixed`` roles take no grants; a ``one_token`` name may hold no dot,
     because what lies below it would be another's.
     """
@@ -74,11 +77,31 @@ _FILES = (
     "$JS.API.STREAM.MSG.DELETE.OBJ_{bucket}",
 )
 
+# Making a stream, looking at it and replaying it; and a durable consumer on it, with its dead letters.
+_STREAMS = (*_reading("{bucket}"), "$JS.API.CONSUMER.NAMES.{bucket}")
+_CONSUME = (
+    *_STREAMS,
+    "ll.dead.{bucket}.*",
+    "ll.retry.{bucket}.*",
+    "ll.excused.{bucket}.*.*",
+    *_reading("LIGHTLINK_DEAD"),
+    "$JS.API.STREAM.MSG.DELETE.LIGHTLINK_DEAD",
+)
+
 # Design section 6. The agent's list is complete: an identity that may create consumers can send anything anywhere.
 ROLES: Mapping[str, Role] = {
     "service": Role(
         does="answers calls to the service of its name; events and calls of its own as granted",
-        publish=("_INBOX.>", "$SRV.{call}.*", "{publish}", "{announce}", "{state}", "{files}"),
+        publish=(
+            "_INBOX.>",
+            "$SRV.{call}.*",
+            "{publish}",
+            "{announce}",
+            "{state}",
+            "{files}",
+            "{streams}",
+            "{consume}",
+        ),
         subscribe=(
             "$SRV.{name}.* q",
             "$SRV.PING",
@@ -98,7 +121,7 @@ ROLES: Mapping[str, Role] = {
     ),
     "client": Role(
         does="calls services and publishes events",
-        publish=("$SRV.{call}.*", "{publish}", "{announce}", "{state}", "{files}"),
+        publish=("$SRV.{call}.*", "{publish}", "{announce}", "{state}", "{files}", "{streams}", "{consume}"),
         subscribe=("{inbox}.>", "{subscribe}"),
         calls=("*",),
         events=("events.>",),
@@ -151,6 +174,8 @@ ROLES: Mapping[str, Role] = {
             "{announce}",
             "{state}",
             "{files}",
+            "{streams}",
+            "{consume}",
         ),
         subscribe=("{inbox}.>", "ll.status.*.*", "ll.progress.*.*", "ll.acks.*.*", "ll.run_events.*", "{subscribe}"),
     ),
@@ -177,11 +202,13 @@ class Grant:
     calls: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    consume: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidOption("role", f"must be one of {', '.join(ROLES)}", self.role)
-        for option in ("publish", "subscribe", "calls", "state", "files"):
+        for option in ("publish", "subscribe", "calls", "state", "files", "streams", "consume"):
             value = getattr(self, option)
             if value and ROLES[self.role].fixed:
                 raise InvalidOption(option, f"what the role {self.role} may do is fixed", value)
@@ -193,6 +220,8 @@ class Grant:
         for bucket in (*self.state, *self.files):
             if subjects.bucket_name(bucket).startswith("lightlink_"):
                 raise InvalidName("bucket name", bucket, "commands use it; see the roles agent and manager")
+        for stream in (*self.streams, *self.consume):
+            _stream_of_events(stream)
 
     @classmethod
     def of(
@@ -204,6 +233,8 @@ class Grant:
         calls: Sequence[str] | None = None,
         state: bool | Sequence[str] = False,
         files: bool | Sequence[str] = False,
+        streams: Sequence[str] = (),
+        consume: Sequence[str] = (),
     ) -> Grant:
         """Return the grant for a role; None means the role's own. ``state`` and ``files``: True is LightLink's bucket.
 
@@ -218,7 +249,14 @@ class Grant:
             calls=_texts("calls", defaults.calls if calls is None else calls),
             state=_texts("state", [subjects.STATE_BUCKET] * state if isinstance(state, bool) else state),
             files=_texts("files", [subjects.FILES_BUCKET] * files if isinstance(files, bool) else files),
+            streams=_texts("streams", streams),
+            consume=_texts("consume", consume),
         )
+
+
+def _stream_of_events(name: str) -> None:
+    if subjects.client_id(name).upper().startswith(("LIGHTLINK_", "KV_", "OBJ_")):
+        raise InvalidName("stream name", name, "is no stream of events; see --state and --files")
 
 
 def _event_subject(subject: str) -> None:
@@ -308,6 +346,8 @@ def permissions(name: str, grant: Grant) -> Permissions:
         "announce": (subjects.FILE_TRANSFER,) if grant.files else (),
         "state": _for_buckets(_STATE, grant.state),
         "files": _for_buckets(_FILES, grant.files),
+        "streams": _for_buckets(_STREAMS, grant.streams),
+        "consume": _for_buckets(_CONSUME, grant.consume),
     }
     role = ROLES[grant.role]
     return Permissions(_expand(role.publish, values), _expand(role.subscribe, values))
@@ -347,6 +387,9 @@ def grant_for(operation: str, subject: str) -> str:
         return "--files"
     if subject.startswith(("ll.", "$KV.lightlink_")) or "LIGHTLINK_" in subject or "KV_lightlink_" in subject:
         return "--role manager"
+    asked = _STREAM_ASKED.fullmatch(subject)
+    if asked is not None:
+        return f"--{'stream' if asked[1] == 'STREAM' else 'consume'} {asked[2]}"
     if subject.startswith("$"):
         return "--role admin"
     return f"--{operation} {subject}"

@@ -1,0 +1,60 @@
+"""What the grants ``--stream`` and ``--consume`` let an identity do, over mutual TLS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.pki import tls_of
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.errors import PermissionDenied, Reject
+
+if TYPE_CHECKING:
+    from conftest import StartServer
+
+    from lightlink.certs import CertificateAuthority
+
+
+def test_grants_are_enough_for_what_they_are_for_and_no_more(
+    fresh_server: StartServer, authority: CertificateAuthority
+) -> None:
+    folder = authority.directory
+    authority.issue_server(["127.0.0.1"])
+    authority.issue("seller", publish=["orders.>"], streams=["ORDERS"])
+    authority.issue("biller", consume=["ORDERS"])
+    authority.issue("other", publish=["bills.>"])
+    url = fresh_server(tls=folder).url
+
+    def connect(name: str) -> lightlink.Client:
+        return lightlink.connect(url, tls=tls_of(folder, name), name=name)
+
+    with connect("seller") as seller, connect("biller") as biller, connect("other") as other:
+        seller.stream("ORDERS", ["orders.>"])
+        seen: list[int] = []
+
+        def bill(number: int) -> None:
+            if number == 2:
+                raise Reject("no such order")
+            seen.append(number)
+
+        biller.consume("orders.>", name="billing", stream="ORDERS")(bill)
+        for number in (1, 2):
+            seller.publish_stored("orders.new", number)
+        eventually(lambda: seen == [1])
+        letters = biller.dead_letters("ORDERS", "billing")
+        (letter,) = eventually(letters.list)
+        letters.drop(letter.number)
+        assert [each.data for each in seller.replay("orders.>", stream="ORDERS")] == [1, 2]
+        for attempt in (
+            lambda: other.publish_stored("orders.new", 3),
+            lambda: biller.publish_stored("orders.new", 3),
+            lambda: other.stream("ORDERS").info(),
+            lambda: other.consume("orders.>", name="x", stream="ORDERS")(print),
+            lambda: biller.stream("ORDERS").purge(),
+            lambda: seller.stream("ORDERS").delete(),
+            lambda: seller.dead_letters("ORDERS", "billing").list(),
+        ):
+            with pytest.raises(PermissionDenied):
+                attempt()
