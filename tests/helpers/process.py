@@ -79,6 +79,11 @@ class PythonProcess:
         """What it complained of so far."""
         return "".join(self._lines["stderr"])
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, by itself or by a signal."""
+        return self._process.poll() is not None
+
     def wait_line(self, start: str, timeout: float = 30.0) -> str:
         """Return the rest of the next line of its output that starts so; AssertionError if none comes."""
         deadline = time.monotonic() + timeout

@@ -1,0 +1,143 @@
+"""Durable events among consumers that are killed: what handlers wrote down, held against what was stored."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from helpers.process import PythonProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import lightlink
+
+CUSTOMERS = 20
+
+# One line a beginning or end, in one write to a file opened to append. Some events cannot be handled, some kill.
+CONSUMER = """
+import json, os, sys, time
+import lightlink
+from lightlink import Reject
+from lightlink.streams import StoredMessage
+
+url, ledger, workers, name = sys.argv[1:]
+book = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(what, message):
+    line = [what, os.getpid(), message.sequence, message.data["customer"], message.attempt, time.monotonic_ns()]
+    os.write(book, (json.dumps(line) + chr(10)).encode())
+
+with lightlink.connect(url, name=name, wait=60) as client:
+    key = (lambda message: message.data["customer"]) if int(workers) > 1 else None
+    @client.consume("ledger.>", name="ledger", workers=int(workers), key=key, retries=[0.05, 0.05], ack_wait=1.0)
+    def handle(message: StoredMessage) -> None:
+        note("begun", message)
+        number = message.data["number"]
+        if number % 997 == 13:
+            raise Reject("an unlucky number")
+        if number % 503 == 7 and message.attempt == 1:
+            raise ValueError("the first time")
+        if number % 701 == 5 and message.attempt == 1:
+            os._exit(9)
+        note("done", message)
+    print("ready")
+    sys.stdin.read()
+"""
+
+
+@attrs.define
+class Books:
+    """What handlers wrote down."""
+
+    lines: list[list[Any]]
+    faults: list[str] = attrs.Factory(list)
+
+    @classmethod
+    def read(cls, path: Path) -> Books:
+        """Return what is in a ledger; a line that a killed process did not finish is left out."""
+        lines = []
+        for line in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+        return cls(lines)
+
+    def check(self, stored: dict[int, int], dead: set[int], crashes: int, *, strict: bool) -> str:
+        """Note what was lost, done twice without a crash, out of order or at the same time; return the books."""
+        done = Counter(each[2] for each in self.lines if each[0] == "done")
+        self.faults += [
+            f"event {sequence} was lost" for sequence in stored if not done[sequence] and sequence not in dead
+        ]
+        self.faults += [f"event {sequence} was done and parked" for sequence in dead if done[sequence]]
+        expected = {sequence for sequence, number in stored.items() if number % 997 == 13}
+        if dead != expected:
+            self.faults.append(f"parked are {len(dead)}, not {len(expected)}: {sorted(dead ^ expected)[:5]}")
+        again = sum(number - 1 for number in done.values())
+        if again and not crashes:
+            self.faults.append(f"{again} were done again though nothing was killed")
+        self._check_lanes(strict)
+        return f"{len(stored)} stored, {len(done)} done, {again} again, {len(dead)} parked; faults {len(self.faults)}"
+
+    def _check_lanes(self, strict: bool) -> None:
+        """In each process events of one customer (of all, where it is strict) are in order and do not overlap."""
+        lanes: dict[tuple[int, Any], list[list[Any]]] = defaultdict(list)
+        for each in self.lines:
+            lanes[(each[1], None if strict else each[3])].append(each)
+        for (process, lane), entries in lanes.items():
+            last, running = 0, 0
+            for what, _, sequence, _, attempt, _ in sorted(entries, key=lambda each: each[5]):
+                if what == "begun":
+                    if attempt == 1 and sequence < last:
+                        self.faults.append(f"process {process}, {lane}: {sequence} began after {last}")
+                    last, running = max(last, sequence), sequence
+                elif sequence != running:
+                    self.faults.append(f"process {process}, {lane}: {sequence} ended while {running} ran")
+
+
+def publish(client: lightlink.Client, count: int) -> dict[int, int]:
+    """Store so many events; return the number in each by its sequence."""
+    with client.storing(timeout=60) as batch:
+        for number in range(count):
+            batch.publish("ledger.event", {"number": number, "customer": number % CUSTOMERS}, id=str(number))
+    return {message.sequence: message.data["number"] for message in client.replay("ledger.>")}
+
+
+class Consumers:
+    """Processes that consume, of which one is killed or stands still now and then; all that died are replaced."""
+
+    def __init__(self, url: str, ledger: Path, count: int, workers: int, dice: random.Random) -> None:
+        self._snippet = (CONSUMER, url, ledger, workers)
+        self._dice = dice
+        self.crashes = 0
+        self._processes = [PythonProcess(*self._snippet, f"consumer-{number}") for number in range(count)]
+
+    def strike(self) -> None:
+        """Kill one, or let it stand still for a moment."""
+        process = self._dice.choice(self._processes)
+        if self._dice.random() < 0.5:
+            process.signal(signal.SIGKILL)
+            self.crashes += 1
+        else:
+            process.signal(signal.SIGSTOP)
+            time.sleep(self._dice.random() * 0.3)
+            process.signal(signal.SIGCONT)
+
+    def replace(self) -> None:
+        """Start others for those that have ended."""
+        for number, process in enumerate(self._processes):
+            if process.has_ended:
+                self.crashes += 1
+                process.kill()
+                self._processes[number] = PythonProcess(*self._snippet, f"consumer-{number}")
+
+    def close(self) -> None:
+        """End all."""
+        for process in self._processes:
+            process.kill()
