@@ -39,6 +39,7 @@ class Link:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_hostname: str | None = None
+    tls_inner_hostname: str | None = None
     user: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
     token: str | None = attrs.field(default=None, repr=False)
@@ -48,12 +49,12 @@ class Link:
     def settings(self) -> dict[str, Any]:
         """Return what was given, as arguments for `lightlink.connect` or `lightlink.Service`."""
         values = attrs.asdict(self, recurse=False)
-        tls = {name: values.pop(f"tls_{name}") for name in ("ca", "cert", "key", "hostname")}
+        tls = {name: values.pop(f"tls_{name}") for name in ("ca", "cert", "key", "hostname", "inner_hostname")}
         if any(tls.values()):
             # What is given here alone would leave out the others, which the environment may name.
             for part in ("ca", "cert", "key"):
                 tls[part] = tls[part] or os.environ.get(f"LIGHTLINK_TLS_{part.upper()}") or None
-            values["tls"] = lightlink.TLS(**tls)
+            values["tls"] = lightlink.TLS(**{name: value for name, value in tls.items() if value})
         return {name: value for name, value in values.items() if value is not None}
 
     def arguments(self) -> list[str]:
@@ -80,6 +81,7 @@ _LINK_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] 
     click.option("--tls-cert", type=_FILE, help="Our certificate (PEM)."),
     click.option("--tls-key", type=_FILE, help="The key of our certificate (PEM)."),
     click.option("--tls-hostname", metavar="NAME", help="Name in the server's certificate, if the URL has another."),
+    click.option("--tls-inner-hostname", metavar="NAME", help="That name behind a gateway (quic://)."),
 )
 
 

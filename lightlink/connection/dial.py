@@ -137,6 +137,8 @@ class Backoff:
 
     def __init__(self, options: ConnectOptions) -> None:
         self._given = {server.partition("://")[2] for server in options.servers}
+        gateways = (server for server in options.servers if server.startswith("quic://"))
+        self._gateways = {server.partition("://")[2] for server in gateways}
         self._first = options.reconnect_wait
         self._most = options.reconnect_wait_max
         self._attempt = 0
@@ -158,6 +160,8 @@ class Backoff:
 
     def __call__(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         """Return the server to try next and the seconds to wait before."""
+        # Gateways first: others beside them are for where UDP is blocked.
+        servers = sorted(servers, key=lambda server: server.uri.netloc not in self._gateways)
         avoided, self._avoided = self._avoided, ""
         if avoided:
             for server in servers:

@@ -36,11 +36,11 @@ class Mover:
         self._losses = losses
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, nc: WireClient) -> None:
+    def begin(self, nc: WireClient, reason: str) -> None:
         """Begin to move, unless that is under way or there is no other server; on the loop's thread."""
         if len(nc.servers) < 2 or (self._task is not None and not self._task.done()):
             return
-        _log.info("lightlink: the server %s is about to shut down; moving to another", nc.server)
+        _log.info("lightlink: %s; moving away from %s", reason, nc.server)
         self._task = asyncio.ensure_future(self._move(nc, self._losses()))
 
     async def _move(self, nc: WireClient, losses: int) -> None:

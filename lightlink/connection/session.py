@@ -17,6 +17,7 @@ from lightlink.concurrency.notifier import Notifier
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.connection.diagnosis import explain, is_refusal, true_reason
 from lightlink.connection.dial import Backoff, dial
+from lightlink.connection.fallback import GatewayWatch
 from lightlink.connection.lame_duck import Mover
 from lightlink.connection.nats_client import TOO_MANY_SUBSCRIPTIONS, WireClient
 from lightlink.connection.permission_errors import Denials
@@ -111,6 +112,8 @@ class Session:
         self._backoff = Backoff(options)
         self._contexts = Contexts(options.tls, self.report)
         self._mover = Mover(self._pump, self.replies, self._backoff, lambda: self.losses)
+        self._make_transport = partial(make_transport, options=options)
+        self._watch = GatewayWatch(options, self._mover, self._make_transport)
         self._asking = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -271,13 +274,14 @@ class Session:
         # No change that anybody is told of: whoever listens from now on would hear of it or not, as it happens.
         self.status = Status.CONNECTED
         self._pump.start(self.nc)
+        self._watch.begin(self.nc)
 
     def _make_client(self) -> WireClient:
         return WireClient(
             require_tls=self.options.wants_tls,
             on_denied=self._on_denied,
             make_tls=self._contexts.next,
-            make_transport=partial(make_transport, options=self.options),
+            make_transport=self._make_transport,
             discover=self.options.discover,
             end_read=self._pump.end_read,
         )
@@ -350,9 +354,10 @@ class Session:
             _log.debug("lightlink: lost again: %r", exc)
             return
         self._pump.start(self.nc)
+        self._watch.begin(self.nc)
 
     async def _on_lame_duck(self) -> None:
-        self._mover.begin(self.nc)
+        self._mover.begin(self.nc, "the server is about to shut down")
 
     async def _on_closed(self) -> None:
         self._pump.stop()

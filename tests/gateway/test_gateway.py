@@ -8,6 +8,7 @@ from helpers.pki import tls_of
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.connection import fallback
 from lightlink.errors import AuthenticationError, ConnectError, InvalidOption
 from lightlink.protocol.edge import INNER_NAME
 
@@ -176,6 +177,27 @@ def test_where_udp_is_blocked_the_fallback_is_taken(secured: EmbeddedServer, lin
         relay.is_open = False
         client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=2.0)
         client.set_state("fallback", 1)
+
+
+def test_who_fell_back_comes_back_when_udp_is_free(
+    gateway: Gateway, secured: EmbeddedServer, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fallback, "FIRST_WAIT", 0.2)
+    with UdpRelay(gateway.address[1]) as relay:
+        relay.is_open = False
+        client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=1.0)
+        streams = gateway.counts.accepted
+        relay.is_open = True
+        client.set_state("fallback", 2)
+        # The try, and the connection itself.
+        eventually(lambda: gateway.counts.accepted >= streams + 2 and client.status is lightlink.Status.CONNECTED)
+        seen: list[lightlink.Status] = []
+        client.on_status_change(seen.append)
+        assert client.get_state("fallback") == 2
+        relay.is_open = False  # and it is the gateway that it talks through
+        with pytest.raises(lightlink.LightLinkError):
+            client.flush(timeout=0.5)
+        client.close(timeout=0.1)
 
 
 def test_a_gateway_without_its_server_says_so(start_gateway: StartGateway, link: Link) -> None:

@@ -33,6 +33,8 @@ _IDLE = 12.0
 _LINGER = 1.0
 # Of the time for an attempt: who waits longer is told so here, with the reason.
 _SHARE = 0.9
+# And where another server is there to take: where UDP is blocked, nothing says so.
+_WITH_FALLBACK = 2.0
 
 
 class ClientLink(Link):
@@ -105,7 +107,7 @@ class QuicTransport(TcpTransport):
         """Connect to the gateway, at the first of the host's addresses that answers, and open a stream."""
         self.abort()
         self._in_handshake = False
-        limit = connect_timeout * _SHARE
+        limit = min(connect_timeout * _SHARE, _WITH_FALLBACK if self._has_fallback else connect_timeout)
         deadline = asyncio.get_running_loop().time() + limit
         addresses = await asyncio.wait_for(self._resolver.look_up(uri.hostname, uri.port), limit)
         for number, address in enumerate(addresses):

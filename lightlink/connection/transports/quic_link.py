@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Address = Any  # (host, port), for IPv6 with flow and scope
 
 _log = logging.getLogger("lightlink")
+# What the core says when the other side has closed the connection.
+_CLOSED = "connection is closed"
 # It warns of each connection that the other side closes.
 logging.getLogger("quic").setLevel(logging.CRITICAL)
 
@@ -114,6 +116,8 @@ class Link:
         try:
             return function(*args)
         except QuicConnectionError as exc:
+            if exc.reason_phrase == _CLOSED:
+                return None  # the reason comes with its end, once that is drained
             self._end(GatewayError(exc.error_code, exc.reason_phrase, is_transport=True))
             return None
 
