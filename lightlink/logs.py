@@ -33,6 +33,8 @@ _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 # A tuple, for a service answers many thousand requests a second; nothing is worked out before it is asked for.
 _Scope: TypeAlias = "tuple[Mapping[str, Any], bytes, bytes | Mapping[str, str] | None]"
 _scope: ContextVar[_Scope | None] = ContextVar("lightlink_scope", default=None)
+# Returns what is known of the handler that runs here, None outside of one; for where that is all that may be spent.
+in_handler = _scope.get
 _correlation_id: ContextVar[str] = ContextVar("lightlink_correlation_id", default="")
 
 
