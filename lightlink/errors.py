@@ -59,29 +59,62 @@ apart without reading text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import dataclass_transform
+else:
 
+    def dataclass_transform(**_):
+        return lambda decorated: decorated
+
+
+@dataclass_transform()
 class LightLinkError(Exception):
-    """The base of every error raised by LightLink."""
+    """The base of every error raised by LightLink.
+
+    What a class annotates are its facts: the arguments of its constructor, and its attributes. They are found here and
+    not by attrs, which would make a constructor of its own for each class: a tenth of the time of the first connection.
+    """
+
+    _facts: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls).get("__annotations__", ())
+        cls._facts = (*cls._facts, *(name for name in own if name not in cls._facts))
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        if not self._facts and not named:
+            super().__init__(*args)
+            return
+        facts = self._bind(args, named)
+        # What pickling gives to the constructor again.
+        BaseException.__init__(self, *facts.values())
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def _bind(self, args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        cls = type(self)
+        names = self._facts
+        given = dict(zip(names, args, strict=False)) | named
+        wrong = [name for name in named if name not in names or names.index(name) < len(args)]
+        missing = [name for name in names if name not in given and not hasattr(cls, name)]
+        if wrong or missing or len(args) > len(names):
+            raise TypeError(f"{cls.__name__} takes {', '.join(names) or 'no facts'}; not {args!r}, {named!r}")
+        return {name: given[name] if name in given else getattr(cls, name) for name in names}
 
     def __repr__(self) -> str:
-        # Once for all of them: one made by attrs for each class would cost every program 15 ms at its import.
-        cls = type(self)
-        if not attrs.has(cls):
+        if not self._facts:
             return super().__repr__()
-        return f"{cls.__name__}({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in attrs.fields(cls))})"
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._facts)})"
 
 
 # Connection ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False, repr=False)
 class ConnectError(LightLinkError):
     """No server could be reached within the limit.
 
@@ -101,7 +134,6 @@ class ConnectError(LightLinkError):
         return [server for server, _ in self.tried]
 
 
-@attrs.define(slots=False, repr=False)
 class AuthenticationError(ConnectError):
     """The server refused this identity, TLS failed, or our certificate or key is not fit."""
 
@@ -110,7 +142,6 @@ class AuthenticationError(ConnectError):
         return f"could not authenticate with NATS ({attempts})"
 
 
-@attrs.define(slots=False, repr=False)
 class ClosedError(LightLinkError, RuntimeError):
     """The object was used after close, or a blocking method was called from the loop's own thread."""
 
@@ -121,7 +152,6 @@ class ClosedError(LightLinkError, RuntimeError):
         return f"{self.what} {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class ResourceExhausted(LightLinkError):
     """This process may have no more threads, open files or memory; ``reason`` is what the system said."""
 
@@ -132,7 +162,6 @@ class ResourceExhausted(LightLinkError):
         return f"{self.operation} failed: {self.reason} (see the limits of this process: ulimit -a)"
 
 
-@attrs.define(slots=False, repr=False)
 class NotReady(LightLinkError, RuntimeError):
     """Something was asked for at a stage of a lifecycle at which it cannot be done."""
 
@@ -143,7 +172,6 @@ class NotReady(LightLinkError, RuntimeError):
         return f"{self.what} {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class PermissionDenied(LightLinkError):
     """The server's permissions refuse this identity a subject; ``operation`` is publish or subscribe.
 
@@ -161,7 +189,6 @@ class PermissionDenied(LightLinkError):
         return f"permission denied: {who} may not {self.operation} to {self.subject!r}{how}"
 
 
-@attrs.define(slots=False, repr=False)
 class OutboxFull(LightLinkError, TimeoutError):
     """Messages were published faster than the server takes them, for longer than the publisher would wait."""
 
@@ -176,7 +203,6 @@ class OutboxFull(LightLinkError, TimeoutError):
         )
 
 
-@attrs.define(slots=False, repr=False)
 class FlushTimeout(LightLinkError, TimeoutError):
     """The server did not confirm within ``timeout`` seconds that it has everything published so far."""
 
@@ -187,7 +213,6 @@ class FlushTimeout(LightLinkError, TimeoutError):
         return f"flush was not confirmed within {self.timeout:g} s (connection is {self.status})"
 
 
-@attrs.define(slots=False, repr=False)
 class DeliveryUnknown(LightLinkError):
     """The connection was lost with messages on it that no flush had confirmed: the server may not have had them.
 
@@ -203,7 +228,6 @@ class DeliveryUnknown(LightLinkError):
         )
 
 
-@attrs.define(slots=False, repr=False)
 class NoMessage(LightLinkError, TimeoutError):
     """No message came on a subscription within ``timeout`` seconds."""
 
@@ -214,7 +238,6 @@ class NoMessage(LightLinkError, TimeoutError):
         return f"no message on {self.subject!r} within {self.timeout:g} s"
 
 
-@attrs.define(slots=False, repr=False)
 class LinkError(LightLinkError):
     """NATS refused or failed an operation; ``reason`` is what it said."""
 
@@ -232,7 +255,6 @@ class CallError(LightLinkError):
     """A call did not bring back a result."""
 
 
-@attrs.define(slots=False, repr=False)
 class CallTimeout(CallError, TimeoutError):
     """No answer came in time. The call may have run."""
 
@@ -244,7 +266,6 @@ class CallTimeout(CallError, TimeoutError):
         return f"{self.service}.{self.method} did not answer within {self.timeout:g} s; it may have run"
 
 
-@attrs.define(slots=False, repr=False)
 class ServiceUnavailable(CallError):
     """Nobody serves the service, or there was no connection. The call did not run."""
 
@@ -256,7 +277,6 @@ class ServiceUnavailable(CallError):
         return f"{self.service}.{self.method} is unavailable: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class RemoteError(CallError):
     """The service answered with an error: ``code`` tells which, ``message`` is the service's own text."""
 
@@ -297,7 +317,6 @@ class HandlerError(RemoteError):
 # State and files ----------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False, repr=False)
 class StateNotFound(LightLinkError, KeyError):
     """The bucket holds no value for the key."""
 
@@ -308,7 +327,6 @@ class StateNotFound(LightLinkError, KeyError):
         return f"no value for key {self.key!r} in bucket {self.bucket!r}"
 
 
-@attrs.define(slots=False, repr=False)
 class RevisionConflict(LightLinkError):
     """Somebody else wrote the key first; ``expected`` is the revision the write was based on (0: none)."""
 
@@ -321,7 +339,6 @@ class RevisionConflict(LightLinkError):
         return f"key {self.key!r} in bucket {self.bucket!r} was not written: {basis}"
 
 
-@attrs.define(slots=False, repr=False)
 class StateError(LightLinkError):
     """A state operation failed; ``unknown`` says that a write may or may not have been stored."""
 
@@ -335,7 +352,6 @@ class StateError(LightLinkError):
         return f"{self.operation} in bucket {self.bucket!r} failed: {self.reason}{outcome}"
 
 
-@attrs.define(slots=False, repr=False)
 class NotStored(LightLinkError):
     """An event was not stored; ``unknown`` says that it may be all the same, since no answer came."""
 
@@ -348,7 +364,6 @@ class NotStored(LightLinkError):
         return f"{self.subject!r} was not stored: {self.reason}{doubt}"
 
 
-@attrs.define(slots=False, repr=False)
 class StreamError(LightLinkError):
     """An operation on a stream, or on a consumer of it, failed; ``reason`` says why."""
 
@@ -360,7 +375,6 @@ class StreamError(LightLinkError):
         return f"cannot {self.operation} {self.name!r}: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class StreamNotFound(StreamError):
     """There is no such stream, or no such consumer."""
 
@@ -373,7 +387,6 @@ class Reject(LightLinkError):
     """Raised by the handler of a durable event that can never be handled: it becomes a dead letter at once."""
 
 
-@attrs.define(slots=False, repr=False)
 class Later(LightLinkError):
     """Raised by the handler of a durable event that cannot be handled yet; no failure. ``delay`` in seconds."""
 
@@ -383,7 +396,6 @@ class Later(LightLinkError):
         return f"again in {self.delay:g} s"
 
 
-@attrs.define(slots=False, repr=False)
 class BatchFailed(LightLinkError):
     """Raised by the handler of a batch of which some have failed; ``errors`` by their place in the batch."""
 
@@ -393,7 +405,6 @@ class BatchFailed(LightLinkError):
         return f"{len(self.errors)} of a batch failed: {next(iter(self.errors.values()), '')}"
 
 
-@attrs.define(slots=False, repr=False)
 class StoredFileNotFound(LightLinkError, FileNotFoundError):
     """The file store holds no such file."""
 
@@ -404,7 +415,6 @@ class StoredFileNotFound(LightLinkError, FileNotFoundError):
         return f"no file {self.file_id!r} in file store {self.bucket!r}"
 
 
-@attrs.define(slots=False, repr=False)
 class FileCorrupt(LightLinkError):
     """What was read is not what was stored."""
 
@@ -415,7 +425,6 @@ class FileCorrupt(LightLinkError):
         return f"file {self.file_id!r} is corrupt: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class TransferStalled(LightLinkError, TimeoutError):
     """A transfer made no progress for ``stall_timeout`` seconds."""
 
@@ -432,7 +441,6 @@ class TransferStalled(LightLinkError, TimeoutError):
 # Values and names ---------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False, repr=False)
 class DecodeError(LightLinkError):
     """Bytes that are not what they should be; ``start`` holds the first of them."""
 
@@ -444,7 +452,6 @@ class DecodeError(LightLinkError):
         return f"cannot decode the message on {self.subject!r}: {self.reason} (starts with {self.start[:40]!r})"
 
 
-@attrs.define(slots=False, repr=False)
 class EncodeError(LightLinkError, TypeError):
     """A value that JSON cannot carry."""
 
@@ -455,7 +462,6 @@ class EncodeError(LightLinkError, TypeError):
         return f"cannot encode {self.what} as JSON: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class InvalidName(LightLinkError, ValueError):
     """A subject, key, service or client id that NATS would refuse; ``kind`` says which of them."""
 
@@ -467,7 +473,6 @@ class InvalidName(LightLinkError, ValueError):
         return f"invalid {self.kind} {self.name!r}: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class InvalidOption(LightLinkError, ValueError):
     """A setting that cannot be; ``value`` is left out for secrets."""
 
@@ -480,7 +485,6 @@ class InvalidOption(LightLinkError, ValueError):
         return f"invalid {self.option}{value}: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class UnsupportedSchema(LightLinkError):
     """A schema that a service announces and that no Python type says; ``where`` is the part of it."""
 
@@ -492,7 +496,6 @@ class UnsupportedSchema(LightLinkError):
         return f"{self.service}.{self.where}: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class PayloadTooLarge(LightLinkError, ValueError):
     """A payload over the server's limit; both in bytes."""
 
@@ -504,7 +507,6 @@ class PayloadTooLarge(LightLinkError, ValueError):
         return f"the payload for {self.subject!r} has {self.size} bytes; the server takes at most {self.limit}"
 
 
-@attrs.define(slots=False, repr=False)
 class ServerError(LightLinkError):
     """The embedded nats-server could not be found, started or used."""
 
@@ -517,7 +519,6 @@ class ServerError(LightLinkError):
 # Fleet --------------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False, repr=False)
 class FleetError(LightLinkError):
     """An operation of a fleet that failed; ``reason`` says why."""
 
@@ -528,7 +529,6 @@ class FleetError(LightLinkError):
         return f"{self.operation}: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class FleetRefused(FleetError):
     """A fleet said no, and will again; ``code`` tells the reasons apart: ``used``, ``expired``, ``other_name``, ..."""
 
@@ -542,7 +542,6 @@ class CommandError(LightLinkError):
     """A command did not bring back a result."""
 
 
-@attrs.define(slots=False, repr=False)
 class CommandFailed(CommandError):
     """The command ended as failed; ``command`` is its last state."""
 
@@ -559,7 +558,6 @@ class CommandCancelled(CommandFailed):
     """The command was cancelled."""
 
 
-@attrs.define(slots=False, repr=False)
 class CommandTimeout(CommandError, TimeoutError):
     """The command ended as timeout, or was not over when the caller stopped waiting; ``command`` is its last state."""
 
@@ -574,7 +572,6 @@ class CommandTimeout(CommandError, TimeoutError):
         return f"{name} timed out ({command.status_detail})"
 
 
-@attrs.define(slots=False, repr=False)
 class CommandNotFound(CommandError):
     """No command has this id."""
 
@@ -584,7 +581,6 @@ class CommandNotFound(CommandError):
         return f"Command not found: {self.command_id}"
 
 
-@attrs.define(slots=False, repr=False)
 class CommandEnded(CommandError):
     """The command has ended already, so it cannot be cancelled; ``command`` is its last state."""
 
@@ -594,7 +590,6 @@ class CommandEnded(CommandError):
         return f"command {self.command.command_id} has ended already: {self.command.status}"
 
 
-@attrs.define(slots=False, repr=False)
 class UndoRefused(CommandError):
     """A command cannot be taken back; ``reason`` says why."""
 
@@ -605,7 +600,6 @@ class UndoRefused(CommandError):
         return f"command {self.command_id} cannot be taken back: {self.reason}"
 
 
-@attrs.define(slots=False, repr=False)
 class AgentOffline(CommandError):
     """No live agent holds this client id, and the command was not to wait for one."""
 
@@ -615,7 +609,6 @@ class AgentOffline(CommandError):
         return f"client not connected: {self.client_id}"
 
 
-@attrs.define(slots=False, repr=False)
 class AgentInUse(CommandError):
     """A live agent already holds this client id."""
 
@@ -626,7 +619,6 @@ class AgentInUse(CommandError):
         return f"client id {self.client_id!r} is in use by a live agent (instance {self.instance})"
 
 
-@attrs.define(slots=False, repr=False)
 class MessageTimeout(CommandError, TimeoutError):
     """An agent did not acknowledge a message within ``timeout`` seconds. It may have got it."""
 
@@ -640,7 +632,6 @@ class MessageTimeout(CommandError, TimeoutError):
         )
 
 
-@attrs.define(slots=False, repr=False)
 class StoreUnavailable(CommandError):
     """Commands could not be stored or read; ``unknown`` says that a write may or may not have been stored."""
 
@@ -656,7 +647,6 @@ class StoreUnavailable(CommandError):
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(slots=False, repr=False)
 class PlanInvalid(LightLinkError, ValueError):
     """A plan cannot be carried out; ``faults`` holds (place, reason) for each thing that is wrong with it."""
 
@@ -671,7 +661,6 @@ class RunError(LightLinkError):
     """Something about the run of a plan."""
 
 
-@attrs.define(slots=False, repr=False)
 class RunNotFound(RunError):
     """No run has this id, or it is no longer kept."""
 
@@ -681,7 +670,6 @@ class RunNotFound(RunError):
         return f"there is no run {self.run_id!r}, or it is no longer kept"
 
 
-@attrs.define(slots=False, repr=False)
 class RunRefused(RunError):
     """A run is not where something can be done to it, or not by whoever asked; ``reason`` says why."""
 

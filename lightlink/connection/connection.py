@@ -55,7 +55,6 @@ _SAY_EVERY_SECONDS = 30.0
 _MOST_NAMED = 5
 
 
-@attrs.define(slots=False)
 class NoReply(LightLinkError, TimeoutError):
     """No reply came in time; ``sent`` tells whether the request has left for the server. For use inside the library."""
 

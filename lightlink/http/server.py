@@ -11,7 +11,6 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import attrs
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
@@ -36,7 +35,6 @@ _SPARE_CONNECTIONS = 256
 _KEPT_FREE = 32
 
 
-@attrs.define(slots=False)
 class CannotListen(LightLinkError):
     """The address is in use, or this process may not use it."""
 

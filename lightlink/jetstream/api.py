@@ -54,7 +54,6 @@ TTL_DISABLED = 10166
 NO_RESPONDERS = 503
 
 
-@attrs.define(slots=False)
 class JetStreamError(LightLinkError):
     """JetStream refused a request; ``subject`` is where it went. For use inside the library.
 
