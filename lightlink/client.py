@@ -18,6 +18,7 @@ from lightlink.options import ConnectOptions, seconds, wait_limit
 from lightlink.protocol import codec, html, subjects
 from lightlink.rpc.caller import Caller
 from lightlink.rpc.discovery import RunningService, find_services
+from lightlink.rpc.futures import call_on_thread
 from lightlink.rpc.mapping import CallMap
 from lightlink.rpc.proxy import ServiceProxy
 from lightlink.rpc.retry import Retry
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Handler = TypeVar("Handler", bound=Callable[[Any], object])
+
+
+# For what has waited for a thread until its time was over.
+_LEAST_SECONDS = 0.001
 
 
 def connect(
@@ -91,6 +96,11 @@ def connect(
     settings = {key: value for key, value in locals().items() if key not in ("url", "context")}
     refuse_at_exit()
     return Client(ConnectOptions.resolve(url, context=context, **settings))
+
+
+def _publishing(subject: str, data: Any, headers: HeaderMap | None) -> Call:
+    """Return what middleware sees of an event that is published."""
+    return Call(kind="publish", name=subject, args=data, headers=dict(outgoing(headers) or {}))
 
 
 class Client:
@@ -414,7 +424,7 @@ class Client:
         before anything is sent, OutboxFull when the server takes no more, ClosedError.
         """
         if self._middleware.entries:
-            call = Call(kind="publish", name=subject, args=data, headers=dict(headers or {}))
+            call = _publishing(subject, data, headers)
             self._middleware.run(call, lambda given: self._publish(subject, given.args, given.headers))
         elif headers or in_handler() is not None:
             self._publish(subject, data, headers)
@@ -553,8 +563,14 @@ class Client:
         """
         from lightlink.streams.publish import Event, publish_stored  # noqa: PLC0415
 
-        event = Event.of(subject, data, id, outgoing(headers), stream)
-        return publish_stored(self._connection, event, self._limit(timeout))
+        limit = self._limit(timeout)
+
+        def store(given: Call) -> Stored:
+            event = Event.of(subject, given.args, id, given.headers, stream)
+            return publish_stored(self._connection, event, limit)
+
+        stored: Stored = self._middleware.run(_publishing(subject, data, headers), store)
+        return stored
 
     def submit_stored(
         self,
@@ -569,8 +585,16 @@ class Client:
         """Publish an event, and return a future for where it is stored; see `publish_stored`."""
         from lightlink.streams.publish import Event, submit_stored  # noqa: PLC0415
 
+        limit = self._limit(timeout)
         event = Event.of(subject, data, id, outgoing(headers), stream)
-        return submit_stored(self._connection, event, self._limit(timeout))
+        if not self._middleware.entries:
+            return submit_stored(self._connection, event, limit)
+        later = self.publish_stored
+
+        def store(left: float) -> Stored:
+            return later(subject, data, id=id, headers=headers, timeout=max(left, _LEAST_SECONDS), stream=stream)
+
+        return call_on_thread(self._connection, limit, store)
 
     def storing(self, *, timeout: float | None = None) -> Storing:
         """Return a block whose events are stored many at a time: ``with client.storing() as batch``.

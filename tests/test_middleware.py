@@ -386,3 +386,29 @@ def test_what_is_installed_is_around_all_of_a_new_client(url: str, prefix: str, 
     with lightlink.connect(url) as client:
         client.publish(prefix, 1)
     assert len(seen) == 6
+
+
+def test_durable_events_pass_through_where_they_are_stored_and_consumed(world: World, prefix: str) -> None:
+    got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def change(call: lightlink.Call, proceed: Proceed) -> Any:
+        if call.kind == "publish":
+            call.headers["Tenant"] = "acme"
+            call.args += 1
+        else:
+            assert call.kind == "consume"
+            call.args *= 10
+        return proceed(call)
+
+    client = world.client(middleware=[change])
+    client.stream(f"S_{prefix}", [f"{prefix}.>"])
+
+    @client.consume(f"{prefix}.>", name="billing")
+    def bill(message: lightlink.Message) -> None:
+        got.put((message.data, message.headers["Tenant"]))
+
+    client.publish_stored(f"{prefix}.one", 1)
+    client.submit_stored(f"{prefix}.two", 2).result(30)
+    with client.storing() as batch:
+        batch.publish(f"{prefix}.three", 3)
+    assert {got.get(timeout=30) for _ in range(3)} == {(20, "acme"), (30, "acme"), (40, "acme")}

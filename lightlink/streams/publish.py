@@ -13,6 +13,8 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, NotStored
 from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
+from lightlink.logs import outgoing
+from lightlink.middleware import Call
 from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
@@ -109,7 +111,14 @@ class Storing:
         headers: HeaderMap | None = None,
     ) -> None:
         """Publish an event; waits while too many are on their way. Raises what an earlier one failed with."""
-        event = Event.of(subject, data, id, headers, None)
+        sent = dict(outgoing(headers) or {})
+        # It goes on once the event is on its way: what became of it is known at the end of the block.
+        self._connection.middleware.run(
+            Call(kind="publish", name=subject, args=data, headers=sent),
+            lambda given: self._put(Event.of(subject, given.args, id, given.headers, None)),
+        )
+
+    def _put(self, event: Event) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._on_way < _ON_WAY or self._failure is not None)
             self._raise_failure()

@@ -169,6 +169,29 @@ def test_attributes_are_those_of_the_conventions_with_few_destinations(
     }
 
 
+def test_a_durable_event_begins_a_trace_that_links_to_its_senders(spans: Spans, world: World, prefix: str) -> None:
+    client = world.client()
+    client.stream(f"S_{prefix}", [f"{prefix}.>"])
+    handled: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    @client.consume(f"{prefix}.>", name="billing")
+    def bill(_: int) -> None:
+        handled.put("done")
+
+    client.publish_stored(f"{prefix}.order", 1)
+    assert handled.get(timeout=30) == "done"
+    [sent, taken] = spans.wait(2)
+    assert (sent.kind, sent.name, taken.kind, taken.name) == (
+        SpanKind.PRODUCER,
+        "publish *.order",
+        SpanKind.CONSUMER,
+        "process *.order",
+    )
+    assert taken.parent is None
+    [link] = taken.links
+    assert (link.context.trace_id, link.context.span_id) == (sent.context.trace_id, sent.context.span_id)
+
+
 def test_an_error_is_noted_on_both_sides(spans: Spans, url: str, prefix: str) -> None:
     service = lightlink.Service(prefix, url)
 
