@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
-from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired
+from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired, PingAcknowledged
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 from qh3.tls import ExtensionType
 
 from lightlink.connection.transports.quic_link import Link
 from lightlink.gateway.packets import CID_LENGTH, LEAST_INITIAL, VERSION, Secrets, new_cid, read_header
+from lightlink.gateway.path import Path
 from lightlink.gateway.pipe import Pipe
 from lightlink.protocol.edge import ALPN, EdgeCode
 
@@ -42,8 +43,8 @@ _RESETS_A_SECOND = 100
 _VALIDATED_SHARE = 8
 
 
-class _ServerConnection(QuicConnection):
-    """qh3's, with a token for stateless resets that another process can make again."""
+class ServerCore(QuicConnection):
+    """qh3's, which tells what is authentic, with tokens of resets that another process can make again."""
 
     def __init__(self, *, reset_token: Callable[[bytes], bytes], **options: Any) -> None:
         super().__init__(**options)
@@ -57,18 +58,25 @@ class _ServerConnection(QuicConnection):
         bridge.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, parameters)]
         return bridge
 
+    def receive_authentic(self, data: bytes, now: float) -> bool:
+        """Take one datagram after the handshake; tell whether it is the client's own, and new."""
+        report = self._call_core(self._require_core().receive_datagram, data, self._remote_addr, now, len(data))
+        self._drain_core()
+        return bool(report[2])
+
 
 class ClientConnection(Link):
     """A client's QUIC connection to the gateway."""
 
-    def __init__(self, quic: QuicConnection, door: Door, address: Any) -> None:
-        super().__init__(quic, door.send)
+    def __init__(self, quic: ServerCore, door: Door, address: Any) -> None:
+        super().__init__(quic, self._send_to_client)
         self.address = address
         self.cids: set[bytes] = set()
         self.is_connected = False
         self._door = door
         self._seen: set[int] = set()
-        self._places: deque[Any] = deque([address], maxlen=2)
+        self._path = Path(address)
+        self._server = quic
         self._deadline = self._loop.call_later(door.options.handshake_timeout, self._give_up)
 
     def on_connected(self) -> None:
@@ -84,19 +92,40 @@ class ClientConnection(Link):
         self._door.forget(self, error)
 
     def on_event(self, event: QuicEvent) -> None:
-        """Follow the ids by which the client calls it."""
-        if isinstance(event, ConnectionIdIssued):
+        """Follow the ids by which the client calls it, and where it receives."""
+        if isinstance(event, PingAcknowledged):
+            self._path.note_acknowledged(event.uid)
+        elif isinstance(event, ConnectionIdIssued):
             self._door.name(event.connection_id, self)
         elif isinstance(event, ConnectionIdRetired):
             self._door.unname(event.connection_id, self)
 
     def receive(self, datagrams: list[bytes], address: Any) -> None:
-        """Take datagrams, and note when they come from another place."""
-        super().receive(datagrams, address)
-        # The core changes its path by itself; stragglers from the place before are no move back.
-        if address not in self._places and self.is_connected and not self.ended:
-            self._places.append(address)
+        """Take datagrams, and follow the client to where an authentic one comes from."""
+        if address == self._path.current:
+            self._path.note_received(sum(map(len, datagrams)))
+            super().receive(datagrams, self.address)
+        elif self.is_connected:
+            for data in datagrams:
+                if self._attempt(self._server.receive_authentic, data, self._loop.time()):
+                    self._follow(address, len(data))
+            self._handle_events()
+            self.transmit()
+
+    def _follow(self, address: Any, size: int) -> None:
+        now = self._loop.time()
+        if self._path.is_move(address, now):
+            self._attempt(self.quic.send_ping, self._path.move(address, size, now))
             self._door.moved(self, address)
+        else:
+            self._path.note_received(size)
+
+    def _send_to_client(self, datagrams: list[bytes], _: Any) -> None:
+        now = self._loop.time()
+        # What may not be sent is lost, as on the way, and sent again.
+        allowed = [data for data in datagrams if self._path.may_send(len(data), now)]
+        if allowed:
+            self._door.send(allowed, self._path.current)
 
     def on_stream(self, number: int) -> QuicStream | None:
         """Begin a pipe for a stream that the client has opened."""
@@ -228,7 +257,7 @@ class Door:
         if self.counts.half_open >= _VALIDATED_SHARE * self.options.retry_above:
             self.counts.refusals["too_many_handshakes"] += 1
             return
-        quic = _ServerConnection(
+        quic = ServerCore(
             configuration=self._configuration,
             original_destination_connection_id=original,
             retry_source_connection_id=retry_source,

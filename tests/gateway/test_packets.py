@@ -11,7 +11,7 @@ from qh3.quic.connection import QuicConnection
 from qh3.quic.events import ConnectionTerminated
 
 from lightlink.gateway import packets
-from lightlink.gateway.door import _ServerConnection
+from lightlink.gateway.door import ServerCore
 from lightlink.gateway.packets import Secrets, read_header
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_a_stateless_reset_ends_a_connection_at_its_client(identities: Path) -> 
     client.connect(EDGE, 1.0)
     inner = QuicConfiguration(is_client=False, alpn_protocols=["x"])
     inner.load_cert_chain(identities / "gateway.pem", identities / "gateway.key")
-    server = _ServerConnection(
+    server = ServerCore(
         configuration=inner,
         original_destination_connection_id=client.original_destination_connection_id,
         reset_token=Secrets(b"k" * 32).reset_token,

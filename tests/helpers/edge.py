@@ -65,6 +65,7 @@ class UdpRelay:
         self._client: Any = None
         self._front: Any = None
         self._back: Any = None
+        self._other: Any = None
         self.port = 0
         self._thread.run(self._start())
 
@@ -76,6 +77,10 @@ class UdpRelay:
     def move(self) -> None:
         """Let what comes from now on come from another port: the mapping of a NAT was dropped."""
         self._thread.run(self._move())
+
+    def swap(self) -> None:
+        """Let what comes from now on come from the other of two ports."""
+        self._thread.run(self._swap())
 
     def stop(self) -> None:
         """Close both sides. Idempotent."""
@@ -105,9 +110,15 @@ class UdpRelay:
         before, self._back = self._back, await self._open(self._to_client)
         before.close()
 
+    async def _swap(self) -> None:
+        if self._other is None:
+            self._other = await self._open(self._to_client)
+        self._back, self._other = self._other, self._back
+
     async def _close(self) -> None:
-        self._front.close()
-        self._back.close()
+        for each in (self._front, self._back, self._other):
+            if each is not None:
+                each.close()
 
     def _to_target(self, data: bytes, client: Any) -> None:
         self._client = client
