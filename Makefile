@@ -31,7 +31,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fleet cluster test test-repeat test-all newest test-slow soak bench interop check format docs docs-serve dist certs clean distclean
+.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest test-slow soak bench interop check format docs docs-serve dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -46,6 +46,10 @@ demo: $(STAMP) ## see what LightLink does: a server, a service, calls and events
 demo-fleet: $(STAMP) ## see a fleet: agents enrolled by token, one revoked, one moved, a batch that waits for who is away
 	@echo "==> demo-fleet: a nats-server in operator mode, two responders, ten agents"
 	@$(BIN)/python samples/demo_fleet.py
+
+demo-quic: $(STAMP) ## see an agent on QUIC whose address changes while its command runs, and which does not notice
+	@echo "==> demo-quic: a nats-server with mutual TLS, a QUIC gateway, an agent behind a NAT that forgets it"
+	@$(BIN)/python samples/demo_quic.py
 
 cluster: $(STAMP) ## three nats-servers that are one cluster, with JetStream, until Ctrl-C; each may be killed
 	@echo "==> cluster: three nats-servers with JetStream"

@@ -95,6 +95,14 @@ SAID = {
         "berlin: ['hello from a-0', 'hello from a-1', 'hello from a-2', 'hello from a-4']",
         "audit: {'enrolled': 10, 'revoked': 1}",
     ],
+    "demo_quic": [
+        "sent: update",
+        "the agent's port changes: ",
+        "result: updated",
+        "attempts: 1",
+        "the gateway saw it move: True",
+        "what the agent noticed: nothing",
+    ],
     "typed_rpc": [
         "Quote 2.75 EUR ['apple', 'pear']",
         "'GBP'",
