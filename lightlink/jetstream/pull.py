@@ -173,6 +173,8 @@ class PullConsumer:
             _log.warning("lightlink: a message's %s was not said: %s", word.decode(), exc)
 
     def _pull(self) -> None:
+        if self._owed > 0:  # asked after each message: whoever brings the last of a pull asks again
+            return
         with self._lock:
             room = self._room - len(self._held)
             # Not for each that ends: half of what may be held is fetched at a time.

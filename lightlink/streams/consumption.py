@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -124,6 +125,7 @@ class Consumption:
         self._decode = decode
         self._middleware = middleware
         self._ack_wait = settings.ack_wait
+        self._attempts = settings.attempts
         self._pid = os.getpid()
         self._pool = WorkerPool(f"lightlink-consume-{self.name}", settings.workers)
         self._graveyard = Graveyard(connection, durable, timeout) if settings.dead_letters else None
@@ -131,6 +133,8 @@ class Consumption:
         self._lanes: Lanes[Job] = Lanes()
         self._lock = Condition()
         self._running: set[Job] = set()
+        self._todo: deque[Job] = deque()
+        self._busy = 0  # threads that work it off
         self._batch: list[Job] = []
         self._missing: set[str] = set()
         self._stopping = False
@@ -150,7 +154,7 @@ class Consumption:
         self._round = every(self._connection, min(_TICK_SECONDS, self._ack_wait / 4), self._tick)
 
     def _source(self, durable: Durable, *, is_retry: bool) -> Source:
-        most = 2 * (self.settings.batch or self.settings.workers)
+        most = 2 * self.settings.batch if self.settings.batch else 32 * self.settings.workers
         source: Source
         pulls = PullConsumer(
             self._connection,
@@ -196,9 +200,23 @@ class Consumption:
         if self.settings.batch is not None:
             self._gather(jobs)
             return
+        with self._lock:
+            self._todo += jobs
+            more = min(len(self._todo), self.settings.workers - self._busy)
+            self._busy += more
+        for _ in range(more):
+            self._pool.put(self._work_off)
+
+    def _work_off(self) -> None:
+        """Handle what is there to the last: waking a thread for each event would cost more than most handlers."""
         run = self._enter_lane if self.settings.is_ordered else self._run
-        for job in jobs:
-            self._pool.put(run, job)
+        while True:
+            with self._lock:
+                if not self._todo:
+                    self._busy -= 1
+                    return
+                job = self._todo.popleft()
+            run(job)
 
     def _tick(self) -> None:
         for source in self._sources:
@@ -207,7 +225,7 @@ class Consumption:
                 self._make_again(source)
         instant = time.monotonic()
         with self._lock:
-            late = [job for job in self._running if job.started is not None and self._is_late(job, instant)]
+            late = [job for job in tuple(self._running) if job.started is not None and self._is_late(job, instant)]
         for job in late:
             self._overrun(job)
 
@@ -226,12 +244,13 @@ class Consumption:
         assert job.message is not None
         if job.message.cancelled.is_set():
             return
-        job.message.cancelled.set()
         _log.warning("lightlink: the handler of %s takes longer than %g s", self.name, self.settings.timeout)
-        if self.settings.is_ordered:
-            return  # what is behind it waits for its end, so that two are never handled at once
-        self.counts["stuck"] += 1
-        self._failed(job, f"its handler took longer than {self.settings.timeout:g} s")
+        # Where order matters what is behind it waits for its end, so that two are never handled at once.
+        if not self.settings.is_ordered:
+            self.counts["stuck"] += 1
+            # First, so that a handler that heeds it does not count as one that has done its work in time.
+            self._failed(job, f"its handler took longer than {self.settings.timeout:g} s")
+        job.message.cancelled.set()
 
     # In batches -------------------------------------------------------------------------------------------------------
 
@@ -310,7 +329,7 @@ class Consumption:
             return False
         try:
             attempt = self._attempt(job)
-            if self.settings.attempts is not None and attempt > self.settings.attempts:
+            if self._attempts is not None and attempt > self._attempts:
                 self._bury(job, _TOO_OFTEN.format(attempt - 1), attempt - 1)
                 return False
             job.message = self._read(job, attempt)
@@ -321,15 +340,15 @@ class Consumption:
         except Exception as exc:
             self._settle_error(job, exc)
             return False
-        with self._lock:
-            job.started = time.monotonic()
-            self._running.add(job)
+        job.started = time.monotonic()
+        self._running.add(job)
         return True
 
     def _attempt(self, job: Job) -> int:
         """Return which attempt this is: counted before the handler runs, so that what kills the process counts too."""
         attempt = job.pulled.attempt + job.tries
-        if self._graveyard is not None and self.settings.attempts is not None and attempt > self.settings.attempts:
+        most = self._attempts
+        if most is not None and attempt > most and self._graveyard is not None:
             attempt -= self._graveyard.excused(job.source.is_retry, job.pulled.message.seq)
         return attempt
 

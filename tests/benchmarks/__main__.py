@@ -37,6 +37,7 @@ _MEASURES: dict[str, Callable[[Stage], list[Row]]] = {
     "P8": storage.command,
     "P9": storage.batch,
     "P10": measures.imports,
+    "P15": storage.durable,
     "P16": storage.runs,
 }
 _AGAINST: dict[str, Callable[[Stage], list[Row]]] = {

@@ -104,6 +104,29 @@ def batch(stage: Stage) -> list[Row]:
     ]
 
 
+def durable(stage: Stage) -> list[Row]:
+    """P15: durable events stored and consumed a second, against nats-py."""
+    count = stage.effort.batch
+
+    def act(side: str) -> list[float]:
+        ours = stage.nats("durable:Ours")  # it makes the stream
+        actor = ours if side == OURS else stage.nats("durable:Asyncio")
+        return [actor.do("store", count=count), actor.do("consume", count=count)]
+
+    rounds = alternate(
+        stage, {side: partial(act, side) for side in (OURS, ASYNCIO)}, min(_FILE_ROUNDS, stage.effort.rounds)
+    )
+    about: dict[str, Any] = {"measure": "P15", "unit": "/s"}
+    return [
+        compare(
+            rounds, OURS, ASYNCIO, lambda got: got[0], wanted=(1.0, 1.3), what=f"durable: {count:,} stored", **about
+        ),
+        compare(
+            rounds, OURS, ASYNCIO, lambda got: got[1], wanted=(2.0, 4.0), what="durable: consumed, 8 workers", **about
+        ),
+    ]
+
+
 def runs(stage: Stage) -> list[Row]:
     """P16: the time of a run of three steps for each of 250 agents, against a batch for each step."""
     by_run, by_batches = "lightlink, a run", "lightlink, a batch for each step"
