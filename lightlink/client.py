@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
+import attrs
 from msgspec import UNSET
 
 from lightlink.concurrency.registry import Registry
-from lightlink.concurrency.threads import refuse_at_exit
+from lightlink.concurrency.threads import Lock, refuse_at_exit
 from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
@@ -16,6 +17,7 @@ from lightlink.logs import in_handler, outgoing
 from lightlink.middleware import Call
 from lightlink.options import ConnectOptions, seconds, wait_limit
 from lightlink.protocol import codec, html, subjects
+from lightlink.protocol.edge import Kind
 from lightlink.rpc.caller import Caller
 from lightlink.rpc.discovery import RunningService, find_services
 from lightlink.rpc.futures import call_on_thread
@@ -78,6 +80,7 @@ def connect(
     tls_first: bool | None = None,
     refusal_timeout: float | None = None,
     lazy: bool | None = None,
+    bulk_connection: bool | None = None,
     on_error: Callable[[Exception], object] | None = None,
     middleware: Sequence[Middleware] | None = None,
 ) -> Client:
@@ -88,7 +91,7 @@ def connect(
     The other settings are those of `ConnectOptions`, times in seconds and sizes in bytes; None leaves each at its
     default. ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
     ``wait`` is for how long no server need be there yet, as at boot. With ``lazy`` the connection is made when
-    it is first used, and its errors are raised there.
+    it is first used, and its errors are raised there. With ``bulk_connection`` files have a connection of their own.
 
     Raises ConnectError when no server can be reached within ``connect_timeout`` and ``wait`` seconds,
     AuthenticationError when it refuses us, InvalidOption.
@@ -110,6 +113,8 @@ class Client:
         if not isinstance(options, ConnectOptions):
             raise InvalidOption("options", "must be ConnectOptions(...); with a URL use lightlink.connect")
         self._connection = Connection(options)
+        self._bulk: Connection | None = None
+        self._bulk_lock = Lock()
         self._middleware = self._connection.middleware
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
@@ -202,6 +207,10 @@ class Client:
         for watch in received:
             if not isinstance(watch, Subscription):
                 watch.stop(max(deadline - time.monotonic(), 0.0))
+        with self._bulk_lock:
+            bulk, self._bulk = self._bulk, None
+        if bulk is not None:
+            bulk.close(max(deadline - time.monotonic(), 0.1))
         self._connection.close(max(deadline - time.monotonic(), 0.1))
 
     def __enter__(self) -> Client:
@@ -754,7 +763,17 @@ class Client:
         refuse_at_exit()
         from lightlink.files import FileStore  # noqa: PLC0415 - not every program has files
 
-        return FileStore(self._connection, bucket, **options)
+        return FileStore(self._connection_for_files(), bucket, **options)
+
+    def _connection_for_files(self) -> Connection:
+        if not self.options.bulk_connection or self.status is Status.CLOSED:
+            return self._connection
+        with self._bulk_lock:
+            if self._bulk is None:
+                # It connects with the first file.
+                options = attrs.evolve(self.options, name=f"{self.options.name}-bulk", bulk_connection=False)
+                self._bulk = Connection(options, Kind.BULK)
+            return self._bulk
 
     @property
     def _files(self) -> FileStore:

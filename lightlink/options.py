@@ -201,6 +201,8 @@ class ConnectOptions:
     refused as it comes back, as while a secret is exchanged, is closed after ``refusal_timeout`` seconds of refusals.
     ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
     at each connect, and must return soon.
+    With ``bulk_connection`` files travel on a connection of their own, made with the first of them, so that calls do
+    not wait behind them on a slow link.
     ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
     """
@@ -230,6 +232,7 @@ class ConnectOptions:
     tls_first: bool = attrs.field(default=False, validator=_flag)
     refusal_timeout: float = attrs.field(default=60.0, validator=_not_negative)
     lazy: bool = attrs.field(default=False, validator=_flag)
+    bulk_connection: bool = attrs.field(default=False, validator=_flag)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
     middleware: tuple[Middleware, ...] = attrs.field(default=(), repr=False, eq=False, converter=_middleware)
 

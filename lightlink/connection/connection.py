@@ -32,6 +32,7 @@ from lightlink.errors import (
     PayloadTooLarge,
 )
 from lightlink.middleware import Stack
+from lightlink.protocol.edge import Kind
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
 from lightlink.protocol.text import visible
@@ -91,11 +92,12 @@ class OpenRequest:
 class Connection:
     """A connection to NATS that blocking code shares between threads.
 
-    In a forked child it drops what it inherited and connects again at first use.
+    In a forked child it drops what it inherited and connects again at first use. ``kind`` is told to gateways.
     """
 
-    def __init__(self, options: ConnectOptions) -> None:
+    def __init__(self, options: ConnectOptions, kind: Kind = Kind.MAIN) -> None:
         self.options = with_inbox_prefix(options)
+        self._kind = kind
         self.middleware = Stack(options.middleware)
         self.clock = ServerClock()
         self._session: Session | None = None
@@ -448,7 +450,7 @@ class Connection:
         pauses = Backoff(self.options)
         said_at = -math.inf
         while True:
-            session = Session(self.options, self._tell_status, self.report)
+            session = Session(self.options, self._tell_status, self.report, self._kind)
             try:
                 session.start()
             except AuthenticationError:

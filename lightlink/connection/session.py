@@ -37,6 +37,7 @@ from lightlink.errors import (
     OutboxFull,
     PermissionDenied,
 )
+from lightlink.protocol.edge import Kind
 from lightlink.protocol.ids import new_inbox
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Session:
         options: ConnectOptions,
         on_status: Callable[[Status], object],
         on_error: Callable[[Exception], object],
+        kind: Kind = Kind.MAIN,
     ) -> None:
         self.options = options
         self.status = Status.CONNECTING
@@ -112,7 +114,7 @@ class Session:
         self._backoff = Backoff(options)
         self._contexts = Contexts(options.tls, self.report)
         self._mover = Mover(self._pump, self.replies, self._backoff, lambda: self.losses)
-        self._make_transport = partial(make_transport, options=options)
+        self._make_transport = partial(make_transport, options=options, kind=kind)
         self._watch = GatewayWatch(options, self._mover, self._make_transport)
         self._asking = False
         self._closing: asyncio.Task[None] | None = None

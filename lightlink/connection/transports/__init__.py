@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from lightlink.connection.transports.tcp import TcpTransport
 from lightlink.errors import InvalidOption
+from lightlink.protocol.edge import Kind
 
 if TYPE_CHECKING:
     from lightlink.connection.transports.base import Transport
     from lightlink.options import ConnectOptions
 
 
-def make_transport(scheme: str, options: ConnectOptions) -> Transport:
+def make_transport(scheme: str, options: ConnectOptions, kind: Kind = Kind.MAIN) -> Transport:
     """Return a transport for URLs of a scheme; raises InvalidOption when its extra is not installed."""
     if scheme == "quic":
         try:
@@ -20,5 +21,5 @@ def make_transport(scheme: str, options: ConnectOptions) -> Transport:
         except ModuleNotFoundError as exc:
             raise InvalidOption("url", f"quic:// needs the extra: pip install 'lightlink[quic]' ({exc})") from exc
         has_fallback = any(not server.startswith("quic://") for server in options.servers)
-        return QuicTransport(options.tls, has_fallback=has_fallback)
+        return QuicTransport(options.tls, has_fallback=has_fallback, kind=kind)
     return TcpTransport()
