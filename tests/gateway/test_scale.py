@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.loop import LoopThread
+from helpers.stranger import Stranger
+from helpers.waiting import eventually
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+
+from lightlink.protocol.edge import ALPN, Kind, preamble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import StartPython
+
+    from lightlink.server import EmbeddedServer
+
+KIB = 1024
+
+
+class Edge:
+    """A gateway in a process of its own."""
+
+    def __init__(self, pid: int, port: int) -> None:
+        self.port = port
+        self._status = Path(f"/proc/{pid}/status")
+
+    def memory(self) -> int:
+        """Return what it holds, in bytes."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", self._status.read_text())
+        assert found is not None
+        return int(found[1]) * KIB
+
+
+@pytest.fixture
+def edge(python: StartPython, secured: EmbeddedServer, identities: Path) -> Edge:
+    process = python(
+        "import sys; from lightlink.cli import main; sys.argv[0] = 'lightlink'; main()",
+        *("gateway", "--listen", "127.0.0.1:0", "--upstream", secured.url, "--max-per-address", 2000, "--json"),
+        *("--cert", identities / "gateway.pem", "--key", identities / "gateway.key"),
+    )
+    facts = json.loads("{" + process.wait_line("{"))
+    return Edge(facts["pid"], int(facts["url"].rpartition(":")[2]))
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    thread = LoopThread("strangers")
+    yield thread
+    thread.stop()
+
+
+def hold(edge: Edge, count: int, ca: Path, thread: LoopThread) -> float:
+    """Hold so many NATS connections through a gateway, all served; returns its bytes for each."""
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> None:
+            stranger = Stranger(edge.port, ca, thread)
+            stack.callback(stranger.hang_up)
+            ear = stranger.say(preamble(Kind.MAIN))
+            eventually(lambda: ear.data.startswith(b"INFO "))
+
+        for _ in range(20):
+            connect()
+        before = edge.memory()
+        for _ in range(count):
+            connect()
+        return (edge.memory() - before) / count
+
+
+def test_a_hundred_connections_are_served_at_a_time(edge: Edge, identities: Path, thread: LoopThread) -> None:
+    assert hold(edge, 100, identities / "ca.pem", thread) < 256 * KIB
+
+
+@pytest.mark.slow
+def test_a_thousand_connections_take_64_kib_each(edge: Edge, identities: Path, thread: LoopThread) -> None:
+    assert hold(edge, 1000, identities / "ca.pem", thread) < 64 * KIB
+
+
+def test_a_flood_of_beginnings_fills_no_memory(edge: Edge, identities: Path, thread: LoopThread) -> None:
+    before = edge.memory()
+    count = 2000
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+        for _ in range(count):
+            client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=[ALPN], server_name="127.0.0.1"))
+            client.connect(("127.0.0.1", edge.port), 1.0)
+            for data, _ in client.datagrams_to_send(1.0):
+                flood.sendto(data, ("127.0.0.1", edge.port))
+    stranger = Stranger(edge.port, identities / "ca.pem", thread)  # and others are taken
+    stranger.hang_up()
+    # 64 half-open handshakes; had all been kept, it would be a hundred MiB and more.
+    assert edge.memory() - before < 32 * KIB * KIB
