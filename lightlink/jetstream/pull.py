@@ -41,6 +41,11 @@ class Pulled:
     reply: bytes
 
     @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from every other message of its stream."""
+        return self.message.seq, self.message.timestamp
+
+    @property
     def attempt(self) -> int:
         """How often the server has delivered it, this time included."""
         return int(self.reply.rsplit(b".", 5)[1])
@@ -73,7 +78,8 @@ class PullConsumer:
         self._on_messages = on_messages
         self._on_missing = on_missing
         self._lock = Condition()
-        self._held: dict[int, Pulled] = {}
+        # By place and time: a stream that was restored from an older copy gives out its places again.
+        self._held: dict[tuple[int, int], Pulled] = {}
         self._burst: list[Pulled] = []
         self._renewed = time.monotonic()
         # The pull under way: its number, how many messages it may still bring, and until when.
@@ -133,7 +139,7 @@ class PullConsumer:
     def forget(self, pulled: Pulled) -> None:
         """Let a message go without a word: the server delivers it again later."""
         with self._lock:
-            self._held.pop(pulled.message.seq, None)
+            self._held.pop(pulled.key, None)
 
     def tick(self) -> None:
         """Keep what is held alive, and fetch again if the last pull brought nothing in its time."""
@@ -159,7 +165,7 @@ class PullConsumer:
 
     def _let_go(self, pulled: Pulled, word: bytes) -> None:
         with self._lock:
-            if self._held.pop(pulled.message.seq, None) is None:
+            if self._held.pop(pulled.key, None) is None:
                 return
         self._say(pulled.reply, word)
         self._pull()
@@ -209,11 +215,12 @@ class PullConsumer:
             self._answered = True
             self._owed -= 1
             last = message.pending == 0 or self._owed <= 0
-            known = self._held.get(message.seq)
+            known = self._held.get((message.seq, message.timestamp))
             if known is not None:
                 known.reply = reply  # delivered again while held: only the newest acknowledgement counts
             elif not self._stopped:
-                pulled = self._held[message.seq] = Pulled(message, reply)
+                pulled = Pulled(message, reply)
+                self._held[pulled.key] = pulled
                 self._burst.append(pulled)
             stopped = self._stopped
         if stopped:

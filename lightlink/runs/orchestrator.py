@@ -77,7 +77,7 @@ class Orchestrator(CommandManager):
     def _open(self) -> None:
         super()._open()
         client, options = self._client, self._store.options
-        runs = RunStore(self._connection, options, client.options.timeout)
+        runs = RunStore(self._store)
         self._run_pool = WorkerPool(f"lightlink-runs-{self.name}", _WORKERS)
         self._call_pool = WorkerPool(f"lightlink-run-calls-{self.name}", _CALLERS)
         calls = CallExecutor(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import uuid
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from lightlink.commands.model import UNTOLD, StatusRecord
+from lightlink.commands.store import schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
 from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError, InvalidName, RunNotFound, StoreUnavailable
@@ -30,13 +30,12 @@ from lightlink.runs.records import RunPlan, RunState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.commands.store.schema import StoreOptions
-    from lightlink.connection.connection import Connection
+    from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.read import Delivery
 
 T = TypeVar("T", bound="msgspec.Struct")
 
-STREAM = "LIGHTLINK_RUNS"
+STREAM = schema.RUNS
 FREEZE = "ll.runs.all.freeze"
 CONSUMER = "runners"
 EVENTS = "ll.run_events.*"  # every stored state, republished by the server
@@ -44,7 +43,6 @@ _PREFIX = "ll.runs."
 _SECOND = 1_000_000_000
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 _LOCKS = uuid.UUID("c6a7f0a3-6d2c-5d0c-8a54-55f7b1d86f0b")
-_RUN_ROOM = 256 * 1024 * 1024
 
 
 class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,21 +129,21 @@ def read_state(data: bytes, subject: str) -> RunState:
 class RunStore(Access):
     """Plans, states, calls and locks over one connection; ``timeout`` seconds for each operation."""
 
-    def __init__(self, connection: Connection, options: StoreOptions, timeout: float) -> None:
-        super().__init__(connection, timeout)
-        self._options = options
+    def __init__(self, commands: CommandStore) -> None:
+        super().__init__(commands.connection, commands.timeout)
+        self._commands = commands
 
     def ensure(self) -> None:
         """Make the stream and its consumer unless they exist."""
-        kept = round(self._options.audit_retention * _SECOND)
+        options = self._commands.options
+        kept = round(options.audit_retention * _SECOND)
         stream = {
             "name": STREAM,
             "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "schedule", "freeze", "call.*")],
-            "storage": self._options.storage,
-            "num_replicas": self._options.replicas,
+            "storage": options.storage,
+            "num_replicas": options.replicas,
             # Every revision is kept: they are the audit of runs.
             "max_age": kept,
-            "max_bytes": min(_RUN_ROOM, self._options.max_bytes // 4),
             "discard": "new",
             "duplicate_window": _SECOND // 10,
             "allow_direct": True,
@@ -154,7 +152,7 @@ class RunStore(Access):
             "allow_rollup_hdrs": False,
             "republish": {"src": f"{_PREFIX}*.state", "dest": "ll.run_events.{{wildcard(1)}}"},
         }
-        self.ask(f"making stream {STREAM}", partial(api.create_stream, self.connection, stream))
+        self._commands.make_stream(stream, options.max_bytes)
         self.ask(f"making consumer {CONSUMER}", self._make_consumer)
 
     def _make_consumer(self, timeout: float) -> None:
@@ -164,7 +162,7 @@ class RunStore(Access):
             "filter_subject": f"{_PREFIX}*.state",
             "ack_policy": "explicit",
             # The lease: so long after its manager has died a run goes on elsewhere.
-            "ack_wait": round(self._options.ack_wait * _SECOND),
+            "ack_wait": round(self._commands.options.ack_wait * _SECOND),
             "deliver_policy": "last_per_subject",
             "max_deliver": -1,
             # What is handed back until later counts as well.

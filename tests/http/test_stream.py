@@ -166,8 +166,9 @@ def test_a_stream_goes_on_after_an_outage_of_nats(fresh_server: StartServer, pre
         assert next(events)[1]["command_id"] == after
 
 
-def test_a_server_that_is_asked_to_stop_ends_its_streams(url: str) -> None:
-    with HttpProcess(url) as running, running.http.open("/api/commands/stream") as opened:
+def test_a_server_that_is_asked_to_stop_ends_its_streams(url: str, prefix: str) -> None:
+    # Of nobody: what other tests have sent may come to its end now.
+    with HttpProcess(url) as running, running.http.open(f"/api/commands/stream?client_id={prefix}") as opened:
         events = Events(opened)
         running.process.signal(signal.SIGTERM)
 

@@ -25,6 +25,7 @@ STATUS = f"KV_{STATUS_BUCKET}"
 AGENTS = f"KV_{AGENTS_BUCKET}"
 AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
 PROGRESS = "LIGHTLINK_PROGRESS"
+RUNS = "LIGHTLINK_RUNS"
 
 STATUS_EVENTS = "ll.status.*.*"  # every stored status revision, republished by the server
 PROGRESS_EVENTS = "ll.progress.*.*"
@@ -33,7 +34,7 @@ _SECOND = 1_000_000_000
 _PRESENCE_MESSAGE_BYTES = 64 * 1024
 _PROGRESS_MESSAGE_BYTES = 32 * 1024
 # Of all that the streams may hold together, in sixteenths.
-_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1}
+_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 3, AGENTS: 1, PROGRESS: 1, RUNS: 1}
 LEAST_BYTES = 1024 * 1024
 _HEARTBEATS = 3  # so many may be missed
 _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255

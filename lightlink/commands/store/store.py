@@ -95,7 +95,7 @@ class CommandStore(Access):
         room = self.options.max_bytes
         for config in schema.streams(self.options):
             name = config["name"]
-            made, room = self._make_stream(config, room)
+            made, room = self.make_stream(config, room)
             if not made and (found := self._config(name)) is not None:
                 difference = schema.difference(config, found)
                 if difference:
@@ -103,7 +103,7 @@ class CommandStore(Access):
             if not made and (info := self.stream_info(name, f"reading stream {name}")) is not None:
                 self.options = schema.as_made(self.options, name, info.config)
 
-    def _make_stream(self, config: dict[str, Any], room: int) -> tuple[bool, int]:
+    def make_stream(self, config: dict[str, Any], room: int) -> tuple[bool, int]:
         """Make a stream with its share of ``room`` bytes, of less where the server has less.
 
         Returns whether it is as wanted, and the room of which the others get their share.
