@@ -15,6 +15,7 @@ from lightlink.commands.store.access import Conflict
 from lightlink.commands.store.store import StatusWrite
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import EncodeError, PayloadTooLarge
+from lightlink.logs import RUN_ID_HEADER
 from lightlink.protocol import codec
 from lightlink.runs.stage import BARRED, RUN_ITSELF
 
@@ -122,6 +123,7 @@ class StageWork:
             priority=attempt.priority,
             batch_id=self._batch_id,
             issued_by=self._run.started_by,
+            headers={RUN_ID_HEADER: self._run.run_id},
         )
 
     def follow(self, requests: Iterable[RequestRecord]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.waiting import eventually
 
+import lightlink
 from lightlink import Service
 from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, RunNotFound, RunRefused
 from lightlink.runs import Approval, Plan, Targets
@@ -363,6 +364,15 @@ def test_sending_to_many_outlives_the_manager(world: RunWorld) -> None:
     stopped = second.send_many(NAMES, "info", durable=True, max_concurrency=1, max_failures=1)
     assert stopped.wait(20) == "failed"
     assert stopped.counts() == {"failed": 2, "left": 3}
+
+
+def test_handlers_know_which_run_they_belong_to(world: RunWorld) -> None:
+    agent, seen = world.agent("knows"), []
+    agent.register("info", lambda: seen.append(lightlink.log_context()["run_id"]))
+    agent.start(timeout=10)
+    run = world.orchestrator().start(Plan("p", targets=["knows"]).step("info", "info"))
+    assert run.wait(20) == "completed"
+    assert seen == [run.run_id]
 
 
 def test_all_runs_are_watched(world: RunWorld) -> None:
