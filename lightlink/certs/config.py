@@ -18,6 +18,7 @@ from lightlink.certs.authority import CertificateAuthority
 from lightlink.certs.files import write_file
 from lightlink.certs.syntax import assignments, block, list_of, quoted
 from lightlink.errors import InvalidOption
+from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
 
 if TYPE_CHECKING:
@@ -89,7 +90,15 @@ def server_config(
     lines += block("tls", assignments(tls))
     lines += block("accounts", _accounts(identities))
     settings["directory"] = str(folder)
-    return _HEADER + _SETTINGS + json.dumps(settings) + "\n" + "\n".join(lines) + "\n"
+    header = [*_HEADER.splitlines(), _SETTINGS + json.dumps(settings), _known_as(authority, server)]
+    return "\n".join([*header, *lines]) + "\n"
+
+
+def _known_as(authority: CertificateAuthority, server: str) -> str:
+    hosts = next(info.hosts for info in authority.list() if info.name == server)
+    if INNER_NAME in hosts:
+        return f"# Clients behind a QUIC gateway know this server as {INNER_NAME}."
+    return f"# No client gets in through a QUIC gateway: {server}.pem lacks the name {INNER_NAME}; issue it again."
 
 
 def remake_config(file: str | os.PathLike[str]) -> None:

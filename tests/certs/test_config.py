@@ -153,3 +153,13 @@ def test_a_certificate_file_that_is_damaged_is_named(authority: CertificateAutho
     (authority.directory / "notes.pem").write_text("not a certificate")
     with pytest.raises(InvalidOption, match=r"notes\.pem"):
         server_config(authority.directory)
+
+
+def test_the_configuration_tells_the_name_behind_gateways(authority: CertificateAuthority) -> None:
+    authority.issue_server(["nats.example.com"])
+    assert "# Clients behind a QUIC gateway know this server as nats.lightlink.internal." in server_config(
+        authority.directory
+    )
+    authority.issue_gateway(["edge.example.com"])
+    told = server_config(authority.directory, server="gateway")
+    assert "gateway.pem lacks the name nats.lightlink.internal; issue it again." in told
