@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from helpers.process import PythonProcess
 
-from lightlink.errors import RunRefused
+from lightlink.errors import RunRefused, StoreUnavailable
 from lightlink.runs import Approval, Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import TypeVar
+
+    from lightlink.server import EmbeddedCluster
+
+    T = TypeVar("T")
 
     from lightlink.runs import Orchestrator, PlanRun
 
@@ -45,7 +51,7 @@ def handler(client, kind):
     return handle
 
 for name in names:
-    agent = Agent(name, url, store=StoreOptions(ack_wait=2.0, heartbeat=0.5), workers=2)
+    agent = Agent(name, url.split(","), store=StoreOptions(ack_wait=2.0, heartbeat=0.5), workers=2)
     for kind in ("one", "two", "three", "undo.two"):
         agent.register(kind, handler(name, kind))
     agent.start(timeout=60)
@@ -61,7 +67,7 @@ from lightlink.runs import Orchestrator
 
 url, name = sys.argv[1:]
 store = StoreOptions(ack_wait=2.0, heartbeat=0.5)
-with lightlink.connect(url, name=name) as client, Orchestrator(client, store=store) as orchestrator:
+with lightlink.connect(url.split(","), name=name, wait=60) as client, Orchestrator(client, store=store) as orchestrator:
     print("ready")
     sys.stdin.read()
 """
@@ -101,7 +107,7 @@ class Chaos:
         for process in self._processes:
             process.wait_line("ready", 60)
         self._frozen: set[int] = set()
-        self.killed = self.frozen = 0
+        self.killed = self.frozen = self.servers_killed = 0
 
     def strike(self) -> None:
         """Kill one, or stop it for a while, or let one go on that was stopped."""
@@ -118,6 +124,15 @@ class Chaos:
             process.kill()
             self.killed += 1
             self._processes[number] = PythonProcess(*self._snippets[number])
+
+    def strike_server(self, cluster: EmbeddedCluster) -> None:
+        """Kill a server of a cluster, or start the one that is down."""
+        down = [node for node in cluster.nodes if not node.running]
+        if down:
+            down[0].start()
+        else:
+            self._dice.choice(cluster.nodes).kill()
+            self.servers_killed += 1
 
     def relent(self) -> None:
         """Let all go on that are stopped."""
@@ -191,7 +206,13 @@ class Books:
 
 
 def rough_life(
-    orchestrator: Orchestrator, chaos: Chaos, targets: list[str], runs: int, seconds: float, dice: random.Random
+    orchestrator: Orchestrator,
+    chaos: Chaos,
+    targets: list[str],
+    runs: int,
+    seconds: float,
+    dice: random.Random,
+    cluster: EmbeddedCluster | None = None,
 ) -> list[PlanRun]:
     """Start runs, approve and cancel some, and strike meanwhile; return them once all have ended."""
     started: list[PlanRun] = []
@@ -199,20 +220,39 @@ def rough_life(
     while time.monotonic() < until or len(started) < runs:
         if len(started) < runs:
             some = dice.sample(targets, dice.randint(2, len(targets)))
-            started.append(orchestrator.start(plan_of(some, dice), reason=str(len(started))))
+            plan, key = plan_of(some, dice), f"run-{len(started)}"
+            started.append(patiently(lambda: orchestrator.start(plan, idempotency_key=key)))  # noqa: B023 - at once
         if dice.random() < 0.3:
             chaos.strike()
+        if cluster is not None and dice.random() < 0.05:
+            chaos.strike_server(cluster)
         if dice.random() < 0.1 and started:
-            _cancel(dice.choice(started))
-        _approve_all(orchestrator)
+            run = dice.choice(started)
+            patiently(lambda: _cancel(run))  # noqa: B023 - at once
+        patiently(lambda: _approve_all(orchestrator))
         time.sleep(dice.random() * 0.1)
     chaos.relent()
+    for node in cluster.nodes if cluster is not None else ():
+        if not node.running:
+            node.start()
     give_up = time.monotonic() + 120
-    while [state for state in orchestrator.runs(limit=1000) if not state.ended]:
+    while [state for state in patiently(lambda: orchestrator.runs(limit=1000)) if not state.ended]:
         assert time.monotonic() < give_up, [state for state in orchestrator.runs() if not state.ended]
-        _approve_all(orchestrator)
+        patiently(lambda: _approve_all(orchestrator))
         time.sleep(0.1)
     return started
+
+
+def patiently(function: Callable[[], T]) -> T:
+    """Return what a function returns once the store answers."""
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            return function()
+        except StoreUnavailable:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.2)
 
 
 def _approve_all(orchestrator: Orchestrator) -> None:
@@ -234,7 +274,5 @@ def summary(books: Books, runs: list[PlanRun], chaos: Chaos) -> str:
     """Return the books in one line."""
     states = Counter(run.refresh().state for run in runs)
     begun = sum(each[0] == "begun" for each in books.lines)
-    return (
-        f"{len(runs)} runs {dict(states)}, commands begun {begun}, "
-        f"processes killed {chaos.killed}, frozen {chaos.frozen}; faults {len(books.faults)}"
-    )
+    told = f"{len(runs)} runs {dict(states)}, commands begun {begun}, servers killed {chaos.servers_killed}"
+    return f"{told}, processes killed {chaos.killed}, frozen {chaos.frozen}; faults {len(books.faults)}"

@@ -7,6 +7,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 import lightlink
@@ -19,19 +20,31 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
 
+    from lightlink.server import EmbeddedCluster
+
 NAMES = [f"r{number}" for number in range(8)]
 STORE = StoreOptions(ack_wait=2.0, heartbeat=0.5)
 
 
-def play(url: str, folder: Path, orchestrators: int, runs: int, seconds: float, seed: int) -> str:
+def play(
+    url: str | list[str],
+    folder: Path,
+    orchestrators: int,
+    runs: int,
+    seconds: float,
+    seed: int,
+    cluster: EmbeddedCluster | None = None,
+) -> str:
     """Have runs live a rough life, and check the books."""
     dice = random.Random(seed)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(lightlink.connect(url, name="starter"))
-        orchestrator = stack.enter_context(Orchestrator(client, store=STORE, work=False))
-        chaos = Chaos(url, folder / "ledger", [NAMES[:4], NAMES[4:]], orchestrators, dice)
+        store = attrs.evolve(STORE, replicas=1 if cluster is None else 3)
+        orchestrator = stack.enter_context(Orchestrator(client, store=store, work=False))
+        servers = url if isinstance(url, str) else ",".join(url)
+        chaos = Chaos(servers, folder / "ledger", [NAMES[:4], NAMES[4:]], orchestrators, dice)
         stack.callback(chaos.close)
-        started = rough_life(orchestrator, chaos, NAMES, runs, seconds, dice)
+        started = rough_life(orchestrator, chaos, NAMES, runs, seconds, dice, cluster)
         books = Books.read(folder / "ledger")
         for run in started:
             books.check(run)
@@ -47,4 +60,11 @@ def test_runs_survive_orchestrators_that_die_and_stand_still(fresh_server: Start
 @pytest.mark.slow
 def test_two_hundred_runs_among_three_orchestrators(fresh_server: StartServer, tmp_path: Path) -> None:
     told = play(fresh_server().url, tmp_path, orchestrators=3, runs=200, seconds=90, seed=random.randrange(10_000))
+    logging.getLogger(__name__).warning("%s", told)
+
+
+@pytest.mark.slow
+def test_runs_survive_servers_of_a_cluster_that_are_killed(cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    seed = random.randrange(10_000)
+    told = play(cluster.urls, tmp_path, orchestrators=3, runs=60, seconds=60, seed=seed, cluster=cluster)
     logging.getLogger(__name__).warning("%s", told)
