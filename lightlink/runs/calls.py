@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
 
 from lightlink.commands import model
 from lightlink.commands.model import StatusRecord
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import CallTimeout, DecodeError, LightLinkError, ServiceUnavailable
+from lightlink.protocol import codec
+from lightlink.runs.stage import RESTORE, SNAPSHOT
+from lightlink.state import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,17 +22,28 @@ if TYPE_CHECKING:
 
     from lightlink.runs.stage import Attempt
     from lightlink.runs.store import RunStore
+    from lightlink.state import StateBucket
 
 _GRACE = timedelta(seconds=5)
 
 
 class CallExecutor:
-    """Calls services in the name of ``by``; ``call(service, method, args, timeout)`` does it."""
+    """Calls services in the name of ``by``; ``call(service, method, args, timeout)`` does it.
 
-    def __init__(self, store: RunStore, by: str, call: Callable[[str, str, Any, float], Any]) -> None:
+    ``bucket(name)`` returns a bucket of state, of which snapshots are taken and written back.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        by: str,
+        call: Callable[[str, str, Any, float], Any],
+        bucket: Callable[[str], StateBucket[Any]],
+    ) -> None:
         self._store = store
         self._by = by
         self._call = call
+        self._bucket = bucket
 
     def perform(self, run_id: str, attempt: Attempt) -> StatusRecord | None:
         """Call, and return what became of it; None while another manager is at it.
@@ -59,10 +74,9 @@ class CallExecutor:
         return status
 
     def _called(self, attempt: Attempt, claim: StatusRecord) -> StatusRecord:
-        service, _, method = attempt.what.partition(".")
         facts: dict[str, Any]
         try:
-            facts = {"status": model.COMPLETED, "result": self._call(service, method, attempt.payload, attempt.timeout)}
+            facts = {"status": model.COMPLETED, "result": self._done(attempt)}
         except CallTimeout as exc:
             facts = {"status": model.TIMEOUT, "status_detail": model.EXECUTION_TIMEOUT, "outcome_unknown": True}
             facts["error"] = str(exc)
@@ -75,6 +89,16 @@ class CallExecutor:
             facts = {"status": model.FAILED, "error": str(exc)}
         at = self._store.clock.now()
         return msgspec.structs.replace(claim, at=at, completed_at=at, **facts)
+
+    def _done(self, attempt: Attempt) -> Any:
+        if attempt.what == SNAPSHOT:
+            name, _, pattern = attempt.payload.partition("/")
+            return msgspec.to_builtins(self._bucket(name).snapshot(pattern, timeout=attempt.timeout))
+        if attempt.what == RESTORE:
+            snapshot = Snapshot.load(codec.encode_json(attempt.payload))
+            return attrs.asdict(self._bucket(snapshot.bucket).restore(snapshot, timeout=attempt.timeout))
+        service, _, method = attempt.what.partition(".")
+        return self._call(service, method, attempt.payload, attempt.timeout)
 
 
 def _is_abandoned(status: StatusRecord, attempt: Attempt, at: datetime) -> bool:

@@ -195,14 +195,7 @@ def _cycle_fault(plan: PlanData) -> Iterator[Fault]:
 
 def _step_faults(plan: PlanData, number: int, step: Step) -> Iterator[Fault]:
     place = f"steps[{number}]"
-    if bool(step.command) == bool(step.call):
-        yield place, "has to have a command or a call, and not both"
-    if step.call and not re.fullmatch(r"[\w-]+\.[\w.-]+", step.call):
-        yield f"{place}.call", f"must be service.method, not {step.call!r}"
-    if step.call and step.payload is not None:
-        yield f"{place}.payload", "a call has args"
-    if step.args and not step.call:
-        yield f"{place}.args", "a command has a payload"
+    yield from _kind_faults(place, step)
     yield from _try(f"{place}.timeout", lambda: _positive(step.seconds))
     yield from _try(f"{place}.undo.timeout", lambda: _positive(step.undo_seconds))
     if not 0 <= step.retries <= _MOST_RETRIES:
@@ -216,6 +209,21 @@ def _step_faults(plan: PlanData, number: int, step: Step) -> Iterator[Fault]:
         if other not in {each.name for each in plan.wave_steps}:
             yield f"{place}.after", f"there is no step {other!r} of the waves"
     yield from _data_faults(plan, place, step)
+
+
+def _kind_faults(place: str, step: Step) -> Iterator[Fault]:
+    if sum(map(bool, (step.command, step.call, step.snapshot))) != 1:
+        yield place, "has to have a command, a call or a snapshot, and one of them only"
+    if step.snapshot and not re.fullmatch(r"[^/\s]+/\S+", step.snapshot):
+        yield f"{place}.snapshot", f"must be bucket/pattern, not {step.snapshot!r}"
+    if step.snapshot and isinstance(step.undo, Undo):
+        yield f"{place}.undo", "a snapshot is written back: undo is own"
+    if step.call and not re.fullmatch(r"[\w-]+\.[\w.-]+", step.call):
+        yield f"{place}.call", f"must be service.method, not {step.call!r}"
+    if not step.command and step.payload is not None:
+        yield f"{place}.payload", "only a command has a payload; a call has args"
+    if step.args and not step.call:
+        yield f"{place}.args", "a command has a payload"
 
 
 def _once_faults(place: str, step: Step) -> Iterator[Fault]:
@@ -234,7 +242,12 @@ def _once_faults(place: str, step: Step) -> Iterator[Fault]:
 
 def _data_faults(plan: PlanData, place: str, step: Step) -> Iterator[Fault]:
     before = _known_before(plan, step)
-    for option, value in (("payload", step.payload), ("args", step.args), ("when", step.when)):
+    for option, value in (
+        ("payload", step.payload),
+        ("args", step.args),
+        ("snapshot", step.snapshot),
+        ("when", step.when),
+    ):
         for path in references.find(value):
             yield from _reference_fault(plan, f"{place}.{option}", path, before)
     for path in references.find(step.expect):

@@ -81,7 +81,10 @@ class Orchestrator(CommandManager):
         self._run_pool = WorkerPool(f"lightlink-runs-{self.name}", _WORKERS)
         self._call_pool = WorkerPool(f"lightlink-run-calls-{self.name}", _CALLERS)
         calls = CallExecutor(
-            runs, self.name, lambda service, method, args, timeout: client.call(service, method, args, timeout=timeout)
+            runs,
+            self.name,
+            lambda service, method, args, timeout: client.call(service, method, args, timeout=timeout),
+            client.state,
         )
         self._ports = Ports(
             name=self.name,

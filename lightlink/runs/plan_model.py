@@ -111,9 +111,10 @@ class Undo(_Data):
 
 
 class Step(_Data):
-    """One command, or one call of a service, for each target.
+    """One command, one call of a service, or one snapshot of state, for each target.
 
-    ``command`` is sent to each target with ``payload``; ``call`` (``service.method``) is called with ``args`` instead.
+    ``command`` is sent to each target with ``payload``; ``call`` (``service.method``) is called with ``args`` instead,
+    and of ``snapshot`` (``bucket/pattern``) the values are kept: ``undo="own"`` writes them back.
     ``timeout`` in seconds; ``retries`` repeats what failed or did not run, and what may have run only if it is
     ``idempotent``. The step is left out for a target for which ``when`` does not hold, and has failed where ``expect``
     does not hold of its result. ``after`` names the steps that must have ended before (the one before, by default).
@@ -126,6 +127,7 @@ class Step(_Data):
     command: str = ""
     payload: Any = None
     call: str = ""
+    snapshot: str = ""
     args: dict[str, Any] = {}
     timeout: float | str = DEFAULT_TIMEOUT
     retries: int = 0

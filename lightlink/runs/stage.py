@@ -36,6 +36,8 @@ _BAD = frozenset({FAILED, NOT_RUN, UNKNOWN})
 DO, UNDO = "do", "undo"
 # Why the commands of a halted run are cancelled that were not begun.
 BARRED = "the run was halted before"
+# What the run does itself, beside calls; no service has such names.
+SNAPSHOT, RESTORE = "snapshot", "restore"
 RUN_ITSELF = ""  # the client id of calls, which no agent takes
 
 
@@ -338,8 +340,9 @@ class Stage:
         if task.phase == UNDO:
             what, payload = self._undo_of(lane, step)
         else:
-            what = step.command or step.call
-            payload = references.resolve(step.payload if step.command else step.args, self._lookup(lane))
+            what = step.command or step.call or SNAPSHOT
+            given = step.payload if step.command else step.snapshot or step.args
+            payload = references.resolve(given, self._lookup(lane))
         return Attempt(
             lane=lane.key,
             task=task.name,
@@ -350,10 +353,12 @@ class Stage:
             payload=payload,
             timeout=task.timeout,
             priority=step.priority,
-            idempotent=step.idempotent,
+            idempotent=step.idempotent or bool(step.snapshot),
         )
 
     def _undo_of(self, lane: Lane, step: Step) -> tuple[str, Any]:
+        if step.snapshot:
+            return RESTORE, lane.results[step.name]
         if isinstance(step.undo, Undo):
             return step.undo.command, references.resolve(step.undo.payload, self._lookup(lane))
         told = lane.undo_told.get(step.name)

@@ -3,6 +3,7 @@
 from lightlink.state.bucket import StateBucket
 from lightlink.state.entry import StateChange, StateEntry
 from lightlink.state.options import BucketOptions
+from lightlink.state.snapshot import Restored, Snapshot
 from lightlink.state.watch import StateWatch
 
-__all__ = ["BucketOptions", "StateBucket", "StateChange", "StateEntry", "StateWatch"]
+__all__ = ["BucketOptions", "Restored", "Snapshot", "StateBucket", "StateChange", "StateEntry", "StateWatch"]

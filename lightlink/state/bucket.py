@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from msgspec import UNSET
 
@@ -21,6 +21,7 @@ from lightlink.protocol.subjects import as_text
 from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, ValueCodec, operation_in, operation_of
 from lightlink.state.failures import Failures
 from lightlink.state.options import MIN_TTL_SECONDS, BucketOptions, check_seconds
+from lightlink.state.snapshot import Restored, Snapshot
 from lightlink.state.stream import BucketStream, remaining
 from lightlink.state.watch import StateWatch
 
@@ -169,6 +170,62 @@ class StateBucket(Generic[T]):
         pattern = subjects.key_pattern(pattern)
         found = self._read("keys", pattern, timeout, policy=LAST_OF_EACH, headers_only=True)
         return sorted(self._key(each) for each in found if operation_in(each.headers) == "put")
+
+    def snapshot(self, pattern: str = ">", *, timeout: float | None = None) -> Snapshot:
+        """Return the values of the keys that match a pattern, for `restore`."""
+        pattern = subjects.key_pattern(pattern)
+        found = self._read("snapshot", pattern, timeout, policy=LAST_OF_EACH)
+        values = {self._key(each): (each.seq, each.data) for each in found if operation_in(each.headers) == "put"}
+        taken_at = self._connection.clock.now()
+        return Snapshot(bucket=self.name, pattern=pattern, taken_at=taken_at, values=values)
+
+    def restore(
+        self,
+        snapshot: Snapshot,
+        *,
+        after: Snapshot | None = None,
+        changed: Literal["refuse", "keep", "overwrite"] = "refuse",
+        timeout: float | None = None,
+    ) -> Restored:
+        """Write the values of a snapshot back, and remove keys of its pattern that had none; equal ones stay.
+
+        ``after`` is a snapshot from after one's own changes: what is not as it says was changed by others since, and is
+        refused (before anything is written), kept or overwritten. Each write is made over the revision that was looked
+        at: RevisionConflict tells of one that came in between. Raises InvalidOption for another bucket's snapshot.
+        """
+        if snapshot.bucket != self.name:
+            raise InvalidOption("snapshot", f"is of bucket {snapshot.bucket!r}", self.name)
+        found = self._read("restore", snapshot.pattern, timeout, policy=LAST_OF_EACH)
+        now = {
+            self._key(each): (each.seq, each.data if operation_in(each.headers) == "put" else None) for each in found
+        }
+        wanted = {key: value for key, (_, value) in snapshot.values.items()}
+        different = [key for key in sorted({*now, *wanted}) if now.get(key, (0, None))[1] != wanted.get(key)]
+        foreign = [] if after is None else [key for key in different if self._is_foreign(key, now, after)]
+        if foreign and changed == "refuse":
+            expected = after.values.get(foreign[0], (0, b""))[0] if after is not None else 0
+            raise RevisionConflict(self.name, foreign[0], expected)
+        kept = foreign if changed == "keep" else []
+        for key in different:
+            if key not in kept:
+                self._write_back(key, wanted.get(key), now.get(key, (0, None))[0], timeout)
+        return Restored(
+            written=tuple(key for key in different if key in wanted and key not in kept),
+            removed=tuple(key for key in different if key not in wanted and key not in kept),
+            kept=tuple(kept),
+        )
+
+    @staticmethod
+    def _is_foreign(key: str, now: dict[str, tuple[int, bytes | None]], after: Snapshot) -> bool:
+        revision, value = now.get(key, (0, None))
+        known = after.values.get(key)
+        return value is not None if known is None else revision != known[0]
+
+    def _write_back(self, key: str, value: bytes | None, revision: int, timeout: float | None) -> None:
+        if value is None:
+            self.delete(key, revision=revision, timeout=timeout)
+        else:
+            self._write("restore", key, value, expected=revision, timeout=timeout)
 
     def history(self, key: str, *, timeout: float | None = None) -> list[StateChange[T]]:
         """Return what the bucket keeps of a key's changes, deletes included, oldest first; raises DecodeError."""

@@ -418,3 +418,25 @@ def test_a_retry_does_not_pass_a_gate_that_nobody_passed(world: RunWorld) -> Non
     assert sorted(world.of("info")) == ["a0", "a1"]
     run.approve()
     assert run.wait(20) == "completed"
+
+
+def test_state_is_kept_before_a_run_and_written_back_by_a_rollback(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.failing.add(("a3", "verify"))
+    bucket = world.client().state("devices")
+    bucket.set("site.mode", "day")
+    plan = Plan("p", targets=NAMES, on_failure="rollback")
+    plan.step("keep", snapshot="devices/site.*", once=True, undo="own")
+    plan.step("install", "install").step("verify", "verify")
+    world.gates["install"] = threading.Event()
+    run = world.orchestrator().start(plan)
+    eventually(lambda: len(world.of("install")) == 5)
+    bucket.set("site.mode", "night")
+    bucket.set("site.new", 1)
+    world.gates["install"].set()
+    assert run.wait(20) == "rolled_back"
+    assert bucket.keys("site.*") == ["site.mode"]
+    assert bucket.get("site.mode") == "day"
+    for options in ({"snapshot": "nonsense"}, {"snapshot": "a/b", "command": "x"}, {"snapshot": "a/b", "payload": 1}):
+        with pytest.raises(PlanInvalid):
+            Plan.of({"name": "p", "targets": ["a0"], "steps": [{"name": "s", **options}]})
