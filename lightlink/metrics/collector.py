@@ -68,6 +68,10 @@ class LinkCollector(Collector):
         if services:
             yield from _service_metrics(services)
             yield from _method_metrics([service for service, _ in services])
+        consumptions = [each for client, _ in clients for each in client._subscriptions if _is_consumption(each)]
+        consumptions += [each for service, _ in services for each in service._consumptions]
+        if consumptions:
+            yield from _consumer_metrics(consumptions)
 
 
 def _client_metrics(clients: list[tuple[Client, ClientCounts]]) -> Iterator[Metric]:
@@ -137,6 +141,28 @@ def _method_metrics(services: list[Service]) -> Iterator[Metric]:
         errors.add_metric(key, failed[key])
         durations.add_metric(key, count_value=int(count), sum_value=spent[key])
     yield from (requests, errors, durations)
+
+
+def _is_consumption(received: object) -> bool:
+    # Not by its class, which few programs need to import.
+    return hasattr(received, "counts")
+
+
+def _consumer_metrics(consumptions: list[Any]) -> Iterator[Metric]:
+    labels = ["stream", "consumer"]
+    events = CounterMetricFamily("lightlink_consumer_events", "Durable events by outcome.", labels=[*labels, "outcome"])
+    held = GaugeMetricFamily("lightlink_consumer_held", "Durable events that wait or are handled here.", labels=labels)
+    seconds = CounterMetricFamily("lightlink_consumer_seconds", "Time in handlers of durable events.", labels=labels)
+    keyed = [((each.stream, each.name), each) for each in consumptions]
+    for key, count in _summed(
+        ((*key, name), count) for key, each in keyed for name, count in each.counts.items()
+    ).items():
+        events.add_metric(key, count)
+    for key, count in _summed((key, each.held) for key, each in keyed).items():
+        held.add_metric(key, count)
+    for key, spent in _summed((key, each.seconds) for key, each in keyed).items():
+        seconds.add_metric(key, spent)
+    yield from (events, held, seconds)
 
 
 def _outbox(client: Client) -> tuple[int, int]:

@@ -101,7 +101,7 @@ class Source:
 class Consumption:
     """A function that handles the events of a durable consumer; made by `Client.consume` and `Service.consume`.
 
-    ``counts`` are of this process: delivered, done, retried, dead, stuck.
+    ``counts`` are of this process: delivered, done, retried, dead, stuck; ``seconds`` is the time in handlers.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Consumption:
         self.name = durable.name
         self.settings = settings
         self.counts = dict.fromkeys(("delivered", "done", "retried", "dead", "stuck"), 0)
+        self.seconds = 0.0
         self._connection = connection
         self._durable = durable
         self._handle = handle
@@ -142,6 +143,11 @@ class Consumption:
 
     def __repr__(self) -> str:
         return f"<Consumption of {self.stream}/{self.name}: {self.counts}>"
+
+    @property
+    def held(self) -> int:
+        """How many events this process holds, waiting or being handled."""
+        return sum(len(source.pulls) for source in self._sources)
 
     def start(self) -> None:
         """Begin to handle events."""
@@ -448,6 +454,8 @@ class Consumption:
         with self._lock:
             first, job.is_settled = not job.is_settled, True
             self._running.discard(job)
+            if job.started is not None:
+                self.seconds += time.monotonic() - job.started
             job.started = None
         return first
 

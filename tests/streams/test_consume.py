@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from helpers.waiting import eventually
+from prometheus_client import CollectorRegistry
 
 import lightlink
+import lightlink.metrics
 from lightlink.errors import BatchFailed, InvalidOption, Later, Reject, StreamError, StreamNotFound
 from lightlink.streams import StoredMessage
 
@@ -321,3 +323,25 @@ def test_middleware_is_around_what_is_consumed(connect: Callable[..., lightlink.
     client.publish_stored("orders.new", 1)
     eventually(lambda: seen == [1])
     assert ("consume", "orders.new") in kinds
+
+
+def test_metrics_tell_what_became_of_events(client: lightlink.Client) -> None:
+    registry = CollectorRegistry()
+    lightlink.metrics.register(client, registry)
+
+    @client.consume("orders.>", name="billing", workers=2, retries=[])
+    def bill(data: int) -> None:
+        if data == 2:
+            raise Reject("no")
+
+    for number in range(4):
+        client.publish_stored("orders.new", number)
+
+    def count(outcome: str) -> float | None:
+        labels = {"stream": "ORDERS", "consumer": "billing", "outcome": outcome}
+        return registry.get_sample_value("lightlink_consumer_events_total", labels)
+
+    eventually(lambda: (count("done"), count("dead"), count("delivered")) == (3, 1, 4))
+    where = {"stream": "ORDERS", "consumer": "billing"}
+    eventually(lambda: registry.get_sample_value("lightlink_consumer_held", where) == 0)
+    assert (registry.get_sample_value("lightlink_consumer_seconds_total", where) or 0) > 0
