@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
+from queue import Queue
 from typing import TYPE_CHECKING
 
 import lightlink
 from lightlink.runs import Orchestrator, Plan
+from lightlink.streams import StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +127,35 @@ def commands(client: lightlink.Client) -> None:
                 print(f"{command.client_id} {command.status}: {command.error}")
 
 
+def durable(client: lightlink.Client) -> None:
+    """Store events that must not be lost.
+
+    They are stored when publishing returns, and handed out until their handler has returned: again when it fails, or
+    asks for it. Those that cannot be handled are parked, with the reason.
+    """
+    client.stream("SALES", ["sales.>"])
+    handled, wet = Queue[str](), {"pear"}
+
+    @client.consume("sales.>", name="ledger")
+    def book(message: StoredMessage) -> None:
+        item = message.data["item"]
+        if item == "unicorn":
+            raise lightlink.Reject("there are none")
+        if item in wet:
+            wet.remove(item)
+            raise lightlink.Later(0.1)
+        handled.put(f"{item}, number {message.sequence}")
+
+    for item in ("apple", "pear", "unicorn"):
+        print("stored as", client.publish_stored("sales.new", {"item": item}).sequence)
+    for _ in range(2):
+        print("booked:", handled.get(timeout=10))
+    letters = client.dead_letters("SALES", "ledger")
+    while not letters.list():
+        time.sleep(0.05)
+    print("parked:", letters.list()[0].data.decode(), "-", letters.list()[0].error)
+
+
 def runs(client: lightlink.Client) -> None:
     """Roll something out to many agents, and back.
 
@@ -160,6 +192,7 @@ CHAPTERS: tuple[Callable[[lightlink.Client], None], ...] = (
     events,
     state,
     files,
+    durable,
     commands,
     runs,
 )
