@@ -196,6 +196,23 @@ def cancel(link: Link, command_id: str, reason: str, as_json: bool) -> None:
 
 
 @command.command()
+@click.argument("command_id", metavar="ID")
+@_timeout
+@_no_wait
+@json_option
+@link_options
+def undo(link: Link, command_id: str, timeout: float, no_wait: bool, as_json: bool) -> None:
+    """Take a completed command back, by what its agent said takes it back; once, and not past a later one."""
+    with managing(link) as manager:
+        promise = manager.undo(command_id, timeout=timeout)
+        if no_wait:
+            say(to_json({"command_id": promise.command_id}) if as_json else promise.command_id)
+            return
+        report(promise.command_id, kind="sent")
+        print_data(promise.result(), as_json=as_json)
+
+
+@command.command()
 @click.argument("command_type", metavar="TYPE")
 @click.argument("payload", metavar="[JSON]", default="null")
 @click.option("--to", "client_ids", multiple=True, metavar="ID", help="To this agent; more than once.")

@@ -26,6 +26,7 @@ from lightlink.errors import (
     RunNotFound,
     RunRefused,
     StoreUnavailable,
+    UndoRefused,
 )
 from lightlink.http.schemas import Problem
 from lightlink.protocol import codec
@@ -42,7 +43,7 @@ _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((InvalidName, InvalidOption, EncodeError), 400),
     ((PlanInvalid,), 400),
     ((CommandNotFound, RunNotFound), 404),
-    ((CommandEnded, RunRefused), 409),
+    ((CommandEnded, RunRefused, UndoRefused), 409),
     ((MessageTimeout,), 504),
     ((AgentOffline, StoreUnavailable, ConnectError, ClosedError, OutboxFull, PermissionDenied), 503),
 )

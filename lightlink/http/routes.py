@@ -90,6 +90,17 @@ ROUTES: tuple[Route, ...] = (
         problems=(404, 409),
     ),
     Route(
+        method="POST",
+        path="/api/command/<command:command_id>/undo",
+        view=single.undo_command,
+        summary="Take a completed command back, by what its agent said takes it back.",
+        scope=SEND,
+        body=schemas.UndoCommand,
+        body_is_optional=True,
+        replies={200: schemas.CommandSent},
+        problems=(404, 409),
+    ),
+    Route(
         method="GET",
         path="/api/commands",
         view=single.list_commands,

@@ -67,6 +67,11 @@ class CancelCommand:
 
 
 @attrs.frozen(kw_only=True)
+class UndoCommand:
+    """Nothing needs to be said of an undo."""
+
+
+@attrs.frozen(kw_only=True)
 class SendMessage:
     """A message for one agent; it is not stored."""
 

@@ -55,6 +55,15 @@ def get_command(call: Call) -> OneCommand:
     return OneCommand(command=command_view(command))
 
 
+def undo_command(call: Call) -> CommandSent:
+    """Take a completed command back."""
+    command = _find(call)
+    asked_at = call.manager.now()
+    promise = call.manager.undo(command.command_id, issued_by=call.issued_by)
+    call.app.metrics.follow(promise, asked_at)
+    return CommandSent(command_id=promise.command_id)
+
+
 def cancel_command(call: Call) -> OneCommand:
     """Cancel a command that has not ended."""
     command = _find(call)

@@ -16,7 +16,7 @@ from helpers.waiting import eventually
 
 from lightlink.cli import main
 from lightlink.cli.exits import Exit
-from lightlink.commands import CommandContext
+from lightlink.commands import CommandContext, Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -335,3 +335,13 @@ def test_a_second_agent_is_one_line(
     assert result.returncode == Exit.FAILED
     assert result.stderr.startswith(f"error: client id {prefix!r} is in use by a live agent")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_command_is_taken_back(cli: Cli, world: World, prefix: str) -> None:
+    agent = world.agent(f"{prefix}-undo")
+    agent.register("set", lambda: Undoable("set", undo={}), undo="restore")
+    agent.register("restore", lambda: "restored")
+    agent.start()
+    sent = cli("command", "send", agent.client_id, "set").err.split()[-1]
+    assert "restored" in cli("command", "undo", sent).out
+    assert "cannot be taken back" in cli("command", "undo", sent).err

@@ -12,7 +12,7 @@ from helpers.http import HttpProcess
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands import Agent, AgentMessage, CommandContext, CommandManager
+from lightlink.commands import Agent, AgentMessage, CommandContext, CommandManager, Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -508,3 +508,24 @@ def test_commands_sent_from_python_are_seen_over_http(url: str, http: Http, pref
     command = http.get(f"/api/command/{promise.command_id}").json["command"]
 
     assert (command["issued_by"], command["payload"]) == ("a-script", {"a": 1})
+
+
+def test_a_command_is_taken_back_once(http: Http, client: lightlink.Client, prefix: str) -> None:
+    found = {"mode": "day"}
+    agent = Agent(f"{prefix}-undo", client)
+
+    @agent.command("set", undo="restore")
+    def set_(mode: str) -> Undoable:
+        before, found["mode"] = found["mode"], mode
+        return Undoable(None, undo={"mode": before})
+
+    agent.register("restore", lambda mode: found.update(mode=mode))
+    with agent:
+        body = {"client_id": agent.client_id, "command_type": "set", "payload": {"mode": "night"}}
+        sent = http.post("/api/command", body).json["command_id"]
+        assert http.get(f"/api/command/{sent}?wait=10").json["command"]["status"] == "completed"
+        undo = http.post(f"/api/command/{sent}/undo").json["command_id"]
+        assert http.get(f"/api/command/{undo}?wait=10").json["command"]["status"] == "completed"
+        assert found == {"mode": "day"}
+        assert http.post(f"/api/command/{sent}/undo").status == 409
+        assert http.post("/api/command/nonsense/undo").status == 404
