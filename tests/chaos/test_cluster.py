@@ -84,7 +84,7 @@ def test_a_client_leaves_a_server_that_is_taken_out_of_service_at_once(
         client.publish("news", "heard")
         assert received.get(timeout=30).data == "heard"
         assert leaving.running  # it waits ten seconds before it cuts anybody off
-    assert f"the server {leaving.url} is about to shut down; moving to another" in caplog.text
+    assert f"the server is about to shut down; moving away from {leaving.url}" in caplog.text
 
 
 def test_a_client_waits_for_the_answer_to_a_call_that_takes_long_before_it_leaves(cluster: EmbeddedCluster) -> None:
