@@ -18,7 +18,7 @@ from lightlink.runs.plan_model import PYTHON_TYPES, REST, Param, PlanData, Step,
 from lightlink.runs.times import check_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lightlink.commands.store.presence import Presence
 
@@ -38,10 +38,13 @@ def check_static(plan: PlanData, source: str = "the plan") -> None:
         raise PlanInvalid(source, faults)
 
 
-def check_params(plan: PlanData, given: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the parameters of a run, defaults filled in; raises PlanInvalid."""
+def check_params(plan: PlanData, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the parameters of a run, defaults filled in; raises PlanInvalid, InvalidOption."""
     faults: list[Fault] = []
-    given = dict(given or {})
+    try:
+        given = dict(params or {})
+    except (TypeError, ValueError):
+        raise InvalidOption("params", "must be a mapping of names to values", params) from None
     values: dict[str, Any] = {}
     for name, spec in plan.params.items():
         param = spec if isinstance(spec, Param) else Param(type=spec)

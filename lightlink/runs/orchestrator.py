@@ -19,7 +19,7 @@ from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid
 from lightlink.protocol.ids import new_id
 from lightlink.runs import machine
 from lightlink.runs.calls import CallExecutor
-from lightlink.runs.checks import check_params, check_static, needs_labels, unknown_types
+from lightlink.runs.checks import check_params, needs_labels, unknown_types
 from lightlink.runs.locks import names_of_locks
 from lightlink.runs.plan import Plan, one_step_plan
 from lightlink.runs.plan_run import PlanRun
@@ -231,15 +231,15 @@ class Orchestrator(CommandManager):
         with ``missed="run"``. A schedule of the same name is replaced. Raises PlanInvalid, InvalidOption.
         """
         self._refuse_closed()
-        check_static(plan, f"plan {plan.name!r}")
-        next_time(cron, tz, self.now())
+        plan = plan.checked()
+        next_time(checks.text("cron", cron), checks.text("tz", tz), self.now())
         for option, value, choices in (("overlap", overlap, ("skip", "allow")), ("missed", missed, ("skip", "run"))):
             if value not in choices:
                 raise InvalidOption(option, f"must be one of {', '.join(choices)}", value)
         made = Schedule(
             name=checks.text("name", name),
             plan=plan,
-            params=check_params(plan, dict(params or {})),
+            params=check_params(plan, params),
             cron=cron,
             tz=tz,
             overlap=overlap,
@@ -303,6 +303,9 @@ class Orchestrator(CommandManager):
         if not options.pop("durable", False):
             return super().send_many(client_ids, command_type, payload, **options)
         issued_by = options.pop("issued_by", None)
+        for option in ("repeat", "headers"):
+            if option in options:
+                raise InvalidOption(option, "is not for a durable send", options[option])
         return self.start(one_step_plan(client_ids, command_type, payload, **options), issued_by=issued_by)
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -325,8 +328,8 @@ class Orchestrator(CommandManager):
         """Return the run that a plan comes to now, and which of its targets are offline."""
         if not isinstance(plan, Plan):
             raise InvalidOption("plan", "must be a Plan: Plan.load(path), or made in Python", type(plan).__name__)
-        check_static(plan, f"plan {plan.name!r}")
-        values = check_params(plan, dict(params or {}))
+        plan = plan.checked()
+        values = check_params(plan, params)
         online = {presence.client_id: presence for presence in self.clients()}
         found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets), online)
         faults = list(unknown_types(plan, [target.client_id for target in found], online.values()))

@@ -64,6 +64,15 @@ class Plan(PlanData):
         check_static(plan, source)
         return plan
 
+    def checked(self) -> Plan:
+        """Return the plan as those who carry it out read it; raises PlanInvalid, also for values of wrong types."""
+        source = f"plan {self.name!r}"
+        try:
+            data = msgspec.to_builtins(self)
+        except TypeError as exc:
+            raise PlanInvalid(source, [("$", str(exc))]) from None
+        return self.of(data, source)
+
     def dump(self, *, as_json: bool = False) -> str:
         """Return the plan as text of YAML, or of JSON."""
         if as_json:

@@ -147,7 +147,12 @@ class DeadLetters:
         def question(timeout: float) -> Any:
             return api.get_message(self._connection, DEAD_STREAM, number, timeout)
 
-        found = ask(DEAD_STREAM, "read", question, self._timeout)
+        try:
+            found = ask(DEAD_STREAM, "read", question, self._timeout)
+        except StreamError as exc:
+            if not isinstance(exc.__cause__, JetStreamError) or not exc.__cause__.no_responders:
+                raise
+            found = None  # nothing has ever died
         if found is None or found.subject != dead_subject(self._stream, self._consumer):
             raise StreamNotFound(f"dead letter {number} of {self._stream}/{self._consumer}")
         return _letter_of(number, found.data, found.headers, found.created)

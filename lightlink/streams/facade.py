@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import InvalidOption
@@ -13,7 +14,7 @@ from lightlink.streams.durable import ACK_WAIT, Durable
 from lightlink.streams.stream import stream_name, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable
 
     from lightlink.connection.connection import Connection
     from lightlink.middleware import Stack
@@ -46,6 +47,8 @@ def _make_settings(
     for option, value in (("workers", workers), ("batch", 1 if batch is None else batch)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidOption(option, "must be a positive integer", value)
+    if isinstance(retries, (str, bytes)) or not isinstance(retries, Sequence):
+        raise InvalidOption("retries", "must be a list of seconds", retries)
     if key is not None and not callable(key):
         raise InvalidOption("key", "must be a function of the message", key)
     if key is not None and batch is not None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightlink.errors import InvalidOption, PlanInvalid
-from lightlink.runs import Approval, Param, Plan, Targets
+from lightlink.runs import Approval, Param, Plan, Step, Targets
 from lightlink.runs.checks import check_params
 from lightlink.runs.plan_model import duration
 
@@ -179,3 +179,23 @@ def test_parameters_have_their_types_and_defaults() -> None:
         assert [place for place, _ in caught.value.faults] == places
     with pytest.raises(InvalidOption, match="nonsense"):
         plan.step("x", "y", nonsense=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"targets": "a"}, "targets"),
+        ({"waves": "rest"}, "waves"),
+        ({"between": "ops"}, "between"),
+        ({"steps": [Step("one", 5)]}, "steps[0].command"),  # type: ignore[arg-type]
+        ({"steps": [Step("one", "x", object())]}, "$"),
+        ({"max_failures": 1.5}, "max_failures"),
+    ],
+)
+def test_values_of_wrong_types_are_refused_when_built_in_python(change: dict[str, Any], place: str) -> None:
+    plan = Plan("p", targets=["a"]).step("one", "x")
+    for name, value in change.items():
+        setattr(plan, name, value)
+    with pytest.raises(PlanInvalid) as caught:
+        plan.checked()
+    assert caught.value.faults[0][0].startswith(place)

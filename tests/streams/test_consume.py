@@ -234,7 +234,14 @@ def test_what_has_not_begun_is_given_back_at_a_stop(connect: Callable[..., light
 def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
     def handle(_: Any) -> None: ...
 
-    for options in ({"workers": 0}, {"batch": 0}, {"key": 5}, {"nonsense": 1}, {"batch": 2, "key": lambda m: m}):
+    for options in (
+        {"workers": 0},
+        {"batch": 0},
+        {"key": 5},
+        {"retries": 5},
+        {"nonsense": 1},
+        {"batch": 2, "key": lambda m: m},
+    ):
         with pytest.raises(InvalidOption):
             client.consume("orders.>", name="billing", **options)(handle)
     with pytest.raises(StreamError, match="no stream captures it"):
