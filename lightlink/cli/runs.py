@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -310,15 +310,13 @@ def _show_live(run: PlanRun, timeout: float | None) -> str | None:
                 return ended
 
 
-def _table(state: RunState, steps: dict[str, dict[str, int]]) -> Table:
-    title = f"{state.plan}  {state.run_id}  wave {state.wave + 1}  {state.state}"
-    table = Table(title=Text(title), title_justify="left")
+def _table(state: RunState, steps: dict[str, dict[str, int]]) -> Group:
+    table = Table()
     names = [name for name in _SHOWN if any(name in counts for counts in steps.values())] or [_OPEN]
     table.add_column("step")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for step, counts in steps.items():
         table.add_row(Text(step), *(str(counts.get(name, "")) for name in names))
-    if state.reason:
-        table.caption = Text(state.reason)
-    return table
+    reason = [Text(state.reason)] if state.reason else []
+    return Group(Text(f"{state.plan}  {state.run_id}  wave {state.wave + 1}  {state.state}"), table, *reason)
