@@ -34,7 +34,8 @@ _LOCKED_SECONDS = 2.0
 _PLANS_KEPT = 256
 # A server's timer may be a little early.
 _LEAST_DELAY = 0.05
-_MOST_DELAY = 3600.0
+# However long a run waits, it is looked at now and then: somebody's clock may have been wrong.
+_MOST_DELAY = 30.0
 
 
 class Runner:

@@ -154,6 +154,8 @@ class RunStore(Access):
         }
         self._commands.make_stream(stream, options.max_bytes)
         self.ask(f"making consumer {CONSUMER}", self._make_consumer)
+        # Which tells the server's time, by which runs wait, before anything is waited for.
+        self.stream_info(STREAM, f"reading stream {STREAM}")
 
     def _make_consumer(self, timeout: float) -> None:
         config = {

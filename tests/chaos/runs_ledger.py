@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -27,15 +28,24 @@ if TYPE_CHECKING:
     from lightlink.runs import Orchestrator, PlanRun
 
 # An agent writes down when a handler begins and ends, in one line each, which is one write to a file opened to append.
-AGENT = """
-import hashlib, json, os, sys, time
+# Clocks are an hour apart; what is written down counts by the right one.
+SHIFT = """
+import time
+
+right, shift = time.time, float(__import__("sys").argv[1])
+time.time = lambda: right() + shift
+"""
+AGENT = (
+    SHIFT
+    + """
+import hashlib, json, os, sys
 from lightlink.commands import Agent, CommandContext, StoreOptions
 
-url, ledger, *names = sys.argv[1:]
+_, url, ledger, *names = sys.argv[1:]
 book = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def note(what, client, kind, context, run):
-    line = [what, client, kind, context.command_id, run, time.time()]
+    line = [what, client, kind, context.command_id, run, right()]
     os.write(book, (json.dumps(line) + chr(10)).encode())
 
 def handler(client, kind):
@@ -58,19 +68,23 @@ for name in names:
 print("ready")
 sys.stdin.read()
 """
+)
 
-ORCHESTRATOR = """
-import sys, time
+ORCHESTRATOR = (
+    SHIFT
+    + """
+import sys
 import lightlink
 from lightlink.commands import StoreOptions
 from lightlink.runs import Orchestrator
 
-url, name = sys.argv[1:]
+_, url, name = sys.argv[1:]
 store = StoreOptions(ack_wait=2.0, heartbeat=0.5)
 with lightlink.connect(url.split(","), name=name, wait=60) as client, Orchestrator(client, store=store) as orchestrator:
     print("ready")
     sys.stdin.read()
 """
+)
 
 
 def plan_of(targets: list[str], dice: random.Random) -> Plan:
@@ -101,8 +115,9 @@ class Chaos:
         self, url: str, ledger: Path, agents: list[list[str]], orchestrators: int, dice: random.Random
     ) -> None:
         self._dice = dice
-        self._snippets = [(AGENT, url, ledger, *names) for names in agents]
-        self._snippets += [(ORCHESTRATOR, url, f"orchestrator-{number}") for number in range(orchestrators)]
+        clocks = itertools.cycle((0, 3600, -3600))
+        self._snippets = [(AGENT, next(clocks), url, ledger, *names) for names in agents]
+        self._snippets += [(ORCHESTRATOR, next(clocks), url, f"orchestrator-{each}") for each in range(orchestrators)]
         self._processes = [PythonProcess(*each) for each in self._snippets]
         for process in self._processes:
             process.wait_line("ready", 60)
