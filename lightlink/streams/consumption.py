@@ -182,7 +182,9 @@ class Consumption:
             if self._stopping:
                 return
             self._stopping = True
-            waiting, self._batch = self._batch, []
+            waiting = [*self._batch, *self._todo]
+            self._batch.clear()
+            self._todo.clear()
         deadline = time.monotonic() + timeout
         for source in self._sources:
             source.pulls.stop(timeout)
@@ -306,6 +308,9 @@ class Consumption:
     # One by one -------------------------------------------------------------------------------------------------------
 
     def _enter_lane(self, job: Job) -> None:
+        if self._stopping:
+            self._give_back(job)
+            return
         key = self.settings.key
         if key is not None:
             try:
@@ -465,6 +470,9 @@ class Consumption:
         say(job.pulled)
         if job.is_in_lane:
             following = self._lanes.leave(job.key)
+            while following is not None and self._stopping:
+                self._give_back(following)
+                following = self._lanes.leave(job.key)
             if following is not None:
                 self._pool.put(self._run, following)
 
