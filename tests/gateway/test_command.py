@@ -19,7 +19,7 @@ from lightlink.gateway.health import HealthServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import StartPython
+    from conftest import StartPython, StartServer
     from helpers.edge import Link, StartGateway
 
     from lightlink.server import EmbeddedServer
@@ -101,11 +101,15 @@ def test_a_context_may_name_a_gateway(
         client.set_state("context", 1)
 
 
-def test_an_agent_runs_commands_through_a_gateway(
-    gateway: lightlink.gateway.Gateway, secured: EmbeddedServer, identities: Path
-) -> None:
-    agent = lightlink.Agent("agent-a", url_of(gateway), tls=tls_of(identities, "agent-a"))
-    agent.register("add", lambda a, b: a + b)
-    client = lightlink.connect(secured.url, tls=tls_of(identities, "manager"))
-    with client, lightlink.CommandManager(client) as manager, agent:
-        assert manager.send("agent-a", "add", {"a": 1, "b": 2}, timeout=20).result(20) == 3
+def test_an_agent_runs_commands_through_a_gateway(fresh_server: StartServer, identities: Path) -> None:
+    # A server of its own: other tests leave streams of commands on the shared one that no product makes.
+    server = fresh_server(tls=identities)
+    with (
+        gateway_for(identities, server.url) as gateway,
+        lightlink.connect(server.url, tls=tls_of(identities, "manager")) as client,
+        lightlink.CommandManager(client) as manager,
+    ):
+        agent = lightlink.Agent("agent-a", url_of(gateway), tls=tls_of(identities, "agent-a"))
+        agent.register("add", lambda a, b: a + b)
+        with agent:
+            assert manager.send("agent-a", "add", {"a": 1, "b": 2}, timeout=20).result(20) == 3

@@ -33,8 +33,9 @@ PROGRESS_EVENTS = "ll.progress.*.*"
 _SECOND = 1_000_000_000
 _PRESENCE_MESSAGE_BYTES = 64 * 1024
 _PROGRESS_MESSAGE_BYTES = 32 * 1024
-# Of all that the streams may hold together, in sixteenths.
-_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 3, AGENTS: 1, PROGRESS: 1, RUNS: 1}
+# Of all that the streams may hold together, in seventeenths.
+_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1, RUNS: 1}
+_PARTS = sum(_SHARES.values())
 LEAST_BYTES = 1024 * 1024
 _HEARTBEATS = 3  # so many may be missed
 _MAX_CLIENT_ID = 200  # the name of its consumer is longer, and NATS takes 255
@@ -233,7 +234,7 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
 
 def share(stream: str, max_bytes: int) -> int:
     """Return how many bytes of all that the streams may hold together one may hold."""
-    return max_bytes * _SHARES[stream] // 16
+    return max_bytes * _SHARES[stream] // _PARTS
 
 
 # What makes a stream that exists another than ours, whatever its sizes and ages are.
