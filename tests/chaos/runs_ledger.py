@@ -210,7 +210,7 @@ class Books:
             if not kind.startswith("undo"):
                 waves[of[client]].append(at)
         for wave, times in waves.items():
-            if wave and min(times) < max(waves[wave - 1], default=0):
+            if wave and min(times) < max(waves.get(wave - 1, []), default=0):
                 self.faults.append(f"{run.run_id}: wave {wave + 1} began before wave {wave} had")
 
     def _check_undo(self, run: PlanRun, attention: set[str]) -> None:
