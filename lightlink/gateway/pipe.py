@@ -48,7 +48,8 @@ class Pipe(asyncio.Protocol):
             return
         self._first += data
         if len(self._first) > _MOST_BEFORE_DIALLED:
-            self.refuse(EdgeCode.BAD_PREAMBLE)
+            # Behind a good preamble it is nats-server that is slow, to take the connection.
+            self.refuse(EdgeCode.BAD_PREAMBLE if self.kind is None else EdgeCode.UPSTREAM_SLOW)
         elif self.kind is None:
             self._read_preamble()
 
