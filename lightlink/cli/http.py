@@ -27,10 +27,11 @@ _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--max-waiting", type=click.IntRange(1), default=240, show_default=True, help="Waiting requests at a time."
 )
+@click.option("--console/--no-console", default=True, show_default=True, help="The web console at /.")
 @json_option
 @link_options
-def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json: bool) -> None:
-    """Serve commands over HTTP until Ctrl-C or SIGTERM: for curl, scripts and dashboards.
+def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, console: bool, as_json: bool) -> None:
+    """Serve commands over HTTP until Ctrl-C or SIGTERM: for browsers, curl and scripts.
 
     Without --tokens only this machine is answered. Everything is kept in NATS: any number of these may run side by
     side, and one that is started again knows what the one before did.
@@ -54,6 +55,6 @@ def http(link: Link, listen: str, tokens: Path | None, max_waiting: int, as_json
         say(f"listening on {url} (process {os.getpid()}{who}); Ctrl-C stops it")
 
     with link.connect() as client, Orchestrator(client, name="http") as manager:
-        app = create_app(manager, tokens=tokens, limits=Limits(max_waiting=max_waiting))
+        app = create_app(manager, tokens=tokens, limits=Limits(max_waiting=max_waiting), console=console)
         register(client, app.metrics.registry)
         serve(app, listen, announce)

@@ -127,6 +127,11 @@ class FileTokens:
                 found = token
         return found
 
+    def named(self, name: str, /) -> tuple[bytes, Token] | None:
+        """Return the SHA-256 of a token's secret and the token, by its name."""
+        self._reload()
+        return next((entry for entry in self._entries if entry[1].name == name), None)
+
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
             status = self.path.stat()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, UnsetType
 from werkzeug.exceptions import NotFound
 
 from lightlink.commands.store import schema
 from lightlink.commands.store.presence import read_presence
 from lightlink.errors import InvalidName
-from lightlink.http.schemas import ClientList, ClientView, MessageSent
-from lightlink.http.views import client_view, message_view
+from lightlink.http.schemas import AgentPage, ClientList, ClientView, MessageSent, TypeList, TypeView
+from lightlink.http.views import agent_view, client_view, message_view
 
 if TYPE_CHECKING:
     from lightlink.http.call import Call
@@ -36,16 +37,54 @@ def list_clients(call: Call) -> ClientList:
 def get_client(call: Call) -> ClientView:
     """Look at one agent that is online."""
     client_id = call.path["client_id"]
+    _refuse_unknown(call, client_id)
+    presence, _ = read_presence(call.manager._store, client_id)
+    if presence is None:
+        raise NotFound(f"Client not found: {client_id}")
+    return client_view(presence, call.manager.now())
+
+
+def list_agents(call: Call) -> AgentPage:
+    """List the agents that were ever seen."""
+    query, token = call.query, call.token
+    found = [
+        agent
+        for agent in call.manager.agents(_labels(query.label), online=None if query.online is UNSET else query.online)
+        if (token is None or token.may_address(agent.client_id))
+        and query.find.lower() in agent.client_id.lower()
+        and (query.command_type is UNSET or query.command_type in agent.command_types)
+    ]
+    return AgentPage(
+        total=len(found),
+        online=sum(agent.online for agent in found),
+        command_types=sorted({each for agent in found for each in agent.command_types}),
+        agents=[agent_view(agent) for agent in found[query.skip : query.skip + query.limit]],
+    )
+
+
+def list_command_types(call: Call) -> TypeList:
+    """Ask an agent that is online what its types of commands are."""
+    client_id = call.path["client_id"]
+    _refuse_unknown(call, client_id)
+    with call.seat():
+        told = call.manager.describe(client_id, timeout=_TAKE_SECONDS)
+    types = [TypeView(name=name, text=each.text, arguments=each.arguments) for name, each in sorted(told.items())]
+    return TypeList(types=types)
+
+
+def _labels(text: str | UnsetType) -> dict[str, str]:
+    """Return labels from name=value,name=value."""
+    return dict(each.split("=", 1) for each in text.split(",")) if text else {}
+
+
+def _refuse_unknown(call: Call, client_id: str) -> None:
+    """Raise NotFound for what is no agent's id, or one that the token is not good for."""
     try:
         schema.client_id(client_id)
     except InvalidName:
         raise NotFound(f"Client not found: {client_id}") from None
     if call.token is not None and not call.token.may_address(client_id):
         raise NotFound(f"Client not found: {client_id}")
-    presence, _ = read_presence(call.manager._store, client_id)
-    if presence is None:
-        raise NotFound(f"Client not found: {client_id}")
-    return client_view(presence, call.manager.now())
 
 
 def send_message(call: Call) -> MessageSent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.datastructures import WWWAuthenticate
@@ -13,9 +12,12 @@ from werkzeug.wrappers import Request, Response
 from lightlink.commands.processes import Managers
 from lightlink.concurrency.threads import Event
 from lightlink.errors import InvalidOption
-from lightlink.http import inputs
+from lightlink.http import addresses, inputs
 from lightlink.http.access import FileTokens, Token
 from lightlink.http.call import Call
+from lightlink.http.console import session
+from lightlink.http.console.assets import to_page
+from lightlink.http.console.routes import ROUTES as CONSOLE_ROUTES
 from lightlink.http.limits import Limits, RateLimiter, WaitingRoom
 from lightlink.http.metrics import Metrics
 from lightlink.http.replies import refusal, reply
@@ -41,18 +43,20 @@ def create_app(
     tokens: str | Path | TokenSource | None = None,
     limits: Limits | None = None,
     open_to_all: bool = False,
+    console: bool = True,
 ) -> HttpApp:
     """Return a WSGI app that serves a manager's commands, and runs where it is an `Orchestrator`.
 
     ``manager`` is a `CommandManager`, which is followed into forked workers, or a function that makes one when a
     process gets its first request. ``tokens`` is the path of a token file (see `FileTokens`) or a function from what a
     request brings as its bearer token to a `Token` or None. Without tokens only this machine is answered, unless
-    ``open_to_all``: then something before this app decides who may. Raises InvalidOption.
+    ``open_to_all``: then something before this app decides who may.
+    ``console`` says whether there is a web console at ``/``. Raises InvalidOption.
     """
     source = tokens if tokens is None or callable(tokens) else FileTokens(tokens)
     if limits is not None and not isinstance(limits, Limits):
         raise InvalidOption("limits", "must be Limits(...)", type(limits).__name__)
-    return HttpApp(Managers(manager), source, limits or Limits(), open_to_all)
+    return HttpApp(Managers(manager), source, limits or Limits(), open_to_all, console)
 
 
 class _CommandId(UnicodeConverter):
@@ -74,16 +78,20 @@ class _RunId(UnicodeConverter):
 class HttpApp:
     """A WSGI app over the commands. Made by `create_app`; safe to share between threads."""
 
-    def __init__(self, managers: Managers, tokens: TokenSource | None, limits: Limits, open_to_all: bool) -> None:
+    def __init__(
+        self, managers: Managers, tokens: TokenSource | None, limits: Limits, open_to_all: bool, console: bool
+    ) -> None:
         self.managers = managers
         self.tokens = tokens
         self.limits = limits
         self.open_to_all = open_to_all
+        self._console = console
         self.room = WaitingRoom(limits.max_waiting)
         self.metrics = Metrics(managers.get, self.room)
         self.stopping = Event()
         self._rates = RateLimiter(limits.burst)
-        rules = [Rule(route.path, methods=[route.method], endpoint=route) for route in ROUTES]
+        served = (*ROUTES, *CONSOLE_ROUTES) if console else ROUTES
+        rules = [Rule(route.path, methods=[route.method], endpoint=route) for route in served]
         # A redirect would have a body of HTML.
         self._map = Map(
             rules, converters={"command": _CommandId, "run": _RunId}, merge_slashes=False, redirect_defaults=False
@@ -106,17 +114,20 @@ class HttpApp:
         return f"<HttpApp {'with' if self.tokens else 'without'} tokens>"
 
     def _answer(self, request: Request) -> Response:
+        if self._console and not request.environ.get("PATH_INFO"):
+            return to_page(request)
         route, path = self._find(request)
         token = self._let_in(request, route)
         call = Call(app=self, request=request, token=token, path=path)
         call.query = inputs.read_query(request, route.query)
         if route.body is not None:
             # Without a token the sender may be a browser, which sends JSON to strangers only if they allow it.
-            lenient = token is not None
+            # So may one with a session be made to.
+            lenient = token is not None and "Authorization" in request.headers
             call.body = inputs.read_body(
                 request, route.body, self.limits, optional=route.body_is_optional, any_type=lenient
             )
-        elif route.method in _UNSAFE and token is None:
+        elif route.method in _UNSAFE and (token is None or "Authorization" not in request.headers):
             inputs.check_type(request)
         result = route.view(call)
         return result if isinstance(result, Response) else reply(result)
@@ -144,9 +155,9 @@ class HttpApp:
             return None
         if route.scope is None:
             return None
-        token = self._identify(request)
+        token = self.identify(request)
         if token is None:
-            self._count(_STRANGERS, self.limits.rate)
+            self.count_stranger()
             # A realm is in quotes, always (RFC 9110, section 11.5).
             challenge = WWWAuthenticate("bearer", token='realm="lightlink"')
             raise Unauthorized(
@@ -157,7 +168,10 @@ class HttpApp:
             raise Forbidden(f"token {token.name!r} may not {route.scope}")
         return token
 
-    def _identify(self, request: Request) -> Token | None:
+    def identify(self, request: Request) -> Token | None:
+        """Return whose token or session a request brings; raises Forbidden for a session's change from elsewhere."""
+        if "Authorization" not in request.headers:
+            return session.find(request, self.tokens)
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip() or self.tokens is None:
             return None
@@ -165,6 +179,10 @@ class HttpApp:
         if token is not None and not isinstance(token, Token):
             raise InvalidOption("tokens", "must return a Token or None", type(token).__name__)
         return token
+
+    def count_stranger(self) -> None:
+        """Count a request of somebody without a good token; raises TooManyRequests."""
+        self._count(_STRANGERS, self.limits.rate)
 
     def _count(self, caller: str, rate: float) -> None:
         wait = self._rates.take(caller, rate)
@@ -181,26 +199,9 @@ class HttpApp:
         forwarded = next((name for name in _FORWARDED if name in request.headers), None)
         if forwarded is not None:
             raise Forbidden(f"no tokens are configured, so only this machine is answered, and not what has {forwarded}")
-        if not _is_loopback(request.remote_addr or ""):
+        if not addresses.is_loopback(request.remote_addr or ""):
             where = request.remote_addr or "an address that is not told, as behind a unix socket"
             raise Forbidden(f"no tokens are configured, so only this machine is answered, and not {where}")
-        host = _host_name(request.environ.get("HTTP_HOST", ""))
-        if host and host != "localhost" and not _is_loopback(host):
+        host = addresses.host_name(request.environ.get("HTTP_HOST", ""))
+        if host and host != "localhost" and not addresses.is_loopback(host):
             raise Forbidden(f"no tokens are configured, so only this machine's own names are answered, and not {host}")
-
-
-def _is_loopback(host: str) -> bool:
-    """Tell whether text is an address of this machine alone; a name, whatever it begins with, is none."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def _host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name, _, port = host.rpartition(":")
-    return (name if name and ":" not in name and port.isdigit() else host).lower()

@@ -26,5 +26,6 @@ def blueprint(app: HttpApp, name: str = "lightlink") -> Blueprint:
         environ["PATH_INFO"] = environ["PATH_INFO"][len(before) :]
         return Response.from_app(app, environ)  # type: ignore[return-value]
 
+    made.add_url_rule("/", "forward", forward, methods=_METHODS, defaults={"path": ""}, provide_automatic_options=False)
     made.add_url_rule("/<path:path>", "forward", forward, methods=_METHODS, provide_automatic_options=False)
     return made

@@ -19,6 +19,7 @@ from lightlink.errors import (
     InvalidOption,
     LightLinkError,
     MessageTimeout,
+    NotReady,
     OutboxFull,
     PayloadTooLarge,
     PermissionDenied,
@@ -45,7 +46,7 @@ _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((CommandNotFound, RunNotFound), 404),
     ((CommandEnded, RunRefused, UndoRefused), 409),
     ((MessageTimeout,), 504),
-    ((AgentOffline, StoreUnavailable, ConnectError, ClosedError, OutboxFull, PermissionDenied), 503),
+    ((AgentOffline, NotReady, StoreUnavailable, ConnectError, ClosedError, OutboxFull, PermissionDenied), 503),
 )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.http import agents, batches, operations, run_schemas, runs, schemas, single, stream
+from lightlink.http import agents, batches, operations, run_schemas, runs, schemas, single, stream, survey
 from lightlink.http.access import APPROVE, PLAN, READ, SEND
 
 if TYPE_CHECKING:
@@ -99,6 +99,53 @@ ROUTES: tuple[Route, ...] = (
         body_is_optional=True,
         replies={200: schemas.CommandSent},
         problems=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/api/command/<command:command_id>/history",
+        view=single.get_command_history,
+        summary="Look at all that happened to a command.",
+        replies={200: schemas.AuditList},
+        problems=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/commands/summary",
+        view=survey.get_summary,
+        summary="Count the commands of the last while: by status, in 60 stretches of time, and how they failed.",
+        query=schemas.SummaryQuery,
+        replies={200: schemas.Summary},
+    ),
+    Route(
+        method="GET",
+        path="/api/audit",
+        view=survey.get_audit,
+        summary="Look at what happened in the last while: of what, when, by whom.",
+        query=schemas.AuditQuery,
+        replies={200: schemas.AuditList},
+    ),
+    Route(
+        method="GET",
+        path="/api/services",
+        view=survey.list_services,
+        summary="List the services that run, with their methods and what they have done.",
+        replies={200: schemas.ServiceList},
+    ),
+    Route(
+        method="GET",
+        path="/api/agents",
+        view=agents.list_agents,
+        summary="List the agents that were ever seen, those that are offline too.",
+        query=schemas.AgentsQuery,
+        replies={200: schemas.AgentPage},
+    ),
+    Route(
+        method="GET",
+        path="/api/agents/<client_id>/types",
+        view=agents.list_command_types,
+        summary="Ask an agent that is online for its types of commands, with their schemas.",
+        replies={200: schemas.TypeList},
+        problems=(404, 504),
     ),
     Route(
         method="GET",

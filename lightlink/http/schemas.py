@@ -15,7 +15,9 @@ from msgspec import UNSET, Meta, UnsetType
 from lightlink.commands.model import StatusName
 from lightlink.http.limits import MAX_WAIT
 
-_WEEK = 7 * 86_400
+_DAY = 86_400
+_WEEK = 7 * _DAY
+_YEAR = 366 * _DAY
 
 ClientId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$", max_length=200, description="The id of an agent.")]
 CommandType = Annotated[str, Meta(min_length=1, max_length=256, description="What kind of command it is.")]
@@ -103,6 +105,9 @@ class ListQuery:
     client_id: ClientId | UnsetType = UNSET
     status: StatusName | UnsetType = UNSET
     command_type: CommandType | UnsetType = UNSET
+    last: Annotated[float, Meta(gt=0, le=_YEAR, description="Only those of so many seconds until now.")] | UnsetType = (
+        UNSET
+    )
     limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most.")] = 100
     after: (
         Annotated[str, Meta(pattern="^[0-9]+$", max_length=18, description="The `next` of the page before.")]
@@ -116,6 +121,43 @@ class StreamQuery:
 
     client_id: ClientId | UnsetType = UNSET
     status: StatusName | UnsetType = UNSET
+
+
+@attrs.frozen(kw_only=True)
+class SummaryQuery:
+    """Of how long to count."""
+
+    last: Annotated[float, Meta(ge=60, le=_DAY, description="Seconds until now, cut into 60 stretches.")] = 3600.0
+
+
+@attrs.frozen(kw_only=True)
+class AgentsQuery:
+    """Which agents to list."""
+
+    label: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[^,=]+=[^,=]+(,[^,=]+=[^,=]+)*$",
+                max_length=1024,
+                description="name=value, several with commas; all must be there.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    find: Annotated[str, Meta(max_length=200, description="What is in the agent's id.")] = ""
+    command_type: CommandType | UnsetType = UNSET
+    online: bool | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most.")] = 50
+    skip: Annotated[int, Meta(ge=0, le=1_000_000, description="How many to leave out at the beginning.")] = 0
+
+
+@attrs.frozen(kw_only=True)
+class AuditQuery:
+    """Which part of the audit to show."""
+
+    last: Annotated[float, Meta(gt=0, le=_WEEK, description="Seconds until now.")] = 3600.0
+    limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most: the newest.")] = 200
 
 
 # Replies --------------------------------------------------------------------------------------------------------------
@@ -274,3 +316,148 @@ class Sickness:
     status: Literal["unavailable"] = "unavailable"
     error: str
     time: datetime
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class AgentView:
+    """An agent that was ever seen; ``last_seen`` may be half a minute old."""
+
+    client_id: str
+    online: bool
+    labels: dict[str, str]
+    version: str
+    platform: str
+    command_types: list[str]
+    first_seen: str
+    last_seen: str
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class AgentPage:
+    """Agents by id: ``total`` is how many pass, ``online`` how many of those are there now.
+
+    ``command_types`` are all that they take together.
+    """
+
+    success: Literal[True] = True
+    total: Count
+    online: Count
+    command_types: list[str]
+    agents: list[AgentView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class TypeView:
+    """A type of command as its agent describes it; an empty schema allows anything."""
+
+    name: str
+    text: str
+    arguments: dict[str, Any]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class TypeList:
+    """The types of commands that an agent describes, by name."""
+
+    success: Literal[True] = True
+    types: list[TypeView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class AuditView:
+    """Something that happened to a command, or to a run."""
+
+    at: datetime
+    kind: str
+    by: str
+    command_id: str
+    client_id: str
+    command_type: str
+    status: str
+    status_detail: str
+    attempt: Count
+    instance: str
+    error: str
+    run_id: str
+    event: str
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class AuditList:
+    """What happened, oldest first."""
+
+    success: Literal[True] = True
+    total: Count
+    entries: list[AuditView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class FailureView:
+    """How many commands of a type failed in the same way."""
+
+    command_type: str
+    status: StatusName
+    error: str
+    count: Count
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Stretch:
+    """What was sent in a stretch of time, by what has become of it."""
+
+    at: datetime
+    completed: Count
+    failed: Count
+    open: Count
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Summary:
+    """The commands of the last while, counted; ``complete`` says whether all of them were."""
+
+    success: Literal[True] = True
+    complete: bool
+    total: Count
+    counts: dict[str, int]
+    stretches: list[Stretch]
+    failures: list[FailureView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class MethodView:
+    """A method of a service, with what all its instances have done; ``average`` is in seconds."""
+
+    name: str
+    text: str
+    arguments: dict[str, Any]
+    requests: Count
+    errors: Count
+    last_error: str
+    average: float
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class InstanceView:
+    """One running instance of a service."""
+
+    id: str
+    version: str
+    host: str
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class ServiceView:
+    """A service as it runs."""
+
+    name: str
+    text: str
+    instances: list[InstanceView]
+    methods: list[MethodView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class ServiceList:
+    """The services that run, by name."""
+
+    success: Literal[True] = True
+    services: list[ServiceView]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -10,8 +11,8 @@ from werkzeug.exceptions import Conflict
 
 from lightlink.commands.store.history import PAGE_BYTES
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
-from lightlink.http.schemas import CommandPage, CommandSent, OneCommand
-from lightlink.http.views import command_view
+from lightlink.http.schemas import AuditList, CommandPage, CommandSent, OneCommand
+from lightlink.http.views import audit_view, command_view
 
 if TYPE_CHECKING:
     from lightlink.commands.model import Command
@@ -71,11 +72,19 @@ def cancel_command(call: Call) -> OneCommand:
     return OneCommand(command=command_view(cancelled))
 
 
+def get_command_history(call: Call) -> AuditList:
+    """Tell all that happened to a command."""
+    command = _find(call)
+    entries = [audit_view(entry) for entry in call.manager.audit(command.command_id)]
+    return AuditList(total=len(entries), entries=entries)
+
+
 def list_commands(call: Call) -> CommandPage:
     """List stored commands, newest first."""
     query: ListQuery = call.query
     call.check(query.client_id or None, query.command_type or None)
     after = query.after or None
+    since = None if query.last is UNSET else call.manager.now() - timedelta(seconds=query.last)
     found: list[Command] = []
     size = 0
     deadline = time.monotonic() + _LOOK_SECONDS
@@ -84,6 +93,7 @@ def list_commands(call: Call) -> CommandPage:
             query.client_id or None,
             query.status or None,
             command_type=query.command_type or None,
+            since=since,
             limit=query.limit - len(found),
             after=after,
         )

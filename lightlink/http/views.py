@@ -5,15 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from msgspec import UNSET
 
 from lightlink.commands import model
-from lightlink.http.schemas import BatchResult, BatchView, ClientView, CommandView, MessageSent, ProgressView
+from lightlink.http.schemas import (
+    AgentView,
+    AuditView,
+    BatchResult,
+    BatchView,
+    ClientView,
+    CommandView,
+    MessageSent,
+    ProgressView,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lightlink.commands import Presence, Receipt
+    from lightlink.commands import AuditEntry, Presence, Receipt
+    from lightlink.commands.manager.inventory import AgentRecord
     from lightlink.commands.model import Command
 
 _ALWAYS = (
@@ -30,6 +41,18 @@ _ALWAYS = (
     "issued_by",
     "cancel_requested",
     "outcome_unknown",
+)
+
+
+_OF_AGENTS = (
+    "client_id",
+    "online",
+    "labels",
+    "version",
+    "platform",
+    "command_types",
+    "first_seen",
+    "last_seen",
 )
 
 
@@ -91,6 +114,16 @@ def client_view(presence: Presence, now: datetime) -> ClientView:
         labels=presence.labels,
         state=presence.state,
     )
+
+
+def agent_view(agent: AgentRecord) -> AgentView:
+    """Return what is kept of an agent as HTTP shows it."""
+    return AgentView(**{name: getattr(agent, name) for name in _OF_AGENTS})
+
+
+def audit_view(entry: AuditEntry) -> AuditView:
+    """Return an entry of the audit as HTTP shows it."""
+    return AuditView(**{field.name: getattr(entry, field.name) for field in attrs.fields(AuditView)})
 
 
 def message_view(receipt: Receipt) -> MessageSent:

@@ -123,6 +123,9 @@ def test_a_site_carries_the_app_beside_its_own_pages(python: StartPython, url: s
 
     check_everything(http, agent.client_id)
     assert http.get("/openapi.json").json["servers"] == [{"url": "/lightlink"}]
+    assert http.get("").headers["Location"].endswith("/lightlink/")
+    assert b'src="console/app.js"' in http.get("/").body
+    assert http.get("/console/app.js").headers.get_content_type() == "text/javascript"
     assert Http(f"http://127.0.0.1:{http.port}").get("/own").body == b"the site's own page"
 
 

@@ -191,7 +191,7 @@ def test_a_payload_that_nats_would_not_take_is_refused(http: Http) -> None:
         ("/api/commands?client_id=", "client_id: expected str"),
         ("/api/commands?command_type=", "command_type: expected str of length >= 1"),
         ("/api/commands?limit=1&limit=2", "limit: is given 2 times"),
-        ("/api/commands?page=2", "page: unknown; known are: client_id, status, command_type, limit, after"),
+        ("/api/commands?page=2", "page: unknown; known are: client_id, status, command_type, last, limit, after"),
         ("/api/commands/stream?status=done", "status: invalid enum value 'done'"),
         ("/api/commands/stream?limit=1", "limit: unknown; known are: client_id, status"),
         ("/api/command/x?wait=-1", "wait: expected float >= 0"),
@@ -247,7 +247,7 @@ def test_a_batch_of_an_impossible_time_is_not_found(http: Http) -> None:
     assert (answer.status, answer.error) == (404, "Batch not found: ffffffff-ffff-7fff-bfff-ffffffffffff")
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/commands/", "/api/command/a%2Fb", "/é"])
+@pytest.mark.parametrize("path", ["/none", "/api", "/api/", "/api/commands/", "/api/command/a%2Fb", "/é"])
 def test_what_does_not_exist_is_not_found(http: Http, path: str) -> None:
     answer = http.get(path.replace("é", "%C3%A9"))
 

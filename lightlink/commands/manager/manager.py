@@ -297,6 +297,11 @@ class CommandManager:
             schema.command_id(command_id)
         return audit.read_audit(self._store, command_id, checks.aware("since", since))
 
+    @property
+    def client(self) -> Client:
+        """The client it talks through."""
+        return self._client
+
     def now(self) -> datetime:
         """Return the time, in UTC, that counts for commands: the server's."""
         return self._connection.clock.now()

@@ -1,0 +1,66 @@
+"""Views of the page and what it is made of: files of the package, with what keeps a browser from anything else."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import NotFound
+from werkzeug.utils import redirect
+from werkzeug.wrappers import Response
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+    from lightlink.http.call import Call
+
+_FOLDER = Path(__file__).parent / "assets"
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def get_page(call: Call) -> Response:
+    """Return the page."""
+    return _file(call, "index.html")
+
+
+def to_page(request: Request) -> Response:
+    """Lead to the page below a prefix: its addresses fit only with a slash at the end."""
+    return redirect(request.script_root + "/", 308)
+
+
+def get_asset(call: Call) -> Response:
+    """Return a module or the stylesheet."""
+    return _file(call, call.path["name"])
+
+
+def _file(call: Call, name: str) -> Response:
+    found = _assets().get(name)
+    if found is None:
+        raise NotFound(f"there is no {call.request.path}")
+    content, mimetype, etag = found
+    response = Response(content, mimetype=mimetype)
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = "no-cache"  # an upgrade shows at once
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.make_conditional(call.request)
+    return response
+
+
+@lru_cache(maxsize=1)
+def _assets() -> dict[str, tuple[bytes, str, str]]:
+    """Return all there is by its path; what is asked for never becomes a path of the file system."""
+    found = [file for file in _FOLDER.rglob("*") if file.suffix in _TYPES]
+    return {file.relative_to(_FOLDER).as_posix(): _read(file) for file in found}
+
+
+def _read(file: Path) -> tuple[bytes, str, str]:
+    content = file.read_bytes()
+    return content, _TYPES[file.suffix], hashlib.sha256(content).hexdigest()[:16]

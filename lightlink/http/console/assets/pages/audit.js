@@ -1,0 +1,28 @@
+import { get } from "../api.js";
+import { at, button, empty, h, link, mono, table, toast } from "../dom.js";
+import { t } from "../text.js";
+import { goer } from "./agents.js";
+
+const COLUMNS = ["at", "by", "kind", "status", "status_detail", "command_type", "client_id", "command_id", "run_id", "event", "error"];
+// A cell that begins like a formula is one, for a spreadsheet.
+const cell = (value) => `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
+
+export default async function audit({ query }) {
+  const go = goer("audit", query), last = query.get("last") ?? "3600", who = query.get("by") ?? "";
+  const { entries } = await get("api/audit", { last, limit: 1000 });
+  const rows = [...entries].reverse().filter((entry) => !who || entry.by.includes(who));
+  const save = () => {
+    const text = [COLUMNS.join(","), ...rows.map((entry) => COLUMNS.map((name) => cell(entry[name])).join(","))].join("\r\n");
+    const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    h("a", { href: address, download: "audit.csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+    toast(t("audit.saved"));
+  };
+  const time = h("select", { "aria-label": t("col.time"), onchange: () => go({ last: time.value }) }, [["3600", "hour"], ["86400", "day"], ["604800", "week"]].map(([value, name]) => h("option", { value, selected: value === last }, t(`time.${name}`))));
+  const search = h("input", { type: "search", value: who, placeholder: t("audit.by"), "aria-label": t("audit.by"), onchange: () => go({ by: search.value.trim() }) });
+  return { title: t("nav.audit"), body: [h("div", { class: "page-head" }, h("h1", {}, t("nav.audit")), rows.length ? button(t("audit.csv"), save) : null), h("div", { class: "filters" }, search, time),
+    rows.length ? table(t("nav.audit"), [
+      { head: t("col.time"), cell: (entry) => at(entry.at) }, { head: t("col.by"), cell: (entry) => entry.by || "–" }, { head: t("audit.what"), cell: (entry) => [h("strong", {}, entry.kind === "status" || entry.kind === "run" ? entry.status : t(`entry.${entry.kind}`)), entry.error && h("span", { class: "sub bad" }, entry.error)] },
+      { head: t("col.type"), min: "m", cell: (entry) => mono(entry.command_type || "–") }, { head: t("audit.on"), cell: (entry) => (entry.run_id ? link(`run/${entry.run_id}`, t("col.run")) : [link(`command/${entry.command_id}`, mono(entry.command_id.slice(0, 8))), h("span", { class: "sub" }, entry.client_id)]) }], rows)
+      : empty(t("audit.0"), t("audit.0.more"))] };
+}

@@ -1,0 +1,130 @@
+// The list keeps its filters in the address. One command: its state first, then why it failed, then what happened when.
+import { follow, get, live, may, post } from "../api.js";
+import { ago, at, button, confirm, empty, facts, h, json, link, mono, note, number, redraw, section, segments, span, state, shape, table, toast } from "../dom.js";
+import { progress } from "../charts.js";
+import { t } from "../text.js";
+import { goer } from "./agents.js";
+
+const SIZE = 50;
+const STATES = ["", "pending", "executing", "completed", "failed", "timeout"];
+const OPEN = new Set(["pending", "executing"]);
+
+// A command that was cancelled has failed, for the store; for people it was cancelled.
+export const commandState = (command) => state(command.status === "failed" && command.status_detail === "cancelled" ? "cancelled" : command.status);
+const took = (command) => command.completed_at ? span(Math.max(0, (new Date(command.completed_at) - new Date(command.created_at)) / 1000)) : "–";
+
+export function commandTable(commands) {
+  return table(t("nav.commands"), [
+    { head: t("col.state"), cell: (each) => commandState(each) },
+    { head: t("col.command"), cell: (each) => [link(`command/${each.command_id}`, each.command_type, "strong"), each.error ? h("span", { class: "sub bad" }, each.error.slice(0, 200)) : each.progress && OPEN.has(each.status) ? h("span", { class: "sub" }, `${Math.round(each.progress.fraction * 100)} % ${each.progress.note}`) : null] },
+    { head: t("col.agent"), cell: (each) => link(`agent/${each.client_id}`, each.client_id) },
+    { head: t("col.took"), num: true, min: "m", cell: took }, { head: t("col.sent"), num: true, cell: (each) => ago(each.created_at) },
+    { head: t("col.by"), min: "m", cell: (each) => each.issued_by }, { head: "ID", min: "l", cell: (each) => mono(each.command_id.slice(0, 8), "quiet") }], commands, (each) => each.command_id);
+}
+export default async function commands({ query }) {
+  const go = goer("commands", query), names = ["client_id", "command_type", "status", "last"];
+  const wanted = Object.fromEntries(names.map((name) => [name, query.get(name) ?? ""]));
+  const after = query.get("after") ?? "";
+  const page = await get("api/commands", { ...wanted, after, limit: SIZE });
+  const rows = h("div", {});
+  let failedFirst = query.get("order") === "failed";
+  const bad = (each) => (each.status === "failed" || each.status === "timeout" ? 0 : 1);
+  const draw = () => {
+    const list = failedFirst ? [...page.commands].sort((a, b) => bad(a) - bad(b)) : page.commands;
+    const filtered = names.some((name) => wanted[name]);
+    redraw(rows, list.length ? [commandTable(list), footer()] : filtered ? empty(t("commands.none"), t("commands.none.more"), link("commands", t("filter.clear"), "btn")) : empty(t("commands.0"), t("commands.0.more"), link("send", t("nav.send"), "btn primary"), h("pre", { class: "code-line" }, "lightlink command send AGENT TYPE '{}'")));
+  };
+  const footer = () => page.next || after ? h("div", { class: "pager" }, after && button(t("newest"), () => go({}), "small"), page.next && button(t("older"), () => go({ after: page.next }), "small")) : null;
+  draw();
+  const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status);
+  // Rows change in place. New ones come at the top, unless somebody points at the list: then it stays as it is.
+  let fresh = 0;
+  const more = h("button", { type: "button", class: "btn small", hidden: true, onclick: () => { fresh = 0; goer("commands", query)({ after: "" }); window.dispatchEvent(new HashChangeEvent("hashchange")); } });
+  const stop = follow((changes) => {
+    let touched = false;
+    for (const each of changes) {
+      const place = page.commands.findIndex((one) => one.command_id === each.command_id);
+      if (place >= 0) { page.commands[place] = each; touched = true; }
+      else if (!after && matches(each)) {
+        if (rows.matches(":hover, :focus-within")) { fresh += 1; more.textContent = t("commands.fresh", { n: number(fresh) }); more.hidden = false; }
+        else { page.commands.unshift(each); page.commands.splice(SIZE); touched = true; }
+      }
+    }
+    if (touched) draw();
+  });
+  const client = h("input", { type: "search", value: wanted.client_id, placeholder: t("commands.client"), "aria-label": t("commands.client"), autocomplete: "off", onchange: () => go({ client_id: client.value.trim() }) });
+  const type = h("input", { type: "search", value: wanted.command_type, placeholder: t("col.type"), "aria-label": t("col.type"), autocomplete: "off", onchange: () => go({ command_type: type.value.trim() }) });
+  const last = h("select", { "aria-label": t("col.time"), onchange: () => go({ last: last.value }) }, [["", "any"], ["3600", "hour"], ["86400", "day"], ["604800", "week"]].map(([value, name]) => h("option", { value, selected: value === wanted.last }, t(`time.${name}`))));
+  const order = h("input", { type: "checkbox", checked: failedFirst, onchange: () => { failedFirst = order.checked; go({ order: failedFirst ? "failed" : "", after }); } });
+  const stoppable = page.commands.filter((each) => OPEN.has(each.status));
+  const failed = page.commands.filter((each) => bad(each) === 0);
+  const actions = may("send") && h("div", { class: "row" },
+    stoppable.length ? button(t("commands.cancel", { n: number(stoppable.length) }), () => confirm(t("commands.cancel", { n: number(stoppable.length) }), t("commands.cancel.more"), t("commands.cancel", { n: number(stoppable.length) }), async (reason) => {
+      const done = await each(stoppable, (one) => post(`api/command/${one.command_id}/cancel`, { reason }));
+      toast(t("commands.cancelled", { n: number(done) }));
+    }, true)) : null,
+    failed.length ? button(t("commands.again", { n: number(failed.length) }), () => confirm(t("commands.again", { n: number(failed.length) }), t("commands.again.more"), t("commands.again", { n: number(failed.length) }), async () => {
+      const done = await each(failed, sendAgain);
+      toast(t("commands.sent", { n: number(done) }));
+    })) : null,
+    link("send", t("nav.send"), "btn primary"));
+  return { title: t("nav.commands"), leave: stop, body: [
+    h("div", { class: "page-head" }, h("h1", {}, t("nav.commands")), actions),
+    h("div", { class: "filters" }, client, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
+}
+// A few at a time: a host has six connections. What has ended meanwhile is not counted.
+async function each(list, act) {
+  let done = 0;
+  const queue = [...list];
+  const work = async () => { for (let one = queue.shift(); one; one = queue.shift()) try { await act(one); done += 1; } catch (error) { if (error.status !== 409) throw error; } };
+  await Promise.all([work(), work(), work()]);
+  return done;
+}
+const sendAgain = (each) => post("api/command", { client_id: each.client_id, command_type: each.command_type, payload: each.payload, timeout: each.timeout, priority: each.priority });
+
+export async function command({ rest }) {
+  let one = (await get(`api/command/${rest}`)).command, entries = [], timer = null, gone = false;
+  const root = h("div", { class: "stack" }), head = h("div", {});
+  async function history() { entries = (await get(`api/command/${rest}/history`).catch(() => ({ entries }))).entries; }
+  const draw = () => { redraw(head, top(one)); redraw(root, body(one, entries)); };
+  await history();
+  draw();
+  const stop = follow((changes) => {
+    const change = changes.find((each) => each.command_id === rest);
+    if (!change) return;
+    const turned = change.status !== one.status;
+    one = change;
+    draw();
+    // The audit is a moment behind.
+    if (turned) { clearTimeout(timer); timer = setTimeout(async () => { await history(); if (!gone && !live.paused) draw(); }, 500); }
+  });
+  return { title: `${one.command_type} · ${rest.slice(0, 8)}`, leave: () => { gone = true; clearTimeout(timer); stop(); }, body: [head, root] };
+}
+function top(one) {
+  const open = OPEN.has(one.status);
+  const again = async () => { try { location.hash = `#/command/${(await sendAgain(one)).command_id}`; } catch (error) { toast(error.message); } };
+  const undo = async () => { try { location.hash = `#/command/${(await post(`api/command/${one.command_id}/undo`, {})).command_id}`; } catch (error) { toast(error.message); } };
+  const cancel = () => confirm(t("command.cancel"), t(one.status === "executing" ? "command.cancel.running" : "command.cancel.pending"), t("command.cancel"), async (reason) => { await post(`api/command/${one.command_id}/cancel`, { reason }); toast(t("command.cancelled")); }, true);
+  return h("div", { class: "page-head" }, h("div", {}, h("h1", {}, one.command_type), h("p", { class: "under" }, commandState(one), h("span", { class: "quiet" }, t("on")), link(`agent/${one.client_id}`, one.client_id, "strong"), h("span", { class: "quiet" }, ago(one.created_at)))),
+    may("send") && h("div", { class: "row" }, open && button(t("command.cancel"), cancel, "", { disabled: one.cancel_requested }), one.status === "completed" && button(t("command.undo"), undo), !open && button(t("command.again"), again, "primary")));
+}
+function body(one, entries) {
+  return h("div", { class: "cols" }, h("div", { class: "stack" }, outcome(one), section(t("command.timeline"), null, timeline(entries))),
+    h("aside", { class: "rail", "aria-label": t("facts") }, facts([["ID", mono(one.command_id)], [t("col.by"), one.issued_by], [t("timeout"), span(one.timeout)], [t("priority"), String(one.priority)], one.attempt > 1 && [t("attempt"), String(one.attempt)], one.batch_id && [t("batch"), mono(one.batch_id)], one.instance && [t("instance"), mono(one.instance)]]), h("h2", {}, t("payload")), json(one.payload)));
+}
+function outcome(one) {
+  if (one.status === "pending") return note("pending", h("strong", {}, t("command.pending")), h("p", {}, t("command.pending.more")));
+  if (one.status === "executing") {
+    const fraction = one.progress?.fraction ?? 0;
+    return section(t("command.progress"), null, h("p", { class: "saying" }, h("span", {}, one.progress?.note || t(one.cancel_requested ? "command.stopping" : "command.running")), one.progress && h("b", {}, `${Math.round(fraction * 100)} %`)), one.progress && progress(fraction, t("command.progress")));
+  }
+  if (one.status === "completed") return section(t("command.result"), null, json(one.result ?? null));
+  const cancelled = one.status_detail === "cancelled";
+  return [note(cancelled ? "cancelled" : one.status, h("strong", {}, t(cancelled ? "state.cancelled" : `command.${one.status}`)), h("p", {}, one.error || one.status_detail), one.outcome_unknown && h("p", {}, t("command.unknown"))),
+    one.late_result !== undefined && section(t("command.late"), null, json(one.late_result))];
+}
+function timeline(entries) {
+  const kind = (entry) => (entry.kind === "request" ? "pending" : entry.kind === "cancel" || entry.status_detail === "cancelled" ? "cancelled" : entry.kind === "late_result" ? "warn" : entry.status);
+  const word = (entry) => (entry.kind === "status" ? t(`state.${kind(entry)}`) : t(`entry.${entry.kind}`));
+  return h("ol", { class: "timeline" }, [...entries].reverse().map((entry) => h("li", {}, h("span", { class: `is-${kind(entry)}` }, shape(kind(entry))), h("div", {}, h("strong", {}, word(entry)), h("span", { class: "sub" }, [entry.by && t("by", { x: entry.by }), entry.attempt > 1 && `${t("attempt")} ${entry.attempt}`, entry.error].filter(Boolean).join(" · "))), at(entry.at))));
+}

@@ -1,0 +1,61 @@
+// First what waits for a person, then whether the fleet is well, then the last hour.
+import { follow, get, live } from "../api.js";
+import { ago, h, link, mono, number, redraw, section, shape, state, table } from "../dom.js";
+import { columns } from "../charts.js";
+import { t } from "../text.js";
+import { runState } from "./runs.js";
+
+const EVERY_MS = 5000;
+const known = (promise, otherwise) => promise.catch((error) => { if (error.status === 403 || error.status === 501) return otherwise; throw error; });
+
+async function load() {
+  const [agents, summary, runs] = await Promise.all([
+    get("api/agents", { limit: 1 }), get("api/commands/summary"), known(get("api/runs", { limit: 8 }), { runs: [] })]);
+  return { agents, summary, runs: runs.runs };
+}
+export default async function overview() {
+  const root = h("div", { class: "stack" });
+  let timer = null, gone = false, changed = false;
+  const draw = (data) => redraw(root, data.agents.total ? body(data) : first());
+  draw(await load());
+  const unfollow = follow(() => { changed = true; });
+  let quiet = 0;
+  async function again() {
+    quiet += 1;
+    // Without a change there is only the passing of time to show.
+    if (!live.paused && !document.hidden && (changed || quiet % 4 === 0)) { changed = false; try { draw(await load()); } catch { changed = true; } }
+    if (!gone) timer = setTimeout(again, EVERY_MS);
+  }
+  timer = setTimeout(again, EVERY_MS);
+  return { title: t("nav.overview"), leave: () => { gone = true; clearTimeout(timer); unfollow(); }, body: [h("h1", { class: "sr" }, t("nav.overview")), root] };
+}
+function first() {
+  return [h("h2", {}, t("start")), h("ol", { class: "steps" },
+    h("li", {}, h("h3", {}, t("start.1")), h("pre", { class: "code-line" }, "pip install 'lightlink[cli]'")),
+    h("li", {}, h("h3", {}, t("start.2")), h("pre", { class: "code-line" }, "lightlink agent greenhouse --url nats://this-server:4222"), h("p", { class: "quiet" }, t("start.2.more"))),
+    h("li", {}, h("h3", {}, state("running", t("start.3"))), h("p", { class: "quiet" }, t("start.3.more"))))];
+}
+function body({ agents, summary, runs }) {
+  const counts = summary.counts, failed = (counts.failed ?? 0) + (counts.timeout ?? 0), ended = failed + (counts.completed ?? 0);
+  const waiting = runs.filter((run) => run.state === "waiting" || run.attention_total);
+  const kpi = (name, value, more, to, kind = "quiet") => h("li", {}, h("a", { href: `#/${to}` }, h("span", {}, name), h("b", {}, value), h("span", { class: kind }, more)));
+  const offline = agents.total - agents.online;
+  return [
+    waiting.length ? section(t("needs", { n: waiting.length }), null, h("ul", { class: "needs" }, waiting.map((run) =>
+      h("li", {}, shape("waits"), h("div", {}, h("strong", {}, run.plan), " ", h("span", { class: "quiet" }, t("needs.run", { n: number(run.targets), by: run.started_by }))), link(`run/${run.run_id}`, t("needs.look"), "btn small")))))
+      : h("p", { class: "quiet" }, t("needs.none")),
+    h("ul", { class: "kpis" },
+      kpi(t("kpi.online"), [number(agents.online), h("small", {}, ` / ${number(agents.total)}`)], offline ? t("kpi.offline", { n: number(offline) }) : t("kpi.all"), offline ? "agents?online=false" : "agents"),
+      kpi(t("kpi.running"), number(counts.executing ?? 0), t("kpi.hour"), "commands?status=executing"),
+      kpi(t("kpi.pending"), number(counts.pending ?? 0), t("kpi.hour"), "commands?status=pending"),
+      kpi(t("kpi.failed"), number(failed), failed ? t("kpi.share", { p: ((failed / ended) * 100).toFixed(1) }) : t("kpi.none"), "commands?status=failed&last=3600", failed ? "bad" : "quiet")),
+    columns(t("chart"), summary.stretches),
+    summary.complete ? null : h("p", { class: "quiet" }, t("chart.part", { n: number(summary.total) })),
+    h("div", { class: "two" },
+      section(t("failures"), link("commands?status=failed&last=3600", t("failures.all"), "quiet"), summary.failures.length ? table(t("failures"), [
+        { head: t("col.error"), cell: (each) => link(`commands?status=${each.status}&last=3600&command_type=${encodeURIComponent(each.command_type)}`, each.error || t(`state.${each.status}`)) },
+        { head: t("col.type"), cell: (each) => mono(each.command_type) }, { head: t("col.count"), num: true, cell: (each) => number(each.count) }], summary.failures) : h("p", { class: "quiet" }, t("failures.none"))),
+      section(t("nav.runs"), link("runs", t("runs.all"), "quiet"), runs.length ? table(t("nav.runs"), [
+        { head: t("col.run"), cell: (run) => link(`run/${run.run_id}`, run.plan, "strong") }, { head: t("col.state"), cell: (run) => runState(run.state) },
+        { head: t("col.targets"), num: true, cell: (run) => number(run.targets) }, { head: t("col.changed"), num: true, cell: (run) => ago(run.at) }], runs.slice(0, 5)) : h("p", { class: "quiet" }, t("runs.none"))))];
+}

@@ -1,0 +1,15 @@
+import { get } from "../api.js";
+import { empty, h, json, link, mono, number, section, span, table } from "../dom.js";
+import { t } from "../text.js";
+
+export default async function services() {
+  const { services: found } = await get("api/services");
+  const rate = (method) => (method.errors ? h("span", { class: "bad", title: method.last_error }, number(method.errors)) : "0");
+  const body = found.map((service) => section(service.name, h("span", { class: "quiet" }, t("services.instances", { n: number(service.instances.length) })),
+    service.text && h("p", { class: "quiet" }, service.text),
+    table(service.name, [
+      { head: t("col.method"), cell: (method) => [h("strong", {}, mono(method.name)), h("span", { class: "sub" }, method.text), Object.keys(method.arguments).length ? h("details", {}, h("summary", {}, t("services.arguments")), json(method.arguments)) : null] },
+      { head: t("col.requests"), num: true, cell: (method) => number(method.requests) }, { head: t("col.errors"), num: true, cell: rate }, { head: t("col.average"), num: true, cell: (method) => (method.requests ? (method.average < 1 ? `${(method.average * 1000).toFixed(1)} ms` : span(method.average)) : "–") }], service.methods),
+    table(t("services.instances.title"), [{ head: "ID", cell: (each) => mono(each.id) }, { head: t("col.version"), cell: (each) => each.version || "–" }, { head: t("col.host"), cell: (each) => each.host || "–" }], service.instances)));
+  return { title: t("nav.services"), body: [h("h1", {}, t("nav.services")), ...(body.length ? body : [empty(t("services.0"), t("services.0.more"), link("overview", t("nav.overview"), "btn"))])] };
+}

@@ -1,0 +1,131 @@
+"""A browser's session: a cookie that says whose token was shown, signed with that token's digest.
+
+Nothing is kept here: a session ends with its time, or with the token it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import NotImplemented as HttpNotImplemented
+from werkzeug.wrappers import Response
+
+from lightlink import __version__
+from lightlink.http import addresses, inputs
+from lightlink.http.console.schemas import LogIn, Session
+from lightlink.http.replies import reply
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+    from lightlink.http.access import Token
+    from lightlink.http.call import Call
+
+SECONDS = 8 * 3600
+_COOKIE = "__Host-lightlink"
+_LOOPBACK_COOKIE = "lightlink"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@runtime_checkable
+class NamedTokens(Protocol):
+    """A source of tokens that also finds one by its name, with the SHA-256 of its secret."""
+
+    def named(self, name: str, /) -> tuple[bytes, Token] | None:
+        """Return the digest of a token's secret, and the token."""
+
+
+def get_session(call: Call) -> Session:
+    """Tell who asks, and what they may do."""
+    app = call.app
+    if app.tokens is None:
+        return Session(log_in=False, version=__version__, name="", scope=["read", "send", "plan", "approve"])
+    token = app.identify(call.request)
+    if token is None:
+        return Session(log_in=True, version=__version__)
+    return Session(log_in=True, version=__version__, name=token.name, scope=sorted(token.scope))
+
+
+def log_in(call: Call) -> Response:
+    """Give a browser a session for a token."""
+    body: LogIn = call.body
+    tokens = call.app.tokens
+    if tokens is None:
+        return reply(get_session(call))
+    if not isinstance(tokens, NamedTokens):
+        raise HttpNotImplemented("the app's source of tokens does not find them by name, so nobody can log in here")
+    check_origin(call.request)
+    token = tokens(body.token)
+    if token is None:
+        call.app.count_stranger()
+        raise Unauthorized("this token is not good here")
+    expiry = int(time.time()) + SECONDS
+    digest = hashlib.sha256(body.token.encode()).digest()
+    response = reply(Session(log_in=True, version=__version__, name=token.name, scope=sorted(token.scope)))
+    _set_cookie(call.request, response, f"{token.name}.{expiry}.{_sign(digest, token.name, expiry)}", SECONDS)
+    return response
+
+
+def log_out(call: Call) -> Response:
+    """Take the session away."""
+    check_origin(call.request)
+    inputs.check_type(call.request)
+    response = reply(Session(log_in=call.app.tokens is not None, version=__version__))
+    _set_cookie(call.request, response, "", 0)
+    return response
+
+
+def find(request: Request, tokens: object) -> Token | None:
+    """Return whose session a request brings; raises Forbidden for a change that another's page may have sent."""
+    cookie = request.cookies.get(_cookie_name(request), "")
+    name, _, rest = cookie.rpartition(".")[0].rpartition(".")
+    signature = cookie.rpartition(".")[2]
+    if not name or not (rest.isascii() and rest.isdigit() and len(rest) < 12) or not signature.isascii():
+        return None
+    found = tokens.named(name) if isinstance(tokens, NamedTokens) else None
+    if found is None or int(rest) < time.time():
+        return None
+    digest, token = found
+    if not hmac.compare_digest(_sign(digest, name, int(rest)), signature):
+        return None
+    check_origin(request)
+    return token
+
+
+def check_origin(request: Request) -> None:
+    """Raise Forbidden unless what changes something was sent by a page of this very site."""
+    if request.method in _SAFE:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        own = site == "same-origin"
+    else:
+        own = urlsplit(request.headers.get("Origin", "")).netloc == request.environ.get("HTTP_HOST")
+    if not own:
+        raise Forbidden("with a session, changes are taken from this site's own pages only")
+
+
+def _sign(digest: bytes, name: str, expiry: int) -> str:
+    return hmac.new(digest, f"{name}|{expiry}".encode(), hashlib.sha256).hexdigest()
+
+
+def _cookie_name(request: Request) -> str:
+    return _LOOPBACK_COOKIE if _is_plain_loopback(request) else _COOKIE
+
+
+def _is_plain_loopback(request: Request) -> bool:
+    """Tell whether a browser is on this machine, without TLS: there no cookie can be Secure everywhere."""
+    host = addresses.host_name(request.environ.get("HTTP_HOST", ""))
+    return request.scheme == "http" and (host == "localhost" or addresses.is_loopback(host))
+
+
+def _set_cookie(request: Request, response: Response, value: str, seconds: int) -> None:
+    name = _cookie_name(request)
+    response.set_cookie(
+        name, value, max_age=seconds, path="/", secure=name == _COOKIE, httponly=True, samesite="Strict"
+    )

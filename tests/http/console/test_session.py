@@ -1,0 +1,187 @@
+"""The console over real HTTP: what is served, who is let in by its session, and what another's page may not do."""
+
+from __future__ import annotations
+
+import json
+import time
+from http.cookies import SimpleCookie
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.http import Answer, Http, HttpProcess, tokens_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lightlink.server import EmbeddedServer
+
+OPS, READER = "ops-0123456789abcdef", "reader-0123456789abcdef"
+SAME = {"Sec-Fetch-Site": "same-origin"}
+ENTRIES = (
+    {"name": "ops.team", "scope": ["read", "send"], "token": OPS},
+    {"name": "reader", "scope": ["read"], "token": READER},
+)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokens_file(tmp_path_factory.mktemp("tokens") / "tokens.json", *ENTRIES)
+
+
+@pytest.fixture(scope="module")
+def running(server: EmbeddedServer, tokens: Path) -> Iterator[HttpProcess]:
+    with HttpProcess(server.url, f"--tokens={tokens}") as process:
+        yield process
+
+
+def log_in(http: Http, token: str = OPS) -> tuple[Answer, str]:
+    answer = http.post("/console/session", {"token": token}, headers=SAME)
+    return answer, answer.headers.get("Set-Cookie", "").partition(";")[0]
+
+
+def send(http: Http, headers: dict[str, str]) -> Answer:
+    body = {"client_id": "greenhouse", "command_type": "open", "timeout": 1}
+    return http.post("/api/command", body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "mimetype"),
+    [
+        ("/", "text/html"),
+        ("/console/app.js", "text/javascript"),
+        ("/console/pages/agents.js", "text/javascript"),
+        ("/console/style.css", "text/css"),
+    ],
+)
+def test_what_is_served_is_safe_to_show(running: HttpProcess, path: str, mimetype: str) -> None:
+    answer = running.http.get(path)
+
+    assert answer.status == 200
+    assert answer.headers.get_content_type() == mimetype
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    again = running.http.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status == 304
+
+
+@pytest.mark.parametrize("path", ["/console/none.js", "/console/../session.py", "/console/%2e%2e/session.py"])
+def test_nothing_else_is_served(running: HttpProcess, path: str) -> None:
+    assert running.http.get(path).status == 404
+
+
+def test_a_token_becomes_a_session(running: HttpProcess) -> None:
+    assert running.http.get("/console/session").json["name"] == ""
+
+    answer, cookie = log_in(running.http)
+
+    assert answer.json["name"] == "ops.team"
+    facts = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in facts
+    assert "SameSite=Strict" in facts
+    assert OPS not in facts
+    assert running.http.get("/console/session", headers={"Cookie": cookie}).json["scope"] == ["read", "send"]
+    assert running.http.get("/api/commands", headers={"Cookie": cookie}).status == 200
+    assert running.http.get("/api/commands").status == 401
+
+
+def test_a_bad_token_becomes_none(running: HttpProcess) -> None:
+    answer, cookie = log_in(running.http, "guessed-0123456789")
+
+    assert answer.status == 401
+    assert cookie == ""
+
+
+def test_over_a_network_the_cookie_is_secure(running: HttpProcess) -> None:
+    answer = running.http.post("/console/session", {"token": OPS}, headers={**SAME, "Host": "fleet.example"})
+
+    facts = answer.headers["Set-Cookie"]
+    assert facts.startswith("__Host-lightlink=")
+    assert "Secure" in facts
+    assert "Path=/" in facts
+    assert "Domain" not in facts
+
+
+def test_a_session_is_good_only_as_it_was_signed(running: HttpProcess) -> None:
+    _, cookie = log_in(running.http, READER)
+    value = SimpleCookie(cookie)["lightlink"].value
+    name, expiry, signature = value.rsplit(".", 2)
+    later = f"{name}.{int(expiry) + 1}.{signature}"
+    other = f"ops.team.{expiry}.{signature}"
+    past = f"{name}.{int(time.time()) - 1}.{signature}"
+
+    for forged in (later, other, past, "", "a.b.c", value[:-1], f"{name}.{expiry}.", "é.1.2"):
+        headers = {"Cookie": f"lightlink={forged}".encode().decode("latin-1")}
+        assert running.http.get("/api/commands", headers=headers).status == 401, forged
+
+
+def test_a_session_ends_with_its_token(server: EmbeddedServer, tmp_path: Path) -> None:
+    path = tokens_file(tmp_path / "tokens.json", *ENTRIES)
+    with HttpProcess(server.url, f"--tokens={path}") as process:
+        _, cookie = log_in(process.http)
+        assert process.http.get("/api/commands", headers={"Cookie": cookie}).status == 200
+
+        path.write_text(json.dumps({"tokens": [{**ENTRIES[0], "token": "another-0123456789"}]}))
+
+        assert process.http.get("/api/commands", headers={"Cookie": cookie}).status == 401
+
+
+def test_a_session_may_do_what_its_token_may(running: HttpProcess) -> None:
+    _, cookie = log_in(running.http, READER)
+
+    answer = send(running.http, {"Cookie": cookie, **SAME})
+
+    assert answer.status == 403
+    assert "may not send" in answer.error
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (SAME, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "{own}"}, 403),
+        ({"Origin": "{own}"}, 200),
+        ({}, 403),
+        ({**SAME, "Content-Type": "text/plain"}, 415),
+    ],
+)
+def test_another_page_cannot_use_a_session(running: HttpProcess, headers: dict[str, str], status: int) -> None:
+    _, cookie = log_in(running.http)
+    given = {name: value.replace("{own}", running.url) for name, value in headers.items()}
+
+    assert send(running.http, {"Cookie": cookie, **given}).status == status
+
+
+def test_a_bearer_token_needs_no_page(running: HttpProcess) -> None:
+    assert send(Http(running.url, OPS), {"Content-Type": "text/plain"}).status == 200
+
+
+def test_logging_out_takes_the_cookie_away(running: HttpProcess) -> None:
+    headers = {**SAME, "Content-Type": "application/json"}
+
+    answer = running.http.request("DELETE", "/console/session", headers=headers)
+
+    assert answer.status == 200
+    assert "Max-Age=0" in answer.headers["Set-Cookie"]
+
+
+def test_it_can_be_left_out(server: EmbeddedServer) -> None:
+    with HttpProcess(server.url, "--no-console") as process:
+        assert process.http.get("/").status == 404
+        assert process.http.get("/console/app.js").status == 404
+        assert process.http.get("/health").status == 200
+
+
+def test_without_tokens_nobody_logs_in(server: EmbeddedServer) -> None:
+    with HttpProcess(server.url) as process:
+        session = process.http.get("/console/session").json
+
+    assert session["log_in"] is False
+    assert "send" in session["scope"]
