@@ -28,6 +28,8 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._name = f"lightlink-loop-{name}"
         self._portal: BlockingPortal
+        self._jobs: set[_Job[Any]] = set()
+        self._has_served = False
         self.loop: asyncio.AbstractEventLoop
         self.ident = 0
 
@@ -58,14 +60,16 @@ class LoopThread:
         """
         self.refuse_own_thread()
         job = _Job(function, args)
+        self._jobs.add(job)  # before the loop is told of it: it is either begun, given up at the end, or refused here
         try:
-            self.loop.call_soon_threadsafe(job.start)
+            self.loop.call_soon_threadsafe(self._begin, job)
             return job.result(timeout)
         except RuntimeError as exc:
             if job.started or not self.loop.is_closed():
                 raise
             raise ClosedError("the client") from exc
         finally:
+            self._jobs.discard(job)
             if not job.done:
                 self.call_soon(job.cancel)
 
@@ -93,6 +97,12 @@ class LoopThread:
         self.call_soon(self._end)
         return join_thread(self._thread, timeout)
 
+    def _begin(self, job: _Job[Any]) -> None:
+        if self._has_served:  # what runs was cancelled already: nothing would run or end a task begun now
+            job.give_up()
+        else:
+            job.start()
+
     def _end(self) -> None:
         self._ending = asyncio.ensure_future(self._portal.stop(True))
 
@@ -103,13 +113,19 @@ class LoopThread:
             if started.done():
                 raise
             started.set_exception(exc)
+        finally:
+            for job in list(self._jobs):
+                job.give_up()
 
     async def _serve(self, started: concurrent.futures.Future[None]) -> None:
         self.ident = get_ident()
         self.loop = asyncio.get_running_loop()
-        async with BlockingPortal() as self._portal:
-            started.set_result(None)
-            await self._portal.sleep_until_stopped()
+        try:
+            async with BlockingPortal() as self._portal:
+                started.set_result(None)
+                await self._portal.sleep_until_stopped()
+        finally:
+            self._has_served = True
 
 
 class _Job(Generic[T]):
@@ -139,6 +155,11 @@ class _Job(Generic[T]):
         if self._task is not None:
             self._task.cancel()
 
+    def give_up(self) -> None:
+        """Tell whoever waits that it will not begin, unless it has, because the loop ends."""
+        if self._task is None:
+            self._ended.keep()
+
     @property
     def started(self) -> bool:
         """Whether it has begun."""
@@ -153,7 +174,8 @@ class _Job(Generic[T]):
         """Wait for the result at most ``timeout`` seconds; see `LoopThread.run`."""
         if not self._ended.wait(timeout):
             raise TimeoutError(f"no result within {timeout:g} s")
-        assert self._task is not None
+        if self._task is None:
+            raise ClosedError("the client", "was closed meanwhile")
         try:
             return self._task.result()
         except asyncio.CancelledError as exc:

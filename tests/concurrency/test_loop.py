@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from lightlink.concurrency.loop import LoopThread
 from lightlink.errors import ClosedError, ResourceExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture
@@ -118,6 +119,50 @@ def test_stopping_cancels_what_still_runs_and_tells_its_caller() -> None:
     assert begun.wait(30)
     assert thread.stop(10)
     caller.join(10)
+    assert [str(each) for each in outcome] == ["the client was closed meanwhile"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_comes_while_the_loop_ends_is_told_so_at_once_and_leaves_nothing_behind() -> None:
+    thread = LoopThread("ending")
+    thread.start()
+    ending = threading.Event()
+    go_on = threading.Event()
+    outcome: list[BaseException] = []
+
+    async def nothing() -> None:
+        raise AssertionError("it was run")
+
+    async def hold_up() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:  # closed once all tasks have ended, as the last the loop does
+            ending.set()
+            await asyncio.get_running_loop().run_in_executor(None, go_on.wait, 30)
+
+    async def leave_open() -> AsyncIterator[int]:
+        opened = hold_up()
+        await opened.__anext__()
+        return opened
+
+    def work() -> None:
+        try:
+            thread.run(nothing, timeout=600)
+        except BaseException as exc:
+            outcome.append(exc)
+
+    kept = thread.run(leave_open, timeout=30)
+    stopping = threading.Thread(target=thread.stop, args=(30,))
+    stopping.start()
+    assert ending.wait(30)
+    caller = threading.Thread(target=work)
+    caller.start()
+    caller.join(30)
+    assert not caller.is_alive()
+    go_on.set()
+    stopping.join(30)
+    del kept
+    gc.collect()
     assert [str(each) for each in outcome] == ["the client was closed meanwhile"]
 
 
