@@ -50,6 +50,7 @@
         StoreUnavailable      commands could not be stored or read
       PlanInvalid             (ValueError) a plan that cannot be carried out, with every fault and its place
       RunError
+        PlanNotFound          no plan is stored under this name
         RunNotFound
         RunRefused            a run is not where this can be done, or not by this one
 
@@ -659,6 +660,15 @@ class PlanInvalid(LightLinkError, ValueError):
 
 class RunError(LightLinkError):
     """Something about the run of a plan."""
+
+
+class PlanNotFound(RunError):
+    """No plan is stored under this name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"no plan is stored as {self.name!r}"
 
 
 class RunNotFound(RunError):

@@ -34,7 +34,9 @@ _OPEN = "open"
 _SHOWN = (*OUTCOMES, _OPEN)
 _REFRESH_SECONDS = 0.5
 
-plan_argument = click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_file = click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_name = click.argument("name", metavar="NAME")
+plan_argument = click.argument("plan", metavar="FILE|NAME", callback=lambda _ctx, _param, text: _file_or_name(text))
 params_argument = click.argument("params", metavar="[JSON]", default="{}", callback=json_object)
 _targets = click.option(
     "--to", "targets", multiple=True, metavar="ID", help="This agent instead of the plan's targets."
@@ -42,6 +44,7 @@ _targets = click.option(
 _run_id = click.argument("run_id", metavar="RUN")
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why; the run keeps it.")
 _comment = click.option("--comment", default="", metavar="TEXT", help="What you looked at; the run keeps it.")
+_by = click.option("--by", metavar="NAME", help="In this name instead of cli:USER.")
 _digest = click.option("--digest", metavar="TEXT", help="Only if this is the digest of what the run carries out.")
 
 
@@ -61,6 +64,8 @@ def plan() -> None:
     \b
         lightlink plan check rollout.yaml '{"version": "4"}'
         lightlink plan start rollout.yaml '{"version": "4"}' --reason "CHG-1234"
+        lightlink plan store rollout.yaml
+        lightlink plan start rollout '{"version": "5"}'
 
     Whoever starts a run does not carry it out: `lightlink runs work` does, any number of them, or programs with an
     Orchestrator.
@@ -73,11 +78,10 @@ def plan() -> None:
 @_targets
 @json_option
 @link_options
-def check(link: Link, path: Path, params: dict[str, Any], targets: tuple[str, ...], as_json: bool) -> None:
+def check(link: Link, plan: Plan | str, params: dict[str, Any], targets: tuple[str, ...], as_json: bool) -> None:
     """Tell what a plan would do now: its waves, who is offline, how many failures are borne. Nothing is sent."""
-    loaded = Plan.load(path)
     with orchestrating(link) as orchestrator:
-        found = orchestrator.check(loaded, params, targets=targets or None)
+        found = orchestrator.check(plan, params, targets=targets or None)
     if as_json:
         print_data(found, as_json=True)
         return
@@ -97,6 +101,7 @@ def check(link: Link, path: Path, params: dict[str, Any], targets: tuple[str, ..
 @params_argument
 @_targets
 @_reason
+@_by
 @click.option("--key", metavar="TEXT", help="Starting again with the same key brings the first run back.")
 @click.option("--no-wait", is_flag=True, help="Print the id and end, once the run is stored.")
 @json_option
@@ -106,10 +111,11 @@ def start(
     ctx: click.Context,
     /,
     link: Link,
-    path: Path,
+    plan: Plan | str,
     params: dict[str, Any],
     targets: tuple[str, ...],
     reason: str,
+    by: str | None,
     key: str | None,
     no_wait: bool,
     as_json: bool,
@@ -118,14 +124,58 @@ def start(
 
     Exit code 1 says that it did not complete. Ctrl-C ends the following, not the run.
     """
-    loaded = Plan.load(path)
     with orchestrating(link) as orchestrator:
-        run = orchestrator.start(loaded, params, targets=targets or None, reason=reason, idempotency_key=key)
+        chosen = targets or None
+        run = orchestrator.start(plan, params, targets=chosen, reason=reason, idempotency_key=key, issued_by=by)
         if no_wait:
             say(to_json({"run_id": run.run_id}) if as_json else run.run_id)
             return
         report(run.run_id, kind="started")
         _follow(ctx, run, as_json, None)
+
+
+@plan.command()
+@_file
+@link_options
+def store(link: Link, path: Path) -> None:
+    """Keep a plan under its own name, for whoever starts it; one of the same name is replaced."""
+    loaded = Plan.load(path)
+    with orchestrating(link) as orchestrator:
+        say(orchestrator.store_plan(loaded).name)
+
+
+@plan.command("list")
+@json_option
+@link_options
+def list_plans(link: Link, as_json: bool) -> None:
+    """Print the plans that are stored."""
+    with orchestrating(link) as orchestrator:
+        for each in orchestrator.plans():
+            steps = ", ".join(step.name for step in each.plan.steps)
+            shown = f"{each.name}  {each.plan.version or '-'}  by {each.by} at {clock(each.at)}  {steps}"
+            say(to_json(each) if as_json else shown)
+
+
+@plan.command("show")
+@_name
+@json_option
+@link_options
+def show_plan(link: Link, name: str, as_json: bool) -> None:
+    """Print a plan that is stored, as its file."""
+    with orchestrating(link) as orchestrator:
+        say(orchestrator.plan(name).dump(as_json=as_json).rstrip())
+
+
+@plan.command()
+@_name
+@link_options
+@click.pass_context
+def remove(ctx: click.Context, link: Link, name: str) -> None:
+    """Remove a stored plan; its runs and schedules go on. Exit code 1 says that there is none."""
+    with orchestrating(link) as orchestrator:
+        if not orchestrator.remove_plan(name):
+            report(f"no plan is stored as {name!r}")
+            ctx.exit(Exit.FAILED)
 
 
 @plan.command()
@@ -199,12 +249,11 @@ def _decision(name: str, text: str, *options: Callable[[Any], Any]) -> None:
     def decide(link: Link, run_id: str, as_json: bool, **facts: Any) -> None:
         with orchestrating(link) as orchestrator:
             run = orchestrator.run(run_id)
-            given = {"comment": facts.pop("comment")} if "comment" in facts else facts
-            state = getattr(run, name)(**(given | facts))
+            state = getattr(run, name)(**facts)
         say(to_json(state) if as_json else line(state))
 
     decide.__doc__ = text
-    for option in (_run_id, *options, json_option, link_options)[::-1]:
+    for option in (_run_id, *options, _by, json_option, link_options)[::-1]:
         decide = option(decide)
     runs.command(name)(decide)
 
@@ -273,6 +322,16 @@ def work(link: Link) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _file_or_name(text: str) -> Plan | str:
+    """Return the plan in a file, or what can only be the name of a stored one."""
+    path = Path(text)
+    if path.is_file():
+        return Plan.load(path)
+    if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
+        raise click.BadParameter(f"there is no file {text!r}")
+    return text
 
 
 def line(state: RunState) -> str:

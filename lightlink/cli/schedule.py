@@ -11,13 +11,11 @@ from lightlink.cli.exits import Exit, report
 from lightlink.cli.options import json_option, link_options, to_json
 from lightlink.cli.printing import say
 from lightlink.cli.runs import orchestrating, params_argument, plan_argument
-from lightlink.runs import Plan
 from lightlink.runs.times import next_time
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lightlink.cli.options import Link
+    from lightlink.runs import Plan
 
 
 @click.group()
@@ -42,11 +40,10 @@ def schedule() -> None:
     "--missed", type=click.Choice(["skip", "run"]), default="skip", show_default=True, help="When nobody was there."
 )
 @link_options
-def add(link: Link, name: str, path: Path, params: dict[str, Any], **options: Any) -> None:
+def add(link: Link, name: str, plan: Plan | str, params: dict[str, Any], **options: Any) -> None:
     """Have a plan run at each of some times. One of the same name is replaced."""
-    loaded = Plan.load(path)
     with orchestrating(link) as orchestrator:
-        made = orchestrator.schedule(name, loaded, params, **options)
+        made = orchestrator.schedule(name, plan, params, **options)
         say(f"{name}: next at {clock(next_time(made.cron, made.tz, orchestrator.now()))}")
 
 

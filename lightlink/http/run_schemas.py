@@ -13,6 +13,7 @@ from lightlink.runs.records import StateName
 
 Reason = Annotated[str, Meta(max_length=1024)]
 PlanObject = Annotated[dict[str, Any], Meta(description="A plan, as in its JSON file; see `lightlink plan schema`.")]
+PlanName = Annotated[str, Meta(min_length=1, max_length=256, description="The name of a stored plan.")]
 Params = Annotated[dict[str, Any], Meta(description="The plan's parameters by name.")]
 
 
@@ -23,7 +24,7 @@ Params = Annotated[dict[str, Any], Meta(description="The plan's parameters by na
 class CheckPlan:
     """A plan to look at; nothing is sent."""
 
-    plan: PlanObject
+    plan: PlanObject | PlanName
     params: Params = attrs.Factory(dict)
     targets: Annotated[list[ClientId], Meta(min_length=1, max_length=10_000)] | UnsetType = UNSET
 
@@ -32,7 +33,7 @@ class CheckPlan:
 class StartRun:
     """A plan to carry out."""
 
-    plan: PlanObject
+    plan: PlanObject | PlanName
     params: Params = attrs.Factory(dict)
     targets: Annotated[list[ClientId], Meta(min_length=1, max_length=10_000)] | UnsetType = UNSET
     reason: Reason = ""
@@ -59,12 +60,19 @@ class AddSchedule:
     """A plan to be run by the clock: five cron fields in a time zone."""
 
     name: Annotated[str, Meta(min_length=1, max_length=256)]
-    plan: PlanObject
+    plan: PlanObject | PlanName
     params: Params = attrs.Factory(dict)
     cron: Annotated[str, Meta(min_length=1, max_length=256)]
     tz: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
     overlap: Literal["skip", "allow"] = "skip"
     missed: Literal["skip", "run"] = "skip"
+
+
+@attrs.frozen(kw_only=True)
+class StorePlan:
+    """A plan to be kept under its own name."""
+
+    plan: PlanObject
 
 
 @attrs.frozen(kw_only=True)
@@ -162,6 +170,33 @@ class RunHistory:
 
     success: Literal[True] = True
     states: list[RunView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class PlanView:
+    """A stored plan: who stored it, and when."""
+
+    name: str
+    version: str
+    by: str
+    at: datetime
+    plan: dict[str, Any]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class PlanList:
+    """All stored plans, by name."""
+
+    success: Literal[True] = True
+    plans: list[PlanView]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class OnePlan:
+    """A stored plan."""
+
+    success: Literal[True] = True
+    plan: PlanView
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -14,8 +14,11 @@ from werkzeug.wrappers import Response
 
 from lightlink.errors import InvalidName
 from lightlink.http.run_schemas import (
+    OnePlan,
     OneRun,
     PlanChecked,
+    PlanList,
+    PlanView,
     Removed,
     RunDetails,
     RunHistory,
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lightlink.http.call import Call
-    from lightlink.runs import PlanRun, RunState, RunWatcher, Schedule
+    from lightlink.runs import PlanRun, RunState, RunWatcher, Schedule, StoredPlan
 
 _LOOK_SECONDS = 1.0
 _WHAT = "plans and runs"
@@ -44,6 +47,24 @@ def check_plan(call: Call) -> PlanChecked:
     """Tell what a plan would do now."""
     found = _orchestrator(call).check(_plan(call), call.body.params, targets=_targets(call))
     return PlanChecked(total=found.targets, **attrs.asdict(found, recurse=False))
+
+
+def list_plans(call: Call) -> PlanList:
+    """List all stored plans."""
+    return PlanList(plans=[_plan_view(each) for each in _orchestrator(call).plans()])
+
+
+def store_plan(call: Call) -> OnePlan:
+    """Keep a plan under its name."""
+    stored = _orchestrator(call).store_plan(Plan.of(call.body.plan), by=call.issued_by)
+    return OnePlan(plan=_plan_view(stored))
+
+
+def remove_plan(call: Call) -> Removed:
+    """Remove a stored plan."""
+    if not _orchestrator(call).remove_plan(call.path["name"], by=call.issued_by):
+        raise NotFound(f"Plan not found: {call.path['name']}")
+    return Removed()
 
 
 def start_run(call: Call) -> OneRun:
@@ -145,7 +166,7 @@ def add_schedule(call: Call) -> ScheduleList:
 
 def remove_schedule(call: Call) -> Removed:
     """Remove a schedule."""
-    if not _orchestrator(call).unschedule(call.path["name"]):
+    if not _orchestrator(call).unschedule(call.path["name"], by=call.issued_by):
         raise NotFound(f"Schedule not found: {call.path['name']}")
     return Removed()
 
@@ -230,8 +251,19 @@ def _run(call: Call) -> PlanRun:
         raise NotFound(f"Run not found: {call.path['run_id']}") from None
 
 
-def _plan(call: Call) -> Plan:
-    return Plan.of(call.body.plan)
+def _plan(call: Call) -> Plan | str:
+    plan = call.body.plan
+    return plan if isinstance(plan, str) else Plan.of(plan)
+
+
+def _plan_view(stored: StoredPlan) -> PlanView:
+    return PlanView(
+        name=stored.name,
+        version=stored.plan.version,
+        by=stored.by,
+        at=stored.at,
+        plan=msgspec.to_builtins(stored.plan),
+    )
 
 
 def _targets(call: Call) -> list[str] | None:

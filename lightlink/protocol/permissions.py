@@ -162,6 +162,9 @@ ROLES: Mapping[str, Role] = {
             # Runs of plans: their records, calls and locks, and the consumer that all managers share.
             "ll.runs.>",
             *_reading("LIGHTLINK_RUNS"),
+            # Stored plans, schedules and freezes.
+            "ll.plans.>",
+            *_reading("LIGHTLINK_PLANS"),
             # What was ever seen of agents.
             "$KV.lightlink_fleet.agent.*",
             "$KV.lightlink_fleet.looked",

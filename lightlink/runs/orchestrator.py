@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,15 +10,15 @@ import msgspec
 
 from lightlink.commands import AuditEntry, CommandManager
 from lightlink.commands.store import checks
-from lightlink.commands.store.access import Conflict
 from lightlink.commands.store.audit import RUN
 from lightlink.concurrency.periodic import every
 from lightlink.concurrency.workers import WorkerPool
-from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid
+from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, PlanNotFound
 from lightlink.protocol.ids import new_id
 from lightlink.runs import machine
 from lightlink.runs.calls import CallExecutor
 from lightlink.runs.checks import check_params, needs_labels, unknown_types
+from lightlink.runs.definitions import Definitions, Freeze, Schedule, StoredPlan
 from lightlink.runs.locks import names_of_locks
 from lightlink.runs.plan import Plan, one_step_plan
 from lightlink.runs.plan_run import PlanRun
@@ -27,7 +26,7 @@ from lightlink.runs.records import STATES, RunPlan, Target, digest_of, run_id_of
 from lightlink.runs.references import MissingReference
 from lightlink.runs.runner import Runner
 from lightlink.runs.scheduler import EVERY_SECONDS, Scheduler
-from lightlink.runs.store import Freeze, RunStore, Schedule, run_id
+from lightlink.runs.store import Lock, RunStore, run_id
 from lightlink.runs.times import next_time
 from lightlink.runs.watch import RunWatcher
 from lightlink.runs.work import Ports
@@ -78,6 +77,7 @@ class Orchestrator(CommandManager):
         super()._open()
         client, options = self._client, self._store.options
         runs = RunStore(self._store)
+        definitions = Definitions(self._store)
         self._run_pool = WorkerPool(f"lightlink-runs-{self.name}", _WORKERS)
         self._call_pool = WorkerPool(f"lightlink-run-calls-{self.name}", _CALLERS)
         calls = CallExecutor(
@@ -86,10 +86,12 @@ class Orchestrator(CommandManager):
             lambda service, method, args, timeout: client.call(service, method, args, timeout=timeout),
             client.state,
         )
+        self._definitions = definitions
         self._ports = Ports(
             name=self.name,
             commands=self._store,
             runs=runs,
+            definitions=definitions,
             follower=self._follower,
             canceller=self._canceller,
             calls=calls,
@@ -99,10 +101,12 @@ class Orchestrator(CommandManager):
         self._runner = Runner(self._ports, options.ack_wait)
         try:
             runs.ensure()
+            definitions.ensure()
             if self._works:
                 self._run_pool.start()
                 self._runner.start()
-                self._rounds.append(every(self._connection, EVERY_SECONDS, Scheduler(runs, self._prepared).look))
+                scheduler = Scheduler(definitions, runs, self._prepared)
+                self._rounds.append(every(self._connection, EVERY_SECONDS, scheduler.look))
         except BaseException:
             self.close()
             raise
@@ -119,15 +123,16 @@ class Orchestrator(CommandManager):
 
     def check(
         self,
-        plan: Plan,
+        plan: Plan | str,
         params: Mapping[str, Any] | None = None,
         *,
         targets: Iterable[str] | None = None,
     ) -> PlanCheck:
         """Return what a plan would do now, without doing any of it.
 
-        Raises PlanInvalid with all that is wrong, AgentOffline, and the errors of `agents`.
+        Raises PlanInvalid with all that is wrong, PlanNotFound, AgentOffline, and the errors of `agents`.
         """
+        plan = self._plan_of(plan)
         run, offline = self._prepare(plan, params, targets, "", "", None)
         return PlanCheck(
             waves=[[target.client_id for target in wave] for wave in run.waves],
@@ -139,7 +144,7 @@ class Orchestrator(CommandManager):
 
     def start(
         self,
-        plan: Plan,
+        plan: Plan | str,
         params: Mapping[str, Any] | None = None,
         *,
         targets: Iterable[str] | None = None,
@@ -149,14 +154,15 @@ class Orchestrator(CommandManager):
     ) -> PlanRun:
         """Start a run of a plan, and return it once it is stored: from then on it goes on, whoever dies.
 
-        ``targets`` replaces those of the plan. With an ``idempotency_key``, starting again returns the first run.
-        ``issued_by`` is who starts it, by default this manager. Raises PlanInvalid with all that is wrong, AgentOffline
-        where the plan refuses offline targets, PayloadTooLarge, EncodeError, StoreUnavailable, ClosedError.
+        ``plan`` may be the name of a stored one; ``targets`` replaces those of the plan. With an ``idempotency_key``,
+        starting again returns the first run. ``issued_by`` is who starts it, by default this manager. Raises
+        PlanInvalid with all that is wrong, PlanNotFound, AgentOffline where the plan refuses offline targets,
+        PayloadTooLarge, EncodeError, StoreUnavailable, ClosedError.
         """
         self._refuse_closed()
         checks.text("reason", reason, may_be_empty=True)
         by = self.name if issued_by is None else checks.text("issued_by", issued_by)
-        run, _ = self._prepare(plan, params, targets, by, reason, idempotency_key)
+        run, _ = self._prepare(self._plan_of(plan), params, targets, by, reason, idempotency_key)
         stored = self._ports.runs.create(run, machine.started)
         if stored.plan.name != run.plan.name:
             raise InvalidOption("idempotency_key", f"was used for a run of {stored.plan.name!r}", idempotency_key)
@@ -194,28 +200,80 @@ class Orchestrator(CommandManager):
         return heapq.merge(entries, self._run_entries(since), key=lambda entry: entry.at)
 
     def _run_entries(self, since: datetime | None) -> Iterator[AuditEntry]:
+        entries = heapq.merge(self._run_states(), self._run_deeds(), key=lambda entry: entry.at)
+        return (entry for entry in entries if since is None or entry.at >= since)
+
+    def _run_states(self) -> Iterator[AuditEntry]:
         for state, _ in self._ports.runs.history():
-            if since is None or state.at >= since:
-                yield AuditEntry(
-                    at=state.at,
-                    command_id="",
-                    client_id="",
-                    kind=RUN,
-                    by=state.by,
-                    status=state.state,
-                    command_type=state.plan,
-                    run_id=state.run_id,
-                    event=state.event,
-                    reason=state.reason,
-                    digest=state.digest,
-                )
+            yield AuditEntry(
+                at=state.at,
+                command_id="",
+                client_id="",
+                kind=RUN,
+                by=state.by,
+                status=state.state,
+                command_type=state.plan,
+                run_id=state.run_id,
+                event=state.event,
+                reason=state.reason,
+                digest=state.digest,
+            )
+
+    def _run_deeds(self) -> Iterator[AuditEntry]:
+        """Yield what was done that is no step of a run: locks taken away, plans stored, schedules, freezes."""
+        common: dict[str, Any] = {"command_id": "", "client_id": "", "kind": RUN, "status": ""}
+        unlocks = (
+            AuditEntry(at=lock.at, by=lock.by, event="unlocked", run_id=lock.from_run, reason=lock.name, **common)
+            for lock in self._ports.runs.unlocks()
+        )
+        deeds = (
+            AuditEntry(at=each.at, by=each.by, event=each.event, command_type=each.about, reason=each.reason, **common)
+            for each in self._definitions.deeds()
+        )
+        return heapq.merge(unlocks, deeds, key=lambda entry: entry.at)
+
+    # Plans that are kept ----------------------------------------------------------------------------------------------
+
+    def store_plan(self, plan: Plan, *, by: str | None = None) -> StoredPlan:
+        """Keep a plan under its name, over one that was kept before; `start`, `check` and `schedule` take the name.
+
+        Raises PlanInvalid with all that is wrong, StoreUnavailable.
+        """
+        self._refuse_closed()
+        plan = self._plan_of(plan).checked()
+        stored = StoredPlan(name=plan.name, plan=plan, by=by or self.name, at=self.now())
+        self._definitions.write_plan(stored)
+        return stored
+
+    def plans(self) -> builtins.list[StoredPlan]:
+        """Return all stored plans, by name."""
+        self._refuse_closed()
+        return self._definitions.plans()
+
+    def plan(self, name: str) -> Plan:
+        """Return a stored plan; raises PlanNotFound."""
+        self._refuse_closed()
+        stored = self._definitions.plan(checks.text("plan", name))
+        if stored is None or stored.removed:
+            raise PlanNotFound(name)
+        return stored.plan
+
+    def remove_plan(self, name: str, *, by: str | None = None) -> bool:
+        """Remove a stored plan; tell whether there was one. Its runs and schedules go on."""
+        try:
+            plan = self.plan(name)
+        except PlanNotFound:
+            return False
+        word = StoredPlan(name=name, plan=plan, by=by or self.name, at=self.now(), removed=True)
+        self._definitions.write_plan(word)
+        return True
 
     # By the clock -----------------------------------------------------------------------------------------------------
 
     def schedule(
         self,
         name: str,
-        plan: Plan,
+        plan: Plan | str,
         params: Mapping[str, Any] | None = None,
         *,
         cron: str,
@@ -228,10 +286,11 @@ class Orchestrator(CommandManager):
 
         ``cron`` are five fields in the time zone ``tz``. While a run of it goes on the next is left out, unless
         ``overlap="allow"``. A time at which no orchestrator was there is left out, or made up for (the last of several)
-        with ``missed="run"``. A schedule of the same name is replaced. Raises PlanInvalid, InvalidOption.
+        with ``missed="run"``. A schedule of the same name is replaced. Of a stored plan it takes what is stored now.
+        Raises PlanInvalid, PlanNotFound, InvalidOption.
         """
         self._refuse_closed()
-        plan = plan.checked()
+        plan = self._plan_of(plan).checked()
         next_time(checks.text("cron", cron), checks.text("tz", tz), self.now())
         for option, value, choices in (("overlap", overlap, ("skip", "allow")), ("missed", missed, ("skip", "run"))):
             if value not in choices:
@@ -247,24 +306,22 @@ class Orchestrator(CommandManager):
             by=self.name if issued_by is None else checks.text("issued_by", issued_by),
             at=self.now(),
         )
-        while True:
-            _, revision = self._ports.runs.schedule(name)
-            with contextlib.suppress(Conflict):  # another has just written it
-                self._ports.runs.write_schedule(made, revision)
-                return made
+        self._definitions.write_schedule(made)
+        return made
 
     def schedules(self) -> builtins.list[Schedule]:
         """Return all schedules, by name."""
         self._refuse_closed()
-        return [each for each, _ in self._ports.runs.schedules()]
+        return [each for each, _ in self._definitions.schedules()]
 
-    def unschedule(self, name: str) -> bool:
+    def unschedule(self, name: str, *, by: str | None = None) -> bool:
         """Remove a schedule; tell whether there was one. Runs that it has started go on."""
         self._refuse_closed()
-        found, revision = self._ports.runs.schedule(name)
+        found = self._definitions.schedule(name)
         if found is None or found.removed:
             return False
-        self._ports.runs.write_schedule(msgspec.structs.replace(found, removed=True), revision)
+        removed = msgspec.structs.replace(found, removed=True, by=by or self.name, at=self.now())
+        self._definitions.write_schedule(removed)
         return True
 
     def freeze(self, reason: str = "", *, until: datetime | None = None, by: str | None = None) -> None:
@@ -273,14 +330,15 @@ class Orchestrator(CommandManager):
         checks.text("reason", reason, may_be_empty=True)
         until = checks.aware("until", until)
         frozen = Freeze(is_on=True, by=by or self.name, at=self.now(), reason=reason, until=until)
-        self._ports.runs.write_freeze(frozen, self._ports.runs.freeze()[1])
+        self._definitions.write_freeze(frozen)
 
     def thaw(self, *, by: str | None = None) -> bool:
         """End a freeze; tell whether there was one."""
         self._refuse_closed()
-        found, revision = self._ports.runs.freeze()
+        found = self._definitions.freeze()
         if found.is_on:
-            self._ports.runs.write_freeze(Freeze(is_on=False, by=by or self.name, at=self.now()), revision)
+            thawed = Freeze(is_on=False, by=by or self.name, at=self.now())
+            self._definitions.write_freeze(thawed)
         return found.is_on
 
     def locks(self) -> dict[str, str]:
@@ -288,11 +346,14 @@ class Orchestrator(CommandManager):
         self._refuse_closed()
         return self._ports.runs.locks()
 
-    def unlock(self, name: str) -> bool:
-        """Take a lock from the run that has it, whatever that does; tell whether one had it."""
+    def unlock(self, name: str, *, by: str | None = None) -> bool:
+        """Take a lock from the run that has it, whatever that does; tell whether one had it. The audit says who did."""
         self._refuse_closed()
         holder = self.locks().get(name)
-        return holder is not None and self._ports.runs.release_lock(name, holder)
+        if holder is None:
+            return False
+        left = Lock(name, by=by or self.name, at=self.now(), from_run=holder)
+        return self._ports.runs.release_lock(name, holder, left)
 
     def send_many(self, client_ids: Any, command_type: str, payload: Any = None, **options: Any) -> Any:
         """Send a command to many agents, as `CommandManager.send_many` does.
@@ -310,6 +371,16 @@ class Orchestrator(CommandManager):
 
     # ------------------------------------------------------------------------------------------------------------------
 
+    def _plan_of(self, plan: Plan | str) -> Plan:
+        """Return a plan, or the one that is stored under a name."""
+        if isinstance(plan, str):
+            return self.plan(plan)
+        if not isinstance(plan, Plan):
+            raise InvalidOption(
+                "plan", "must be a Plan, or the name of a stored one: Plan.load(path) reads a file", type(plan).__name__
+            )
+        return plan
+
     def _prepared(self, schedule: Schedule, run_id: str) -> RunPlan:
         """Return the run of a schedule."""
         by = f"schedule:{schedule.name}"
@@ -326,8 +397,6 @@ class Orchestrator(CommandManager):
         key: str | None,
     ) -> tuple[RunPlan, builtins.list[str]]:
         """Return the run that a plan comes to now, and which of its targets are offline."""
-        if not isinstance(plan, Plan):
-            raise InvalidOption("plan", "must be a Plan: Plan.load(path), or made in Python", type(plan).__name__)
         plan = plan.checked()
         values = check_params(plan, params)
         online = {presence.client_id: presence for presence in self.clients()}

@@ -21,7 +21,7 @@ REST = "rest"
 
 OnFailure = Literal["stop", "rollback", "rollback_wave", "continue"]
 Offline = Literal["include", "skip", "fail"]
-OnLocked = Literal["queue", "fail"]
+OnLocked = Literal["queue", "fail", "replace"]
 ParamType = Literal["str", "int", "float", "bool", "list", "dict", "any"]
 
 _BY_TYPE: dict[Any, Any] = {str: "str", int: "int", float: "float", bool: "bool", list: "list", dict: "dict"}

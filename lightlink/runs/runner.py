@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from lightlink.commands.manager.gap_detector import revision_of
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.periodic import every
 from lightlink.concurrency.threads import Condition
-from lightlink.errors import DecodeError, LightLinkError, RunNotFound
+from lightlink.errors import DecodeError, LightLinkError, RunNotFound, RunRefused
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.protocol.subjects import as_text
 from lightlink.runs import machine, records
@@ -202,20 +203,33 @@ class Runner:
     def _hold(self, run: RunPlan) -> tuple[datetime | None, str] | None:
         """Return until when no wave of a run may begin, and why; None when one may."""
         at = self._ports.runs.clock.now()
-        freeze, _ = self._ports.runs.freeze()
+        freeze = self._ports.definitions.freeze()
         if freeze.is_on and (freeze.until is None or at < freeze.until):
             return freeze.until, f"frozen by {freeze.by}" + (f": {freeze.reason}" if freeze.reason else "")
         window = run.plan.window
         opening = at if window is None else opens_at(window, at)
         return None if opening <= at else (opening, "its window has not opened")
 
-    def _after_lock(self, run: RunPlan, state: RunState, at: Any) -> RunState | None:
+    def _after_lock(self, run: RunPlan, state: RunState, at: datetime) -> RunState | None:
         names = names_of_locks(run)
         holder = take_all(self._ports.runs, run, names)
         if holder is None:
             return machine.went_on(run, state, at)
         if run.plan.on_locked == "fail":
             return machine.halted(run, state, at, f"run {holder} has a lock that it needs", "locked out")
+        return self._replace(run, state, at, holder) if run.plan.on_locked == "replace" else None
+
+    def _replace(self, run: RunPlan, state: RunState, at: datetime, holder: str) -> RunState | None:
+        """Cancel the run that has a lock; or give way to it, where it was started later in order to replace."""
+        other, revision = self._ports.runs.state(holder)
+        plan = self._plan(holder)
+        if (other.started_at, holder) > (state.started_at, run.run_id):
+            later = plan.plan.on_locked == "replace"
+            return machine.cancelled(run, state, at, other.started_by, f"replaced by run {holder}") if later else None
+        # Refused where it ends already; where it has moved on, it is looked at again.
+        with contextlib.suppress(RunRefused, Conflict):
+            following = machine.cancelled(plan, other, at, state.started_by, f"replaced by run {run.run_id}")
+            self._ports.runs.write_state(following, revision)
         return None
 
     def _settle(self, active: Active, delay: float) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from lightlink.runs.definitions import Definitions, Schedule
     from lightlink.runs.records import RunPlan
-    from lightlink.runs.store import RunStore, Schedule
+    from lightlink.runs.store import RunStore
 
 _log = logging.getLogger("lightlink")
 
@@ -37,7 +38,8 @@ def planned_run_id(name: str, planned: datetime) -> str:
 class Scheduler:
     """Looks which schedules are due. ``prepare(schedule, run_id)`` makes the run of one."""
 
-    def __init__(self, store: RunStore, prepare: Callable[[Schedule, str], RunPlan]) -> None:
+    def __init__(self, definitions: Definitions, store: RunStore, prepare: Callable[[Schedule, str], RunPlan]) -> None:
+        self._definitions = definitions
         self._store = store
         self._prepare = prepare
 
@@ -50,12 +52,12 @@ class Scheduler:
 
     def fire(self, at: datetime) -> None:
         """Start what is due at an instant."""
-        for schedule, revision in self._store.schedules():
+        for schedule, revision in self._definitions.schedules():
             try:
                 planned = last_time(schedule.cron, schedule.tz, at)
                 if planned <= (schedule.last or schedule.at):
                     continue
-                self._store.write_schedule(self._dealt_with(schedule, planned, at), revision)
+                self._definitions.write_schedule(self._dealt_with(schedule, planned, at), revision)
             except Conflict:
                 continue  # another has dealt with it
             except StoreUnavailable:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,13 +18,12 @@ from lightlink.commands.model import UNTOLD, StatusRecord
 from lightlink.commands.store import schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
 from lightlink.commands.store.records import read
-from lightlink.errors import DecodeError, InvalidName, RunNotFound, StoreUnavailable
+from lightlink.errors import DecodeError, InvalidName, RunNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
+from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
-from lightlink.runs.plan import Plan
 from lightlink.runs.records import RunPlan, RunState
 
 if TYPE_CHECKING:
@@ -33,10 +32,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.read import Delivery
 
-T = TypeVar("T", bound="msgspec.Struct")
-
 STREAM = schema.RUNS
-FREEZE = "ll.runs.all.freeze"
 CONSUMER = "runners"
 EVENTS = "ll.run_events.*"  # every stored state, republished by the server
 _PREFIX = "ll.runs."
@@ -46,41 +42,13 @@ _LOCKS = uuid.UUID("c6a7f0a3-6d2c-5d0c-8a54-55f7b1d86f0b")
 
 
 class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A lock and which run has it, None for none."""
+    """A lock and which run has it, None for none; where somebody took it ``by`` hand, who, when and ``from_run``."""
 
     name: str
     run_id: str | None = None
-
-
-class Freeze(msgspec.Struct, frozen=True, omit_defaults=True):
-    """No wave begins, of any run, until it ends: at an instant, or when somebody thaws."""
-
-    is_on: bool
     by: str = ""
     at: datetime = UNTOLD
-    reason: str = ""
-    until: datetime | None = None
-
-
-class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A plan that is run by the clock; see `Orchestrator.schedule`.
-
-    ``last`` is the planned time that was dealt with last, ``run_id`` the run that came of it, ``error`` why none did.
-    """
-
-    name: str
-    plan: Plan
-    params: dict[str, Any] = {}
-    cron: str
-    tz: str = "UTC"
-    overlap: Literal["skip", "allow"] = "skip"
-    missed: Literal["skip", "run"] = "skip"
-    by: str = ""
-    at: datetime = UNTOLD
-    last: datetime | None = None
-    run_id: str = ""
-    error: str = ""
-    removed: bool = False
+    from_run: str = ""
 
 
 def plan_subject(run_id: str) -> str:
@@ -106,11 +74,6 @@ def call_subject(run_id: str, command_id: str) -> str:
 def lock_subject(name: str) -> str:
     """Return the subject of a lock, whose name may be any text."""
     return f"{_PREFIX}{uuid.uuid5(_LOCKS, name)}.lock"
-
-
-def schedule_subject(name: str) -> str:
-    """Return the subject of a schedule, whose name may be any text."""
-    return f"{_PREFIX}{uuid.uuid5(_LOCKS, name)}.schedule"
 
 
 def run_id(text: str) -> str:
@@ -139,7 +102,7 @@ class RunStore(Access):
         kept = round(options.audit_retention * _SECOND)
         stream = {
             "name": STREAM,
-            "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "schedule", "freeze", "call.*")],
+            "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "call.*")],
             "storage": options.storage,
             "num_replicas": options.replicas,
             # Every revision is kept: they are the audit of runs.
@@ -183,11 +146,11 @@ class RunStore(Access):
     def create(self, run: RunPlan, started: Callable[[RunPlan], RunState]) -> RunPlan:
         """Store a run and its first state; return what is stored under its id: this one, or the one that came first."""
         try:
-            self._put(plan_subject(run.run_id), run, 0)
+            self.put_record(STREAM, plan_subject(run.run_id), run, 0)
         except Conflict:
             run = self.plan(run.run_id)
         with contextlib.suppress(Conflict):  # whoever came first has begun it
-            self._put(state_subject(run.run_id), started(run), 0)
+            self.put_record(STREAM, state_subject(run.run_id), started(run), 0)
         return run
 
     def plan(self, run_id: str) -> RunPlan:
@@ -206,11 +169,20 @@ class RunStore(Access):
 
     def write_state(self, state: RunState, expected: int) -> int:
         """Store a state over the revision it follows, and return the new one; raises Conflict."""
-        return self._put(state_subject(state.run_id), state, expected)
+        return self.put_record(STREAM, state_subject(state.run_id), state, expected)
 
     def states(self) -> list[tuple[RunState, int]]:
         """Return the last state of every run kept, oldest change first; those that cannot be read are left out."""
         return self._decoded(self._last_of_each("*.state"))
+
+    def unlocks(self) -> list[Lock]:
+        """Return the locks that somebody took by hand from the runs that had them, as far as they are kept, by time."""
+        try:
+            found = read_current(self.connection, STREAM, f"{_PREFIX}*.lock", self.timeout)
+        except FAILURES as exc:
+            raise unavailable("reading runs", exc) from exc
+        locks = [read(each.data, as_text(each.subject), Lock, "at") for each in found]
+        return sorted((lock for lock in locks if lock.by), key=lambda lock: lock.at)
 
     def _decoded(self, deliveries: list[Delivery]) -> list[tuple[RunState, int]]:
         found = []
@@ -240,7 +212,7 @@ class RunStore(Access):
 
     def write_call(self, run_id: str, command_id: str, status: StatusRecord, expected: int) -> int:
         """Store what became of a call over the revision it follows; raises Conflict."""
-        return self._put(call_subject(run_id, command_id), status, expected)
+        return self.put_record(STREAM, call_subject(run_id, command_id), status, expected)
 
     # Locks ----------------------------------------------------------------------------------------------------------
 
@@ -252,18 +224,18 @@ class RunStore(Access):
             if held == run_id or (held is not None and not self._has_ended(held)):
                 return held
             try:
-                self._put(lock_subject(name), Lock(name, run_id), 0 if message is None else message.seq)
+                self.put_record(STREAM, lock_subject(name), Lock(name, run_id), 0 if message is None else message.seq)
             except Conflict:
                 continue
             return run_id
 
-    def release_lock(self, name: str, run_id: str) -> bool:
-        """Give a lock back, if this run has it; tell whether it had."""
+    def release_lock(self, name: str, run_id: str, left: Lock | None = None) -> bool:
+        """Give a lock back, if this run has it, and tell whether it had; ``left`` is what is written instead of it."""
         message = self.read_written(STREAM, lock_subject(name))
         if message is None or codec.decode(message.data, message.subject, Lock).run_id != run_id:
             return False
         try:
-            self._put(lock_subject(name), Lock(name), message.seq)
+            self.put_record(STREAM, lock_subject(name), left or Lock(name), message.seq)
         except Conflict:
             return False
         return True
@@ -279,39 +251,6 @@ class RunStore(Access):
         except RunNotFound:
             return True
 
-    # Schedules and freezes --------------------------------------------------------------------------------------------
-
-    def schedules(self) -> list[tuple[Schedule, int]]:
-        """Return all schedules with their revisions, by name."""
-        found = []
-        for each in self._last_of_each("*.schedule"):
-            schedule = read(each.data, as_text(each.subject), Schedule, "at", "last")
-            if not schedule.removed:
-                found.append((schedule, each.seq))
-        return sorted(found, key=lambda each: each[0].name)
-
-    def schedule(self, name: str) -> tuple[Schedule | None, int]:
-        """Return a schedule and its revision; (None, 0) when there never was one."""
-        message = self.read_written(STREAM, schedule_subject(name))
-        if message is None:
-            return None, 0
-        return read(message.data, message.subject, Schedule, "at", "last"), message.seq
-
-    def write_schedule(self, schedule: Schedule, expected: int) -> int:
-        """Store a schedule over the revision it follows; raises Conflict."""
-        return self._put(schedule_subject(schedule.name), schedule, expected)
-
-    def freeze(self) -> tuple[Freeze, int]:
-        """Return whether waves may begin, and the revision."""
-        message = self.read_written(STREAM, FREEZE)
-        if message is None:
-            return Freeze(is_on=False), 0
-        return read(message.data, message.subject, Freeze, "at", "until"), message.seq
-
-    def write_freeze(self, freeze: Freeze, expected: int) -> int:
-        """Store whether waves may begin; raises Conflict."""
-        return self._put(FREEZE, freeze, expected)
-
     # ----------------------------------------------------------------------------------------------------------------
 
     def _last_of_each(self, pattern: str) -> list[Delivery]:
@@ -319,19 +258,3 @@ class RunStore(Access):
             return read_current(self.connection, STREAM, f"{_PREFIX}{pattern}", self.timeout, policy=LAST_OF_EACH)
         except FAILURES as exc:
             raise unavailable("reading runs", exc) from exc
-
-    def _put(self, subject: str, record: msgspec.Struct, expected: int) -> int:
-        headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
-        payload = codec.encode_json(record, "the run")
-        try:
-            return self.put(STREAM, subject, payload, headers, "writing a run")
-        except StoreUnavailable as exc:
-            if not exc.unknown:
-                raise
-        # No answer came. What is stored tells.
-        message = self.read_written(STREAM, subject)
-        if message is not None and message.data == payload:
-            return message.seq
-        if (0 if message is None else message.seq) != expected:
-            raise Conflict(subject)
-        return self.put(STREAM, subject, payload, headers, "writing a run")

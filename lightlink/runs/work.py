@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.runs.calls import CallExecutor
+    from lightlink.runs.definitions import Definitions
     from lightlink.runs.records import RunPlan
     from lightlink.runs.stage import Attempt, Stage
     from lightlink.runs.store import RunStore
@@ -45,6 +46,7 @@ class Ports:
     name: str
     commands: CommandStore
     runs: RunStore
+    definitions: Definitions
     follower: Follower
     canceller: Canceller
     calls: CallExecutor

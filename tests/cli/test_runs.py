@@ -102,6 +102,22 @@ def test_a_run_that_does_not_complete_ends_with_exit_code_1(cli: Cli, world: Run
     assert "a0: failed at install" in shown
 
 
+def test_a_plan_is_kept_and_started_by_its_name(cli: Cli, plan: str) -> None:
+    name = cli("plan", "store", plan).strip()
+    assert cli("plan", "list").startswith(f"{name}  ")
+    assert "command: install" in cli("plan", "show", name)
+    assert "wave 1" in cli("plan", "check", name, '{"version": "4"}')
+    cli("schedule", "add", "nightly", name, '{"version": "4"}', "--cron", "30 2 * * *")
+    run_id = cli("plan", "start", name, '{"version": "4"}', "--no-wait").strip()
+    assert run_id in cli("runs", "list")
+    cli("plan", "remove", name)
+    assert "no plan is stored" in cli("plan", "remove", name, code=Exit.FAILED)
+    assert "no plan is stored" in cli("plan", "start", name, code=Exit.FAILED)
+    assert "there is no file" in cli("plan", "start", "missing.yaml", code=Exit.USAGE)
+    assert "nightly" in cli("schedule", "list")
+    cli("schedule", "remove", "nightly")
+
+
 def test_people_decide_in_words(cli: Cli, plan: str) -> None:
     run_id = cli("plan", "start", plan, '{"version": "4"}', "--no-wait").strip()
     eventually(lambda: run_id in cli("runs", "list", "--state", "waiting"))

@@ -130,6 +130,22 @@ def test_schedules_come_and_go(running: HttpProcess) -> None:
     assert planner.request("DELETE", "/api/schedules/nightly").status == 404
 
 
+def test_plans_are_stored_and_started_by_name(running: HttpProcess) -> None:
+    planner = as_(running, PLANNER)
+    assert as_(running, READER).post("/api/stored-plans", {"plan": PLAN}).status == 403
+    stored = planner.post("/api/stored-plans", {"plan": PLAN}).json["plan"]
+    assert (stored["name"], stored["by"], stored["plan"]["steps"][0]["name"]) == ("firmware", "planner", "install")
+    assert planner.post("/api/stored-plans", {"plan": {**PLAN, "waves": [0]}}).status == 400
+    (listed,) = planner.get("/api/stored-plans").json["plans"]
+    assert listed == stored
+    started = planner.post("/api/runs", {"plan": "firmware", "params": {"version": "4"}}).json["run"]
+    assert started["plan"] == "firmware"
+    assert planner.request("DELETE", "/api/stored-plans/firmware").status == 200
+    assert planner.request("DELETE", "/api/stored-plans/firmware").status == 404
+    missing = planner.post("/api/runs", {"plan": "firmware", "params": {"version": "4"}})
+    assert (missing.status, missing.error) == (404, "no plan is stored as 'firmware'")
+
+
 def test_states_of_runs_are_streamed(running: HttpProcess, world: RunWorld) -> None:
     request = urllib.request.Request(f"{running.url}/api/runs/stream", headers={"Authorization": f"Bearer {READER}"})
     with urllib.request.urlopen(request, timeout=20) as stream:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
+from helpers.commands import FAST
 from helpers.waiting import eventually
 
 import lightlink
 from lightlink import Service
-from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, RunNotFound, RunRefused
+from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, PlanNotFound, RunNotFound, RunRefused
 from lightlink.runs import Approval, Plan, Targets
 
 if TYPE_CHECKING:
@@ -188,6 +190,106 @@ def test_a_run_waits_for_the_lock_that_another_has(world: RunWorld) -> None:
     assert first.wait(20) == "completed"
     assert second.wait(20) == "completed"
     eventually(lambda: not ops.locks())
+
+
+def test_a_later_run_replaces_the_one_that_has_its_lock(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.gates["install"] = threading.Event()
+    ops = world.orchestrator()
+    plan = rollout(lock="firmware", on_locked="replace")
+    first = ops.start(plan, {"version": "4"}, targets=["a1"])
+    eventually(lambda: len(world.of("install")) == 1)
+    second = ops.start(plan, {"version": "5"}, targets=["a2"])
+    third = ops.start(plan, {"version": "6"}, targets=["a3"])
+    eventually(lambda: first.state == "stopping")
+    world.gates["install"].set()
+    assert first.wait(30) == "cancelled"
+    assert first.refresh().reason in {f"replaced by run {each.run_id}" for each in (second, third)}
+    # Whichever of the two came first: the later one has the last word.
+    assert third.wait(30) == "completed"
+    if second.wait(30) == "cancelled":
+        assert second.refresh().reason == f"replaced by run {third.run_id}"
+    else:
+        assert second.state == "completed"
+
+
+def test_a_run_does_not_replace_a_later_one_and_leaves_it_where_it_came_to_replace(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.gates["install"] = threading.Event()
+    ops = world.orchestrator()
+    holder = ops.start(rollout(lock="firmware"), {"version": "4"}, targets=["a1"])
+    eventually(lambda: len(world.of("install")) == 1)
+    earlier = ops.start(rollout(lock="firmware", on_locked="queue"), {"version": "5"}, targets=["a2"])
+    assert earlier.wait_for("queued", timeout=20) == "queued"
+    later = ops.start(rollout(lock="firmware", on_locked="replace"), {"version": "6"}, targets=["a3"])
+    eventually(lambda: holder.state in ("stopping", "cancelled"))
+    world.gates["install"].set()
+    assert holder.wait(30) == "cancelled"
+    assert later.wait(30) == "completed"
+    assert earlier.wait(30) in ("completed", "cancelled")
+
+
+def test_a_lock_that_is_taken_away_and_what_else_people_did_is_in_the_audit(world: RunWorld) -> None:
+    world.agents("a0")
+    world.gates["install"] = threading.Event()
+    ops = world.orchestrator()
+    run = ops.start(rollout(lock="firmware"), {"version": "4"}, targets=["a0"])
+    eventually(lambda: len(world.of("install")) == 1)
+    assert ops.unlock("firmware", by="ada")
+    assert not ops.unlock("firmware", by="ada")
+    assert ops.locks() == {}
+    ops.freeze("Christmas", by="bob")
+    ops.thaw(by="cy")
+    ops.store_plan(rollout(), by="dan")
+    ops.schedule("nightly", "firmware", {"version": "4"}, cron="30 2 * * *", issued_by="eve")
+    ops.unschedule("nightly", by="fay")
+    ops.remove_plan("firmware", by="gus")
+    world.gates["install"].set()
+    assert run.wait(20) == "completed"
+    told = [(each.by, each.event) for each in ops.audit() if each.kind == "run"]
+    for deed in (
+        ("ada", "unlocked"),
+        ("bob", "frozen"),
+        ("cy", "thawed"),
+        ("dan", "plan stored"),
+        ("eve", "schedule added"),
+        ("fay", "schedule removed"),
+        ("gus", "plan removed"),
+    ):
+        assert deed in told
+    (unlocked,) = [each for each in ops.audit() if each.event == "unlocked"]
+    assert (unlocked.run_id, unlocked.reason) == (run.run_id, "firmware")
+
+
+def test_a_stored_plan_is_started_by_its_name(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    ops, other = world.orchestrator(), world.orchestrator("other")
+    assert ops.store_plan(rollout()).by == "ops"
+    assert [(each.name, each.plan) for each in other.plans()] == [("firmware", ops.plan("firmware"))]
+    assert other.check("firmware", {"version": "4"}).targets == 5
+    run = other.start("firmware", {"version": "4"})
+    assert run.wait(20) == "completed"
+    assert ops.remove_plan("firmware")
+    assert not ops.remove_plan("firmware")
+    assert ops.plans() == []
+    with pytest.raises(PlanNotFound, match="no plan is stored as 'firmware'"):
+        ops.start("firmware", {"version": "4"})
+    with pytest.raises(InvalidOption, match="name of a stored one"):
+        ops.start(7)  # type: ignore[arg-type]
+
+
+def test_what_is_stored_by_name_outlives_the_audit(world: RunWorld) -> None:
+    """A schedule that comes once a year, and a freeze, are still there after the runs of a month are gone."""
+    world.options = attrs.evolve(FAST, audit_retention=1.0)
+    ops = world.orchestrator()
+    ops.store_plan(rollout())
+    ops.schedule("yearly", "firmware", {"version": "4"}, cron="30 2 1 1 *")
+    ops.freeze("for good")
+    run = ops.start(rollout(), {"version": "4"}, targets=["nobody"])
+    eventually(lambda: all(each.run_id != run.run_id for each in ops.runs()))
+    assert [each.name for each in ops.schedules()] == ["yearly"]
+    assert [each.name for each in ops.plans()] == ["firmware"]
+    assert ops.thaw()
 
 
 def test_a_soak_passes_between_waves_and_a_deadline_ends_it(world: RunWorld) -> None:

@@ -79,7 +79,7 @@ def test_no_wave_begins_outside_its_window_nor_in_a_freeze(world: RunWorld) -> N
 
 
 def scheduler_of(ops: Orchestrator) -> Scheduler:
-    return Scheduler(ops._ports.runs, ops._prepared)
+    return Scheduler(ops._ports.definitions, ops._ports.runs, ops._prepared)
 
 
 def test_a_planned_time_makes_one_run_however_many_look(world: RunWorld) -> None:

@@ -17,9 +17,12 @@ from lightlink.jetstream import api
 from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
 from lightlink.jetstream.api import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.jetstream.retry import while_electing
+from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import msgspec
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
@@ -111,6 +114,26 @@ class Access:
             if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
                 raise Conflict(subject) from exc
             raise unavailable(operation, exc) from exc
+
+    def put_record(self, stream: str, subject: str, record: msgspec.Struct, expected: int) -> int:
+        """Store a record over the revision it follows, and return its own; raises Conflict.
+
+        Where no answer comes, what is stored tells whether it was.
+        """
+        headers = {api.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
+        operation = f"writing {subject}"
+        payload = codec.encode_json(record, subject)
+        try:
+            return self.put(stream, subject, payload, headers, operation)
+        except StoreUnavailable as exc:
+            if not exc.unknown:
+                raise
+        message = self.read_written(stream, subject)
+        if message is not None and message.data == payload:
+            return message.seq
+        if (0 if message is None else message.seq) != expected:
+            raise Conflict(subject)
+        return self.put(stream, subject, payload, headers, operation)
 
     def patiently(self, operation: str, ask: Callable[[float], T]) -> T:
         """Return what ``ask(limit)`` returns, asked again while nobody leads what it asks; it may be done twice."""

@@ -26,6 +26,7 @@ AGENTS = f"KV_{AGENTS_BUCKET}"
 AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
 PROGRESS = "LIGHTLINK_PROGRESS"
 RUNS = "LIGHTLINK_RUNS"
+PLANS = "LIGHTLINK_PLANS"
 
 STATUS_EVENTS = "ll.status.*.*"  # every stored status revision, republished by the server
 PROGRESS_EVENTS = "ll.progress.*.*"
@@ -33,8 +34,8 @@ PROGRESS_EVENTS = "ll.progress.*.*"
 _SECOND = 1_000_000_000
 _PRESENCE_MESSAGE_BYTES = 64 * 1024
 _PROGRESS_MESSAGE_BYTES = 32 * 1024
-# Of all that the streams may hold together, in seventeenths.
-_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1, RUNS: 1}
+# Of all that the streams may hold together, in eighteenths.
+_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1, RUNS: 1, PLANS: 1}
 _PARTS = sum(_SHARES.values())
 LEAST_BYTES = 1024 * 1024
 _HEARTBEATS = 3  # so many may be missed
