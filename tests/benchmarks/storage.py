@@ -128,7 +128,7 @@ def durable(stage: Stage) -> list[Row]:
 
 
 def runs(stage: Stage) -> list[Row]:
-    """P16: the time of a run of three steps for each of 250 agents, against a batch for each step."""
+    """P16: the time of a run of three steps for each of 1,000 agents, against a batch for each step."""
     by_run, by_batches = "lightlink, a run", "lightlink, a batch for each step"
 
     def act(how: str) -> float:
@@ -138,7 +138,7 @@ def runs(stage: Stage) -> list[Row]:
     sides = {by_run: partial(act, "run"), by_batches: partial(act, "batches")}
     rounds = alternate(stage, sides, min(_FILE_ROUNDS, stage.effort.rounds))
     about: dict[str, Any] = {"measure": "P16", "unit": "s", "less": True, "wanted": (1.3, 1.1)}
-    return [compare(rounds, by_run, by_batches, what="run of 250 targets x 3 steps", peer="bare batches", **about)]
+    return [compare(rounds, by_run, by_batches, what="run of 1,000 targets x 3 steps", peer="bare batches", **about)]
 
 
 @contextlib.contextmanager

@@ -79,9 +79,9 @@ class Manager:
 
 
 class Fleet:
-    """A few hundred agents that carry out ``echo``, on one connection."""
+    """A thousand agents that carry out ``echo``, on one connection."""
 
-    def __init__(self, url: str, count: int = 250) -> None:
+    def __init__(self, url: str, count: int = 1000) -> None:
         import lightlink
         from lightlink.commands import Agent as CommandAgent
 
