@@ -27,24 +27,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightlink.commands.agent.context import CommandContext
+    from lightlink.commands.messages import AgentMessage
     from lightlink.events.message import Message
     from lightlink.service.request import Request
 
-Kind = Literal["call", "serve", "publish", "event", "consume", "file", "send", "command"]
+Kind = Literal["call", "serve", "publish", "event", "consume", "file", "send", "command", "notify", "message", "watch"]
 
 
 @attrs.define(eq=False, kw_only=True)
 class Call:
     """What is under way, as middleware sees it.
 
-    ``kind`` is what is done: ``call``, ``publish`` and ``send`` (of commands) on the way out; ``serve`` (a call),
-    ``event``, ``consume`` (of a durable event), ``file`` and ``command`` on the way in. ``name`` is the method
-    (``math.add``), the subject or the command's type. ``args`` are the arguments, the data or the payload; what stands
-    there when `proceed` is called is what is sent, or what the handler is given. So are ``headers``, on the way out.
-    ``timeout`` is how many seconds there are for it, None for no limit; ``to`` names the agents a command is sent to.
+    ``kind`` is what is done: ``call``, ``publish``, ``send`` (of commands) and ``notify`` (of a message to agents) on
+    the way out; ``serve`` (a call), ``event``, ``consume`` (of durable events), ``file``, ``command``, ``message`` (to
+    an agent) and ``watch`` (a change of state) on the way in. ``name`` is the method (``math.add``), the subject, the
+    command's or message's type, the key; of a batch of durable events their consumer. ``args`` are the arguments, the
+    data or the payload, a batch's messages, the change; what stands there when `proceed` is called is what is sent, or
+    what the handler is given. So are ``headers``, on the way out. ``timeout`` is how many seconds there are for it,
+    None for no limit; ``to`` names the agents a command or message is sent to, none for all.
 
-    On the way in there is what the handler may ask for, too: ``request`` of a call, ``message`` of an event or file,
-    ``context`` of a command.
+    On the way in there is what the handler may ask for, too: ``request`` of a call, ``message`` of an event or file or
+    to an agent, ``context`` of a command.
     """
 
     kind: Kind
@@ -54,7 +57,7 @@ class Call:
     timeout: float | None = None
     to: tuple[str, ...] = ()
     request: Request | None = None
-    message: Message | None = None
+    message: Message | AgentMessage | None = None
     context: CommandContext | None = None
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from helpers.commands import World
 
+    from lightlink.commands import AgentMessage
     from lightlink.middleware import Middleware, Proceed
 
 
@@ -412,3 +413,72 @@ def test_durable_events_pass_through_where_they_are_stored_and_consumed(world: W
     with client.storing() as batch:
         batch.publish(f"{prefix}.three", 3)
     assert {got.get(timeout=30) for _ in range(3)} == {(20, "acme"), (30, "acme"), (40, "acme")}
+
+
+def test_a_batch_of_durable_events_passes_through_once(world: World, prefix: str) -> None:
+    got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def change(call: lightlink.Call, proceed: Proceed) -> Any:
+        if call.kind == "consume":
+            got.put((call.name, [each.data for each in call.args]))
+            call.args = call.args[::-1]
+        return proceed(call)
+
+    client = world.client(middleware=[change])
+    client.stream(f"S_{prefix}", [f"{prefix}.>"])
+    for number in range(3):
+        client.publish_stored(f"{prefix}.one", number)
+
+    @client.consume(f"{prefix}.>", name="billing", batch=3, within=5.0)
+    def bill(messages: list[lightlink.Message]) -> None:
+        got.put([each.data for each in messages])
+
+    assert got.get(timeout=30) == ("billing", [0, 1, 2])
+    assert got.get(timeout=30) == [2, 1, 0]
+
+
+def test_messages_to_agents_pass_through_on_both_sides(world: World, prefix: str) -> None:
+    got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def change(call: lightlink.Call, proceed: Proceed) -> Any:
+        if call.kind == "notify":
+            assert call.to in ((prefix,), ())
+            call.headers["Tenant"] = "acme"
+        if call.kind in ("notify", "message"):
+            call.args = {"n": call.args["n"] + 1}
+        return proceed(call)
+
+    agent = world.agent(prefix, middleware=[change])
+
+    @agent.on_message("notice")
+    def notice(message: AgentMessage) -> None:
+        got.put((message.payload, message.headers["Tenant"], lightlink.log_context()["client_id"]))
+        if message.payload["n"] > 10:
+            raise ValueError("too many")
+
+    agent.start(timeout=10)
+    client = world.client(middleware=[change])
+    with lightlink.CommandManager(client, store=world.options) as manager:
+        manager.message(prefix, "notice", {"n": 1}, wait_ack=True, headers={"Other": "x"})
+        assert got.get(timeout=30) == ({"n": 3}, "acme", prefix)
+        assert prefix in manager.broadcast("notice", {"n": 2}).reached
+        assert got.get(timeout=30) == ({"n": 4}, "acme", prefix)
+        failed = manager.message(prefix, "notice", {"n": 10}, wait_ack=True)
+        assert failed.errors == {prefix: "ValueError: too many"}
+
+
+def test_changes_of_state_pass_through_to_their_handler(url: str, prefix: str) -> None:
+    got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def note(call: lightlink.Call, proceed: Proceed) -> Any:
+        got.put((call.kind, call.name, call.args.value))
+        return proceed(call)
+
+    def handle(change: lightlink.StateChange[Any]) -> None:
+        got.put((change.value, "correlation_id" in lightlink.log_context()))
+
+    with lightlink.connect(url, middleware=[note]) as client:
+        client.set_state(prefix, 1)
+        with client.watch_state(prefix, handle):
+            assert got.get(timeout=30) == ("watch", prefix, 1)
+            assert got.get(timeout=30) == (1, True)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
+from lightlink import logs
 from lightlink.commands.agent.handlers import safe_text
 from lightlink.commands.store import checks, records
+from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Mailbox
 from lightlink.concurrency.threads import Condition
 from lightlink.connection.connection import NoReply
@@ -31,6 +33,7 @@ from lightlink.errors import (
     PermissionDenied,
     StoreUnavailable,
 )
+from lightlink.middleware import Call, run
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
+    from lightlink.middleware import Middleware
+    from lightlink.protocol.codec import HeaderMap
 
 _log = logging.getLogger("lightlink")
 
@@ -59,7 +64,10 @@ def message_subject(client_id: str) -> str:
 
 
 class AgentMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message as an agent gets it. With ``wait_ack`` the sender waits until it is handled."""
+    """A message as an agent gets it. With ``wait_ack`` the sender waits until it is handled.
+
+    ``headers`` are those that came with it, whatever its body says of them.
+    """
 
     msg_id: str
     type: str
@@ -67,6 +75,7 @@ class AgentMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sent_at: datetime
     issued_by: str = ""
     wait_ack: bool = False
+    headers: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         """Refuse, as it is decoded, an id that could not be one token of the subject of the answer."""
@@ -98,8 +107,9 @@ class Receipt:
 class _Sent:
     """A message under way: ``expected`` agents are to answer, ``done`` when they have or when nobody else will."""
 
-    def __init__(self, message: AgentMessage, expected: frozenset[str]) -> None:
+    def __init__(self, message: AgentMessage, expected: frozenset[str], headers: HeaderMap | None = None) -> None:
         self.message = message
+        self.headers = headers
         self.expected = expected
         self.acks: dict[str, _Ack] = {}
         self.done: Future[None] = Future()
@@ -137,11 +147,15 @@ class Messenger:
         self._route: Any = None
         self._lock = Condition()
 
-    def send(self, client_id: str, message: AgentMessage, timeout: float) -> Receipt:
+    def send(self, client_id: str, message: AgentMessage, timeout: float, headers: HeaderMap | None = None) -> Receipt:
         """Send to one agent; raises AgentOffline, MessageTimeout, StoreUnavailable and the errors of publishing."""
-        sent = _Sent(message, frozenset({client_id}))
-        self._await(client_id, sent, timeout)
-        return sent.receipt()
+
+        def last(call: Call) -> Receipt:
+            sent = _Sent(_as_changed(message, call), frozenset({client_id}), call.headers)
+            self._await(client_id, sent, timeout)
+            return sent.receipt()
+
+        return self._around(message, timeout, headers, (client_id,), last)
 
     def _await(self, client_id: str, sent: _Sent, timeout: float) -> None:
         """Send to one agent, and wait until it has answered."""
@@ -163,15 +177,35 @@ class Messenger:
             raise NotReady(f"agent {client_id!r}", "does not tell of its commands: it is older, or describe=False")
         return ack.commands
 
-    def broadcast(self, message: AgentMessage, online: Iterable[str], timeout: float) -> Receipt:
+    def broadcast(
+        self, message: AgentMessage, online: Iterable[str], timeout: float, headers: HeaderMap | None = None
+    ) -> Receipt:
         """Send to all agents, and wait until all that are ``online`` have answered, at most ``timeout`` seconds."""
-        sent = _Sent(message, frozenset(online))
-        try:
-            self._exchange(BROADCAST, sent, timeout)
-        except NoReply as exc:
-            if not exc.sent:
-                raise StoreUnavailable("sending a message", "not connected") from exc
-        return sent.receipt()
+
+        def last(call: Call) -> Receipt:
+            sent = _Sent(_as_changed(message, call), frozenset(online), call.headers)
+            try:
+                self._exchange(BROADCAST, sent, timeout)
+            except NoReply as exc:
+                if not exc.sent:
+                    raise StoreUnavailable("sending a message", "not connected") from exc
+            return sent.receipt()
+
+        return self._around(message, timeout, headers, (), last)
+
+    def _around(
+        self,
+        message: AgentMessage,
+        timeout: float,
+        headers: HeaderMap | None,
+        to: tuple[str, ...],
+        last: Callable[[Call], Receipt],
+    ) -> Receipt:
+        """Send a message with middleware around it."""
+        sent = dict(logs.outgoing(headers) or {})
+        call = Call(kind="notify", name=message.type, args=message.payload, headers=sent, timeout=timeout, to=to)
+        receipt: Receipt = self._connection.middleware.run(call, last)
+        return receipt
 
     def stop(self) -> None:
         """Collect no more answers."""
@@ -206,7 +240,7 @@ class Messenger:
             sent.finish(waiter.error)
 
         try:
-            withdraw = self._connection.request_async(subject.encode(), body, timeout, settled)
+            withdraw = self._connection.request_async(subject.encode(), body, timeout, settled, _maker(sent.headers))
             try:
                 sent.done.result(timeout + 1)
             except FutureTimeout as exc:
@@ -236,6 +270,19 @@ class Messenger:
             self._connection.report(exc)
 
 
+def _as_changed(message: AgentMessage, call: Call) -> AgentMessage:
+    """Return a message with the payload that middleware has left."""
+    return message if call.args is message.payload else msgspec.structs.replace(message, payload=call.args)
+
+
+def _maker(headers: HeaderMap | None) -> Callable[[float], bytes] | None:
+    """Return what makes the headers of a request, None for no headers."""
+    if not headers:
+        return None
+    block = codec.encode_headers(codec.checked_headers(headers))
+    return lambda _: block
+
+
 # The agent's side -----------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +290,7 @@ class MessageHandlers:
     """The functions of an agent that handle messages, by type; None stands for every type without one of its own."""
 
     def __init__(self) -> None:
+        self.middleware: tuple[Middleware, ...] = ()
         self._functions: dict[str | None, Callable[[AgentMessage], object]] = {}
 
     def add(self, message_type: str | None, function: Callable[[AgentMessage], object]) -> None:
@@ -297,9 +345,10 @@ class Inbox:
             _log.warning("lightlink: agent %s stops with messages not handled", self._client_id)
         self._box.close()
 
-    def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+    def _arrive(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
         try:
             message = records.read(data, subject.decode(), AgentMessage, "sent_at")
+            message = msgspec.structs.replace(message, headers=dict(codec.decode_headers(headers)))
         except DecodeError as exc:
             self._connection.session.report(exc)
             return
@@ -316,8 +365,12 @@ class Inbox:
     def _handle(self, entry: tuple[Callable[[AgentMessage], object], AgentMessage]) -> None:
         function, message = entry
         error = ""
+        logs.enter({"client_id": self._client_id}, message.headers)
+        call = Call(
+            kind="message", name=message.type, args=message.payload, headers=dict(message.headers), message=message
+        )
         try:
-            function(message)
+            run_handler(run, self._handlers.middleware, call, lambda given: function(_as_changed(message, given)))
         except BaseException as exc:
             _log.exception("lightlink: agent %s failed on the message %r", self._client_id, message.type)
             error = f"{type(exc).__name__}: {safe_text(exc)}"[:_MAX_ERROR_TEXT]

@@ -40,13 +40,20 @@ __all__ = ["Tracing", "instrument", "uninstrument"]
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.27.0"
 
-_OUTGOING = {"call": SpanKind.CLIENT, "publish": SpanKind.PRODUCER, "send": SpanKind.PRODUCER}
+_OUTGOING = {
+    "call": SpanKind.CLIENT,
+    "publish": SpanKind.PRODUCER,
+    "send": SpanKind.PRODUCER,
+    "notify": SpanKind.PRODUCER,
+}
 _INCOMING = {
     "serve": SpanKind.SERVER,
     "event": SpanKind.CONSUMER,
     "file": SpanKind.CONSUMER,
     "consume": SpanKind.CONSUMER,
     "command": SpanKind.CONSUMER,
+    "message": SpanKind.CONSUMER,
+    "watch": SpanKind.CONSUMER,
 }
 # What may come long after it was sent.
 _LINKED = frozenset({"consume", "command"})
@@ -54,6 +61,9 @@ _LINKED = frozenset({"consume", "command"})
 _OPERATIONS = {
     "publish": ("publish", "publish"),
     "send": ("publish", "send"),
+    "notify": ("publish", "send"),
+    "message": ("process", "process"),
+    "watch": ("process", "process"),
     "event": ("process", "process"),
     "file": ("process", "process"),
     "consume": ("process", "process"),
@@ -62,6 +72,7 @@ _OPERATIONS = {
 # A token of a subject that names one of many: with a digit in it, or long.
 _ONE_OF_MANY = re.compile(r"[^.]*\d[^.]*|[^.]{25,}")
 _COMMANDS = "ll.commands"
+_MESSAGES = "ll.messages"
 
 
 class Tracing:
@@ -93,8 +104,7 @@ class Tracing:
         sent = propagate.extract(call.headers, context=context.Context())
         links = []
         if call.kind in _LINKED:
-            sender = trace.get_current_span(sent).get_span_context()
-            links = [Link(sender)] if sender.is_valid else []
+            links = _links_to(call, sent)
             sent = _baggage_alone(sent)
         # The context that came, and nothing of this thread's, is what the handler is in.
         token = context.attach(sent)
@@ -166,11 +176,25 @@ def _described(call: Call) -> tuple[str, dict[str, Any]]:
                 "lightlink.command.attempt": call.context.attempt,
             }
         return f"{operation} {call.name}", attributes
+    if call.kind in ("notify", "message"):
+        attributes |= {"messaging.destination.name": _MESSAGES, "lightlink.message.type": call.name}
+        return f"{operation} {call.name}", attributes
+    if call.kind == "consume" and call.message is None:
+        attributes["messaging.batch.message_count"] = len(call.args)
     template = _ONE_OF_MANY.sub("*", call.name)
     attributes["messaging.destination.name"] = call.name
     if template != call.name:
         attributes["messaging.destination.template"] = template
     return f"{operation} {template}", attributes
+
+
+def _links_to(call: Call, sent: Context) -> list[Link]:
+    """Return links to whoever has sent what is handled: of a batch to all of them."""
+    contexts = [sent]
+    if isinstance(call.args, list) and call.message is None and call.kind == "consume":
+        contexts = [propagate.extract(each.headers, context=context.Context()) for each in call.args]
+    senders = [trace.get_current_span(each).get_span_context() for each in contexts]
+    return [Link(sender) for sender in senders if sender.is_valid]
 
 
 def _baggage_alone(sent: Context) -> Context:

@@ -9,12 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from lightlink import logs
 from lightlink.binding import handler_name
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.concurrency.threads import Event
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.jetstream.read import LAST_OF_EACH, OrderedReader
+from lightlink.middleware import Call
 from lightlink.options import seconds, wait_limit
 
 if TYPE_CHECKING:
@@ -201,8 +203,11 @@ class StateWatch(Generic[T]):
         change = self._read(delivery)
         if change is None or self._handler is None:
             return
+        handler = self._handler
+        logs.enter({}, None, delivery.subject if delivery is not None else b"")
+        call = Call(kind="watch", name=change.key, args=change)
         try:
-            run_handler(self._handler, change)
+            run_handler(self._connection.middleware.run, call, lambda given: handler(given.args))
         except Exception as exc:
             _log.exception("lightlink: the handler of the watch on %r failed", self.pattern)
             self._connection.tell_hook(exc)

@@ -371,8 +371,12 @@ class Consumption:
         assert message is not None
         facts = {"stream": self.stream, "consumer": self.name, "attempt": message.attempt}
         logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
-        if not self._middleware.entries or isinstance(subject, list):
+        if not self._middleware.entries:
             run_handler(self._handle, subject)
+            return
+        if isinstance(subject, list):
+            batch = Call(kind="consume", name=self.name, args=subject)
+            run_handler(self._middleware.run, batch, lambda given: self._handle(given.args))
             return
         call = Call(kind="consume", name=message.subject, args=message.data, headers=message.headers, message=message)
 

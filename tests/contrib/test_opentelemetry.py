@@ -192,6 +192,35 @@ def test_a_durable_event_begins_a_trace_that_links_to_its_senders(spans: Spans, 
     assert (link.context.trace_id, link.context.span_id) == (sent.context.trace_id, sent.context.span_id)
 
 
+def test_a_batch_links_to_the_senders_of_all_its_events(spans: Spans, world: World, prefix: str) -> None:
+    client = world.client()
+    client.stream(f"S_{prefix}", [f"{prefix}.>"])
+    handled: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(2):
+        client.publish_stored(f"{prefix}.order", number)
+
+    @client.consume(f"{prefix}.>", name="billing", batch=2, within=5.0)
+    def bill(messages: list[lightlink.Message]) -> None:
+        handled.put(len(messages))
+
+    assert handled.get(timeout=30) == 2
+    [first, second, taken] = spans.wait(3)
+    assert (taken.name, attributes(taken)["messaging.batch.message_count"]) == ("process billing", 2)
+    assert [link.context.span_id for link in taken.links] == [first.context.span_id, second.context.span_id]
+
+
+def test_a_message_to_an_agent_is_of_its_senders_trace(spans: Spans, world: World, prefix: str) -> None:
+    agent = world.agent(prefix)
+    agent.on_message("notice")(lambda message: None)
+    agent.start(timeout=10)
+    world.manager().message(prefix, "notice", wait_ack=True)
+    [sent, taken] = spans.wait(2)
+    assert (sent.kind, sent.name) == (SpanKind.PRODUCER, "send notice")
+    assert (taken.kind, taken.name) == (SpanKind.CONSUMER, "process notice")
+    assert taken.parent is not None
+    assert taken.parent.span_id == sent.context.span_id
+
+
 def test_an_error_is_noted_on_both_sides(spans: Spans, url: str, prefix: str) -> None:
     service = lightlink.Service(prefix, url)
 

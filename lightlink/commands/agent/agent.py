@@ -330,6 +330,7 @@ class Agent:
         # A client of our own has our middleware already.
         own = self._middleware if client is self._target else ()
         self._handlers.middleware = client._connection.middleware.entries + own
+        self._messages.middleware = self._handlers.middleware
         self._runner = Runner(
             client,
             self.client_id,

@@ -407,19 +407,27 @@ class CommandManager:
         wait_ack: bool = False,
         timeout: float = 5.0,
         issued_by: str | None = None,
+        headers: HeaderMap | None = None,
     ) -> Receipt:
         """Send a message, which is not stored, to an agent that is online; see `Agent.on_message`.
 
-        Returns once the agent has it or, with ``wait_ack``, once it has handled it. Raises AgentOffline, MessageTimeout
+        Returns once the agent has it or, with ``wait_ack``, once it has handled it. ``headers`` reach it as
+        `AgentMessage.headers`. Raises AgentOffline, MessageTimeout
         after ``timeout`` seconds, InvalidName, InvalidOption, EncodeError, PayloadTooLarge, PermissionDenied,
         StoreUnavailable.
         """
         self._refuse_closed()
         message = self._messenger.compose(message_type, payload, wait_ack, issued_by)
-        return self._messenger.send(client_id, message, seconds("timeout", timeout))
+        return self._messenger.send(client_id, message, seconds("timeout", timeout), headers)
 
     def broadcast(
-        self, message_type: str, payload: Any = None, *, timeout: float = 2.0, issued_by: str | None = None
+        self,
+        message_type: str,
+        payload: Any = None,
+        *,
+        timeout: float = 2.0,
+        issued_by: str | None = None,
+        headers: HeaderMap | None = None,
     ) -> Receipt:
         """Send a message, which is not stored, to all agents; returns which have it, after ``timeout`` seconds at most.
 
@@ -428,7 +436,7 @@ class CommandManager:
         self._refuse_closed()
         online = [presence.client_id for presence in self.clients()]
         message = self._messenger.compose(message_type, payload, False, issued_by)
-        return self._messenger.broadcast(message, online, seconds("timeout", timeout))
+        return self._messenger.broadcast(message, online, seconds("timeout", timeout), headers)
 
     # Room -----------------------------------------------------------------------------------------------------------
 
