@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Literal, TypeVar
 
+    from lightlink.connection.outbox import Unsent
     from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
-    from lightlink.middleware import Middleware
+    from lightlink.middleware import Middleware, Observer
     from lightlink.options import TLS, Key, Secret
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.mapping import Errors
@@ -128,6 +129,11 @@ class Client:
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     @property
+    def connection(self) -> Connection:
+        """What is underneath, for the library's own parts; its methods may change with any release."""
+        return self._connection
+
+    @property
     def status(self) -> Status:
         """The state of the connection."""
         return self._connection.status
@@ -181,6 +187,24 @@ class Client:
         Services and agents take a client's middleware along as they start. Raises InvalidOption.
         """
         self._middleware.add(middleware)
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell ``observer(kind, name, seconds, error)`` of whatever the client has done: calls, events, commands.
+
+        ``kind`` and ``name`` are those of `Call`; ``error`` is None where there was none. It is called where that ended
+        and must not wait. Unlike middleware it costs submitted calls no thread. Raises InvalidOption.
+        """
+        self._middleware.observe(observer)
+
+    @property
+    def unsent(self) -> Unsent:
+        """What waits for the server, because the connection is lost or slow."""
+        return self._connection.unsent
+
+    @property
+    def subscriptions(self) -> list[Subscription | StateWatch[Any] | Consumption | Consumer]:
+        """Subscriptions, watches and consumers that somebody has still."""
+        return list(self._subscriptions)
 
     def after_fork(self, function: Callable[[Client], object]) -> None:
         """Call ``function(client)`` in each process that is forked later, on a thread of its own.
@@ -432,7 +456,7 @@ class Client:
         Returns at once; one thread's messages keep their order. Raises InvalidName, EncodeError and PayloadTooLarge
         before anything is sent, OutboxFull when the server takes no more, ClosedError.
         """
-        if self._middleware.entries:
+        if self._middleware.is_used:
             call = _publishing(subject, data, headers)
             self._middleware.run(call, lambda given: self._publish(subject, given.args, given.headers))
         elif headers or in_handler() is not None:
@@ -596,7 +620,7 @@ class Client:
 
         limit = self._limit(timeout)
         event = Event.of(subject, data, id, outgoing(headers), stream)
-        if not self._middleware.entries:
+        if not self._middleware.is_used:
             return submit_stored(self._connection, event, limit)
         later = self.publish_stored
 

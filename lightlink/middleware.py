@@ -15,6 +15,8 @@ handles then through its own, and last through that of the method.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from lightlink.commands.messages import AgentMessage
     from lightlink.events.message import Message
     from lightlink.service.request import Request
+
+_log = logging.getLogger("lightlink")
 
 Kind = Literal["call", "serve", "publish", "event", "consume", "file", "send", "command", "notify", "message", "watch"]
 
@@ -63,24 +67,55 @@ class Call:
 
 Proceed: TypeAlias = Callable[[Call], Any]
 Middleware: TypeAlias = Callable[[Call, Proceed], Any]
+# Is told the kind, the name, how many seconds it took, and how it failed, None for not.
+Observer: TypeAlias = Callable[[Kind, str, float, "BaseException | None"], object]
 
 
 class Stack:
-    """The middleware of one client, outermost first; ``entries`` is what to look at where none must cost nothing."""
+    """The middleware of one client, outermost first, and who only wants to be told of what was done.
 
-    __slots__ = ("entries",)
+    ``is_used`` is what to look at where none must cost nothing.
+    """
+
+    __slots__ = ("entries", "is_used", "observers")
 
     def __init__(self, entries: Sequence[Middleware] = (), *, everywhere: bool = True) -> None:
         given: tuple[Middleware, ...] = functions("middleware", entries)
         self.entries = (*_everywhere, *given) if everywhere else given
+        self.observers: tuple[Observer, ...] = ()
+        self.is_used = bool(self.entries)
 
     def add(self, middleware: Middleware) -> None:
         """Have one more, as the innermost; raises InvalidOption."""
         self.entries = (*self.entries, *functions("middleware", (middleware,)))
+        self.is_used = True
+
+    def observe(self, observer: Observer) -> None:
+        """Tell one more of whatever was done; raises InvalidOption."""
+        self.observers = (*self.observers, *functions("observer", (observer,)))
+        self.is_used = True
 
     def run(self, call: Call, last: Proceed) -> Any:
-        """Do ``last(call)`` with all of it around, and return what comes out."""
-        return run(self.entries, call, last)
+        """Do ``last(call)`` with all of it around, tell the observers, and return what comes out."""
+        if not self.observers:
+            return run(self.entries, call, last)
+        started = time.monotonic()
+        try:
+            result = run(self.entries, call, last)
+        except BaseException as exc:
+            self.tell(call.kind, call.name, started, exc)
+            raise
+        self.tell(call.kind, call.name, started, None)
+        return result
+
+    def tell(self, kind: Kind, name: str, started: float, error: BaseException | None) -> None:
+        """Tell the observers of something that began at a time of `time.monotonic` and has just ended."""
+        seconds = time.monotonic() - started
+        for observer in self.observers:
+            try:
+                observer(kind, name, seconds, error)
+            except Exception:
+                _log.exception("lightlink: an observer failed on %s %s", kind, name)
 
 
 def run(entries: tuple[Middleware, ...], call: Call, last: Proceed) -> Any:

@@ -96,7 +96,7 @@ def _user_info(client: lightlink.Client) -> tuple[_UserInfo | None, float, float
     """Ask the server who it is and who it takes us for; with when that was asked and answered."""
     asked = time.time()
     try:
-        waiter = client._connection.request(b"$SYS.REQ.USER.INFO", b"", _SECONDS)
+        waiter = client.connection.request(b"$SYS.REQ.USER.INFO", b"", _SECONDS)
         return codec.decode(waiter.data, "$SYS.REQ.USER.INFO", _UserInfo), asked, time.time()
     except LightLinkError:
         return None, asked, time.time()
@@ -126,7 +126,7 @@ def _clock(server: datetime, asked: float, answered: float) -> Finding:
 
 
 def _jetstream(client: lightlink.Client) -> Iterator[Finding]:
-    connection = client._connection
+    connection = client.connection
     try:
         account = api.api(connection, "INFO", None, _SECONDS)
     except LightLinkError as exc:
@@ -141,7 +141,7 @@ def _jetstream(client: lightlink.Client) -> Iterator[Finding]:
 def _stream(client: lightlink.Client, config: dict[str, Any]) -> Finding:
     name = config["name"]
     try:
-        found = api.stream_config(client._connection, name, _SECONDS)
+        found = api.stream_config(client.connection, name, _SECONDS)
     except LightLinkError as exc:
         return ODD, name, f"cannot be looked at: {exc}"
     if found is None:

@@ -101,7 +101,7 @@ def exec_shell(
         command = _allowed(programs, argv)
         if timeout is not None and not 0 < timeout <= limits.timeout:
             raise Rejected(f"timeout must be above 0 and at most {limits.timeout:g} s")
-        bounds = limits.within(timeout, context._connection.max_payload)
+        bounds = limits.within(timeout, context.max_payload)
         result = run_program(command, stdin, folder, settings, bounds, context.cancelled)
         if result.cancelled:
             raise Cancelled(context.command_id)

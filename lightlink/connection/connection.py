@@ -21,6 +21,7 @@ from lightlink.concurrency.threads import refuse_at_exit, start_thread
 from lightlink.connection.clock import ServerClock
 from lightlink.connection.dial import Backoff
 from lightlink.connection.nats_client import publish_frame, refuse_unsafe
+from lightlink.connection.outbox import Unsent
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.connection.session import Session, Status
 from lightlink.connection.tls import with_inbox_prefix
@@ -145,6 +146,11 @@ class Connection:
         """The most bytes the server takes in a message."""
         return self.session.nc.max_payload
 
+    @property
+    def unsent(self) -> Unsent:
+        """What waits for the server; nothing before the first use."""
+        return Unsent(0, 0) if self._session is None else self._session.outbox.unsent
+
     def publish(
         self,
         subject: bytes,
@@ -156,7 +162,7 @@ class Connection:
         """Hand a message to the outbox; raises PayloadTooLarge, OutboxFull (after ``timeout`` seconds), ClosedError."""
         session = self._session or self._open_session()
         size = len(payload) if headers is None else len(payload) + len(headers)
-        if size > session.nc._max_payload:
+        if size > session.nc.max_payload:
             raise PayloadTooLarge(as_text(subject), size, session.nc.max_payload)
         frame = publish_frame(subject, reply, payload, headers)
         session.outbox.put(frame, len(frame), self.options.outbox_timeout if timeout is None else timeout)
@@ -178,7 +184,7 @@ class Connection:
         session.refuse_to_wait()
         deadline = time.monotonic() + timeout
         waiter = TurnWaiter(token or new_id().encode(), subject, payload, deadline, make_headers)
-        self._send(session, waiter, timeout)
+        self.send_request(session, waiter, timeout)
         if not session.replies.wait(waiter):
             raise NoReply(subject.decode(), timeout, waiter.sent)
         if waiter.error is not None:
@@ -213,7 +219,7 @@ class Connection:
             on_settled,
             (session.callbacks if users else session.notifier).post_all,
         )
-        self._send(session, waiter, timeout)
+        self.send_request(session, waiter, timeout)
 
         def expire(late: CallbackWaiter) -> None:
             if session.replies.withdraw(late):
@@ -239,7 +245,7 @@ class Connection:
         try:
             for subject, payload, make_headers in requests:
                 waiter = Waiter(new_id().encode(), subject, payload, deadline, make_headers)
-                self._send(session, waiter, timeout)
+                self.send_request(session, waiter, timeout)
                 waiters.append(waiter)
             for waiter in waiters:
                 if not session.replies.wait(waiter):
@@ -262,7 +268,7 @@ class Connection:
         session = self._session or self._open_session()
         session.loop.refuse_own_thread()
         waiter = Waiter(token or new_id().encode(), subject, payload, time.monotonic() + timeout, make_headers)
-        self._send(session, waiter, timeout)
+        self.send_request(session, waiter, timeout)
         return OpenRequest(session.replies, waiter, timeout)
 
     def subscribe(self, subject: str, queue: str, sink: Sink, timeout: float | None = None) -> NatsSubscription:
@@ -414,11 +420,12 @@ class Connection:
             session.nc.abandon()
         return session
 
-    def _send(self, session: Session, waiter: Waiter, timeout: float) -> None:
+    def send_request(self, session: Session, waiter: Waiter, timeout: float) -> None:
+        """Hand a request to a session's outbox; raises the errors of `publish`."""
         if session.inbox_denied is not None:
             raise copy.copy(session.inbox_denied)
         refuse_unsafe(waiter.subject)  # here, where it reaches the caller: its frame is made on the loop
-        size, limit = len(waiter.payload), session.nc._max_payload
+        size, limit = len(waiter.payload), session.nc.max_payload
         if 2 * size > limit and waiter.make_headers is not None:
             size += len(waiter.make_headers(timeout))  # they count too, and will not be longer when the request leaves
         if size > limit:

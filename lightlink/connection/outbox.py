@@ -10,7 +10,7 @@ import copy
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightlink.errors import ClosedError, NotReady, OutboxFull
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lightlink.errors import LightLinkError
+
+
+class Unsent(NamedTuple):
+    """What waits for the server."""
+
+    messages: int
+    bytes: int
 
 
 class Outbox:
@@ -78,11 +85,16 @@ class Outbox:
 
         The put goes on when the handler has returned, and holds what the loop needs until then.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # as `threading.Condition` asks it
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as `threading.Condition` asks it
             reason = (
                 "cannot wait in a signal handler that has interrupted a publish; publish there, or wait in a thread"
             )
             raise NotReady("the client", reason)
+
+    @property
+    def unsent(self) -> Unsent:
+        """What waits in it."""
+        return Unsent(len(self), self._bytes)
 
     def take(self, max_bytes: int) -> list[Any]:
         """Remove and return the items at the front, about ``max_bytes`` of them.

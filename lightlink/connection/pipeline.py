@@ -73,7 +73,7 @@ class Pipeline:
             raise Broken
         request = _Request(self._session, self._losses, subject, payload, self._settle)
         self._pending.append(request)
-        self._connection._send(self._session, request, timeout)
+        self._connection.send_request(self._session, request, timeout)
 
     def next(self, deadline: float) -> Waiter:
         """Return the oldest request not yet returned, with its reply.

@@ -144,7 +144,7 @@ def _empty(url: str) -> None:
     from lightlink.jetstream import api  # noqa: PLC0415
 
     with connect(url, name="lightlink_cleanup") as client:
-        connection, limit = client._connection, client.options.timeout
+        connection, limit = client.connection, client.options.timeout
         while True:
             names: list[str] = api.api(connection, "STREAM.NAMES", None, limit, dict[str, Any]).get("streams") or []
             if not names:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.connection.connection import Connection
+    from lightlink.connection.session import Session
     from lightlink.events.message import Arrival
     from lightlink.middleware import Stack
 
@@ -84,13 +85,13 @@ class Subscription:
 
     def _open(self, pool: WorkerPool) -> None:
         """Receive, in this process."""
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._box: Mailbox | MessageQueue = self._make_box(pool)
-        self._nats = self._connection.subscribe(self.subject, self.queue, self._arrive)
+        self.route = self._connection.subscribe(self.subject, self.queue, self._arrive)
 
     def follow(self) -> None:
         """Receive in this process, which was forked from the one that it was made in."""
-        if self._pid != os.getpid() and not self._closed:
+        if self.pid != os.getpid() and not self._closed:
             self.dropped, self._bursting = 0, False
             self._open(self._connection.session.workers)
 
@@ -151,8 +152,8 @@ class Subscription:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.pending} pending, {self.dropped} dropped"
-        if self._pid != os.getpid():
-            state = f"in the parent process {self._pid}"
+        if self.pid != os.getpid():
+            state = f"in the parent process {self.pid}"
         return f"<Subscription {self.subject!r} {state}>"
 
     def _repr_html_(self) -> str:
@@ -162,17 +163,23 @@ class Subscription:
 
     def connection_closed(self) -> None:
         """End the wait of whoever iterates: the connection is gone for good."""
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             return  # its locks may be held by a thread of the parent's
         self._closed = True
         self._box.close()
 
-    def _begin_stop(self) -> bool:
+    @property
+    def session(self) -> Session:
+        """The session of its connection."""
+        return self._connection.session
+
+    def begin_stop(self) -> bool:
         """Take the stop upon oneself; False when another has."""
         was, self._closed = self._closed, True
         return not was
 
-    def _finish_stop(self, deadline: float) -> None:
+    def finish_stop(self, deadline: float) -> None:
+        """Wait until what has come in is handled, at most until a time of `time.monotonic`."""
         if not self._box.drain(deadline - time.monotonic()):
             problem = "lightlink: the handler of %r did not finish; %d messages are lost"
             _log.warning(problem, self.subject, self.pending)
@@ -198,7 +205,7 @@ class Subscription:
     def _run_handler(self, arrival: Arrival) -> None:
         logs.enter(self._facts, arrival[3], arrival[0])
         try:
-            run_handler(self._handle_around if self._middleware.entries else self._handle, arrival)
+            run_handler(self._handle_around if self._middleware.is_used else self._handle, arrival)
         except DecodeError as exc:
             self._connection.report(exc)
         except Exception as exc:
@@ -213,7 +220,7 @@ class Subscription:
         self._middleware.run(call, lambda given: self._handle.handle(message, given.args))
 
     def _refuse_other_process(self) -> None:
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             raise ClosedError(f"the subscription to {self.subject!r}", "belongs to the parent process")
 
 
@@ -241,15 +248,15 @@ def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
     """Stop several subscriptions of one connection at once, all within ``timeout`` seconds; see `Subscription.stop`."""
     timeout = wait_limit(timeout)
     deadline = time.monotonic() + timeout
-    own = [subscription for subscription in subscriptions if subscription._pid == os.getpid()]
+    own = [subscription for subscription in subscriptions if subscription.pid == os.getpid()]
     if not own or sys.is_finalizing():
         return
-    session = own[0]._connection.session
+    session = own[0].session
     session.loop.refuse_own_thread()
-    stopping = [subscription for subscription in own if subscription._begin_stop()]
-    routes = [subscription._nats for subscription in stopping]
+    stopping = [subscription for subscription in own if subscription.begin_stop()]
+    routes = [subscription.route for subscription in stopping]
     # First the door, then what has come in: the server sends no more from here on.
     session.stop_routes(routes, timeout)
     for subscription in stopping:
-        subscription._finish_stop(deadline)
+        subscription.finish_stop(deadline)
     session.cut_routes(routes)

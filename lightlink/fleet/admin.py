@@ -34,7 +34,7 @@ class Fleet:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._connection = client._connection
+        self._connection = client.connection
 
     def token(
         self,

@@ -113,7 +113,7 @@ def renew(client: Client, files: AgentFiles) -> None:
     Raises FleetRefused, FleetError.
     """
     key = make_key_pem()
-    answer = ask(client._connection, f"{FLEET_RENEW}.{files.name}", {"csr": make_request(files.name, key)}, "renewal")
+    answer = ask(client.connection, f"{FLEET_RENEW}.{files.name}", {"csr": make_request(files.name, key)}, "renewal")
     chain = read_chain(answer.get("certificate"), key)
     write_file(files.directory / "agent.pem", key + chain, mode=PRIVATE, replace=True)
     _log.info("lightlink: the certificate of %s is renewed", files.name)
@@ -123,17 +123,17 @@ def keep_renewed(client: Client, files: AgentFiles, *, interval: float = _RENEWA
     """Renew the certificate when two thirds of its life are over; look every ``interval`` seconds, until stopped."""
 
     def look() -> None:
-        if not files.is_due(client._connection.clock.now()):
+        if not files.is_due(client.connection.clock.now()):
             return
         try:
             renew(client, files)
         except LightLinkError as exc:
-            left = files.days_left(client._connection.clock.now())
+            left = files.days_left(client.connection.clock.now())
             _log.warning(
                 "lightlink: the certificate of %s, good for %.1f days, is not renewed: %s", files.name, left, exc
             )
 
-    return every(client._connection, interval, look)
+    return every(client.connection, interval, look)
 
 
 def _keep_silent(_: str) -> None:
@@ -160,7 +160,7 @@ def _ask_until(token: Token, csr: str, timeout: float | None, on_pending: Callab
         with connect(token.urls, tls=tls, name="enroll") as client:
             while True:
                 subject = f"{FLEET_ENROLL}.{token.name}.{token.id}"
-                answer: dict[str, Any] = ask(client._connection, subject, {"csr": csr}, "enrolment")
+                answer: dict[str, Any] = ask(client.connection, subject, {"csr": csr}, "enrolment")
                 if "pending" not in answer:
                     return answer
                 if not told:

@@ -32,7 +32,7 @@ class Resolver:
 
     def __init__(self, client: Client, secrets: Secrets) -> None:
         self._client = client
-        self._connection = client._connection
+        self._connection = client.connection
         self._secrets = secrets
         self._lock = Lock()
         self._pushed: dict[str, float] = {}

@@ -98,7 +98,7 @@ class Responder:
         secrets = self._files.secrets()
         auth, system = self._connect("auth"), self._connect("system")
         self._resolver = Resolver(system, secrets)
-        self._audit = Audit(auth._connection, replicas=self._replicas)
+        self._audit = Audit(auth.connection, replicas=self._replicas)
         self._identities = identities = Identities(auth, self._put_out, replicas=self._replicas)
         if not identities.wait_current(_START_SECONDS):
             raise NotReady("the responder", "could not read who is in the fleet in time")
@@ -106,7 +106,7 @@ class Responder:
         self._resolver.put_out([each.name for each in identities.all() if each.revoked])
         self._gate = Gate(secrets, identities.get, self._life)
         tokens = Tokens(auth, replicas=self._replicas)
-        self._signer = Signer(self._files, identities, tokens, self._audit, auth._connection.clock, self._days)
+        self._signer = Signer(self._files, identities, tokens, self._audit, auth.connection.clock, self._days)
         operations = Operations(self._signer, identities, tokens, self._audit, self._resolver, self.health)
         self._service = service = Service(_QUEUE, auth, description="lets identities into the fleet")
         service.register("health", self.health)
@@ -172,7 +172,7 @@ class Responder:
             else:
                 self._count("admitted")
                 self._note_entrant(entrant)
-            client._connection.publish(message.reply.encode(), answer.encode())
+            client.connection.publish(message.reply.encode(), answer.encode())
 
         return admit
 
@@ -218,7 +218,7 @@ class Responder:
                 reply = {"error": str(exc), "code": "unavailable"}
                 _log.error("lightlink fleet: %s failed: %s", message.subject, exc)
             if message.reply:
-                client._connection.publish(message.reply.encode(), codec.encode_json(reply))
+                client.connection.publish(message.reply.encode(), codec.encode_json(reply))
 
         client.subscribe(subject, answer, queue=_QUEUE, raw=True, concurrency=2)
 

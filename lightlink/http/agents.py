@@ -38,7 +38,7 @@ def get_client(call: Call) -> ClientView:
     """Look at one agent that is online."""
     client_id = call.path["client_id"]
     _refuse_unknown(call, client_id)
-    presence, _ = read_presence(call.manager._store, client_id)
+    presence, _ = read_presence(call.manager.store, client_id)
     if presence is None:
         raise NotFound(f"Client not found: {client_id}")
     return client_view(presence, call.manager.now())

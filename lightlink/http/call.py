@@ -50,7 +50,7 @@ class Call:
     def manager(self) -> CommandManager:
         """The manager of this process, connected; raises StoreUnavailable, ConnectError."""
         manager = self.app.managers.get()
-        connection = manager._connection
+        connection = manager.connection
         if connection.status is not Status.CONNECTED and not connection.wait_connected(_RECONNECT_SECONDS):
             raise StoreUnavailable("reaching NATS", f"the connection is {connection.status.value}")
         return manager

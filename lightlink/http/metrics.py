@@ -129,7 +129,7 @@ class _Gauges(Collector):
         reachable = GaugeMetricFamily("command_store_reachable", "Whether NATS and its JetStream can be reached.")
         try:
             manager = self._manager()
-            presences = manager.clients() if manager._connection.status is Status.CONNECTED else None
+            presences = manager.clients() if manager.connection.status is Status.CONNECTED else None
         except LightLinkError:
             presences = None
         reachable.add_metric([], 0 if presences is None else 1)

@@ -31,7 +31,7 @@ def get_health(call: Call) -> Response:
 
 
 def _check(call: Call) -> None:
-    connection = call.app.managers.get()._connection
+    connection = call.app.managers.get().connection
     if connection.status is not Status.CONNECTED:
         raise StoreUnavailable("reaching NATS", f"the connection is {connection.status.value}")
     if api.stream_info(connection, schema.REQUESTS, _HEALTH_SECONDS) is None:

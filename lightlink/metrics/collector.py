@@ -68,19 +68,19 @@ class LinkCollector(Collector):
         if services:
             yield from _service_metrics(services)
             yield from _method_metrics([service for service, _ in services])
-        consumptions = [each for client, _ in clients for each in client._subscriptions if _is_consumption(each)]
-        consumptions += [each for service, _ in services for each in service._consumptions]
+        consumptions = [each for client, _ in clients for each in client.subscriptions if _is_consumption(each)]
+        consumptions += [each for service, _ in services for each in service.subscriptions if _is_consumption(each)]
         if consumptions:
             yield from _consumer_metrics(consumptions)
 
 
 def _client_metrics(clients: list[tuple[Client, ClientCounts]]) -> Iterator[Metric]:
-    gauges = {
+    gauges: dict[str, tuple[str, Callable[[Client, ClientCounts], float]]] = {
         "connected": ("Clients that are connected.", lambda c, _: c.status is Status.CONNECTED),
-        "outbox_messages": ("Messages that wait for the server.", lambda c, _: _outbox(c)[0]),
-        "outbox_bytes": ("Bytes that wait for the server.", lambda c, _: _outbox(c)[1]),
+        "outbox_messages": ("Messages that wait for the server.", lambda c, _: c.unsent.messages),
+        "outbox_bytes": ("Bytes that wait for the server.", lambda c, _: c.unsent.bytes),
     }
-    counters = {
+    counters: dict[str, tuple[str, Callable[[Client, ClientCounts], float]]] = {
         "reconnects": ("How often a lost connection was made again.", lambda _, counts: counts.reconnects),
         "dropped": ("Messages that subscriptions were too slow for.", lambda c, counts: counts.dropped(c)),
     }
@@ -112,10 +112,10 @@ def _call_metrics(clients: list[ClientCounts]) -> Iterator[Metric]:
 
 def _service_metrics(services: list[tuple[Service, Drops]]) -> Iterator[Metric]:
     metrics: tuple[tuple[Any, str, str, Callable[[Service, Drops], float]], ...] = (
-        (CounterMetricFamily, "busy", "Requests refused because too many waited.", lambda s, _: s._calls.busy),
-        (CounterMetricFamily, "unknown_methods", "Requests for no method.", lambda s, _: s._calls.strays),
-        (CounterMetricFamily, "dropped", "Events it was too slow for.", lambda s, d: d.total(s._subscriptions)),
-        (GaugeMetricFamily, "held", "Requests that wait or run.", lambda s, _: s._calls._held),
+        (CounterMetricFamily, "busy", "Requests refused because too many waited.", lambda s, _: s.stats.busy),
+        (CounterMetricFamily, "unknown_methods", "Requests for no method.", lambda s, _: s.stats.unknown),
+        (CounterMetricFamily, "dropped", "Events it was too slow for.", lambda s, d: d.total(s.subscriptions)),
+        (GaugeMetricFamily, "held", "Requests that wait or run.", lambda s, _: s.stats.held),
     )
     for kind, name, text, read in metrics:
         family = kind(f"lightlink_service_{name}", text, labels=["service"])
@@ -130,9 +130,7 @@ def _method_metrics(services: list[Service]) -> Iterator[Metric]:
     errors = CounterMetricFamily("lightlink_service_errors", "Requests answered with an error.", labels=labels)
     text = "Time in a method's handler."
     durations = SummaryMetricFamily("lightlink_service_request_duration_seconds", text, labels=labels)
-    stats = [
-        ((service.name, name), method.stats) for service in services for name, method in service._calls.methods.items()
-    ]
+    stats = [((service.name, name), method) for service in services for name, method in service.stats.methods.items()]
     counts = _summed((key, each.requests) for key, each in stats)
     failed = _summed((key, each.errors) for key, each in stats)
     spent = _summed((key, each.processing_time) for key, each in stats)
@@ -163,11 +161,6 @@ def _consumer_metrics(consumptions: list[Any]) -> Iterator[Metric]:
     for key, spent in _summed((key, each.seconds) for key, each in keyed).items():
         seconds.add_metric(key, spent)
     yield from (events, held, seconds)
-
-
-def _outbox(client: Client) -> tuple[int, int]:
-    session = client._connection._session
-    return (0, 0) if session is None else (len(session.outbox), session.outbox._bytes)
 
 
 def _summed(pairs: Iterable[tuple[Any, float]]) -> dict[Any, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,10 @@ from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from concurrent.futures import Future
+    from collections.abc import Iterable
 
     from lightlink.client import Client
-    from lightlink.rpc.caller import Caller
+    from lightlink.middleware import Kind
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # A program may call methods whose names others give it; beyond so many they are counted as one.
@@ -69,12 +67,14 @@ class ClientCounts:
         self._drops = Drops()
         self._connected = client.status is Status.CONNECTED
         self._lock = Condition()
-        client._caller = ObservedCaller(client._caller, self.note_call)  # type: ignore[assignment]
+        client.add_observer(self._note)
         client.on_status_change(self._note_status)
 
-    def note_call(self, service: str, method: str, seconds: float, error: BaseException | None) -> None:
-        """Count a call."""
+    def _note(self, kind: Kind, name: str, seconds: float, error: BaseException | None) -> None:
+        if kind != "call":
+            return
         with self._lock:
+            service, _, method = name.partition(".")
             key = (service, method)
             if key not in self.calls and len(self.calls) >= _MAX_METHODS:
                 key = (_OTHERS, _OTHERS)
@@ -82,47 +82,12 @@ class ClientCounts:
 
     def dropped(self, client: Client) -> int:
         """Return how many messages the client's subscriptions have dropped."""
-        return self._drops.total(client._subscriptions)
+        return self._drops.total(client.subscriptions)
 
     def _note_status(self, status: Status) -> None:
         if status is Status.CONNECTED:
             self.reconnects += self._connected
             self._connected = True
-
-
-class ObservedCaller:
-    """Makes calls, and tells of each how long it took and how it failed."""
-
-    def __init__(self, caller: Caller, note: Callable[[str, str, float, BaseException | None], None]) -> None:
-        self._caller = caller
-        self._note = note
-
-    def call(self, service: str, method: str, *args: Any, **options: Any) -> Any:
-        """Call a method; see `Caller.call`."""
-        started = time.monotonic()
-        try:
-            result = self._caller.call(service, method, *args, **options)
-        except BaseException as exc:
-            self._note(service, method, time.monotonic() - started, exc)
-            raise
-        self._note(service, method, time.monotonic() - started, None)
-        return result
-
-    def submit(self, service: str, method: str, *args: Any, **options: Any) -> Future[Any]:
-        """Call a method without waiting; see `Caller.submit`."""
-        started = time.monotonic()
-
-        def note(done: Future[Any]) -> None:
-            # A call that was given up has neither brought a result nor failed.
-            if not done.cancelled():
-                self._note(service, method, time.monotonic() - started, done.exception())
-
-        future = self._caller.submit(service, method, *args, **options)
-        future.add_done_callback(note)
-        return future
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._caller, name)
 
 
 class Drops:

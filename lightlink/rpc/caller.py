@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
+    from lightlink.middleware import Stack
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.results import Reader
 
@@ -70,7 +72,7 @@ class Caller:
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         if retry is not None and not isinstance(retry, Retry):
             raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
-        if self._connection.middleware.entries:
+        if self._connection.middleware.is_used:
             return self._call_around(service, method, args, limit, returns, retry, headers)
         if retry is None:
             return self._call_once(service, method, args, limit, returns, headers)
@@ -163,8 +165,8 @@ class Caller:
         self, service: str, method: str, args: Any, limit: float, returns: Any, headers: HeaderMap | None
     ) -> OpenCall | SubmittedCall:
         """Send a call, and return what brings its result."""
-        if self._connection.middleware.entries:
-            return SubmittedCall(self._submit_around(service, method, args, limit, returns, headers))
+        if self._connection.middleware.is_used:
+            return SubmittedCall(self.submit(service, method, args, limit, returns, headers))
         return OpenCall(self._connection, service, method, args, limit, self._reader(returns), headers)
 
     def _reader(self, returns: Any) -> Reader:
@@ -188,8 +190,18 @@ class Caller:
         """Call a method and return a future of its result; see `Client.submit`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         read = self._reader(returns)
-        if self._connection.middleware.entries:
+        stack = self._connection.middleware
+        if stack.entries:
             return self._submit_around(service, method, args, limit, returns, headers)
+        started = time.monotonic()
+        future = self._submit(service, method, args, limit, read, headers)
+        if stack.observers:
+            future.add_done_callback(partial(_observe, stack, f"{service}.{method}", started))
+        return future
+
+    def _submit(
+        self, service: str, method: str, args: Any, limit: float, read: Reader, headers: HeaderMap | None
+    ) -> Future[Any]:
         subject = subjects.call_subject(service, method)
         request_id = new_id()
         payload = codec.encode_request(request_id, method, {} if args is None else args)
@@ -287,6 +299,12 @@ class SubmittedCall:
     def withdraw(self) -> None:
         """Wait for it no more."""
         self._future.cancel()
+
+
+def _observe(stack: Stack, name: str, started: float, done: Future[Any]) -> None:
+    # A call that was given up has neither brought a result nor failed.
+    if not done.cancelled():
+        stack.tell("call", name, started, done.exception())
 
 
 def _timeout_header(remaining: float) -> bytes:

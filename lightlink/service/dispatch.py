@@ -53,6 +53,20 @@ class MethodStats:
     processing_time: float = 0.0
 
 
+@attrs.frozen(kw_only=True)
+class ServiceStats:
+    """What a service has done since it started, and what it holds.
+
+    ``busy`` are requests refused because too many waited, ``unknown`` those for no method of its, ``held`` those that
+    wait or run now.
+    """
+
+    methods: Mapping[str, MethodStats]
+    busy: int
+    unknown: int
+    held: int
+
+
 @attrs.define(eq=False)
 class Method:
     """A registered handler, compiled; ``around`` is all the middleware there is, once the service runs."""
@@ -117,6 +131,11 @@ class Dispatcher:
         told = describe(binder)
         made = Method(name, binder, dict(metadata), facts, logs.context_of(facts), middleware, told)
         (self._hidden if hidden else self.methods)[name] = made
+
+    def told(self) -> ServiceStats:
+        """Return what there is to tell."""
+        methods = {name: method.stats for name, method in self.methods.items()}
+        return ServiceStats(methods=methods, busy=self.busy, unknown=self.strays, held=self._held)
 
     def attach(self, connection: Connection, inboxes: tuple[bytes, ...]) -> None:
         """Set where replies go, before the first request comes.

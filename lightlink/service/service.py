@@ -27,7 +27,7 @@ from lightlink.options import ConnectOptions, functions, seconds
 from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery, text_map
-from lightlink.service.dispatch import Dispatcher
+from lightlink.service.dispatch import Dispatcher, ServiceStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -306,6 +306,16 @@ class Service:
             raise NotReady(f"service {self.name!r}", "has no client before it is started")
         return self._client
 
+    @property
+    def stats(self) -> ServiceStats:
+        """What it has done since its start, and what it holds now."""
+        return self._calls.told()
+
+    @property
+    def subscriptions(self) -> list[Subscription | Consumption]:
+        """Through what it hears events, while it runs."""
+        return [*self._subscriptions, *self._consumptions]
+
     def test_client(self, client: Client | None = None) -> ServiceTestClient:
         """Return what calls the methods of this service in the caller's own thread, without a server; for tests.
 
@@ -336,9 +346,9 @@ class Service:
             self._refuse_second_start()
             self._pid = os.getpid()
             self._stage = Stage.STARTING
-            self._forget_status = client._connection.on_status(self._on_connection)
+            self._forget_status = client.connection.on_status(self._on_connection)
             try:
-                client._connection.add_receiver(self)
+                client.connection.add_receiver(self)
                 self._subscribe(client)
             except BaseException:
                 self.stop(1.0)
@@ -348,7 +358,7 @@ class Service:
         self._is_wanted = True
         if self._after_fork and not self._follows:
             self._follows = True
-            client._connection.after_fork(self._follow)
+            client.connection.after_fork(self._follow)
         _log.info("lightlink: service %s is running (instance %s)", self.name, self.instance)
         return self
 
@@ -404,7 +414,7 @@ class Service:
     def _drain(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         client = self.client
-        session = client._connection.session
+        session = client.connection.session
         self._forget_status()
         # First the door: from here on the server gives new requests to the other instances.
         session.stop_routes(self._routes, timeout)
@@ -485,7 +495,7 @@ class Service:
 
     def _subscribe(self, client: Client) -> None:
         self._pool.start()
-        connection = client._connection
+        connection = client.connection
         own = connection.options.inbox_prefix
         # A client of our own has our middleware already.
         around = connection.middleware.entries + (self._middleware if client is self._target else ())
@@ -515,7 +525,7 @@ class Service:
 
         for subjects_, handler, name, where, settings in self._consumers:
             timeout = client.options.timeout
-            made = consume(client._connection, subjects_, handler, name, settings, stack, timeout=timeout, **where)
+            made = consume(client.connection, subjects_, handler, name, settings, stack, timeout=timeout, **where)
             self._consumptions.append(made)
 
     def _groups(self) -> list[str]:
@@ -533,7 +543,7 @@ class Service:
 
     def _on_connection(self, status: Status) -> None:
         if status is Status.CLOSED and self._stage in _AT_WORK:
-            self._lost = self.client._connection.failure or ClosedError("the client", "was closed under the service")
+            self._lost = self.client.connection.failure or ClosedError("the client", "was closed under the service")
             self._stop_signal.set()
 
     def _flush(self, deadline: float) -> None:

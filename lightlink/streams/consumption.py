@@ -371,7 +371,7 @@ class Consumption:
         assert message is not None
         facts = {"stream": self.stream, "consumer": self.name, "attempt": message.attempt}
         logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
-        if not self._middleware.entries:
+        if not self._middleware.is_used:
             run_handler(self._handle, subject)
             return
         if isinstance(subject, list):

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +31,16 @@ def programs() -> Path:
 
 
 class Postgres:
-    """A server on a free port of this machine, whose data lives in ``folder``. A context manager."""
+    """A server on a free port of this machine, with a folder of its own. A context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self._bin = programs()
-        self._folder = folder / "postgres"
-        self._folder.mkdir()
+        # Not below pytest's: it closes that folder to other users whenever another session begins.
+        self._folder = Path(tempfile.mkdtemp(prefix="lightlink-postgres-"))
         # It refuses to run as root.
         self._as: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
         if self._as:
             shutil.chown(self._folder, "postgres")
-            for parent in self._folder.parents:
-                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -78,4 +76,7 @@ class Postgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder)

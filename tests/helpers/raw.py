@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import socket
 from collections.abc import Coroutine
@@ -56,6 +57,8 @@ class RawPeer:
             return
         try:
             self._thread.run(self.nc.close())
+        except concurrent.futures.CancelledError:
+            pass  # nats-py has cancelled itself: its connection was lost while it closed
         finally:
             self._thread.stop()
 

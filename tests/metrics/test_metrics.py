@@ -251,3 +251,29 @@ def test_without_prometheus_the_error_says_what_to_install() -> None:
     """)
 
     assert finished.stdout == "lightlink.metrics needs prometheus_client: pip install prometheus-client\n"
+
+
+def test_submitted_calls_and_those_of_map_are_counted(
+    registry: CollectorRegistry, service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    metrics.register(client, registry)
+    assert client.submit(prefix, "add", {"a": 1, "b": 2}).result(30) == 3
+    assert list(client.map(prefix, "add", [{"a": 1, "b": 1}, {"a": 2, "b": 2}], concurrency=1)) == [2, 4]
+    labels = {"client": prefix, "service": prefix, "method": "add"}
+    eventually(lambda: read(registry, "lightlink_client_calls_total", **labels) == 3)
+
+
+def test_an_observer_is_told_of_all_that_a_client_does(client: lightlink.Client, prefix: str) -> None:
+    told: list[tuple[str, str, str]] = []
+
+    def broken(*facts: object) -> None:
+        raise ValueError("an observer's own fault")
+
+    client.add_observer(broken)
+    client.add_observer(lambda kind, name, seconds, error: told.append((kind, name, type(error).__name__)))
+    client.publish(prefix, 1)
+    with pytest.raises(lightlink.ServiceUnavailable):
+        client.call(prefix, "nothing")
+    assert told == [("publish", prefix, "NoneType"), ("call", f"{prefix}.nothing", "ServiceUnavailable")]
+    with pytest.raises(lightlink.InvalidOption):
+        client.add_observer("no function")  # type: ignore[arg-type]

@@ -329,7 +329,7 @@ class Agent:
         client = self._connect()
         # A client of our own has our middleware already.
         own = self._middleware if client is self._target else ()
-        self._handlers.middleware = client._connection.middleware.entries + own
+        self._handlers.middleware = client.connection.middleware.entries + own
         self._messages.middleware = self._handlers.middleware
         self._runner = Runner(
             client,
@@ -345,7 +345,7 @@ class Agent:
             self._on_lost,
         )
         self._runner.start(self._is_leaving_after, timeout)
-        self.client._connection.add_receiver(self)
+        self.client.connection.add_receiver(self)
         forks.leave_at_exit(self)
 
     def _end(self, timeout: float) -> None:
@@ -366,7 +366,7 @@ class Agent:
         assert self._runner is not None
         if self._lost is None and self._stage is Stage.RUNNING:
             self._lost = error
-            self.client._connection.report(error)
+            self.client.connection.report(error)
             self._runner.steward.put(self.stop)
 
     @property

@@ -52,6 +52,11 @@ class CommandContext:
         """Return all values of a header, in the order in which they were given; none if it is not there."""
         return codec.header_values(self.headers, name)
 
+    @property
+    def max_payload(self) -> int:
+        """How many bytes the server takes in one message."""
+        return self._connection.max_payload
+
     def remaining(self) -> float:
         """Return the seconds left until the command is overdue."""
         return max(0.0, self.deadline - time.monotonic())

@@ -64,7 +64,7 @@ class Runner:
     ) -> None:
         self._client_id = client_id
         self._instance = instance
-        self._connection = connection = client._connection
+        self._connection = connection = client.connection
         self._on_lost = on_lost
         self._stopping = Event()  # what still tries to reach the store is to give up
         self.pool = WorkerPool(f"lightlink-{client_id}", workers)

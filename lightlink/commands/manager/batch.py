@@ -61,23 +61,23 @@ class Batch:
         self.batch_id = batch_id
         self.promises: list[CommandPromise] = []
         self.not_sent: list[str] = []
-        self._records = records
+        self.records = records
         self._cancel_commands = cancel
         self._cancelled = False
         self._ended: list[Command] = []
         self._over = 0
         self._stored = 0
-        self._changed = Condition()
+        self.changed = Condition()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     def __iter__(self) -> Iterator[Command]:
         """Yield each command as it ends; those never sent are not among them."""
         for given in itertools.count():
-            with self._changed:
+            with self.changed:
                 while len(self._ended) == given and not self._is_over():
-                    self._changed.wait()
+                    self.changed.wait()
                 if len(self._ended) == given:
                     return
                 command = self._ended[given]
@@ -88,7 +88,7 @@ class Batch:
         promises = list(self.promises)
         counted = Counter(promise.status for promise in promises if promise.error is None)
         counts = {status: counted[status] for status in model.STATUSES}
-        counts["not_sent"] = len(self._records) - sum(counts.values())
+        counts["not_sent"] = len(self.records) - sum(counts.values())
         return counts
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> bool:
@@ -99,8 +99,8 @@ class Batch:
         limit = None if timeout is None else wait_limit(timeout)
         if progress:
             return self._wait_showing(limit)
-        with self._changed:
-            return self._changed.wait_for(self._is_over, limit)
+        with self.changed:
+            return self.changed.wait_for(self._is_over, limit)
 
     def _wait_showing(self, limit: float | None) -> bool:
         deadline = math.inf if limit is None else time.monotonic() + limit
@@ -111,8 +111,8 @@ class Batch:
                 remaining = deadline - time.monotonic()
                 if self._is_over() or remaining <= 0:
                     return self._is_over()
-                with self._changed:
-                    self._changed.wait_for(partial(self._has_moved, over), None if remaining == math.inf else remaining)
+                with self.changed:
+                    self.changed.wait_for(partial(self._has_moved, over), None if remaining == math.inf else remaining)
 
     def _has_moved(self, since: int) -> bool:
         return self._over != since
@@ -143,8 +143,8 @@ class Batch:
         ``timeout`` in seconds.
         """
         limit = wait_limit(timeout)
-        with self._changed:
-            return self._changed.wait_for(lambda: self._stored >= len(self.promises), limit)
+        with self.changed:
+            return self.changed.wait_for(lambda: self._stored >= len(self.promises), limit)
 
     def cancel(self, reason: str = "") -> int:
         """Send no more, and cancel what has not ended; return how many were cancelled. Raises StoreUnavailable."""
@@ -168,29 +168,29 @@ class Batch:
 
     def stored(self) -> None:
         """Take note that a command is stored, or never will be."""
-        with self._changed:
+        with self.changed:
             self._stored += 1
             if self._stored >= len(self.promises):
-                self._changed.notify_all()
+                self.changed.notify_all()
 
     def ended(self, promise: CommandPromise) -> None:
         """Take note of a command's end, or that nothing more can be learnt of it."""
         command = promise.command() if promise.error is None else None
-        with self._changed:
+        with self.changed:
             self._over += 1
             if command is not None:
                 self._ended.append(command)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def hold_back(self, records: list[RequestRecord]) -> None:
         """Take note of what is never sent."""
-        with self._changed:
+        with self.changed:
             self.not_sent += [record.client_id for record in records]
             self._over += len(records)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _is_over(self) -> bool:
-        return self._over >= len(self._records)
+        return self._over >= len(self.records)
 
 
 class Rollout:
@@ -210,7 +210,7 @@ class Rollout:
         self._pool = pool
         self._most = limits.max_concurrency
         self._max_failures = limits.max_failures
-        self._todo = list(reversed(batch._records))
+        self._todo = list(reversed(batch.records))
         self._running = 0
         self._failures = 0
         self._on_way = 0
@@ -304,7 +304,7 @@ class Rollout:
         _log.log(level, "lightlink: command %s of a batch was not sent: %s", record.command_id, error)
         if record.command_id in self._unknown:
             return  # it may be stored, and is followed until its deadline
-        with self._batch._changed:
+        with self._batch.changed:
             self._batch.not_sent.append(record.client_id)
         with contextlib.suppress(ClosedError):  # then its promise has been told already
             self._follower.open(record).fail(error)

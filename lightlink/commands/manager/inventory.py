@@ -76,7 +76,7 @@ class Inventory:
     """The records of agents; ``presences()`` returns who is online."""
 
     def __init__(self, client: Client, presences: Callable[[], Iterable[Presence]], replicas: int) -> None:
-        self._connection = client._connection
+        self._connection = client.connection
         self._presences = presences
         settings = {"replicas": replicas, "purgeable": False, "max_value_size": 256 * 1024}
         self._bucket: StateBucket[AgentRecord] = client.state(BUCKET, value_type=AgentRecord, **settings)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store.history import Page
     from lightlink.commands.store.presence import Presence
     from lightlink.concurrency.periodic import Round
+    from lightlink.connection.connection import Connection
     from lightlink.describe import Description
     from lightlink.protocol.codec import HeaderMap
 
@@ -81,7 +82,7 @@ class CommandManager:
             raise InvalidOption("client", "must be a lightlink.Client: lightlink.connect(url)", client)
         self.name = checks.text("name", client.options.name if name is None else name)
         self._client = client
-        self._connection = client._connection
+        self._connection = client.connection
         self._sweep_interval = None if sweep_interval is None else seconds("sweep_interval", sweep_interval)
         self._wanted = store or StoreOptions()
         self._closed = False
@@ -115,6 +116,16 @@ class CommandManager:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def connection(self) -> Connection:
+        """What it talks through, for the library's own parts."""
+        return self._connection
+
+    @property
+    def store(self) -> CommandStore:
+        """Where its commands are, for the library's own parts."""
+        return self._store
 
     # Sending --------------------------------------------------------------------------------------------------------
 

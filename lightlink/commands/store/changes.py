@@ -67,7 +67,7 @@ class Changes:
     """
 
     def __init__(self, manager: CommandManager, client_id: str | None = None, after: int | None = None) -> None:
-        self._store = manager._store
+        self._store = manager.store
         token = "*" if client_id is None else schema.client_id(client_id)
         patterns = [schema.request_subject(token, "*"), schema.status_subject(token, "*")]
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)
