@@ -250,7 +250,7 @@ def rough_life(
     for node in cluster.nodes if cluster is not None else ():
         if not node.running:
             node.start()
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 360  # by then each has come to its own deadline
     while [state for state in patiently(lambda: orchestrator.runs(limit=1000)) if not state.ended]:
         assert time.monotonic() < give_up, [state for state in orchestrator.runs() if not state.ended]
         patiently(lambda: _approve_all(orchestrator))
