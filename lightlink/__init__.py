@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lightlink.version import __version__
+
 if TYPE_CHECKING:
     from lightlink.client import Client, connect
     from lightlink.commands import (
@@ -101,8 +103,6 @@ if TYPE_CHECKING:
     from lightlink.service.request import Request
     from lightlink.service.service import Service
     from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
-
-__version__ = "0.1.0"
 
 __all__ = [
     "TLS",
@@ -209,6 +209,7 @@ __all__ = [
     "UnknownCommand",
     "UnsetType",
     "UnsupportedSchema",
+    "__version__",
     "connect",
     "log_context",
 ]

@@ -28,10 +28,6 @@ from lightlink.options import functions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lightlink.commands.agent.context import CommandContext
-    from lightlink.commands.messages import AgentMessage
-    from lightlink.events.message import Message
-    from lightlink.service.request import Request
 
 _log = logging.getLogger("lightlink")
 
@@ -60,9 +56,10 @@ class Call:
     headers: dict[str, Any] = attrs.field(factory=dict)
     timeout: float | None = None
     to: tuple[str, ...] = ()
-    request: Request | None = None
-    message: Message | AgentMessage | None = None
-    context: CommandContext | None = None
+    # Of types that stand above this module: lightlink.Request, Message or AgentMessage, CommandContext.
+    request: Any = None
+    message: Any = None
+    context: Any = None
 
 
 Proceed: TypeAlias = Callable[[Call], Any]

@@ -8,8 +8,8 @@ import platform
 
 import click
 
-from lightlink import __version__
 from lightlink.cli.printing import say
+from lightlink.version import __version__
 
 # Where each command or group is, in the order of the help. A new one needs one line here. They are imported when they
 # are used: `lightlink call` need not wait for what `lightlink certs` takes along.

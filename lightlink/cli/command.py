@@ -324,7 +324,7 @@ def _changes(
 
 
 def _all_changes(manager: CommandManager, client_id: str | None, deadline: float | None) -> Iterator[Command]:
-    with contextlib.closing(Changes(manager, client_id)) as changes:
+    with contextlib.closing(Changes(manager.store, client_id)) as changes:
         report(client_id or "all commands", kind="watching")
         while (left := _left(deadline)) > 0:
             change = changes.get(min(left, 3600.0))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from lightlink import __version__
 from lightlink.cli.exits import Exit
 from lightlink.cli.options import link_options
 from lightlink.cli.printing import say
@@ -20,6 +19,7 @@ from lightlink.commands.store.schema import StoreOptions
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api
 from lightlink.protocol import codec
+from lightlink.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightlink import __version__
 from lightlink.commands.agent.context import Cancelled, CommandContext
 from lightlink.commands.agent.handlers import Rejected
 from lightlink.commands.subprocesses import Limits, run_program
 from lightlink.errors import InvalidOption
+from lightlink.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -17,7 +17,6 @@ from lightlink.concurrency.threads import is_own_thread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.connection.connection import Connection
 
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
@@ -36,7 +35,7 @@ class Leaver(Protocol):
         """Give it back, within ``timeout`` seconds."""
 
 
-_live: Registry[Connection] = Registry()
+_live: Registry[Watched] = Registry()
 _leavers: Registry[Leaver] = Registry()
 # A parent's sessions, kept in the child so that no destructor runs on what belongs to the parent.
 _inherited: list[Any] = []
@@ -45,7 +44,23 @@ _lock = threading.RLock()
 _copied_thread = 0
 
 
-def watch(connection: Connection) -> None:
+class Watched(Protocol):
+    """What has a part in forks and in the interpreter's exit: a connection."""
+
+    def forget_parent(self) -> object:
+        """Drop, in a child, what belongs to the parent, and return what no destructor may run on."""
+        ...
+
+    def follow_fork(self) -> None:
+        """Go on in a child."""
+        ...
+
+    def flush_at_exit(self, timeout: float) -> None:
+        """Deliver what was published, within ``timeout`` seconds."""
+        ...
+
+
+def watch(connection: Watched) -> None:
     """Have a connection told of forks and of the interpreter's exit."""
     _live.add(connection)
     if "uwsgi" in sys.modules:
@@ -57,7 +72,7 @@ def leave_at_exit(who: Leaver) -> None:
     _leavers.add(who)
 
 
-def unwatch(connection: Connection) -> None:
+def unwatch(connection: Watched) -> None:
     """Leave a connection alone from now on."""
     _live.discard(connection)
 

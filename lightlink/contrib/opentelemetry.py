@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from lightlink import __version__
 from lightlink.middleware import install, uninstall
+from lightlink.version import __version__
 
 try:
     from opentelemetry import baggage, context, propagate, trace

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from lightlink.connection.connection import Connection
     from lightlink.files.info import FileInfo
-    from lightlink.files.store import FileStore
     from lightlink.middleware import Stack
 
 
@@ -51,12 +50,12 @@ def announce(
 
 
 class FileReceiver:
-    """Gives a handler the files announced to a service, each with what its store knows of it."""
+    """Gives a handler the files announced to a service; ``info(file id)`` returns what their store knows of each."""
 
     def __init__(
-        self, store: FileStore, service: str, handler: Callable[[FileInfo], object], middleware: Stack
+        self, info: Callable[[str], FileInfo], service: str, handler: Callable[[FileInfo], object], middleware: Stack
     ) -> None:
-        self._store = store
+        self._info = info
         self._service = service
         self._handler = handler
         self._middleware = middleware
@@ -69,7 +68,7 @@ class FileReceiver:
             return
         if not announced.file_id:
             raise DecodeError(subjects.FILE_TRANSFER, "names no file", data[:64])
-        info = self._store.info(announced.file_id)
+        info = self._info(announced.file_id)
         # An object put without a name of its own has only its id: peers tell the name in the announcement.
         name = announced.file_name if announced.file_name and info.name == info.id else info.name
         info = attrs.evolve(info, name=name, sender=announced.sender or "", headers=message.headers)

@@ -20,8 +20,9 @@ from lightlink.http.console.assets import to_page
 from lightlink.http.console.routes import ROUTES as CONSOLE_ROUTES
 from lightlink.http.limits import Limits, RateLimiter, WaitingRoom
 from lightlink.http.metrics import Metrics
+from lightlink.http.openapi import document
 from lightlink.http.replies import refusal, reply
-from lightlink.http.routes import ROUTES, Route
+from lightlink.http.routes import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from lightlink.commands.manager.manager import CommandManager
     from lightlink.http.access import TokenSource
+    from lightlink.http.route import Route
 
 # What a proxy adds: then the address that asks is the proxy's, and says nothing of who does.
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
@@ -105,6 +107,10 @@ class HttpApp:
         except Exception as exc:
             response = refusal(exc, request)
         return response(environ, start_response)
+
+    def document(self, base: str) -> dict[str, Any]:
+        """Return the OpenAPI document of its calls, for where it is mounted."""
+        return document(ROUTES, base, self.tokens is not None)
 
     def stop(self) -> None:
         """End every wait and every stream, so that a server can stop; what is asked later does not wait."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from lightlink.commands.manager.manager import CommandManager
     from lightlink.commands.model import Command
-    from lightlink.http.access import Token
-    from lightlink.http.app import HttpApp
+    from lightlink.commands.processes import Managers
+    from lightlink.concurrency.threads import Event
+    from lightlink.http.access import Token, TokenSource
+    from lightlink.http.limits import Limits, WaitingRoom
+    from lightlink.http.metrics import Metrics
 
 T = TypeVar("T")
 
@@ -32,6 +35,29 @@ _RECONNECT_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 
 
+class Application(Protocol):
+    """What the views need of the app."""
+
+    managers: Managers
+    tokens: TokenSource | None
+    limits: Limits
+    room: WaitingRoom
+    metrics: Metrics
+    stopping: Event
+
+    def document(self, base: str) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        ...
+
+    def identify(self, request: Request) -> Token | None:
+        """Return whose request it is, None for a stranger's."""
+        ...
+
+    def count_stranger(self) -> None:
+        """Count a request of somebody without a good token; raises TooManyRequests."""
+        ...
+
+
 @attrs.define
 class Call:
     """A request that was let in: ``token`` says who asks, ``path`` holds the parts of the URL.
@@ -39,7 +65,7 @@ class Call:
     ``query`` and ``body`` are of the types that the route names.
     """
 
-    app: HttpApp
+    app: Application
     request: Request
     token: Token | None
     path: dict[str, str]

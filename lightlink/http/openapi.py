@@ -13,7 +13,7 @@ import msgspec
 from lightlink.http.schemas import Problem, SendCommands
 
 if TYPE_CHECKING:
-    from lightlink.http.routes import Route
+    from lightlink.http.route import Route
 
 _REFERENCE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
@@ -33,18 +33,16 @@ _TEXTS = {
 
 
 @lru_cache(maxsize=16)
-def document(base: str, needs_token: bool) -> dict[str, Any]:
-    """Return the document for an app mounted at ``base``."""
-    from lightlink.http.routes import ROUTES  # noqa: PLC0415 - one of the routes brings here
-
-    types = sorted({each for route in ROUTES for each in _types(route)} | {Problem}, key=lambda each: each.__name__)
+def document(routes: tuple[Route, ...], base: str, needs_token: bool) -> dict[str, Any]:
+    """Return the document of some calls for an app mounted at ``base``."""
+    types = sorted({each for route in routes for each in _types(route)} | {Problem}, key=lambda each: each.__name__)
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     for kind in types:
-        if kind is not Problem and any(kind is route.body for route in ROUTES):
+        if kind is not Problem and any(kind is route.body for route in routes):
             components[kind.__name__]["additionalProperties"] = False
     components[SendCommands.__name__]["oneOf"] = [{"required": ["client_ids"]}, {"required": ["labels"]}]
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",

@@ -10,7 +10,6 @@ from lightlink.commands import model
 from lightlink.commands.store import schema
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, StoreUnavailable
-from lightlink.http.openapi import document
 from lightlink.http.replies import reply
 from lightlink.http.schemas import Health, Sickness
 from lightlink.jetstream import api
@@ -47,4 +46,4 @@ def get_metrics(call: Call) -> Response:
 
 def get_openapi(call: Call) -> Response:
     """Return the OpenAPI document."""
-    return reply(document(call.request.script_root or "/", call.app.tokens is not None))
+    return reply(call.app.document(call.request.script_root or "/"))

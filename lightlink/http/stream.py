@@ -38,7 +38,7 @@ def stream_commands(call: Call) -> Response:
     try:
         # Who goes on from an event reads what was missed alone; the others share one reader.
         client_id = call.query.client_id or None
-        changes = call.manager.watch(client_id) if after is None else Changes(call.manager, client_id, after)
+        changes = call.manager.watch(client_id) if after is None else Changes(call.manager.store, client_id, after)
     except BaseException:
         call.app.room.leave()
         raise

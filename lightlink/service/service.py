@@ -508,7 +508,7 @@ class Service:
         self._consume(client, stack)
         if self._on_file is not None:
             file_handler, concurrency = self._on_file
-            receiver = FileReceiver(client.file_store(), self.name, file_handler, stack)
+            receiver = FileReceiver(client.file_store().info, self.name, file_handler, stack)
             settings: dict[str, Any] = {"queue": f"{self.name}.on_file", "raw": True, "concurrency": concurrency}
             # Around the handler, and not around announcements that are for others.
             settings |= {"middleware": Stack(everywhere=False), "service": self.name}

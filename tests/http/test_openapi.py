@@ -15,7 +15,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from lightlink.http.openapi import document
-from lightlink.http.routes import ROUTES, Route
+from lightlink.http.route import Route
+from lightlink.http.routes import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ PLANS = (
     "/api/schedules",
     "/api/schedules/{name}",
 )
-DOCUMENT = document("/", False)
+DOCUMENT = document(ROUTES, "/", False)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex="/stream$")
 
 

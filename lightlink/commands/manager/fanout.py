@@ -21,8 +21,8 @@ from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.commands.manager.manager import CommandManager
     from lightlink.commands.store.changes import Change
+    from lightlink.commands.store.store import CommandStore
 
 _log = logging.getLogger("lightlink")
 
@@ -70,10 +70,11 @@ class Watcher:
 
 
 class Fanout:
-    """Watchers of a manager's commands, and the one reader that there is while there are any."""
+    """Watchers of the commands of a manager of some name, and the one reader that there is while there are any."""
 
-    def __init__(self, manager: CommandManager) -> None:
-        self._manager = manager
+    def __init__(self, store: CommandStore, name: str) -> None:
+        self._store = store
+        self._name = name
         self._lock = Lock()
         self._watchers: tuple[Watcher, ...] = ()
         self._changes: Changes | None = None
@@ -84,11 +85,11 @@ class Fanout:
             schema.client_id(client_id)
         watcher = Watcher(client_id, self._leave)
         with self._lock:
-            changes = self._changes or Changes(self._manager)
+            changes = self._changes or Changes(self._store)
             self._watchers = (*self._watchers, watcher)
             if self._changes is None:
                 self._changes = changes
-                start_thread(self._read, f"lightlink-changes-{self._manager.name}", changes)
+                start_thread(self._read, f"lightlink-changes-{self._name}", changes)
         return watcher
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from lightlink.commands.manager.undo import undo_of
 from lightlink.commands.messages import DESCRIBE, Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import audit, checks, history, schema
+from lightlink.commands.store.filter import Filter
 from lightlink.commands.store.index import CommandIndex
 from lightlink.commands.store.presence import list_presences, read_presence
 from lightlink.commands.store.schema import StoreOptions
@@ -101,7 +102,7 @@ class CommandManager:
         self._messenger = Messenger(connection, self.name)
         self._store.ensure_streams()
         self._inventory = Inventory(client, partial(list_presences, self._store), self._store.options.replicas)
-        self._fanout = Fanout(self)
+        self._fanout = Fanout(self._store, self.name)
         self._index = CommandIndex(self._store)
         self._rounds: builtins.list[Round] = []
         try:
@@ -286,7 +287,7 @@ class CommandManager:
         """
         if client_id is not None:
             schema.client_id(client_id)
-        wanted = history.Filter(
+        wanted = Filter(
             client_id=client_id,
             status=status,
             command_type=command_type,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightlink.commands import model
 from lightlink.commands.store import history
+from lightlink.commands.store.filter import Filter
 from lightlink.errors import UndoRefused
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _refuse_later(store: CommandStore, request: RequestRecord, status: StatusRec
     resource = status.undo.resource if status.undo is not None else ""
     if not resource:
         return
-    wanted = history.Filter(client_id=request.client_id, since=request.created_at)
+    wanted = Filter(client_id=request.client_id, since=request.created_at)
     after = None
     while True:
         page = history.list_commands(store, wanted, _PAGE, after, brief=True)

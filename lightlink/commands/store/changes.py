@@ -25,8 +25,8 @@ from lightlink.jetstream.read import Delivery, OrderedReader
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
-    from lightlink.commands.manager.manager import CommandManager
     from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
+    from lightlink.commands.store.store import CommandStore
 
 # What is read ahead of a watcher. The reader's window counts headers and bodies, the queue only bounds a mistake.
 _AHEAD = 256
@@ -66,8 +66,8 @@ class Changes:
     StoreUnavailable.
     """
 
-    def __init__(self, manager: CommandManager, client_id: str | None = None, after: int | None = None) -> None:
-        self._store = manager.store
+    def __init__(self, store: CommandStore, client_id: str | None = None, after: int | None = None) -> None:
+        self._store = store
         token = "*" if client_id is None else schema.client_id(client_id)
         patterns = [schema.request_subject(token, "*"), schema.status_subject(token, "*")]
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)

@@ -11,6 +11,7 @@ from lightlink.commands import frames, model
 from lightlink.commands.model import Command, RequestRecord, StatusRecord
 from lightlink.commands.store import checks, schema
 from lightlink.commands.store.access import FAILURES, unavailable
+from lightlink.commands.store.filter import Filter
 from lightlink.commands.store.store import read_request
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.jetstream import read
@@ -19,7 +20,6 @@ from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from lightlink.commands.store.index import CommandIndex
     from lightlink.commands.store.store import CommandStore
@@ -39,52 +39,6 @@ _INDEX_SECONDS = 30.0
 # How much is read at once, and when a page ends though it is not full.
 BLOCK_BYTES = 8 * 1024 * 1024
 PAGE_BYTES = 32 * 1024 * 1024
-
-
-@attrs.frozen(kw_only=True)
-class Filter:
-    """Which commands to list; what is None does not matter. Times are aware datetimes."""
-
-    client_id: str | None = None
-    status: str | None = None
-    command_type: str | None = None
-    batch_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.status is not None and self.status not in model.STATUSES:
-            raise InvalidOption("status", f"must be one of {', '.join(model.STATUSES)}", self.status)
-        checks.text_or_none("command_type", self.command_type)
-        checks.text_or_none("batch_id", self.batch_id)
-        checks.aware("since", self.since)
-        checks.aware("until", self.until)
-
-    @property
-    def earliest(self) -> datetime | None:
-        """Before when, by the server's clock, nothing that passes was stored; None when that is not known."""
-        made_at = None if self.batch_id is None else schema.batch_made_at(self.batch_id)
-        bounds = [bound for bound in (self.since, made_at) if bound is not None]
-        return model.shortly_before(max(bounds)) if bounds else None
-
-    @property
-    def shows_unreadable(self) -> bool:
-        """Whether a request that cannot be read passes: it has failed, and of its type and batch nothing is known."""
-        return self.status in (None, model.FAILED) and self.command_type is None and self.batch_id is None
-
-    @property
-    def is_selective(self) -> bool:
-        """Whether so few commands may pass that an index finds them sooner."""
-        return self.status is not None or self.command_type is not None or self.batch_id is not None
-
-    def wants(self, request: RequestRecord) -> bool:
-        """Tell whether a request passes, its status left aside."""
-        return (
-            (self.command_type is None or request.command_type == self.command_type)
-            and (self.batch_id is None or request.batch_id == self.batch_id)
-            and (self.since is None or request.created_at >= self.since)
-            and (self.until is None or request.created_at <= self.until)
-        )
 
 
 class Page(list[Command]):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from lightlink.commands.store.history import Filter
+    from lightlink.commands.store.filter import Filter
     from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.answers import StreamState
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lightlink import __version__
 from lightlink.commands.store import records, schema
 from lightlink.commands.store.access import FAILURES, Conflict, is_passing, unavailable
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
@@ -19,6 +18,7 @@ from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_F
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text, is_plain_token
+from lightlink.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightlink.http.console import assets, schemas, session
-from lightlink.http.routes import Route
+from lightlink.http.route import Route
 
 ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/", view=assets.get_page, summary="Get the console's page.", scope=None),

@@ -15,10 +15,10 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.exceptions import NotImplemented as HttpNotImplemented
 from werkzeug.wrappers import Response
 
-from lightlink import __version__
 from lightlink.http import addresses, inputs
 from lightlink.http.console.schemas import LogIn, Session
 from lightlink.http.replies import reply
+from lightlink.version import __version__
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request

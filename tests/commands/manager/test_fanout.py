@@ -96,7 +96,7 @@ def test_many_commands_under_way_are_not_looked_up(manager: CommandManager, monk
     looked_up: list[str] = []
     find = manager._store.get_request
     count = 700  # it was more than 512 that were looked up
-    with contextlib.closing(changes.Changes(manager)) as watched:
+    with contextlib.closing(changes.Changes(manager.store)) as watched:
         manager.send_many([f"a{number}" for number in range(count)], "work", timeout=600)
         sent = []
         while len(sent) < count:

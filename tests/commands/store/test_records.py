@@ -142,7 +142,7 @@ def test_a_subject_that_is_no_text_stops_nobody(fresh_server: StartServer, caplo
         promise = manager.send("pump", "work", timeout=60)
         heard = threading.Event()
         manager._connection.subscribe("ll.>", "", lambda subject, *_: subject.endswith(b"end") and heard.set())
-        with contextlib.closing(Changes(manager, after=0)) as changes:
+        with contextlib.closing(Changes(manager.store, after=0)) as changes:
             for subject in (
                 b"ll.commands.pump.\xff",
                 b"$KV.lightlink_command_status.pump.\xff",
