@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lightlink.version import __version__
+from lightlink.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lightlink.client import Client, connect
@@ -209,7 +209,6 @@ __all__ = [
     "UnknownCommand",
     "UnsetType",
     "UnsupportedSchema",
-    "__version__",
     "connect",
     "log_context",
 ]

@@ -15,7 +15,7 @@ from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
 from lightlink.logs import in_handler, outgoing
 from lightlink.middleware import Call
-from lightlink.options import ConnectOptions, seconds, wait_limit
+from lightlink.options import ConnectOptions
 from lightlink.protocol import codec, html, subjects
 from lightlink.protocol.edge import Kind
 from lightlink.rpc.caller import Caller
@@ -25,6 +25,7 @@ from lightlink.rpc.mapping import CallMap
 from lightlink.rpc.proxy import ServiceProxy
 from lightlink.rpc.retry import Retry
 from lightlink.rpc.waiting import wait_for_service
+from lightlink.validators import seconds, wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
