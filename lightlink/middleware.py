@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
-from lightlink.options import functions
+from lightlink.validators import functions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

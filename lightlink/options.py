@@ -18,6 +18,7 @@ import attrs
 
 from lightlink.errors import InvalidOption
 from lightlink.protocol import edge
+from lightlink.validators import FOR_EVER, field, functions, integer, number, seconds_or_zero, string
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,9 +35,6 @@ DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_JETSTREAM_API = "$JS.API"
 DEFAULT_PORTS = {"nats": 4222, "tls": 4222, "quic": edge.DEFAULT_PORT}
 
-# Seconds, 285 years. Locks wait no longer, and what the server is told in nanoseconds has 64 bits.
-FOR_EVER = 9e9
-
 # Seeds (ADR-21), and what stands around them in credentials; no path looks so.
 _KEY_TEXT = re.compile(r"-----BEGIN |[\r\n]|^\s*S[A-Z2-7]{40,}\s*$")
 _IDENTITY = frozenset({"user", "password", "token", "creds", "nkey"})
@@ -44,32 +42,17 @@ _TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+")
 _PREFIX = re.compile(rf"{_TOKEN.pattern}(\.{_TOKEN.pattern})*")
 
 
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidOption(attribute.name, "must be a number above 0", value)
-
-
 def _bounded(value: float) -> float:
     return min(value, FOR_EVER) if isinstance(value, (int, float)) and value < float("inf") else value
 
 
 def _time(default: float) -> Any:
-    return attrs.field(default=default, converter=_bounded, validator=_positive)
-
-
-def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, str):
-        raise InvalidOption(attribute.name, "must be a string", type(value).__name__)
+    return attrs.field(default=default, converter=_bounded, validator=field(number))
 
 
 def _text_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not isinstance(value, str):
         raise InvalidOption(attribute.name, "must be a string", type(value).__name__)
-
-
-def _whole(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(attribute.name, "must be a whole number above 0", value)
 
 
 def _subject_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -80,11 +63,6 @@ def _subject_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> Non
 def _token_or_none(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (not isinstance(value, str) or not _TOKEN.fullmatch(value) or len(value) > 256):
         raise InvalidOption(attribute.name, "must be one token of a subject, without wildcards", value)
-
-
-def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise InvalidOption(attribute.name, "must be a number of seconds, 0 or more", value)
 
 
 def _flag(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -121,31 +99,8 @@ def _shown(value: Key | None) -> str:
     return repr(value) if value is None or isinstance(value, Path) else "..."
 
 
-def seconds(option: str, value: Any) -> float:
-    """Return a timeout in seconds; raises InvalidOption unless it is a number above 0."""
-    if value.__class__ is float and 0 < value <= FOR_EVER:  # as mostly; the rest costs a call half a microsecond
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidOption(option, "must be a number of seconds above 0", value)
-    return float(min(value, FOR_EVER))
-
-
-def functions(option: str, value: Any) -> tuple[Any, ...]:
-    """Return functions that were given in a list; raises InvalidOption for anything else."""
-    if not isinstance(value, (list, tuple)) or not all(map(callable, value)):
-        raise InvalidOption(option, "must be a list of functions", type(value).__name__)
-    return tuple(value)
-
-
 def _middleware(value: Any) -> tuple[Middleware, ...]:
     return functions("middleware", value)
-
-
-def wait_limit(timeout: Any) -> float:
-    """Return how many seconds to wait at most, infinity included; raises InvalidOption unless it is a number."""
-    if not isinstance(timeout, (int, float)) or not timeout <= float("inf"):
-        raise InvalidOption("timeout", "must be a number of seconds", timeout)
-    return float(max(min(timeout, FOR_EVER), 0))
 
 
 @attrs.frozen
@@ -164,7 +119,7 @@ class TLS:
     cert: Path | None = attrs.field(default=None, converter=_optional_path)
     key: Path | None = attrs.field(default=None, converter=_optional_path)
     hostname: str | None = attrs.field(default=None, validator=_text_or_none)
-    inner_hostname: str = attrs.field(default=edge.INNER_NAME, validator=_text)
+    inner_hostname: str = attrs.field(default=edge.INNER_NAME, validator=field(string))
 
     def __attrs_post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
@@ -208,7 +163,7 @@ class ConnectOptions:
     """
 
     servers: tuple[str, ...] = attrs.field(default=(DEFAULT_URL,), converter=_servers)
-    name: str = attrs.field(default="client", validator=_text)
+    name: str = attrs.field(default="client", validator=field(string))
     user: str | None = attrs.field(default=None, validator=_text_or_none)
     password: Secret | None = attrs.field(default=None, repr=False, validator=_text_or_function)
     token: Secret | None = attrs.field(default=None, repr=False, validator=_text_or_function)
@@ -223,14 +178,14 @@ class ConnectOptions:
     reconnect_wait: float = _time(0.1)
     reconnect_wait_max: float = _time(4.0)
     ping_interval: float = _time(10.0)
-    outbox_messages: int = attrs.field(default=65_536, validator=_whole)
-    outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_whole)
+    outbox_messages: int = attrs.field(default=65_536, validator=field(integer))
+    outbox_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=field(integer))
     outbox_timeout: float = _time(5.0)
-    workers: int = attrs.field(default=8, validator=_whole)
-    wait: float = attrs.field(default=0.0, validator=_not_negative)
+    workers: int = attrs.field(default=8, validator=field(integer))
+    wait: float = attrs.field(default=0.0, validator=field(seconds_or_zero))
     discover: bool = attrs.field(default=True, validator=_flag)
     tls_first: bool = attrs.field(default=False, validator=_flag)
-    refusal_timeout: float = attrs.field(default=60.0, validator=_not_negative)
+    refusal_timeout: float = attrs.field(default=60.0, validator=field(seconds_or_zero))
     lazy: bool = attrs.field(default=False, validator=_flag)
     bulk_connection: bool = attrs.field(default=False, validator=_flag)
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)

@@ -9,7 +9,8 @@ from helpers.process import run_python
 
 import lightlink
 from lightlink.errors import InvalidOption
-from lightlink.options import TLS, ConnectOptions, read_context, seconds
+from lightlink.options import TLS, ConnectOptions, read_context
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,6 +20,7 @@ from lightlink.certs.syntax import assignments, block, list_of, quoted
 from lightlink.errors import InvalidOption
 from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     import os
@@ -69,9 +70,9 @@ def server_config(
     limits = {"max_payload": max_payload} | ({} if max_connections is None else {"max_connections": max_connections})
     stores = {"max_memory_store": max_memory, "max_file_store": max_disk}
     for option, value in (limits | stores).items():
-        _check_number(option, value, 1, 2**63 - 1)
+        integer(option, value, 1, 2**63 - 1)
     if port != -1:
-        _check_number("port", port, 1, 65535)
+        integer("port", port, 1, 65535)
     authority = CertificateAuthority.load(directory)
     folder = authority.directory
     tls = {
@@ -156,11 +157,6 @@ def _identities(authority: CertificateAuthority, server: str) -> dict[str, Grant
             "server certificate", "there is none (lightlink certs init)", str(authority.directory / f"{server}.pem")
         )
     return grants
-
-
-def _check_number(option: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidOption(option, f"must be a whole number from {least} to {most}", value)
 
 
 # Accounts -----------------------------------------------------------------------------------------------------------

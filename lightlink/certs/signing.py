@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from lightlink.certs.certificate import grant_extension, utc_now, wrong_time
 from lightlink.errors import InvalidName, InvalidOption
 from lightlink.protocol.edge import INNER_NAME
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,8 +184,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurve
 
 
 def _lifetime(days: Any) -> datetime.timedelta:
-    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= _MAX_DAYS:
-        raise InvalidOption("days", f"must be a whole number from 1 to {_MAX_DAYS}", days)
+    integer("days", days, 1, _MAX_DAYS)
     return datetime.timedelta(days=days)
 
 

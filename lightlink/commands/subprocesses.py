@@ -17,10 +17,9 @@ import attrs
 from lightlink.commands.agent.handlers import Rejected
 from lightlink.commands.watchdog import MARK, watchdog
 from lightlink.concurrency.threads import join_thread, start_thread
-from lightlink.errors import InvalidOption
-from lightlink.options import seconds
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_id
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,8 +52,7 @@ class Limits:
     @classmethod
     def checked(cls, timeout: float, max_output: int) -> Limits:
         """Return limits; raises InvalidOption."""
-        if isinstance(max_output, bool) or not isinstance(max_output, int) or max_output < 1:
-            raise InvalidOption("max_output", "must be a whole number of bytes above 0", max_output)
+        integer("max_output", max_output)
         return cls(seconds("timeout", timeout), max_output)
 
     def within(self, timeout: float | None, max_payload: int) -> Limits:

@@ -10,8 +10,8 @@ import attrs
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.events.message import Message
-from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lightlink.concurrency.ticker import Ticker
 from lightlink.contrib.serving import serve
 from lightlink.errors import InvalidOption
-from lightlink.options import seconds
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,8 +16,8 @@ from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.events.message import EventHandler, Message, read_arrival
 from lightlink.middleware import Call
-from lightlink.options import wait_limit
 from lightlink.protocol import html, subjects
+from lightlink.validators import integer, wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,8 +70,7 @@ class Subscription:
         self._closed = False
         limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
         for name, value in limits.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidOption(name, "must be a whole number above 0", value)
+            integer(name, value)
         if handler is not None:
             self._handle = EventHandler(handler, raw)
         self._make_box = partial(

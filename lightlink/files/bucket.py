@@ -11,9 +11,9 @@ from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.jetstream.retry import while_electing
-from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,8 +174,8 @@ def _stream_config(
     bucket: str, ttl: float | None, max_bytes: int | None, replicas: int, storage: str
 ) -> dict[str, Any]:
     for option, number in (("replicas", replicas), ("max_bytes", max_bytes)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise InvalidOption(option, "must be a whole number above 0", number)
+        if number is not None:
+            integer(option, number)
     if storage not in ("file", "memory"):
         raise InvalidOption("storage", "must be 'file' or 'memory'", storage)
     return {

@@ -19,8 +19,8 @@ from lightlink.files.transfer import Transfer, operation
 from lightlink.files.writer import ChunkWriter, discard
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.patience import persist
-from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -266,6 +266,5 @@ class FileStore:
         limit = self._connection.max_payload - _HEADER_BYTES
         if chunk_size is None:
             return min(DEFAULT_CHUNK_SIZE, limit)
-        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or not 0 < chunk_size <= limit:
-            raise InvalidOption("chunk_size", f"must be a whole number of bytes from 1 to {limit}", chunk_size)
+        integer("chunk_size", chunk_size, 1, limit)
         return chunk_size

@@ -11,8 +11,8 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import LinkError, TransferStalled
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.patience import OutOfTime
-from lightlink.options import seconds
 from lightlink.progress import ProgressBar, is_wanted
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

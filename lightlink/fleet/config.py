@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightlink.certs.syntax import assignments, block, quoted
-from lightlink.errors import InvalidOption
 from lightlink.fleet import accounts, jwt
 from lightlink.fleet.directory import FleetDirectory, ResponderFiles
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     from lightlink.fleet.directory import Secrets
@@ -49,8 +49,7 @@ def fleet_config(
         ("max_memory", max_memory),
         ("max_disk", max_disk),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidOption(option, "must be a positive integer", value)
+        integer(option, value)
     fleet = FleetDirectory.load(directory)
     secrets = ResponderFiles.load(fleet.path).secrets()
     stores: dict[str, int | str] = {"max_memory_store": max_memory, "max_file_store": max_disk}

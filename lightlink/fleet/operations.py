@@ -9,6 +9,7 @@ import msgspec
 
 from lightlink.errors import FleetRefused, InvalidOption
 from lightlink.protocol.permissions import identity_name
+from lightlink.validators import integer, string_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,12 +87,9 @@ class Operations:
 
     def _entries(self, body: dict[str, Any]) -> list[Any]:
         limit = body.get("limit", 100)
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_AUDITED:
-            raise InvalidOption("limit", f"must be a whole number from 1 to {_MOST_AUDITED}", limit)
+        integer("limit", limit, 1, _MOST_AUDITED)
         return [msgspec.to_builtins(entry) for entry in self._audit.read(limit)]
 
 
 def _labels(labels: Any) -> dict[str, str]:
-    if not isinstance(labels, dict) or not all(isinstance(each, str) for pair in labels.items() for each in pair):
-        raise InvalidOption("labels", "must map text to text", labels)
-    return labels
+    return string_map("labels", labels)

@@ -21,10 +21,10 @@ from lightlink.fleet.operations import Operations
 from lightlink.fleet.records import Identities, Tokens
 from lightlink.fleet.resolver import Resolver
 from lightlink.fleet.signer import CERTIFICATE_DAYS, Signer
-from lightlink.options import seconds
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import FLEET_ENROLL, FLEET_OPERATIONS, FLEET_RENEW
 from lightlink.service.service import Service
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     import os

@@ -10,6 +10,7 @@ import attrs
 
 from lightlink.errors import InvalidOption
 from lightlink.protocol.edge import DEFAULT_PORT
+from lightlink.validators import field, integer, seconds
 
 if TYPE_CHECKING:
     import os
@@ -19,16 +20,6 @@ MEBIBYTE = 1024 * 1024
 
 def _path(value: str | os.PathLike[str]) -> Path:
     return Path(value).absolute()
-
-
-def _whole(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(attribute.name, "must be a whole number above 0", value)
-
-
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidOption(attribute.name, "must be a number of seconds above 0", value)
 
 
 def _address(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -65,14 +56,14 @@ class GatewayOptions:
     cert: Path = attrs.field(converter=_path)
     key: Path = attrs.field(converter=_path)
     reset_key: Path | None = attrs.field(default=None, converter=attrs.converters.optional(_path))
-    max_connections: int = attrs.field(default=4096, validator=_whole)
-    max_per_address: int = attrs.field(default=256, validator=_whole)
-    max_streams: int = attrs.field(default=4, validator=_whole)
-    max_waiting: int = attrs.field(default=8 * MEBIBYTE, validator=_whole)
-    retry_above: int = attrs.field(default=64, validator=_whole)
-    handshake_timeout: float = attrs.field(default=5.0, validator=_positive)
-    preamble_timeout: float = attrs.field(default=5.0, validator=_positive)
-    dial_timeout: float = attrs.field(default=3.0, validator=_positive)
+    max_connections: int = attrs.field(default=4096, validator=field(integer))
+    max_per_address: int = attrs.field(default=256, validator=field(integer))
+    max_streams: int = attrs.field(default=4, validator=field(integer))
+    max_waiting: int = attrs.field(default=8 * MEBIBYTE, validator=field(integer))
+    retry_above: int = attrs.field(default=64, validator=field(integer))
+    handshake_timeout: float = attrs.field(default=5.0, validator=field(seconds))
+    preamble_timeout: float = attrs.field(default=5.0, validator=field(seconds))
+    dial_timeout: float = attrs.field(default=3.0, validator=field(seconds))
 
     @property
     def upstream_address(self) -> tuple[str, int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from lightlink.concurrency.threads import Condition
-from lightlink.errors import InvalidOption
+from lightlink.validators import field, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 MAX_WAIT = 300
 # Buckets that have been full for so long hold nothing worth keeping.
 _MAX_BUCKETS = 1024
-
-
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidOption(attribute.name, "must be a number above 0", value)
 
 
 @attrs.frozen(kw_only=True)
@@ -35,14 +30,14 @@ class Limits:
     heard: each is something that the server keeps for days.
     """
 
-    max_body: int = attrs.field(default=1024 * 1024, validator=_positive)
-    max_depth: int = attrs.field(default=64, validator=_positive)
-    rate: float = attrs.field(default=500.0, validator=_positive)
-    burst: int = attrs.field(default=1000, validator=_positive)
-    max_waiting: int = attrs.field(default=240, validator=_positive)
-    max_batch_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=_positive)
-    max_unknown: int = attrs.field(default=500, validator=_positive)
-    heartbeat: float = attrs.field(default=15.0, validator=_positive)
+    max_body: int = attrs.field(default=1024 * 1024, validator=field(number))
+    max_depth: int = attrs.field(default=64, validator=field(number))
+    rate: float = attrs.field(default=500.0, validator=field(number))
+    burst: int = attrs.field(default=1000, validator=field(number))
+    max_waiting: int = attrs.field(default=240, validator=field(number))
+    max_batch_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=field(number))
+    max_unknown: int = attrs.field(default=500, validator=field(number))
+    heartbeat: float = attrs.field(default=15.0, validator=field(number))
 
 
 class RateLimiter:

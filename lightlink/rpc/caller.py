@@ -19,12 +19,12 @@ from lightlink.errors import (
     ServiceUnavailable,
 )
 from lightlink.middleware import Call
-from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 from lightlink.rpc.futures import CallFuture, call_on_thread
 from lightlink.rpc.results import read_result
 from lightlink.rpc.retry import DID_NOT_RUN, Retry
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,6 +19,7 @@ from lightlink.describe import Description
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.protocol import codec, html, subjects
 from lightlink.protocol.ids import new_inbox
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     import inspect
@@ -153,8 +154,8 @@ def gather(
     connection: Connection, questions: Sequence[str], timeout: float, expect: int | None = None
 ) -> list[list[bytes]]:
     """Return all answers to each question: until nothing has come for a moment, or ``expect`` to each have."""
-    if expect is not None and (isinstance(expect, bool) or not isinstance(expect, int) or expect < 1):
-        raise InvalidOption("expect", "must be a whole number above 0", expect)
+    if expect is not None:
+        integer("expect", expect)
     deadline = time.monotonic() + timeout
     box = MessageQueue(_MAX_ANSWERS, _MAX_BYTES)
     inbox = new_inbox(connection.options.inbox_prefix)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,8 +36,7 @@ class CallMap:
     errors: Errors
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.concurrency, bool) or not isinstance(self.concurrency, int) or self.concurrency < 1:
-            raise InvalidOption("concurrency", "must be a whole number above 0", self.concurrency)
+        integer("concurrency", self.concurrency)
         if self.errors not in ("raise", "return"):
             raise InvalidOption("errors", "must be 'raise' or 'return'", self.errors)
 

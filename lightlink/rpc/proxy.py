@@ -11,9 +11,9 @@ from lightlink import describe
 from lightlink.connection.connection import NoReply
 from lightlink.describe import Description
 from lightlink.errors import CallTimeout, LightLinkError, ServiceUnavailable
-from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
 from lightlink.rpc.discovery import MethodInfo, MethodStats, RunningService, find_services
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     import inspect

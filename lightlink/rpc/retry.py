@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from lightlink.errors import CallError, DeadlineExceeded, InvalidOption, ServiceBusy, ServiceUnavailable
+from lightlink.validators import integer, seconds_or_zero
 
 # After these the call certainly did not run.
 DID_NOT_RUN: tuple[type[CallError], ...] = (ServiceUnavailable, ServiceBusy, DeadlineExceeded)
@@ -40,12 +41,9 @@ class Retry:
     idempotent: bool = attrs.field(default=False)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
-            raise InvalidOption("attempts", "must be a whole number above 0", self.attempts)
+        integer("attempts", self.attempts)
         for name in ("backoff", "backoff_max"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise InvalidOption(name, "must be a number of seconds from 0", value)
+            seconds_or_zero(name, getattr(self, name))
         for error in self.on:
             if not isinstance(error, type) or not issubclass(error, CallError):
                 raise InvalidOption("on", "must name errors that are CallError", error)

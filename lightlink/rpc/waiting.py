@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lightlink.errors import InvalidOption, ServiceUnavailable
+from lightlink.errors import ServiceUnavailable
 from lightlink.protocol import subjects
 from lightlink.rpc.discovery import Requirement, RunningService, find_services
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,7 @@ def wait_for_service(
     """Return a service once so many instances of a version have all the methods; see `Client.wait_for`."""
     for method in methods:
         subjects.method_name(method)
-    if isinstance(instances, bool) or not isinstance(instances, int) or instances < 1:
-        raise InvalidOption("instances", "must be a whole number above 0", instances)
+    integer("instances", instances)
     required = Requirement(version)
     deadline = time.monotonic() + timeout
     pause = _PAUSE_FIRST

@@ -11,10 +11,10 @@ from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, StoreUnavailable
-from lightlink.options import wait_limit
 from lightlink.protocol import html
 from lightlink.runs import machine, survey
 from lightlink.runs.store import read_state, state_event
+from lightlink.validators import wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,6 +19,7 @@ import attrs
 from lightlink.errors import InvalidOption, NotReady, ServerError
 from lightlink.server.binary import find_server
 from lightlink.server.process import WatchedProcess
+from lightlink.validators import field, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +35,6 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients cannot
 def _check_port(_server: object, _attribute: attrs.Attribute[int], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise InvalidOption("port", "must be between 0 (any free port) and 65535", value)
-
-
-def _check_positive(_server: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not isinstance(value, (int, float)) or not value > 0:
-        raise InvalidOption(attribute.name, "must be more than 0 seconds", value)
 
 
 def _optional_path(value: str | os.PathLike[str] | None) -> Path | None:
@@ -70,7 +66,7 @@ class EmbeddedServer:
     name: str | None = None
     _log_file: Path | None = attrs.field(default=None, converter=_optional_path)
     extra_args: Sequence[str] = ()
-    ready_timeout: float = attrs.field(default=10.0, validator=_check_positive)
+    ready_timeout: float = attrs.field(default=10.0, validator=field(seconds))
     _temporary: Path | None = attrs.field(default=None, init=False)
     _process: WatchedProcess | None = attrs.field(default=None, init=False)
     _finalizer: Any = attrs.field(default=None, init=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.describe import DIGEST
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.protocol import codec
+from lightlink.validators import string_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,14 +23,6 @@ _log = logging.getLogger("lightlink")
 # An answer of 64 KiB, with room for who it is from.
 _MAX_DESCRIBED = 60 * 1024
 _TYPE = "io.nats.micro.v1.{}_response"
-
-
-def text_map(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """Return metadata as it is announced; raises InvalidOption for what tools could not read."""
-    pairs = metadata or {}
-    if not hasattr(pairs, "items") or not all(isinstance(part, str) for pair in pairs.items() for part in pair):
-        raise InvalidOption("metadata", "must map text to text", metadata)
-    return dict(pairs)
 
 
 class Discovery:
@@ -50,7 +43,12 @@ class Discovery:
             raise InvalidOption("description", "must be a string", description)
         # An empty description or metadata is sent as such: tools refuse a null.
         told = {"host": socket.gethostname()} if describes else {}
-        self._identity = {"name": name, "id": instance, "version": version, "metadata": {**told, **text_map(metadata)}}
+        self._identity = {
+            "name": name,
+            "id": instance,
+            "version": version,
+            "metadata": told | string_map("metadata", metadata or {}),
+        }
         self._describes = describes
         self._description = description
         self._calls = calls

@@ -23,11 +23,12 @@ from lightlink.events.message import EventHandler
 from lightlink.events.subscription import Subscription, stop_all
 from lightlink.files import FileInfo, FileReceiver
 from lightlink.middleware import Stack
-from lightlink.options import ConnectOptions, functions, seconds
+from lightlink.options import ConnectOptions
 from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
-from lightlink.service.discovery import Discovery, text_map
+from lightlink.service.discovery import Discovery
 from lightlink.service.dispatch import Dispatcher, ServiceStats
+from lightlink.validators import functions, integer, seconds, string_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -106,8 +107,7 @@ class Service:
         if not isinstance(version, str) or not _SEMVER.fullmatch(version):
             raise InvalidOption("version", "must be a semantic version such as 1.0.0", version)
         for option, value in (("workers", workers), ("max_pending", max_pending)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidOption(option, "must be a whole number above 0", value)
+            integer(option, value)
         if isinstance(target, Client) and options:
             raise InvalidOption(", ".join(options), "belongs to the client, which is given")
         self._inboxes = tuple(map(_inbox_prefix, [inboxes] if isinstance(inboxes, str) else inboxes))
@@ -201,7 +201,7 @@ class Service:
             raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
         announced = {"idempotent": "true"} if idempotent else {}
         around = functions("middleware", middleware)
-        self._calls.add(name, handler, {**announced, **text_map(metadata)}, around)
+        self._calls.add(name, handler, {**announced, **string_map("metadata", metadata or {})}, around)
 
     def has_rpc(self, name: str) -> bool:
         """Tell whether a method of this name is registered."""

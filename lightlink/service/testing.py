@@ -9,11 +9,11 @@ from lightlink import logs
 from lightlink.errors import InvalidOption, NotReady
 from lightlink.events.message import EventHandler
 from lightlink.middleware import Call, run
-from lightlink.options import seconds
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text, matches
 from lightlink.rpc.results import read_result
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,7 +15,6 @@ from lightlink.errors import InvalidOption, RevisionConflict, StateNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
-from lightlink.options import seconds
 from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, ValueCodec, operation_in, operation_of
@@ -24,6 +23,7 @@ from lightlink.state.options import MIN_TTL_SECONDS, BucketOptions, check_second
 from lightlink.state.snapshot import Restored, Snapshot
 from lightlink.state.stream import BucketStream, remaining
 from lightlink.state.watch import StateWatch
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,6 +336,4 @@ class StateBucket(Generic[T]):
 
 def _check_revision(revision: Any) -> int:
     # The server takes one of more than 64 bits for what is left of it then, which may be the last.
-    if isinstance(revision, bool) or not isinstance(revision, int) or not 0 <= revision < 2**64:
-        raise InvalidOption("revision", "must be a whole number, from 0 to 2**64 - 1", revision)
-    return revision
+    return integer("revision", revision, 0, 2**64 - 1)

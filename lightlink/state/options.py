@@ -8,7 +8,7 @@ import attrs
 
 from lightlink.errors import InvalidOption
 from lightlink.jetstream.api import nanoseconds
-from lightlink.options import FOR_EVER
+from lightlink.validators import FOR_EVER, integer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +25,7 @@ def _whole(least: int, most: int | None = None) -> Any:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is None and attribute.default is None:
             return
-        if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
-            limits = f"from {least} to {most}" if most else f"of at least {least}"
-            raise InvalidOption(attribute.name, f"must be a whole number {limits}", value)
+        integer(attribute.name, value, least, most)
 
     return check
 

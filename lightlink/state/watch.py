@@ -17,7 +17,7 @@ from lightlink.concurrency.threads import Event
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
 from lightlink.jetstream.read import LAST_OF_EACH, OrderedReader
 from lightlink.middleware import Call
-from lightlink.options import seconds, wait_limit
+from lightlink.validators import seconds, wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

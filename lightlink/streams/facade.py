@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import InvalidOption
 from lightlink.events.message import EventHandler
-from lightlink.options import seconds
 from lightlink.protocol import codec
 from lightlink.streams.consumption import Consumption, Settings
 from lightlink.streams.durable import ACK_WAIT, Durable
 from lightlink.streams.stream import stream_name, stream_of
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -45,8 +45,7 @@ def _make_settings(
 ) -> Settings:
     """Return how events are handled; raises InvalidOption."""
     for option, value in (("workers", workers), ("batch", 1 if batch is None else batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidOption(option, "must be a positive integer", value)
+        integer(option, value)
     if isinstance(retries, (str, bytes)) or not isinstance(retries, Sequence):
         raise InvalidOption("retries", "must be a list of seconds", retries)
     if key is not None and not callable(key):

@@ -12,11 +12,11 @@ from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.periodic import every
 from lightlink.errors import ClosedError, DecodeError, NoMessage, StreamError
 from lightlink.jetstream.pull import PullConsumer
-from lightlink.options import wait_limit
 from lightlink.protocol import codec
 from lightlink.streams.durable import ACK_WAIT, Durable, Lag
 from lightlink.streams.graveyard import Graveyard
 from lightlink.streams.message import StoredMessage, read_stored
+from lightlink.validators import wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import InvalidName, InvalidOption, StreamError, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.api import JetStreamError
-from lightlink.options import seconds
 from lightlink.protocol import subjects
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,8 +66,8 @@ def config_of(
     if storage not in ("file", "memory"):
         raise InvalidOption("storage", "must be file or memory", storage)
     for option, value in (("max_bytes", max_bytes), ("max_messages", max_messages), ("replicas", replicas)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise InvalidOption(option, "must be a positive integer", value)
+        if value is not None:
+            integer(option, value)
     age = 0.0 if max_age is None else seconds("max_age", max_age)
     window = min(seconds("deduplication", deduplication), age or deduplication)
     return {

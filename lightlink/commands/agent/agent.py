@@ -18,9 +18,10 @@ from lightlink.concurrency import forks
 from lightlink.concurrency.signals import StopSignal
 from lightlink.concurrency.threads import Condition, Event
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
-from lightlink.options import ConnectOptions, functions, seconds
+from lightlink.options import ConnectOptions
 from lightlink.protocol import html
 from lightlink.protocol.ids import new_token
+from lightlink.validators import functions, integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,8 +79,7 @@ class Agent:
         if isinstance(target, Client) and options:
             raise InvalidOption(", ".join(options), "belongs to the client, which is given")
         for option, value, most in (("workers", workers, _MAX_WORKERS), ("prefetch", prefetch, _MAX_PREFETCH)):
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise InvalidOption(option, f"must be a whole number from 1 to {most}", value)
+            integer(option, value, 1, most)
         self._target = target
         ConnectOptions.check_names(options, ("executor", "workers", "labels", "prefetch", "store"))
         self._options: dict[str, Any] = {"name": client_id, "wait": math.inf, **options}

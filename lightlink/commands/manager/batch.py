@@ -20,8 +20,8 @@ from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict, hope
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
-from lightlink.options import wait_limit
 from lightlink.progress import ProgressBar
+from lightlink.validators import field, integer, wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,9 +43,9 @@ _RETRY_SECONDS = 0.2
 class Limits:
     """How a batch is rolled out; see `CommandManager.send_many`."""
 
-    max_concurrency: int | None = attrs.field(validator=validators.optional(checks.whole_number(1)))
-    max_failures: int | None = attrs.field(validator=validators.optional(checks.whole_number(0)))
-    repeat: int = attrs.field(validator=checks.whole_number(1))
+    max_concurrency: int | None = attrs.field(validator=validators.optional(field(integer)))
+    max_failures: int | None = attrs.field(validator=validators.optional(field(integer, 0)))
+    repeat: int = attrs.field(validator=field(integer))
 
 
 class Batch:

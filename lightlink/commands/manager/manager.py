@@ -35,7 +35,7 @@ from lightlink.concurrency.periodic import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, DecodeError, InvalidOption
 from lightlink.middleware import Call
-from lightlink.options import seconds
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -14,8 +14,8 @@ from lightlink.commands import model
 from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
-from lightlink.options import wait_limit
 from lightlink.progress import ProgressBar, is_wanted
+from lightlink.validators import wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import checks, schema
 from lightlink.commands.store.store import encoded_request
 from lightlink.errors import PayloadTooLarge
-from lightlink.options import seconds
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_id
+from lightlink.validators import field, integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Template:
     command_type: str = attrs.field(validator=_text)
     payload: Any
     timeout: float = attrs.field(converter=_seconds)
-    priority: int = attrs.field(validator=checks.whole_number(-_MAX_PRIORITY, _MAX_PRIORITY))
+    priority: int = attrs.field(validator=field(integer, -_MAX_PRIORITY, _MAX_PRIORITY))
     created_at: datetime
     batch_id: str | None = None
     issued_by: str = attrs.field(validator=_text)

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from lightlink.commands.store import schema
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 
 _MOST_DIGITS = 20  # what the server counts in 64 bits
@@ -44,17 +42,6 @@ def aware(option: str, value: Any) -> datetime | None:
     if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
         raise InvalidOption(option, "must be a datetime with a time zone: datetime.now(timezone.utc)", value)
     return value
-
-
-def whole_number(least: int, most: float = float("inf")) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    """Return an attrs validator for whole numbers in a range; it raises InvalidOption."""
-    bounds = f"from {least}" if most == float("inf") else f"from {least} to {most}"
-
-    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise InvalidOption(attribute.name, f"must be a whole number {bounds}", value)
-
-    return check
 
 
 def client_ids(given: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ from lightlink.errors import DecodeError, InvalidOption
 from lightlink.jetstream import read
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
+from lightlink.validators import integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +93,7 @@ def list_commands(
     filter the server passes over everybody else's commands. What is rare is looked up in an ``index``, if there is one,
     when the newest do not fill the page.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidOption("limit", f"must be a whole number from 1 to {MAX_LIMIT}", limit)
+    integer("limit", limit, 1, MAX_LIMIT)
     state = stream_state(store, schema.REQUESTS)
     if state is None:
         return Page([], None)

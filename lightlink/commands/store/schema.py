@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.errors import DecodeError, InvalidName, InvalidOption
-from lightlink.options import seconds
 from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
+from lightlink.validators import field, integer, seconds, string_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,14 +66,6 @@ def _one_of(*choices: Any) -> Any:
     return check
 
 
-def _bytes(least: int) -> Any:
-    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-            raise InvalidOption(attribute.name, f"must be a number of bytes, at least {least}", value)
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class StoreOptions:
     """How the streams are made by whoever comes first; without effect on streams that exist. Times in seconds.
@@ -91,7 +83,7 @@ class StoreOptions:
     heartbeat: float = attrs.field(default=10.0, validator=_lasting(_LEAST_HEARTBEAT))
     replicas: int = attrs.field(default=1, validator=_one_of(1, 3, 5))
     storage: str = attrs.field(default="file", validator=_one_of("file", "memory"))
-    max_bytes: int = attrs.field(default=1024**3, validator=_bytes(LEAST_BYTES))
+    max_bytes: int = attrs.field(default=1024**3, validator=field(integer, LEAST_BYTES, 2**63 - 1))
 
     @property
     def presence_age(self) -> float:
@@ -149,14 +141,10 @@ def client_id(text: str) -> str:
 
 
 def labels(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Return labels, by name; raises InvalidOption unless they are text."""
-    try:
-        found = dict(given or {})
-    except (TypeError, ValueError):
-        raise InvalidOption("labels", "must be a mapping of text to text", given) from None
-    for name, value in found.items():
-        if not isinstance(name, str) or not name or not isinstance(value, str):
-            raise InvalidOption("labels", "names and values must be text", found)
+    """Return labels, by name; raises InvalidOption unless they are strings."""
+    found = string_map("labels", {} if given is None else given)
+    if "" in found:
+        raise InvalidOption("labels", "a name must be a non-empty string", found)
     return found
 
 

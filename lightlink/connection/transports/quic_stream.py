@@ -5,17 +5,44 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lightlink.connection.transports.quic_link import Link
 
 _log = logging.getLogger("lightlink")
 
 # Bytes not yet sent above which a writer is paused, and below which it goes on.
 _HIGH, _LOW = 256 * 1024, 64 * 1024
+
+
+class Link(Protocol):
+    """What a stream needs of the connection that it is of."""
+
+    def extra_info(self) -> dict[str, Any]:
+        """Return what is known of the connection, by asyncio's names."""
+        ...
+
+    def send(self, number: int, data: Any) -> None:
+        """Send bytes on a stream."""
+        ...
+
+    def unsent(self, number: int) -> int:
+        """Return how many bytes of a stream wait to be sent."""
+        ...
+
+    def finish(self, number: int) -> None:
+        """Send nothing more on a stream after what waits."""
+        ...
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream in both directions, with a reason."""
+        ...
+
+    def forget(self, number: int) -> None:
+        """Drop a stream that has ended."""
+        ...
 
 
 class QuicStream(asyncio.Transport):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint
 
 from lightlink.errors import LightLinkError
-from lightlink.options import seconds
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from lightlink.contrib.flask.extension import LightLink
