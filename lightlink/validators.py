@@ -43,9 +43,9 @@ def seconds(option: str, value: Any) -> float:
     return min(_positive(option, value, "must be a positive number of seconds"), FOR_EVER)
 
 
-def seconds_or_zero(option: str, value: Any) -> float:
-    """Return a number of seconds that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+def seconds_or_zero(option: str, value: Any, most: float = float("inf")) -> float:
+    """Return a number of seconds that is not negative; infinity is one unless ``most`` is less."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
         raise InvalidOption(option, "must be a number of seconds, 0 or more", value)
     return float(value)
 

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from lightlink.errors import CallError, DeadlineExceeded, InvalidOption, ServiceBusy, ServiceUnavailable
-from lightlink.validators import integer, seconds_or_zero
+from lightlink.validators import FOR_EVER, integer, seconds_or_zero
 
 # After these the call certainly did not run.
 DID_NOT_RUN: tuple[type[CallError], ...] = (ServiceUnavailable, ServiceBusy, DeadlineExceeded)
@@ -43,7 +43,7 @@ class Retry:
     def __attrs_post_init__(self) -> None:
         integer("attempts", self.attempts)
         for name in ("backoff", "backoff_max"):
-            seconds_or_zero(name, getattr(self, name))
+            seconds_or_zero(name, getattr(self, name), FOR_EVER)
         for error in self.on:
             if not isinstance(error, type) or not issubclass(error, CallError):
                 raise InvalidOption("on", "must name errors that are CallError", error)

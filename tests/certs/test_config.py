@@ -90,7 +90,7 @@ def test_a_directory_that_could_break_out_of_its_line_is_refused(tmp_path: Path)
 )
 def test_a_setting_that_cannot_be_is_named(authority: CertificateAuthority, settings: dict[str, Any]) -> None:
     authority.issue_server(["127.0.0.1"])
-    with pytest.raises(InvalidOption, match="must be a whole number"):
+    with pytest.raises(InvalidOption, match="must be an integer"):
         server_config(authority.directory, **settings)
 
 

@@ -192,7 +192,7 @@ def test_the_decorator_needs_the_subject_and_returns_the_function(client: lightl
     "settings", [{"max_pending": 0}, {"concurrency": 0}, {"concurrency": 1.5}, {"max_pending": True}]
 )
 def test_limits_must_be_whole_numbers_above_0(settings: dict[str, Any], client: lightlink.Client, prefix: str) -> None:
-    with pytest.raises(InvalidOption, match="whole number above 0"):
+    with pytest.raises(InvalidOption, match="positive integer"):
         client.subscribe(prefix, lambda data: None, **settings)
 
 

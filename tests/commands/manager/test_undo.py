@@ -51,10 +51,10 @@ def test_a_command_is_taken_back_once(settings: dict[str, str], manager: Command
 
 
 def test_the_later_of_two_on_one_resource_goes_first(settings: dict[str, str], manager: CommandManager) -> None:
-    first, second = (
-        manager.send("undo-me", "config.set", {"name": "mode", "value": value}) for value in ("night", "dusk")
-    )
-    assert [first.result(10), second.result(10)] == [{"was": "day"}, {"was": "night"}]
+    first = manager.send("undo-me", "config.set", {"name": "mode", "value": "night"})
+    assert first.result(10) == {"was": "day"}
+    second = manager.send("undo-me", "config.set", {"name": "mode", "value": "dusk"})
+    assert second.result(10) == {"was": "night"}
     with pytest.raises(UndoRefused, match=f"{second.command_id} has changed 'config' since"):
         manager.undo(first.command_id)
     manager.undo(second.command_id).result(10)
