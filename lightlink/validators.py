@@ -40,14 +40,14 @@ def seconds(option: str, value: Any) -> float:
     """Return a positive number of seconds, at most FOR_EVER."""
     if value.__class__ is float and 0 < value <= FOR_EVER:  # as mostly; the rest costs a call half a microsecond
         return value
-    return min(_positive(option, value, "must be a positive number of seconds"), FOR_EVER)
+    return float(min(_positive(option, value, "must be a positive number of seconds"), FOR_EVER))
 
 
 def seconds_or_zero(option: str, value: Any, most: float = float("inf")) -> float:
     """Return a number of seconds that is not negative; infinity is one unless ``most`` is less."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
         raise InvalidOption(option, "must be a number of seconds, 0 or more", value)
-    return float(value)
+    return value
 
 
 def wait_limit(timeout: Any) -> float:
@@ -83,4 +83,4 @@ def functions(option: str, value: Any) -> tuple[Any, ...]:
 def _positive(option: str, value: Any, rule: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InvalidOption(option, rule, value)
-    return float(value)
+    return value

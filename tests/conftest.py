@@ -9,6 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 from helpers.commands import World
 from helpers.pki import connect_to, issue_all, tls_of
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from helpers.pki import ConnectAs, LinkAs, SetClock
 
     from lightlink.commands import CommandManager
+
+
+# No bound in time on an example, or on making them: a machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

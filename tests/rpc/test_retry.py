@@ -182,9 +182,9 @@ def test_a_call_during_an_outage_is_repeated_after_it(proxy: StartProxy, flaky: 
         link.refuse()
         link.cut()
         assert eventually(lambda: client.status is lightlink.Status.RECONNECTING)
-        coming_back = threading.Timer(0.5, link.accept)
+        coming_back = threading.Timer(2.0, link.accept)
         coming_back.start()
-        assert client.call(prefix, "work", timeout=0.1, retry=Retry(attempts=1000, backoff=0.01)) == 1
+        assert client.call(prefix, "work", timeout=0.8, retry=Retry(attempts=1000, backoff=0.01)) == 1
         coming_back.join()
     assert flaky.runs == 1
 

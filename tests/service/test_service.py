@@ -10,6 +10,7 @@ import logging
 import queue
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -432,9 +433,12 @@ def test_a_request_whose_caller_has_given_up_meanwhile_is_not_run(
 
         thread = threading.Thread(target=lambda: peer.run(ask_briefly(), timeout=30))
         thread.start()
-        eventually(lambda: service._calls._held == 2)
+        eventually(lambda: service.stats.held == 2)
         with pytest.raises(CallTimeout):
             client.call(prefix, "wait", {"n": "overdue too"}, timeout=0.02)
+        # Its time counts from its arrival, of which its caller knows nothing.
+        eventually(lambda: service.stats.held == 3)
+        time.sleep(0.05)
         gate.open()
         assert first.result(30) == "first"
         thread.join(20)
