@@ -17,9 +17,9 @@ def test_every_test_that_is_named_exists() -> None:
     assert named - there == set()
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("| Fault |") :].partition("\n\n")[0]
+def test_every_file_that_the_guarantees_name_exists() -> None:
+    guarantees = (ROOT / "docs/guarantees.md").read_text()
+    table = guarantees[guarantees.index("| Fault |") :].partition("\n\n")[0]
     named = set(re.findall(r"`(tests/[\w/.]+)`", table))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

@@ -1,4 +1,4 @@
-"""README.md's way from nothing to a service behind mutual TLS, as it is written there, and certs/README.md's."""
+"""The way from nothing to a service behind mutual TLS, as docs/how-to/mutual-tls.md and certs/README.md have it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTION = "### Mutual TLS: from nothing to a service that only its friends can reach, in five commands"
+SECTION = "## Mutual TLS: from nothing to a service that only its friends can reach, in five commands"
 NAMES = ("LIGHTLINK_URL", "NATS_URL", "LIGHTLINK_TLS_CA", "LIGHTLINK_TLS_CERT", "LIGHTLINK_TLS_KEY")
 
 
@@ -95,9 +95,9 @@ def code_blocks(file: str, heading: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
-def test_the_five_commands_of_the_readme_work_as_they_stand_there(terminal: Terminal) -> None:
+def test_the_five_commands_work_as_they_stand_there(terminal: Terminal) -> None:
     (terminal.folder / "samples").symlink_to(ROOT / "samples")
-    first, second = (block.strip().splitlines() for block in code_blocks("README.md", SECTION, "sh"))
+    first, second = (block.strip().splitlines() for block in code_blocks("docs/how-to/mutual-tls.md", SECTION, "sh"))
     assert len(first) + len(second) == 5
     *preparing, server = first
     for command in preparing:
@@ -107,7 +107,7 @@ def test_the_five_commands_of_the_readme_work_as_they_stand_there(terminal: Term
     port = re.match(r"nats-server at tls://127\.0\.0\.1:(\d+) ", started)[1]  # type: ignore[index]
     (service,) = second
     assert terminal.start_and_read(service.replace("4222", port)).startswith("serving math on tls://127.0.0.1:")
-    (code,) = code_blocks("README.md", SECTION, "python")
+    (code,) = code_blocks("docs/how-to/mutual-tls.md", SECTION, "python")
     (terminal.folder / "client.py").write_text("import lightlink\n\n" + code.replace("4222", port))
     assert terminal.run("python client.py") == "3\n"
     # Whoever leaves the certificate away does not get in.

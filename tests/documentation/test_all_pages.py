@@ -1,0 +1,47 @@
+"""No page has code that no test runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers.pages import ROOT, pages
+
+# Pages that are read by the tests of what they are about.
+ELSEWHERE = {
+    "docs/how-to/django.md": "tests/contrib/django/test_documentation.py",
+    "docs/how-to/flask.md": "tests/contrib/flask/test_documentation.py",
+    "docs/how-to/mutual-tls.md": "tests/tls/test_documentation.py",
+    "docs/how-to/notebooks.md": "tests/test_notebooks.py",
+    "docs/how-to/runs.md": "tests/runs/test_documentation.py",
+    "docs/how-to/streams.md": "tests/cli/test_stream.py",
+    "docs/how-to/systemd.md": "tests/contrib/test_systemd.py",
+    "docs/http.md": "tests/http/test_sample.py",
+}
+
+
+@pytest.mark.parametrize("page", ELSEWHERE)
+def test_a_page_that_is_read_elsewhere_is_named_there(page: str) -> None:
+    assert page.removeprefix("docs/") in (ROOT / ELSEWHERE[page]).read_text().replace('" / "', "/")
+
+
+def test_links_lead_to_files_and_headings_that_exist() -> None:
+    missing = []
+    for page in pages():
+        folder = (ROOT / page).parent
+        for target in re.findall(r"\]\((?!https?://|mailto:)([^)\s]+)\)", (ROOT / page).read_text()):
+            name, _, heading = target.partition("#")
+            path = folder / name if name else ROOT / page
+            if not path.exists() or (heading and heading not in headings(path.read_text())):
+                missing.append(f"{page}: {target}")
+    assert missing == []
+
+
+def headings(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
