@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
+from lightlink.concurrency import turns
 from lightlink.concurrency.threads import Promise, join_thread, not_started, refuse_at_exit, start_thread
 from lightlink.errors import ClosedError
 
@@ -107,6 +108,7 @@ class LoopThread:
         self._ending = asyncio.ensure_future(self._portal.stop(True))
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:
+        turns.loop_began()
         try:
             anyio.run(self._serve, started, backend_options={"use_uvloop": _has_uvloop()})
         except BaseException as exc:
@@ -114,6 +116,7 @@ class LoopThread:
                 raise
             started.set_exception(exc)
         finally:
+            turns.loop_ended()
             for job in list(self._jobs):
                 job.give_up()
 

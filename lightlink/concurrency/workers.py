@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.threads import join_thread, start_thread
-from lightlink.errors import ResourceExhausted
+from lightlink.errors import ClosedError, ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    _Job = tuple[Callable[..., object], tuple[Any, ...]]
 
 _log = logging.getLogger("lightlink")
 
@@ -21,44 +23,41 @@ _RETRY_SECONDS = 1.0
 
 
 class WorkerPool:
-    """``size`` threads named ``<name>-worker-<n>`` that run what they are given.
+    """Up to ``size`` threads named ``<name>-worker-<n>`` that run what they are given.
 
-    `start` starts them, where an error reaches whoever needs them; else the first job does. Where not all can be had,
-    those that are there do the work, and others join them when they can.
+    `start` starts the first, where an error reaches whoever needs it; else the first job does. Another is started when
+    a job comes while none is idle, and they stay. Where not all can be had, those that are there do the work.
     """
 
     def __init__(self, name: str, size: int) -> None:
         self.size = size
         self._name = name
-        self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._is_complete = False
+        # An entry for each thread that waits for a job, until the pool is complete.
+        self._idle: list[None] = []
         self._retry_at = 0.0
         self._stopped = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the threads that do not run yet; raises ResourceExhausted when there would be none at all."""
+        """Start the first thread, unless one runs; raises ResourceExhausted, ClosedError."""
         with self._lock:
-            if self._is_complete or self._stopped or time.monotonic() < self._retry_at:
-                return
-            try:
-                while len(self._threads) < self.size:
-                    name = f"{self._name}-worker-{len(self._threads) + 1}"
-                    self._threads.append(start_thread(self._work, name))
-            except ResourceExhausted as exc:
-                if not self._threads:
-                    raise
-                self._retry_at = time.monotonic() + _RETRY_SECONDS
-                _log.warning("lightlink: %s has %d of %d threads: %s", self._name, len(self._threads), self.size, exc)
-                return
-            self._is_complete = True
+            if not self._threads and not self._stopped:
+                self._add_thread(self._jobs.get)
+                self._idle.append(None)
 
     def put(self, job: Callable[..., object], *args: Any) -> None:
         """Queue a job. Without effect after `stop`; raises ResourceExhausted where no thread can be had."""
-        if not self._is_complete:
+        if not self._threads:
             self.start()
         self._jobs.put((job, args))
+        if not self._is_complete:
+            try:
+                self._idle.pop()
+            except IndexError:
+                self._grow()
 
     def offer(self, limit: int, job: Callable[..., object], *args: Any) -> bool:
         """Queue a job unless ``limit`` jobs wait already; tell whether it was queued."""
@@ -96,8 +95,27 @@ class WorkerPool:
         """Whether the caller runs on one of the pool's threads."""
         return threading.current_thread() in self._threads
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+    def _grow(self) -> None:
+        """Start one more thread, if there may be one."""
+        with self._lock:
+            if self._is_complete or self._stopped or time.monotonic() < self._retry_at:
+                return
+            try:
+                self._add_thread(self._next)
+            except (ResourceExhausted, ClosedError) as exc:
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
+                if isinstance(exc, ResourceExhausted):  # else the interpreter is ending
+                    _log.warning(
+                        "lightlink: %s has %d of %d threads: %s", self._name, len(self._threads), self.size, exc
+                    )
+
+    def _add_thread(self, first: Callable[[], _Job | None]) -> None:
+        self._threads.append(start_thread(self._work, f"{self._name}-worker-{len(self._threads) + 1}", first))
+        self._is_complete = len(self._threads) >= self.size
+
+    def _work(self, first: Callable[[], _Job | None]) -> None:
+        job = first()
+        while job is not None:
             function, args = job
             try:
                 function(*args)
@@ -106,3 +124,13 @@ class WorkerPool:
                 _log.exception("lightlink: a job failed on %s", threading.current_thread().name)
             # Otherwise the last job's message would live until the next one comes.
             del job, function, args
+            job = self._next()
+
+    def _next(self) -> _Job | None:
+        if self._is_complete:
+            return self._jobs.get()
+        try:
+            return self._jobs.get_nowait()
+        except Empty:
+            self._idle.append(None)
+            return self._jobs.get()

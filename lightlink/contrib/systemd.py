@@ -15,7 +15,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from lightlink.concurrency.ticker import Ticker
+from lightlink.concurrency.scheduler import every
 from lightlink.contrib.serving import serve
 from lightlink.errors import InvalidOption
 from lightlink.validators import seconds
@@ -105,8 +105,8 @@ def keep_alive(client: Client) -> Callable[[], None]:
         if client.is_responsive(interval):
             notify("WATCHDOG=1")
 
-    ticker = Ticker("lightlink-watchdog", interval, beat)
-    return lambda: ticker.stop(0.0)
+    beating = every(interval, beat)
+    return lambda: beating.stop(0.0)
 
 
 def run(*runnables: Runnable, on_reload: Callable[[], object] | None = None, drain_timeout: float = 10.0) -> None:

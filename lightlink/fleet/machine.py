@@ -19,7 +19,7 @@ import attrs
 from lightlink.certs.certificate import load_certificates
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
 from lightlink.client import connect
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.errors import FleetError, InvalidOption, LightLinkError
 from lightlink.fleet.admin import ask
 from lightlink.fleet.enrolment import Token, make_key_pem, make_request, read_chain
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lightlink.client import Client
-    from lightlink.concurrency.periodic import Round
+    from lightlink.concurrency.scheduler import PeriodicJob
 
 _log = logging.getLogger("lightlink")
 
@@ -119,7 +119,7 @@ def renew(client: Client, files: AgentFiles) -> None:
     _log.info("lightlink: the certificate of %s is renewed", files.name)
 
 
-def keep_renewed(client: Client, files: AgentFiles, *, interval: float = _RENEWAL_SECONDS) -> Round:
+def keep_renewed(client: Client, files: AgentFiles, *, interval: float = _RENEWAL_SECONDS) -> PeriodicJob:
     """Renew the certificate when two thirds of its life are over; look every ``interval`` seconds, until stopped."""
 
     def look() -> None:
@@ -133,7 +133,7 @@ def keep_renewed(client: Client, files: AgentFiles, *, interval: float = _RENEWA
                 "lightlink: the certificate of %s, good for %.1f days, is not renewed: %s", files.name, left, exc
             )
 
-    return every(client.connection, interval, look)
+    return every(interval, look)
 
 
 def _keep_silent(_: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from lightlink.commands import AuditEntry, CommandManager
 from lightlink.commands.store import checks
 from lightlink.commands.store.audit import RUN
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, PlanNotFound
 from lightlink.protocol.ids import new_id
@@ -106,7 +106,7 @@ class Orchestrator(CommandManager):
                 self._run_pool.start()
                 self._runner.start()
                 scheduler = Scheduler(definitions, runs, self._prepared)
-                self._rounds.append(every(self._connection, EVERY_SECONDS, scheduler.look))
+                self._periodic.append(every(EVERY_SECONDS, scheduler.look))
         except BaseException:
             self.close()
             raise

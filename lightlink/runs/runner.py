@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.commands.manager.gap_detector import revision_of
 from lightlink.commands.store.access import Conflict
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, LightLinkError, RunNotFound, RunRefused
 from lightlink.jetstream.pull import PullConsumer
@@ -53,13 +53,13 @@ class Runner:
         self._active: dict[str, Active] = {}
         self._plans: dict[str, RunPlan] = {}
         self._routes: list[Any] = []
-        self._round: Any = None
+        self._periodic: Any = None
         self._stopped = False
 
     def start(self) -> None:
         """Begin to work."""
         self._routes = [self._connection.subscribe(EVENTS, "", self._on_event)]
-        self._round = every(self._connection, self._every, self._tick)
+        self._periodic = every(self._every, self._tick)
         self._pulls.start()
 
     def stop(self, timeout: float) -> None:
@@ -69,8 +69,8 @@ class Runner:
             active, self._active = list(self._active.values()), {}
         for each in active:
             each.drop()
-        if self._round is not None:
-            self._round.stop(timeout)
+        if self._periodic is not None:
+            self._periodic.stop(timeout)
         for route in self._routes:
             self._connection.session.unroute(route, timeout)
         for each in active:

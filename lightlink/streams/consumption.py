@@ -16,7 +16,7 @@ import attrs
 
 from lightlink import logs
 from lightlink.concurrency.forks import run_handler
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import BatchFailed, DecodeError, Later, LightLinkError, Reject, StreamError
@@ -139,7 +139,7 @@ class Consumption:
         self._batch: list[Job] = []
         self._missing: set[str] = set()
         self._stopping = False
-        self._round: Any = None
+        self._periodic: Any = None
 
     def __repr__(self) -> str:
         return f"<Consumption of {self.stream}/{self.name}: {self.counts}>"
@@ -157,7 +157,7 @@ class Consumption:
             self._sources.append(self._source(self._graveyard.prepare(), is_retry=True))
         for source in self._sources:
             source.pulls.start()
-        self._round = every(self._connection, min(_TICK_SECONDS, self._ack_wait / 4), self._tick)
+        self._periodic = every(min(_TICK_SECONDS, self._ack_wait / 4), self._tick)
 
     def _source(self, durable: Durable, *, is_retry: bool) -> Source:
         most = 2 * self.settings.batch if self.settings.batch else 32 * self.settings.workers
@@ -193,8 +193,8 @@ class Consumption:
         # What waits in the pool gives itself back; what runs is waited for.
         if not self._pool.stop(max(deadline - time.monotonic(), 0)):
             _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
-        if self._round is not None:
-            self._round.stop(0.0)
+        if self._periodic is not None:
+            self._periodic.stop(0.0)
 
     def connection_closed(self) -> None:
         """Take note that the connection is gone for good."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.concurrency.mailbox import Closed, MessageQueue
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.errors import ClosedError, DecodeError, NoMessage, StreamError
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.protocol import codec
@@ -68,7 +68,7 @@ class Consumer:
         self._decode: Callable[[bytes, str], Any] = _as_bytes if raw else codec.decode
         self._queue = MessageQueue(_UNBOUNDED, _UNBOUNDED)
         self._pulls: PullConsumer | None = None
-        self._round: Any = None
+        self._periodic: Any = None
         self._pid = os.getpid()
         self._closed = False
 
@@ -161,7 +161,7 @@ class Consumer:
         self._closed = True
         self._queue.close()
         if self._pulls is not None:
-            self._round.stop(0.0)
+            self._periodic.stop(0.0)
             self._pulls.stop(1.0)
             self._pulls.hand_back_all()
 
@@ -197,7 +197,7 @@ class Consumer:
             self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None
         )
         self._pulls.start()
-        self._round = every(self._connection, min(_TICK_SECONDS, ack_wait / 4), self._pulls.tick)
+        self._periodic = every(min(_TICK_SECONDS, ack_wait / 4), self._pulls.tick)
 
     def _on_messages(self, burst: list[Pulled]) -> None:
         for pulled in burst:

@@ -13,26 +13,42 @@ def named(prefix: str) -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(prefix))
 
 
-def test_threads_start_with_the_first_job_and_bear_the_pools_name() -> None:
+def test_a_thread_starts_with_the_first_job_and_another_when_none_is_idle() -> None:
     pool = WorkerPool("early-bird", 2)
     assert named("early-bird") == []
+    go = threading.Event()
+    pool.put(go.wait, 30)
+    assert named("early-bird") == ["early-bird-worker-1"]
     done = threading.Event()
     pool.put(done.set)
     assert done.wait(30)
     assert named("early-bird") == ["early-bird-worker-1", "early-bird-worker-2"]
+    go.set()
     assert pool.stop(10)
     assert named("early-bird") == []
 
 
-def test_many_first_jobs_at_once_start_the_threads_once() -> None:
+def test_one_thread_is_enough_for_jobs_that_come_one_after_the_other() -> None:
+    pool = WorkerPool("lonely", 4)
+    for _ in range(20):
+        done = threading.Event()
+        pool.put(done.set)
+        assert done.wait(30)
+        eventually(lambda: pool._idle)
+    assert named("lonely-") == ["lonely-worker-1"]
+    pool.stop(10)
+
+
+def test_many_first_jobs_at_once_start_no_more_threads_than_allowed() -> None:
     pool = WorkerPool("once", 3)
-    start = threading.Barrier(8)
-    callers = [threading.Thread(target=lambda: (start.wait(30), pool.put(lambda: None))) for _ in range(8)]
+    start, go = threading.Barrier(8), threading.Event()
+    callers = [threading.Thread(target=lambda: (start.wait(30), pool.put(go.wait, 30))) for _ in range(8)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(10)
     assert len(named("once-")) == 3
+    go.set()
     pool.stop(10)
 
 

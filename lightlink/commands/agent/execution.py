@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from lightlink.commands.agent.handlers import Handlers, Outcome
     from lightlink.commands.model import RequestRecord, StatusRecord
     from lightlink.commands.store.store import CommandStore
+    from lightlink.concurrency.scheduler import Lane
     from lightlink.concurrency.threads import Event
-    from lightlink.concurrency.workers import WorkerPool
 
 _log = logging.getLogger("lightlink")
 
@@ -60,7 +60,7 @@ class Execution:
         deliveries: Deliveries,
         instance: str,
         handlers: Handlers,
-        reporter: WorkerPool,
+        reporter: Lane,
         stopped: Event,
     ) -> None:
         self.running: dict[str, Running] = {}

@@ -15,7 +15,7 @@ from lightlink.commands.messages import Inbox
 from lightlink.commands.store import schema
 from lightlink.commands.store.presence import Claim
 from lightlink.commands.store.store import CommandStore, read_status
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import Lane, every
 from lightlink.concurrency.threads import Event
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.connection.session import Status
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lightlink.commands.agent.handlers import Handlers
     from lightlink.commands.messages import MessageHandlers
     from lightlink.commands.store.schema import StoreOptions
-    from lightlink.concurrency.periodic import Round
+    from lightlink.concurrency.scheduler import PeriodicJob
 
 _log = logging.getLogger("lightlink")
 
@@ -68,11 +68,11 @@ class Runner:
         self._on_lost = on_lost
         self._stopping = Event()  # what still tries to reach the store is to give up
         self.pool = WorkerPool(f"lightlink-{client_id}", workers)
-        # Deadlines and the like are seen to by a thread of their own: every worker may be busy overrunning.
-        self.steward = WorkerPool(f"lightlink-{client_id}-steward", 1)
+        # Deadlines and the like are seen to on threads of the process: every worker may be busy overrunning.
+        self.steward = Lane()
         self._waiting: queue.PriorityQueue[tuple[int, int, int, Delivery]] = queue.PriorityQueue()
         self._numbers = itertools.count()
-        self._rounds: list[Round] = []
+        self._periodic: list[PeriodicJob] = []
         self._missed_cancels = False
         self._may_make_streams = True  # as far as is known
         self._status_route: Any = None
@@ -103,9 +103,9 @@ class Runner:
         )
         self._inbox.start()
         self._deliveries.start()
-        self._rounds = [
-            every(self._connection, self._tick_every, self._tick),
-            every(self._connection, self._store.options.heartbeat, self._beat),
+        self._periodic = [
+            every(self._tick_every, self._tick),
+            every(self._store.options.heartbeat, self._beat),
         ]
 
     def _prepare_streams(self) -> float:
@@ -138,7 +138,7 @@ class Runner:
     def stop(self, timeout: float) -> None:
         """Leave within about ``timeout`` seconds, step by step; each begins what takes part in the next."""
         deadline = time.monotonic() + timeout
-        if self._rounds:
+        if self._periodic:
             # First no new commands; those that wait here go back to the stream, for the next instance.
             self._deliveries.stop(max(min(timeout, 2.0), 0.1))
             self._hand_back()
@@ -149,7 +149,7 @@ class Runner:
             self._execution.interrupt()
             self.pool.join(_LAST_CHANCE_SECONDS)
         self._stopping.set()
-        for each in self._rounds:
+        for each in self._periodic:
             each.stop(max(deadline - time.monotonic(), 0.5))
         self._hand_back()  # what came from the last round, after the workers had been told to end
         self._forget_status()

@@ -10,7 +10,7 @@ from lightlink.commands.manager.gap_detector import Losses, revision_of
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.store import schema
 from lightlink.commands.store.store import read_progress, read_status
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, DecodeError, LightLinkError, StoreUnavailable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightlink.commands.manager.expiry import Expiry
     from lightlink.commands.model import RequestRecord
     from lightlink.commands.store.store import CommandStore
-    from lightlink.concurrency.periodic import Round
+    from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.concurrency.workers import WorkerPool
 
 _log = logging.getLogger("lightlink")
@@ -55,7 +55,7 @@ class Follower:
         self._checks: list[float] = []
         self._closed = False
         self._routes: list[Any] = []
-        self._round: Round | None = None
+        self._periodic: PeriodicJob | None = None
         self._forget_status: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -66,15 +66,15 @@ class Follower:
             connection.subscribe(schema.STATUS_EVENTS, "", self._on_status),
             connection.subscribe(schema.PROGRESS_EVENTS, "", self._on_progress),
         ]
-        self._round = every(connection, _TICK_SECONDS, self._tick)
+        self._periodic = every(_TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
         """Unsubscribe and end every wait."""
         with self._lock:
             self._closed = True
         self._forget_status()
-        if self._round is not None:
-            self._round.stop(1.0)
+        if self._periodic is not None:
+            self._periodic.stop(1.0)
         for route in self._routes:
             self._store.connection.session.unroute(route, 1.0)
         self._fail_all(ClosedError("the command manager"))

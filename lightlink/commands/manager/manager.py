@@ -31,7 +31,7 @@ from lightlink.commands.store.presence import list_presences, read_presence
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.commands.store.store import CommandStore
 from lightlink.concurrency import forks
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, DecodeError, InvalidOption
 from lightlink.middleware import Call
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from lightlink.commands.store.audit import AuditEntry
     from lightlink.commands.store.history import Page
     from lightlink.commands.store.presence import Presence
-    from lightlink.concurrency.periodic import Round
+    from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.connection.connection import Connection
     from lightlink.describe import Description
     from lightlink.protocol.codec import HeaderMap
@@ -104,15 +104,15 @@ class CommandManager:
         self._inventory = Inventory(client, partial(list_presences, self._store), self._store.options.replicas)
         self._fanout = Fanout(self._store, self.name)
         self._index = CommandIndex(self._store)
-        self._rounds: builtins.list[Round] = []
+        self._periodic: builtins.list[PeriodicJob] = []
         try:
             self._pool.start()
             self._callbacks.start()
             self._follower.start()
             if self._sweep_interval is not None:
-                self._rounds = [
-                    every(connection, self._sweep_interval, Sweeper(self._store, expiry).sweep),
-                    every(connection, UPKEEP_SECONDS, self._inventory.try_to_look),
+                self._periodic = [
+                    every(self._sweep_interval, Sweeper(self._store, expiry).sweep),
+                    every(UPKEEP_SECONDS, self._inventory.try_to_look),
                 ]
         except BaseException:
             self.close()
@@ -478,7 +478,7 @@ class CommandManager:
         if self._closed or not self._is_own_process():
             return
         self._closed = True
-        for each in self._rounds:
+        for each in self._periodic:
             each.stop(1.0)
         self._fanout.close()
         self._index.stop()

@@ -675,7 +675,7 @@ def test_a_signal_ends_the_wait_for_the_client_id(world: World, prefix: str, pyt
         print("left")
     """
     holder = world.agent(prefix).start()
-    holder._runner._rounds[1].stop(1)  # type: ignore[union-attr]  # it falls silent
+    holder._runner._periodic[1].stop(1)  # type: ignore[union-attr]  # it falls silent
     process = python(code, world.url, prefix)
     process.wait_line("starting")
     process.signal(signal.SIGTERM)
@@ -713,7 +713,7 @@ def test_a_shared_client_outlives_its_agents_and_nothing_of_them_is_left(world: 
     assert client.status is lightlink.Status.CONNECTED
     assert len(client._connection._listeners) == listeners
     eventually(lambda: not [s for s in client._connection.session.nc._subs.values() if s.subject.startswith("ll.")])
-    eventually(lambda: not [each for each in threading.enumerate() if f"rounds-{prefix}" in each.name])
+    eventually(lambda: not [each for each in threading.enumerate() if f"lightlink-{prefix}-" in each.name])
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
@@ -778,7 +778,7 @@ def test_a_stop_ends_the_wait_for_the_client_id(fast_server: EmbeddedServer, pre
     # A claim of a dead agent that lasts: presence written by nobody who lives.
     with World(fast_server.url, FAST) as world:
         first = world.agent(prefix).start()
-        first._runner._rounds[1].stop(1)  # type: ignore[union-attr]  # it falls silent
+        first._runner._periodic[1].stop(1)  # type: ignore[union-attr]  # it falls silent
         second = world.agent(prefix)
         errors: list[BaseException] = []
 
