@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightlink.http import agents, batches, operations, run_schemas, runs, schemas, single, stream, survey
+from lightlink.http import agents, batches, events, operations, run_schemas, runs, schemas, single, stream, survey
 from lightlink.http.access import APPROVE, PLAN, SEND
 from lightlink.http.route import Route
 
@@ -128,6 +128,14 @@ ROUTES: tuple[Route, ...] = (
         view=stream.stream_commands,
         summary="Follow every change of every command, as server-sent events with an OneCommand's command as data.",
         query=schemas.StreamQuery,
+        replies={200: str},
+        content=stream.MIMETYPE,
+    ),
+    Route(
+        method="GET",
+        path="/api/events",
+        view=events.stream_events,
+        summary="Follow commands, runs and the link to NATS in one stream of server-sent events.",
         replies={200: str},
         content=stream.MIMETYPE,
     ),

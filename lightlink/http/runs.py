@@ -10,7 +10,6 @@ import msgspec
 from msgspec import UNSET
 from werkzeug.exceptions import NotFound
 from werkzeug.exceptions import NotImplemented as HttpNotImplemented
-from werkzeug.wrappers import Response
 
 from lightlink.errors import InvalidName
 from lightlink.http.run_schemas import (
@@ -28,13 +27,15 @@ from lightlink.http.run_schemas import (
     ScheduleView,
     TargetView,
 )
-from lightlink.http.stream import MIMETYPE, RECONNECT_MS
+from lightlink.http.stream import GREETING, respond
 from lightlink.protocol import codec
 from lightlink.runs import Orchestrator, Plan
 from lightlink.runs.times import next_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from werkzeug.wrappers import Response
 
     from lightlink.http.call import Call
     from lightlink.runs import PlanRun, RunState, RunWatcher, Schedule, StoredPlan
@@ -180,16 +181,7 @@ def stream_runs(call: Call) -> Response:
     except BaseException:
         call.app.room.leave()
         raise
-    response = Response(_events(call, watcher), mimetype=MIMETYPE)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-
-    @response.call_on_close
-    def leave() -> None:
-        watcher.close()
-        call.app.room.leave()
-
-    return response
+    return respond(call, _events(call, watcher), watcher.close)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -210,6 +202,11 @@ def run_view(state: RunState) -> RunView:
     )
 
 
+def run_event(state: RunState) -> bytes:
+    """Return a run's state as an event."""
+    return b"event: run\ndata: %b\n\n" % codec.encode_json(run_view(state))
+
+
 def _schedule_view(schedule: Schedule, orchestrator: Orchestrator) -> ScheduleView:
     names = ("name", "cron", "tz", "overlap", "missed", "by", "run_id", "error")
     return ScheduleView(
@@ -221,12 +218,12 @@ def _schedule_view(schedule: Schedule, orchestrator: Orchestrator) -> ScheduleVi
 
 
 def _events(call: Call, watcher: RunWatcher) -> Iterator[bytes]:
-    yield f"retry: {RECONNECT_MS}\n: connected\n\n".encode()
+    yield GREETING
     silent_until = time.monotonic() + call.app.limits.heartbeat
     while not call.is_pointless():
         state = watcher.get(min(_LOOK_SECONDS, call.app.limits.heartbeat))
         if state is not None:
-            yield b"event: run\ndata: %b\n\n" % codec.encode_json(run_view(state))
+            yield run_event(state)
         elif time.monotonic() < silent_until:
             continue
         else:

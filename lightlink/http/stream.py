@@ -15,7 +15,7 @@ from lightlink.http.views import command_view
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lightlink.commands.manager.fanout import Watcher
     from lightlink.commands.model import Command
@@ -27,35 +27,46 @@ _log = logging.getLogger("lightlink")
 MIMETYPE = "text/event-stream"
 # How soon a client that is gone is noticed, where the WSGI server can tell.
 _LOOK_SECONDS = 1.0
-RECONNECT_MS = 2000
+# So that the client sees at once that it is connected, before there is anything to tell; it comes again after 2 s.
+GREETING = b"retry: 2000\n: connected\n\n"
 
 
 def stream_commands(call: Call) -> Response:
     """Tell of changes as they come, from now on or behind the event with the id in the header Last-Event-ID."""
     call.check(call.query.client_id or None)
-    after = _last_event(call)
+    after = last_event(call)
     call.take_seat()
     try:
-        # Who goes on from an event reads what was missed alone; the others share one reader.
-        client_id = call.query.client_id or None
-        changes = call.manager.watch(client_id) if after is None else Changes(call.manager.store, client_id, after)
+        changes = follow(call, call.query.client_id or None, after)
     except BaseException:
         call.app.room.leave()
         raise
-    response = Response(_events(call, changes), mimetype=MIMETYPE)
+    return respond(call, _events(call, changes), changes.close)
+
+
+def follow(call: Call, client_id: str | None, after: int | None) -> Changes | Watcher:
+    """Return the changes of an agent's commands, or of all, from now on or behind an event."""
+    # Who goes on from an event reads what was missed alone; the others share one reader.
+    return call.manager.watch(client_id) if after is None else Changes(call.manager.store, client_id, after)
+
+
+def respond(call: Call, events: Iterator[bytes], close: Callable[[], object]) -> Response:
+    """Return a response of events for a request that has a seat; at its end ``close`` is called."""
+    response = Response(events, mimetype=MIMETYPE)
     # Nothing on the way may hold events back (X-Accel-Buffering is for nginx).
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
 
     @response.call_on_close
     def leave() -> None:
-        changes.close()
+        close()
         call.app.room.leave()
 
     return response
 
 
-def _last_event(call: Call) -> int | None:
+def last_event(call: Call) -> int | None:
+    """Return the number of the event that a client saw last; raises the HTTP error 400."""
     text = call.request.headers.get("Last-Event-ID", "")
     if not text:
         return None
@@ -66,18 +77,16 @@ def _last_event(call: Call) -> int | None:
 
 def _events(call: Call, changes: Changes | Watcher) -> Iterator[bytes]:
     heartbeat = call.app.limits.heartbeat
-    # So that the client sees at once that it is connected, before there is anything to tell.
-    yield f"retry: {RECONNECT_MS}\n: connected\n\n".encode()
+    yield GREETING
     silent_until = time.monotonic() + heartbeat
     while not call.is_pointless():
         try:
             change = changes.get(min(_LOOK_SECONDS, heartbeat))
         except LightLinkError as exc:
-            # The client comes again, says which event was its last, and misses nothing.
-            _log.warning("lightlink: a stream of commands ended: %s", exc)
+            log_end(exc)
             return
         if change is not None and _wants(call, change.command):
-            yield _event(change)
+            yield encode(change)
         elif time.monotonic() < silent_until:
             continue
         else:
@@ -85,11 +94,17 @@ def _events(call: Call, changes: Changes | Watcher) -> Iterator[bytes]:
         silent_until = time.monotonic() + heartbeat
 
 
+def log_end(error: LightLinkError) -> None:
+    """Say why a stream ends. The client comes again, says which event was its last, and misses nothing."""
+    _log.warning("lightlink: a stream of commands ended: %s", error)
+
+
 def _wants(call: Call, command: Command) -> bool:
     return call.may_see(command) and (not call.query.status or command.status == call.query.status)
 
 
-def _event(change: Change) -> bytes:
+def encode(change: Change) -> bytes:
+    """Return a change as an event; it is encoded once, however many are told."""
     if not change.encoded:
         change.encoded.append(_encode(change))
     return change.encoded[0]
