@@ -46,27 +46,37 @@ export const post = (path, body) => call("POST", path, body);
 const HIDDEN_MS = 30000;
 const EVERY_MS = 200;
 export const live = { paused: false, subscribers: new Set() };
-let stream = null, hiding = null, waiting = new Map(), timer = null;
+let stream = null, hiding = null, waiting = new Map(), waitingRuns = new Map(), timer = null;
 
 function flush() {
   timer = null;
-  const changes = [...waiting.values()];
+  const changes = [...waiting.values()], runs = [...waitingRuns.values()];
   waiting = new Map();
-  if (!live.paused) live.subscribers.forEach((listener) => listener(changes));
+  waitingRuns = new Map();
+  if (!live.paused) live.subscribers.forEach((listener) => listener(changes, runs));
 }
 function heard(event) {
   const command = JSON.parse(event.data);
   waiting.set(command.command_id, command);
   timer ??= setTimeout(flush, EVERY_MS);
 }
+function heardRun(event) {
+  const run = JSON.parse(event.data);
+  waitingRuns.set(run.run_id, run);
+  timer ??= setTimeout(flush, EVERY_MS);
+}
+// Whether only a stream has ended, or NATS or the server is away: the answer says so itself.
+const look = () => call("GET", "health").catch(() => null);
 function open() {
   if (stream) return;
-  stream = new EventSource("api/commands/stream");
+  stream = new EventSource("api/events");
   stream.addEventListener("command", heard);
   stream.addEventListener("progress", heard);
-  stream.onopen = () => tell("away", "");
+  stream.addEventListener("run", heardRun);
+  stream.addEventListener("link", look);
+  stream.onopen = look;
   stream.onerror = () => {
-    tell("away", t("away.http"));
+    look();
     if (stream?.readyState !== EventSource.CLOSED) return;
     close();
     setTimeout(open, 3000);
@@ -85,7 +95,7 @@ export function startLive() {
   });
 }
 export const stopLive = close;
-// Calls `listener` with what has changed until the function that is returned is called.
+// Calls `listener` with the commands and the runs that have changed until the function that is returned is called.
 export function follow(listener) {
   live.subscribers.add(listener);
   return () => live.subscribers.delete(listener);

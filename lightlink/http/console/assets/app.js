@@ -17,7 +17,7 @@ const KEYS = { o: "overview", a: "agents", c: "commands", s: "send", r: "runs", 
 const PARENTS = { agent: "agents", command: "commands", run: "runs" };
 
 const root = document.querySelector("#app");
-let leave = null, started = false, drawing = 0;
+let leave = null, keep = false, started = false, drawing = 0;
 
 document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
 
@@ -57,15 +57,33 @@ function drawPause() {
 function togglePause() {
   live.paused = !live.paused;
   drawPause();
+  if (!live.paused) refresh();
 }
 let awaySince = null;
 function drawAway(reason) {
   const box = document.querySelector(".away");
-  if (!box || live.paused) return;
+  if (!box) return;
+  const back = awaySince && !reason;
   awaySince = reason ? awaySince ?? new Date() : null;
+  hold(reason);
   box.hidden = !reason;
   root.classList.toggle("stale", Boolean(reason));
   if (reason) box.replaceChildren(shape("warn"), h("p", {}, h("strong", {}, t("away")), ` ${t("away.since", { at: awaySince.toLocaleTimeString("en-GB"), why: reason })}`));
+  if (back && !live.paused) refresh();
+}
+// What cannot be done now is off, and says why.
+function hold(reason) {
+  for (const each of document.querySelectorAll("main button.btn")) {
+    if (reason && !each.disabled) {
+      each.dataset.held = each.title;
+      each.title = t("away");
+      each.disabled = true;
+    } else if (!reason && "held" in each.dataset) {
+      each.title = each.dataset.held;
+      each.disabled = false;
+      delete each.dataset.held;
+    }
+  }
 }
 async function logOut() {
   await call("DELETE", "console/session");
@@ -156,6 +174,7 @@ async function show() {
   if (mine !== drawing) { made.leave?.(); return; }
   leave?.();
   leave = made.leave ?? null;
+  keep = made.keep ?? false;
   document.title = `${made.title} · LightLink`;
   const parent = PARENTS[name];
   document.querySelector(".crumbs").replaceChildren(...(parent ? [link(parent, t(`nav.${parent}`)), h("span", { "aria-hidden": "true" }, "/")] : []), h("span", { "aria-current": "page" }, made.title));
@@ -169,6 +188,8 @@ async function show() {
   } else [...main.querySelectorAll("button, input, select, a")].find((each) => (each.getAttribute("aria-label") ?? each.textContent) === held)?.focus({ preventScroll: true });
   shown = place;
 }
+// What was missed is read again, but nothing that somebody fills in is drawn anew.
+const refresh = () => (keep ? null : show());
 function problem(error) {
   if (error.status === 403) return h("div", { class: "empty" }, h("h2", {}, t("denied")), h("p", {}, t("denied.text", { name: session.name, scope: session.scope.join(" ") })), h("p", { class: "quiet" }, error.message));
   return h("div", { class: "empty" }, h("h2", {}, t(error.status === 404 ? "gone" : "unread")), h("p", {}, error.message));

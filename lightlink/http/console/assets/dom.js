@@ -139,6 +139,12 @@ export function dialog(title, body, foot, kind = "") {
   box.showModal();
   return box;
 }
+// What was refused is said above the page, and read out.
+export function complain(error) {
+  const main = document.querySelector("main");
+  main.querySelector(".complaint")?.remove();
+  main.prepend(h("div", { class: "complaint" }, note("failed", h("p", {}, error.message))));
+}
 export function toast(text) {
   const box = h("div", { class: "toast" }, text);
   document.querySelector("#toasts").replaceChildren(box);

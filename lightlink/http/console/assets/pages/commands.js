@@ -1,6 +1,6 @@
 // The list keeps its filters in the address. One command: its state first, then why it failed, then what happened when.
 import { follow, get, live, may, post } from "../api.js";
-import { ago, at, button, confirm, empty, facts, h, json, link, mono, note, number, redraw, section, segments, span, state, shape, table, toast } from "../dom.js";
+import { ago, at, button, complain, confirm, empty, facts, h, json, link, mono, note, number, redraw, section, segments, span, state, shape, table, toast } from "../dom.js";
 import { progress } from "../charts.js";
 import { t } from "../text.js";
 import { goer } from "./agents.js";
@@ -10,7 +10,9 @@ const STATES = ["", "pending", "executing", "completed", "failed", "timeout"];
 const OPEN = new Set(["pending", "executing"]);
 
 // A command that was cancelled has failed, for the store; for people it was cancelled.
-export const commandState = (command) => state(command.status === "failed" && command.status_detail === "cancelled" ? "cancelled" : command.status);
+const isCancelled = (command) => command.status === "failed" && command.status_detail === "cancelled";
+const hasFailed = (command) => (command.status === "failed" || command.status === "timeout") && !isCancelled(command);
+export const commandState = (command) => state(isCancelled(command) ? "cancelled" : command.status);
 const took = (command) => command.completed_at ? span(Math.max(0, (new Date(command.completed_at) - new Date(command.created_at)) / 1000)) : "–";
 
 export function commandTable(commands) {
@@ -28,12 +30,24 @@ export default async function commands({ query }) {
   const page = await get("api/commands", { ...wanted, after, limit: SIZE });
   const rows = h("div", {});
   let failedFirst = query.get("order") === "failed";
-  const bad = (each) => (each.status === "failed" || each.status === "timeout" ? 0 : 1);
+  const actions = h("div", { class: "row" });
   const draw = () => {
-    const list = failedFirst ? [...page.commands].sort((a, b) => bad(a) - bad(b)) : page.commands;
+    redraw(actions, bulk());
+    const list = failedFirst ? [...page.commands].sort((a, b) => hasFailed(b) - hasFailed(a)) : page.commands;
     const filtered = names.some((name) => wanted[name]);
     redraw(rows, list.length ? [commandTable(list), footer()] : filtered ? empty(t("commands.none"), t("commands.none.more"), link("commands", t("filter.clear"), "btn")) : empty(t("commands.0"), t("commands.0.more"), link("send", t("nav.send"), "btn primary"), h("pre", { class: "code-line" }, "lightlink command send AGENT TYPE '{}'")));
   };
+  const bulk = () => may("send") ? [
+    page.commands.some((each) => OPEN.has(each.status)) && button(t("commands.cancel"), () => ask("commands.cancel", ["pending", "executing"], (one, reason) => post(`api/command/${one.command_id}/cancel`, { reason }), true)),
+    page.commands.some(hasFailed) && button(t("commands.again"), () => ask("commands.again", ["failed", "timeout"], sendAgain)),
+    link("send", t("nav.send"), "btn primary")] : null;
+  // All that pass the filters, beyond this page too; the verb says how many.
+  async function ask(what, statuses, act, danger = false) {
+    let list;
+    try { list = await all(wanted, statuses); } catch (error) { complain(error); return; }
+    const verb = t(`${what}.n`, { n: number(list.length) });
+    confirm(verb, t(`${what}.more`), verb, async (reason) => toast(t(`${what}.done`, { n: number(await each(list, (one) => act(one, reason))) })), danger);
+  }
   const footer = () => page.next || after ? h("div", { class: "pager" }, after && button(t("newest"), () => go({}), "small"), page.next && button(t("older"), () => go({ after: page.next }), "small")) : null;
   draw();
   const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status);
@@ -56,27 +70,35 @@ export default async function commands({ query }) {
   const type = h("input", { type: "search", value: wanted.command_type, placeholder: t("col.type"), "aria-label": t("col.type"), autocomplete: "off", onchange: () => go({ command_type: type.value.trim() }) });
   const last = h("select", { "aria-label": t("col.time"), onchange: () => go({ last: last.value }) }, [["", "any"], ["3600", "hour"], ["86400", "day"], ["604800", "week"]].map(([value, name]) => h("option", { value, selected: value === wanted.last }, t(`time.${name}`))));
   const order = h("input", { type: "checkbox", checked: failedFirst, onchange: () => { failedFirst = order.checked; go({ order: failedFirst ? "failed" : "", after }); } });
-  const stoppable = page.commands.filter((each) => OPEN.has(each.status));
-  const failed = page.commands.filter((each) => bad(each) === 0);
-  const actions = may("send") && h("div", { class: "row" },
-    stoppable.length ? button(t("commands.cancel", { n: number(stoppable.length) }), () => confirm(t("commands.cancel", { n: number(stoppable.length) }), t("commands.cancel.more"), t("commands.cancel", { n: number(stoppable.length) }), async (reason) => {
-      const done = await each(stoppable, (one) => post(`api/command/${one.command_id}/cancel`, { reason }));
-      toast(t("commands.cancelled", { n: number(done) }));
-    }, true)) : null,
-    failed.length ? button(t("commands.again", { n: number(failed.length) }), () => confirm(t("commands.again", { n: number(failed.length) }), t("commands.again.more"), t("commands.again", { n: number(failed.length) }), async () => {
-      const done = await each(failed, sendAgain);
-      toast(t("commands.sent", { n: number(done) }));
-    })) : null,
-    link("send", t("nav.send"), "btn primary"));
   return { title: t("nav.commands"), leave: stop, body: [
     h("div", { class: "page-head" }, h("h1", {}, t("nav.commands")), actions),
     h("div", { class: "filters" }, client, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
 }
-// A few at a time: a host has six connections. What has ended meanwhile is not counted.
+const MOST = 1000;
+async function all(wanted, statuses) {
+  const found = [];
+  for (const status of statuses.filter((one) => !wanted.status || one === wanted.status)) {
+    let after = "";
+    do {
+      const page = await get("api/commands", { ...wanted, status, after, limit: MOST });
+      found.push(...page.commands.filter((one) => OPEN.has(status) || hasFailed(one)));
+      after = page.next ?? "";
+    } while (after && found.length < MOST);
+  }
+  return found.slice(0, MOST);
+}
+// A few at a time: a host has six connections. What has ended meanwhile is not counted, what comes too fast waits.
+const TOO_FAST_MS = 1000;
 async function each(list, act) {
   let done = 0;
   const queue = [...list];
-  const work = async () => { for (let one = queue.shift(); one; one = queue.shift()) try { await act(one); done += 1; } catch (error) { if (error.status !== 409) throw error; } };
+  async function work() {
+    for (let one = queue.shift(); one; one = queue.shift()) {
+      try { await act(one); done += 1; } catch (error) {
+        if (error.status === 429) { queue.unshift(one); await new Promise((go) => { setTimeout(go, TOO_FAST_MS); }); } else if (error.status !== 409) throw error;
+      }
+    }
+  }
   await Promise.all([work(), work(), work()]);
   return done;
 }
@@ -102,8 +124,8 @@ export async function command({ rest }) {
 }
 function top(one) {
   const open = OPEN.has(one.status);
-  const again = async () => { try { location.hash = `#/command/${(await sendAgain(one)).command_id}`; } catch (error) { toast(error.message); } };
-  const undo = async () => { try { location.hash = `#/command/${(await post(`api/command/${one.command_id}/undo`, {})).command_id}`; } catch (error) { toast(error.message); } };
+  const again = async () => { try { location.hash = `#/command/${(await sendAgain(one)).command_id}`; } catch (error) { complain(error); } };
+  const undo = async () => { try { location.hash = `#/command/${(await post(`api/command/${one.command_id}/undo`, {})).command_id}`; } catch (error) { complain(error); } };
   const cancel = () => confirm(t("command.cancel"), t(one.status === "executing" ? "command.cancel.running" : "command.cancel.pending"), t("command.cancel"), async (reason) => { await post(`api/command/${one.command_id}/cancel`, { reason }); toast(t("command.cancelled")); }, true);
   return h("div", { class: "page-head" }, h("div", {}, h("h1", {}, one.command_type), h("p", { class: "under" }, commandState(one), h("span", { class: "quiet" }, t("on")), link(`agent/${one.client_id}`, one.client_id, "strong"), h("span", { class: "quiet" }, ago(one.created_at)))),
     may("send") && h("div", { class: "row" }, open && button(t("command.cancel"), cancel, "", { disabled: one.cancel_requested }), one.status === "completed" && button(t("command.undo"), undo), !open && button(t("command.again"), again, "primary")));

@@ -1,12 +1,13 @@
 // A run: what waits for somebody first, then the steps as counts, then the targets, failed ones first.
-import { get, live, may, post } from "../api.js";
-import { ago, button, confirm, empty, facts, h, link, mono, note, number, redraw, section, state, table, toast, field } from "../dom.js";
+import { follow, get, may, post } from "../api.js";
+import { ago, button, complain, confirm, empty, facts, h, link, mono, note, number, redraw, section, state, table, toast, field } from "../dom.js";
 import { t } from "../text.js";
 import { goer } from "./agents.js";
 
-const LOOK_MS = 2000;
+const LOOK_MS = 1000;
 const SHAPES = { waiting: "waits", held: "waits", queued: "pending", stopping: "running", rollback_incomplete: "unknown", running: "running", paused: "paused", completed: "completed", failed: "failed", cancelled: "cancelled", rolled_back: "undone", rolling_back: "running", soaking: "pending" };
 export const runState = (name) => state(SHAPES[name] ?? "unknown", t(`run.${name}`) === `run.${name}` ? name.replaceAll("_", " ") : t(`run.${name}`));
+const PAUSABLE = new Set(["queued", "running", "soaking", "waiting", "held"]);
 const ENDED = new Set(["completed", "failed", "cancelled", "rolled_back", "rollback_incomplete"]);
 
 export default async function runs({ query }) {
@@ -28,22 +29,28 @@ export async function run({ rest }) {
   const root = h("div", { class: "stack" }), comment = h("textarea", { rows: 2 });
   const draw = () => redraw(root, body(data, act, comment));
   async function act(verb, sent, word) {
-    try { await post(`api/runs/${rest}/${verb}`, sent); toast(word); data = await get(`api/runs/${rest}`); draw(); } catch (error) { toast(error.message); throw error; }
+    try { await post(`api/runs/${rest}/${verb}`, sent); toast(word); data = await get(`api/runs/${rest}`); draw(); } catch (error) { complain(error); throw error; }
   }
   draw();
-  async function again() {
-    if (!live.paused && !document.hidden && !ENDED.has(data.run.state)) try { const next = await get(`api/runs/${rest}`); if (JSON.stringify(next) !== JSON.stringify(data)) { data = next; draw(); } } catch { /* the band says so */ }
-    if (!gone) timer = setTimeout(again, LOOK_MS);
+  async function look() {
+    timer = null;
+    try {
+      const next = await get(`api/runs/${rest}`);
+      if (!gone && JSON.stringify(next) !== JSON.stringify(data)) { data = next; draw(); }
+    } catch { /* the band says so */ }
   }
-  timer = setTimeout(again, LOOK_MS);
-  return { title: data.run.plan, leave: () => { gone = true; clearTimeout(timer); }, body: [root] };
+  // Its state is told as it comes; the targets' steps are commands.
+  const stop = follow((commands, runs) => {
+    if (runs.some((each) => each.run_id === rest)) { clearTimeout(timer); look(); } else if (commands.length && !ENDED.has(data.run.state)) timer ??= setTimeout(look, LOOK_MS);
+  });
+  return { title: data.run.plan, leave: () => { gone = true; clearTimeout(timer); stop(); }, body: [root] };
 }
 function body(data, act, comment) {
   const one = data.run, asks = (verb, danger) => button(t(`run.do.${verb}`), () => confirm(t(`run.do.${verb}`), t(`run.do.${verb}.more`), t(`run.do.${verb}`), (reason) => act(verb, { reason }, t("done")), danger));
   const open = !ENDED.has(one.state);
   return [
     h("div", { class: "page-head" }, h("div", {}, h("h1", {}, one.plan), h("p", { class: "under" }, runState(one.state), h("span", { class: "quiet" }, t("by", { x: one.started_by })), h("span", { class: "quiet" }, ago(one.started_at)))),
-      may("plan") && h("div", { class: "row" }, one.state === "running" && asks("pause"), one.state === "paused" && button(t("run.do.resume"), () => act("resume", undefined, t("done")).catch(() => null)), open && asks("cancel", true), !open && asks("rollback", true), ["failed", "cancelled"].includes(one.state) && button(t("run.do.retry"), () => act("retry", undefined, t("done")).catch(() => null)))),
+      may("plan") && h("div", { class: "row" }, PAUSABLE.has(one.state) && asks("pause"), one.state === "paused" && button(t("run.do.resume"), () => act("resume", undefined, t("done")).catch(() => null)), open && asks("cancel", true), !open && asks("rollback", true), ["failed", "cancelled"].includes(one.state) && button(t("run.do.retry"), () => act("retry", undefined, t("done")).catch(() => null)))),
     one.state === "waiting" && h("section", { class: "gate", "aria-label": t("gate") }, h("h2", {}, state("waits", t("gate"))), h("p", {}, t("gate.more", { n: number(one.wave) })),
       may("approve") ? [field(t("gate.comment"), comment, t("gate.comment.hint")), h("div", { class: "row" }, button(t("gate.approve"), () => act("approve", { comment: comment.value, digest: one.digest }, t("gate.approved")).catch(() => null), "primary"), button(t("gate.reject"), () => act("reject", { comment: comment.value, digest: one.digest }, t("gate.rejected")).catch(() => null)))] : h("p", { class: "quiet" }, t("gate.scope"))),
     one.reason && ENDED.has(one.state) && note(one.state === "completed" ? "completed" : "failed", h("strong", {}, one.event), h("p", {}, one.reason)),

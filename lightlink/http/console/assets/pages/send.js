@@ -68,7 +68,7 @@ export default async function send({ query }) {
   }
   drawTo();
   await look();
-  return { title: t("nav.send"), leave: () => clearTimeout(timer), body: [h("h1", {}, t("send.title")), h("div", { class: "cols send" },
+  return { title: t("nav.send"), keep: true, leave: () => clearTimeout(timer), body: [h("h1", {}, t("send.title")), h("div", { class: "cols send" },
     h("form", { class: "stack", onsubmit: (event) => event.preventDefault() }, section(t("send.who"), null, to), section(t("send.what"), null, what), section(t("send.how"), null, h("div", { class: "fields" }, field(t("timeout"), timeout, t("timeout.hint")), field(t("priority"), priority, t("priority.hint"))))), rail)] };
 }
 async function everyone(label) {

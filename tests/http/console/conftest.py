@@ -1,0 +1,80 @@
+"""A browser, and a console with agents that the tests of a folder share: their agents have names of their own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.http import HttpProcess, tokens_file
+from helpers.runs import RunWorld
+
+from lightlink.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartServer
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    from helpers.console import CHROMIUM, FLAGS, api
+
+    if CHROMIUM is None and not os.environ.get("CI"):
+        pytest.skip("there is no Chromium here")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A new profile, in English."""
+    with browser.new_context(locale="en-GB", accept_downloads=True) as made:
+        yield made
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page on which nothing may go wrong."""
+    from helpers.console import watch
+
+    opened = context.new_page()
+    problems = watch(opened)
+    yield opened
+    assert problems == []
+
+
+@pytest.fixture(scope="package")
+def world() -> Iterator[RunWorld]:
+    with EmbeddedServer() as server, RunWorld(server.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def running(world: RunWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpProcess]:
+    with _serve(world, tmp_path_factory.mktemp("console")) as process:
+        yield process
+
+
+@pytest.fixture
+def own_world(fresh_server: StartServer) -> Iterator[RunWorld]:
+    """A world of the test's own, as it is empty or its server is stopped."""
+    with RunWorld(fresh_server().url) as made:
+        yield made
+
+
+@pytest.fixture
+def own_running(own_world: RunWorld, tmp_path: Path) -> Iterator[HttpProcess]:
+    with _serve(own_world, tmp_path) as process:
+        yield process
+
+
+def _serve(world: RunWorld, folder: Path) -> HttpProcess:
+    from helpers.console import ENTRIES, OPS
+
+    return HttpProcess(world.url, f"--tokens={tokens_file(folder / 'tokens.json', *ENTRIES)}", token=OPS)

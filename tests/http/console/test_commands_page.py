@@ -1,0 +1,210 @@
+"""Commands in the console: found, followed, cancelled, taken back, sent again."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from typing import TYPE_CHECKING
+
+from helpers.console import answer_for, end, expect, log_in, send, shown_state
+from helpers.waiting import eventually
+
+from lightlink.commands import CommandContext, Undoable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helpers.http import HttpProcess
+    from helpers.runs import RunWorld
+    from playwright.sync_api import Page
+
+
+def test_failed_commands_are_found_understood_and_sent_again(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.agents("found-1", "found-2", types="repair")
+    world.failing.add(("found-2", "repair"))
+    for client_id in ("found-1", "found-2"):
+        end(running, send(running, client_id, "repair"))
+    log_in(page, running)
+
+    page.get_by_role("link", name="ValueError: repair is broken here").click()
+    page.get_by_role("link", name="repair", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("repair is broken here")
+    world.failing.clear()
+    page.get_by_role("button", name="Send again").click()
+
+    expect(shown_state(page)).to_have_text("done")
+    assert world.of("repair").count("found-2") == 2
+
+
+def test_a_command_shows_live_what_becomes_of_it(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    command_id = send(running, "late", "install")
+    log_in(page, running, to=f"command/{command_id}")
+    expect(shown_state(page)).to_have_text("pending")
+
+    world.agents("late")
+
+    expect(shown_state(page)).to_have_text("done")
+    expect(page.locator(".timeline")).to_contain_text("sent")
+
+
+def test_progress_is_watched(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    agent = world.agent("slow")
+
+    gate = threading.Event()
+
+    @agent.command("flash")
+    def flash(context: CommandContext, version: str) -> str:
+        context.progress(0.4, "writing block 40")
+        assert gate.wait(30)
+        return version
+
+    agent.start(timeout=10)
+    command_id = send(running, "slow", "flash")
+    log_in(page, running, to=f"command/{command_id}")
+
+    expect(page.locator(".saying")).to_contain_text("writing block 40")
+    expect(page.locator(".saying b")).to_have_text("40 %")
+    gate.set()
+    expect(shown_state(page)).to_have_text("done")
+
+
+def test_a_command_is_cancelled_with_a_reason(page: Page, running: HttpProcess) -> None:
+    command_id = send(running, "nobody", "install")
+    log_in(page, running, to=f"command/{command_id}")
+
+    page.get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog.get_by_text("Say why")).to_be_visible()
+    answer_for(page, "it rains")
+
+    expect(shown_state(page)).to_have_text("cancelled")
+
+
+def test_a_command_is_taken_back_once(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    agent, found = world.agent("undo"), {"mode": "day"}
+
+    @agent.command("set", undo="restore")
+    def set_(version: str) -> Undoable:
+        before, found["mode"] = found["mode"], version
+        return Undoable(None, undo={"mode": before})
+
+    agent.register("restore", lambda mode: found.update(mode=mode))
+    agent.start(timeout=10)
+    command_id = send(running, "undo", "set")
+    end(running, command_id)
+    log_in(page, running, to=f"command/{command_id}")
+
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("main h1")).to_have_text("restore")
+    expect(shown_state(page)).to_have_text("done")
+    assert found == {"mode": "day"}
+    page.go_back()
+    expect(page.locator("main h1")).to_have_text("set")
+    page.get_by_role("button", name="Undo").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("has done so")
+
+
+def test_all_that_pass_the_filters_are_cancelled(page: Page, running: HttpProcess) -> None:
+    sent = [send(running, client_id, "bulk") for client_id in ("away-1", "away-2", "away-3")]
+    other = send(running, "away-1", "another")
+    log_in(page, running, to="commands?command_type=bulk")
+
+    page.get_by_role("button", name="Cancel what is open").click()
+    expect(page.get_by_role("dialog", name="Cancel these 3")).to_be_visible()
+    answer_for(page, "wrong version")
+
+    expect(page.locator("td .state.is-cancelled")).to_have_count(3)
+    expect(page.get_by_role("button", name="Cancel what is open")).to_have_count(0)
+    status = {each: running.http.get(f"/api/command/{each}").json["command"]["status"] for each in (*sent, other)}
+    assert list(status.values()) == ["failed"] * 3 + ["pending"]
+
+
+def test_all_that_failed_is_sent_again_but_not_what_was_cancelled(
+    page: Page, running: HttpProcess, world: RunWorld
+) -> None:
+    kept = send(running, "again-3", "retry")
+    running.http.post(f"/api/command/{kept}/cancel", {"reason": "not wanted"})
+    world.agents("again-1", "again-2", types="retry")
+    world.failing |= {("again-1", "retry"), ("again-2", "retry")}
+    for client_id in ("again-1", "again-2"):
+        end(running, send(running, client_id, "retry"))
+    world.failing.clear()
+    log_in(page, running, to="commands?command_type=retry")
+
+    page.get_by_role("button", name="Send failed again").click()
+    expect(page.get_by_role("dialog", name="Send these 2 again")).to_be_visible()
+    answer_for(page, "the cause is gone")
+
+    eventually(lambda: sorted(world.of("retry")) == ["again-1"] * 2 + ["again-2"] * 2)
+    assert running.http.get("/api/commands?client_id=again-3").json["total"] == 1
+
+
+def test_filters_are_in_the_address(page: Page, running: HttpProcess) -> None:
+    for client_id in ("filter-1", "filter-2"):
+        send(running, client_id, "sort")
+    log_in(page, running, to="commands")
+
+    page.get_by_label("Name of an agent").fill("filter-2")
+    page.get_by_label("Name of an agent").press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_label("Time").select_option("Last hour")
+    page.get_by_role("button", name="pending").click()
+
+    expect(page).to_have_url(f"{running.url}/#/commands?client_id=filter-2&last=3600&status=pending")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="done", exact=True).click()
+    expect(page.get_by_role("heading", name="No command matches these filters")).to_be_visible()
+
+
+def test_a_command_is_sent_by_labels(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.agents("label-1", "label-2", labels={"site": "labelled"}, types="prepare")
+    eventually(lambda: running.http.get("/api/agents?label=site%3Dlabelled").json["total"] == 2)
+    log_in(page, running, to="send?labels=site%3Dlabelled")
+
+    page.get_by_label("Command type").select_option("prepare")
+    page.get_by_role("button", name="Send to 2").click()
+    answer_for(page, "the new version")
+
+    eventually(lambda: sorted(world.of("prepare")) == ["label-1", "label-2"])
+    expect(page.get_by_role("heading", name="Commands")).to_be_visible()
+
+
+def test_what_is_typed_is_checked_before_it_is_sent(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    agent = world.agent("checked")
+
+    @agent.command("open")
+    def open_(window: str, fraction: float = 1.0) -> float:
+        """Open a window."""
+        return fraction
+
+    agent.start(timeout=10)
+    eventually(lambda: running.http.get("/api/agents?find=checked").json["total"] == 1)
+    log_in(page, running, to="send?to=checked&type=open")
+    expect(page.get_by_text("Open a window.")).to_be_visible()
+
+    page.get_by_label("fraction").fill("half")
+    expect(page.get_by_text("Enter a number")).to_be_visible()
+    page.get_by_label("fraction").fill("0.5")
+    page.get_by_label("window").fill("left")
+    page.get_by_role("button", name="Send to 1").click()
+
+    expect(shown_state(page)).to_have_text("done")
+    expect(page.locator("pre.json").first).to_have_text("0.5")
+
+
+def test_the_audit_becomes_a_table_for_spreadsheets(page: Page, running: HttpProcess, tmp_path: Path) -> None:
+    command_id = send(running, "nobody", "=1+1")
+    running.http.post(f"/api/command/{command_id}/cancel", {"reason": 'said "no", twice'})
+    log_in(page, running, to="audit")
+
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Save as CSV").click()
+    started.value.save_as(tmp_path / "audit.csv")
+
+    with (tmp_path / "audit.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["command_id"] == command_id]
+    assert {row["by"] for row in rows} == {"ops"}
+    # A spreadsheet must not take a text for a formula.
+    assert [row["command_type"] for row in rows if row["kind"] == "request"] == ["'=1+1"]

@@ -1,0 +1,119 @@
+"""Runs in the console: what waits at a gate is decided, what runs is paused, ended and taken back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.console import READER, answer_for, expect, log_in, shown_state
+from helpers.http import Http
+from helpers.waiting import eventually
+
+if TYPE_CHECKING:
+    from helpers.http import HttpProcess
+    from helpers.runs import RunWorld
+    from playwright.sync_api import Page
+
+PLAN: dict[str, Any] = {
+    "name": "firmware",
+    "targets": ["run-1", "run-2"],
+    "waves": [1, "rest"],
+    "between": {"by": ["ops"], "expires": "1h"},
+    "steps": [{"name": "install", "command": "install", "payload": {"version": "4"}}],
+}
+
+
+@pytest.fixture(scope="module")
+def agents(world: RunWorld) -> None:
+    world.agents("run-1", "run-2")
+
+
+@pytest.fixture
+def waiting(running: HttpProcess, agents: None) -> str:
+    """The id of a run that waits at its gate."""
+    run_id: str = running.http.post("/api/runs", {"plan": PLAN}).json["run"]["run_id"]
+    eventually(lambda: state_of(running, run_id) == "waiting")
+    return run_id
+
+
+def state_of(running: HttpProcess, run_id: str) -> str:
+    state: str = running.http.get(f"/api/runs/{run_id}").json["run"]["state"]
+    return state
+
+
+def test_what_waits_is_found_and_approved(page: Page, running: HttpProcess, waiting: str) -> None:
+    log_in(page, running)
+
+    page.locator(".needs").get_by_role("link", name="Look").first.click()
+    expect(shown_state(page)).to_have_text("needs approval")
+    page.goto(f"{running.url}/#/run/{waiting}")
+    page.get_by_label("Comment").fill("looks good")
+    page.get_by_role("button", name="Approve").click()
+
+    expect(shown_state(page)).to_have_text("done")
+    events = running.http.get(f"/api/runs/{waiting}/history").json["states"]
+    approval = events[-1]["approvals"][0]
+    assert (approval["by"], approval["comment"]) == ("ops", "looks good")
+    row = page.get_by_role("table", name="Steps").locator("tbody tr")
+    expect(row).to_contain_text("install")
+    expect(row).to_contain_text("2")
+
+
+def test_what_waits_is_rejected_and_taken_back(page: Page, running: HttpProcess, waiting: str) -> None:
+    log_in(page, running, to=f"run/{waiting}")
+
+    page.get_by_label("Comment").fill("not on a Friday")
+    page.get_by_role("button", name="Reject").click()
+    expect(shown_state(page)).to_have_text("failed")
+    expect(page.get_by_role("alert")).to_contain_text("rejected by ops: not on a Friday")
+    page.get_by_role("button", name="Roll back").click()
+    answer_for(page, "as it was")
+
+    expect(shown_state(page)).to_have_text("rolled back")
+
+
+def test_a_run_is_paused_resumed_ended_and_tried_again(page: Page, running: HttpProcess, waiting: str) -> None:
+    log_in(page, running, to=f"run/{waiting}")
+
+    page.get_by_role("button", name="Pause", exact=True).click()
+    answer_for(page, "lunch")
+    expect(shown_state(page)).to_have_text("paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(shown_state(page)).to_have_text("needs approval")
+    page.get_by_role("button", name="Cancel the run").click()
+    answer_for(page, "enough")
+    expect(shown_state(page)).to_have_text("cancelled")
+    page.get_by_role("button", name="Retry what failed").click()
+
+    expect(shown_state(page)).to_have_text("needs approval")
+
+
+def test_what_was_decided_elsewhere_is_said(page: Page, running: HttpProcess, waiting: str) -> None:
+    log_in(page, running, to=f"run/{waiting}")
+    page.get_by_role("button", name="Live").click()
+    running.http.post(f"/api/runs/{waiting}/reject", {"comment": "no"})
+    eventually(lambda: state_of(running, waiting) == "failed")
+
+    page.get_by_role("button", name="Approve").click()
+
+    expect(page.get_by_role("alert").first).to_contain_text(waiting)
+
+
+def test_who_may_not_decide_is_told_which_scope(page: Page, running: HttpProcess, waiting: str) -> None:
+    assert Http(running.url, READER).post(f"/api/runs/{waiting}/approve", {}).status == 403
+    log_in(page, running, READER, f"run/{waiting}")
+
+    expect(page.get_by_text("Deciding needs the scope approve.")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+
+
+def test_runs_and_schedules_are_listed(page: Page, running: HttpProcess, waiting: str) -> None:
+    body = {"name": "nightly", "plan": PLAN, "cron": "30 2 * * *", "tz": "Europe/Berlin"}
+    running.http.post("/api/schedules", body)
+    log_in(page, running, to="runs?plan=firmware")
+
+    expect(page.get_by_role("table", name="Runs").locator(".is-waits").first).to_be_visible()
+    expect(page.get_by_role("table", name="Schedules")).to_contain_text("30 2 * * * Europe/Berlin")
+    page.get_by_label("Plan").fill("another")
+    page.get_by_label("Plan").press("Enter")
+    expect(page.get_by_role("heading", name="No run is of this plan")).to_be_visible()
