@@ -18,6 +18,7 @@ from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.manager.fanout import Fanout
 from lightlink.commands.manager.follower import Follower
 from lightlink.commands.manager.inventory import UPKEEP_SECONDS, Inventory
+from lightlink.commands.manager.lease import SweepLease
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.manager.template import Template, refuse_too_large
@@ -105,13 +106,16 @@ class CommandManager:
         self._fanout = Fanout(self._store, self.name)
         self._index = CommandIndex(self._store)
         self._periodic: builtins.list[PeriodicJob] = []
+        self._sweeper: Sweeper | None = None
         try:
             self._pool.start()
             self._callbacks.start()
             self._follower.start()
             if self._sweep_interval is not None:
+                lease = SweepLease(self._store, self._sweep_interval)
+                self._sweeper = Sweeper(self._store, expiry, lease)
                 self._periodic = [
-                    every(self._sweep_interval, Sweeper(self._store, expiry).sweep),
+                    every(self._sweep_interval, self._sweeper.sweep),
                     every(UPKEEP_SECONDS, self._inventory.try_to_look),
                 ]
         except BaseException:
@@ -480,6 +484,8 @@ class CommandManager:
         self._closed = True
         for each in self._periodic:
             each.stop(1.0)
+        if self._sweeper is not None:
+            self._sweeper.stop()
         self._fanout.close()
         self._index.stop()
         self._messenger.stop()

@@ -11,7 +11,9 @@ from helpers.commands import World
 from helpers.waiting import eventually
 
 from lightlink.commands import model
+from lightlink.commands.manager import sweep
 from lightlink.commands.manager.expiry import Expiry
+from lightlink.commands.manager.lease import SweepLease
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store import schema
@@ -247,6 +249,11 @@ def test_the_audit_is_in_order_when_statuses_are_few_between_requests(
         assert [e.command_id for e in entries if e.kind == "status"] == [first.command_id, second.command_id]
 
 
+def put_overdue(manager: CommandManager, count: int) -> list[RequestRecord]:
+    """Store requests that nobody has taken in time."""
+    return put_many(manager, count, ["a"], created_at=model.now() - timedelta(seconds=50), timeout=1.0)
+
+
 # The sweep ------------------------------------------------------------------------------------------------------------
 
 
@@ -270,25 +277,78 @@ def test_a_sweep_ends_what_is_overdue_and_leaves_the_rest(world: World, manager:
     assert sweeper.sweep() == 0
 
 
-def test_a_sweep_begins_where_the_last_one_left_its_mark(
-    fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lightlink.commands.manager.sweep._MARK_SECONDS", 0.0)
+def test_a_sweep_begins_where_the_one_before_left_off(fresh_server: StartServer) -> None:
     with World(fresh_server().url) as world:
         manager = world.manager(sweep_interval=None)
         store = manager._store
-        old = put_many(manager, 50, ["a"], created_at=model.now() - timedelta(seconds=50), timeout=1.0)
-        waiting = put_many(manager, 1, ["a"])
-        put_many(manager, 50, ["a"], created_at=model.now() - timedelta(seconds=50), timeout=1.0)
-        first = Sweeper(store, Expiry(store, "first"))
+        old = put_overdue(manager, 50)
+        put_many(manager, 1, ["a"])
+        put_overdue(manager, 50)
+        first = Sweeper(store, Expiry(store, "first"), SweepLease(store, 1.0))
         assert first.sweep() == 100
-        second = Sweeper(store, Expiry(store, "second"))
+        first.stop()
+        after = SweepLease(store, 1.0)
         # From the one that is still open on.
-        assert second.sweep() == 50
-        manager.cancel(waiting[0].command_id)
-        message = store.read(schema.STATUS, schema.SWEPT)
-        assert message is not None
-        assert codec.decode(message.data, "", int) == len(old) + 1
+        assert Sweeper(store, Expiry(store, "second"), after).sweep() == 50
+        assert after.reached == len(old) + 1
+
+
+def test_one_manager_sweeps_at_a_time_and_another_when_it_has_gone(fresh_server: StartServer) -> None:
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        store = manager._store
+        put_overdue(manager, 50)
+        ones = Sweeper(store, Expiry(store, "1"), SweepLease(store, 0.01))
+        others = Sweeper(store, Expiry(store, "2"), SweepLease(store, 20.0))
+        assert ones.sweep() == 50
+        put_overdue(manager, 5)
+        assert others.sweep() == 0
+        # It falls silent, and its lease of a second runs out.
+        assert eventually(others.sweep) >= 5
+        put_overdue(manager, 5)
+        assert ones.sweep() == 0
+        others.stop()
+        assert ones.sweep() == 5
+
+
+def test_a_lease_of_a_machine_whose_clock_is_wrong_does_not_count(fresh_server: StartServer) -> None:
+    with World(fresh_server().url) as world:
+        store = world.manager(sweep_interval=None)._store
+        record = {"reached": 7, "holder": "x", "until": store.clock.timestamp() + 3600}
+        store.put(schema.STATUS, schema.SWEPT, codec.encode_json(record), {}, "testing")
+        lease = SweepLease(store, 5.0)
+        assert lease.hold()
+        assert lease.reached == 7
+
+
+def test_an_unreadable_lease_is_reported_and_written_over(fresh_server: StartServer) -> None:
+    with World(fresh_server().url) as world:
+        store = world.manager(sweep_interval=None)._store
+        store.put(schema.STATUS, schema.SWEPT, b"{nonsense", {}, "testing")
+        assert SweepLease(store, 5.0).hold()
+        assert not SweepLease(store, 5.0).hold()
+
+
+def test_a_sweeper_remembers_few_commands_and_ends_all(
+    fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_MOST", 20)
+    monkeypatch.setattr(sweep, "_BLOCK", 30)
+    with World(fresh_server().url) as world:
+        manager = world.manager(sweep_interval=None)
+        store = manager._store
+        # Due at 300 instants within 50 minutes, in another order than they were sent.
+        records = [put_many(manager, 1, ["a"], timeout=10.0 * (number * 7 % 300))[0] for number in range(300)]
+        ids = [("a", record.command_id) for record in records]
+        sweeper = Sweeper(store, Expiry(store, "sweeper"))
+        begun = store.clock.now()
+        for minutes in range(0, 60, 3):
+            instant = begun + timedelta(minutes=minutes)
+            monkeypatch.setattr(store.clock, "now", lambda instant=instant: instant)
+            sweeper.sweep()
+            assert len(sweeper._open) <= 2 * 20
+            ended = [status is not None for status, _ in store.read_statuses(ids)]
+            assert ended == [record.deadline < instant - model.GRACE for record in records]
 
 
 def test_a_sweep_while_not_connected_is_put_off(fresh_server: StartServer) -> None:
