@@ -80,8 +80,10 @@ def test_consumers_and_dead_letters_are_looked_after(cli: Callable[..., str], cl
     number = str(letter["number"])
     assert "no such customer" in cli("dead", "show", "ORDERS", "billing", number)
     cli("dead", "redeliver", "ORDERS", "billing", number)
-    eventually(lambda: json.loads(cli("dead", "list", "ORDERS", "billing", "--json"))["number"] != letter["number"])
-    again = json.loads(cli("dead", "list", "ORDERS", "billing", "--json"))
+    # Between the redelivery and the next refusal there is none.
+    told = eventually(lambda: cli("dead", "list", "ORDERS", "billing", "--json"))
+    again = json.loads(told)
+    assert again["number"] != letter["number"]
     cli("dead", "drop", "ORDERS", "billing", str(again["number"]))
     assert cli("dead", "list", "ORDERS", "billing") == ""
     assert "cannot find" in cli("dead", "drop", "ORDERS", "billing", "999", code=Exit.FAILED)
@@ -112,5 +114,4 @@ def test_the_page_runs_as_it_is_printed(
     names["client"].close()
     for line in blocks(PAGE, "sh")[0].splitlines():
         command = shlex.split(line)[1:]
-        if command[1] != "replay":
-            cli(*command)
+        cli(*command)

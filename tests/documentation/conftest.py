@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import warnings
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -12,7 +14,6 @@ from helpers.pages import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from conftest import StartServer
 
@@ -29,10 +30,11 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_server: StartSer
     """
     for name in ("LIGHTLINK_URL", "NATS_URL", "LIGHTLINK_TLS_CA", "LIGHTLINK_TLS_CERT", "LIGHTLINK_TLS_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.chdir(tmp_path)
     # Commands that run in this process set handlers.
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
 
         def start(page: str, *, server: bool = True, replace: dict[str, str] | None = None) -> Reader:
             if server:

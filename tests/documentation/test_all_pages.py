@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from helpers.pages import ROOT, pages
+from helpers.pages import ROOT, pages, runnable
 
 # Pages that are read by the tests of what they are about.
 ELSEWHERE = {
+    "certs/README.md": "tests/tls/test_documentation.py",
     "docs/how-to/django.md": "tests/contrib/django/test_documentation.py",
     "docs/how-to/flask.md": "tests/contrib/flask/test_documentation.py",
     "docs/how-to/mutual-tls.md": "tests/tls/test_documentation.py",
@@ -18,6 +19,18 @@ ELSEWHERE = {
     "docs/how-to/systemd.md": "tests/contrib/test_systemd.py",
     "docs/http.md": "tests/http/test_sample.py",
 }
+
+
+NOT_RUN = {
+    "CONTRIBUTING.md": "it clones, and runs the suite that this is a part of",
+}
+
+
+def test_every_page_with_code_is_run_by_a_test() -> None:
+    here = "".join(path.read_text() for path in (ROOT / "tests/documentation").glob("test_*pages*.py"))
+    read = set(re.findall(r'\bread\(\s*"([^"]+)"', here))
+    with_code = {page for page in pages() if runnable(page)}
+    assert with_code == read | set(ELSEWHERE) | set(NOT_RUN)
 
 
 @pytest.mark.parametrize("page", ELSEWHERE)

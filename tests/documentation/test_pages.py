@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
+import io
+import json
+import os
 import re
-from typing import TYPE_CHECKING
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
 
+import prometheus_client
 import pytest
+from helpers.docs import run_pytest
+from helpers.pages import runnable
+from helpers.raw import RawPeer
+from helpers.waiting import eventually
 
 import lightlink
+from lightlink.cli import main
 
 if TYPE_CHECKING:
+    from conftest import StartServer
     from documentation.conftest import Read
     from helpers.pages import Reader
+    from helpers.process import PythonProcess
 
 MAKE = "needs the network and minutes; make and the suite are what runs this test"
 INSTALL = "the packages are there; tests/documentation/test_packaging.py installs them"
@@ -20,9 +35,7 @@ INSTALL = "the packages are there; tests/documentation/test_packaging.py install
 def use_its_server(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the server that a page starts, on a free port."""
     (server,) = reader.start("nats-server at ")
-    found = re.search(r"nats-server at (\S+)", server.stdout)
-    assert found
-    monkeypatch.setenv("LIGHTLINK_URL", found[1])
+    monkeypatch.setenv("LIGHTLINK_URL", said(server, r"nats-server at (\S+)"))
 
 
 def test_the_readme(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +109,253 @@ def test_the_shell(read: Read) -> None:
     assert "3\n" in printed
     assert "device.sensor01\n" in printed
     assert "data.csv" in printed
+
+
+def serve_math(**options: Any) -> lightlink.Service:
+    """Return the service that many pages call, started."""
+    service = lightlink.Service("math", **{"version": "1.3.0", **options})
+
+    @service.rpc
+    def add(a: int, b: int = 2) -> int:
+        """Add two numbers."""
+        return a + b
+
+    return service.start()
+
+
+def test_the_context(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = read("docs/how-to/context.md")
+    (reader.folder / "data.csv").write_text("apple,3\n")
+    client = lightlink.connect()
+    reader.names.update(client=client, manager=lightlink.CommandManager(client), served=serve_math())
+    reader.python()
+    client.close()
+    reader.python()
+    drop = reader.names["service"].test_client()
+    with pytest.raises(lightlink.HandlerError, match="admins only"):
+        drop.call("drop_everything")
+    drop.call("drop_everything", headers={"Role": "admin"})
+    reader.python()
+
+
+def test_discovery(read: Read) -> None:
+    reader = read("docs/how-to/discovery.md")
+    with serve_math():
+        printed = reader.python()
+        assert "math ('1.3.0',) 1" in printed
+        assert "Add two numbers." in printed
+        printed = reader.shell(leave_out={"lightlink doctor": "test_the_shell asks it"})
+    assert "Add two numbers." in printed
+
+
+def test_typed_clients(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = read("docs/how-to/typed-clients.md")
+    monkeypatch.syspath_prepend(reader.folder)
+    with serve_math():
+        reader.shell()
+        reader.python()
+        assert '"openapi": "3.1' in reader.shell()
+    monkeypatch.delitem(sys.modules, "math_client")
+
+
+def test_testing(read: Read) -> None:
+    reader = read("docs/how-to/testing.md", server=False)
+    (reader.folder / "shop").mkdir()
+    (reader.folder / "shop" / "services.py").write_text(SHOP)
+    handlers = reader.save("test_handlers.py")
+    reader.leave_out(INSTALL)
+    with_server = reader.save("test_with_server.py")
+    with_server.write_text("from shop.services import make_service\n\n\n" + with_server.read_text())
+    assert handlers.exists()
+    assert "2 passed" in run_pytest(reader.folder)
+
+
+SHOP = """
+import lightlink
+
+
+def make_service():
+    orders = lightlink.Service("orders")
+
+    @orders.rpc
+    def place(item: str, request: lightlink.Request) -> None:
+        request.client.publish("stock.reserved", {"item": item})
+
+    return orders
+
+
+service = lightlink.Service("shop")
+
+
+@service.rpc
+def price(item: str) -> float:
+    return {"pear": 2.5}[item]
+
+
+@service.on("orders.new")
+def count(data):
+    pass
+"""
+
+
+def test_tracing(read: Read) -> None:
+    reader = read("docs/how-to/tracing.md", server=False)
+    reader.leave_out(INSTALL)
+    reader.run_program()
+
+
+def test_http(read: Read) -> None:
+    reader = read("docs/http.md", replace={"127.0.0.1:8475": "127.0.0.1:0", "0.0.0.0:8475": "0.0.0.0:0"})
+    (reader.folder / "tokens.json").write_text(tokens_of("docs/http.md"))
+    reader.leave_out(INSTALL)
+    lines = ("127.0.0.1:0", "0.0.0.0:0 --tokens tokens.json")
+    reader.leave_out("its lines are the next two, with free ports")
+    for line in lines:
+        reader.run_beside(f"lightlink http --listen {line}", "http://")
+    for _ in range(7):
+        reader.leave_out("tests/http/test_sample.py runs the session with curl")
+    reader.save("tokens.json")
+    reader.python()
+    assert callable(reader.names["app"])
+    reader.python()
+    registered = prometheus_client.generate_latest().decode()
+    assert "lightlink_client_connected" in registered
+
+
+def tokens_of(page: str) -> str:
+    """Return the token file that a page shows."""
+    return next(block.text for block in runnable(page) if block.language == "json")
+
+
+def test_quic(read: Read) -> None:
+    hosts = {"nats.example.com": "localhost", "edge.example.com": "localhost", "certs/ > ": "certs/ --port -1 > "}
+    reader = read("docs/how-to/quic.md", server=False, replace=hosts)
+    reader.leave_out(INSTALL)
+    reader.shell()
+    nats, gateway = (line for line in reader.lines())
+    server = reader.run_beside(nats, "Server is ready")
+    port = listening_port(server)
+    state = {
+        "tls://127.0.0.1:4222": f"tls://127.0.0.1:{port}",
+        "/var/lib/lightlink/": "",
+        "127.0.0.1:8476": "127.0.0.1:0",
+    }
+    for printed, here in state.items():
+        gateway = gateway.replace(printed, here)
+    carries = reader.run_beside(f"{gateway} --listen 127.0.0.1:0", "gateway on ")
+    udp = said(carries, r"gateway on \S+:(\d+) \(UDP\)")
+    reader.replace = {"quic://edge.example.com": f"quic://localhost:{udp}"}
+    reader.python()
+    assert reader.names["client"].is_connected
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(reader.save("lightlink-gateway.service").read_text())
+    options = re.findall(r" (--[\w-]+)", unit["Service"]["ExecStart"])
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        main(["gateway", "--help"])
+    assert [option for option in options if option not in told.getvalue()] == []
+
+
+def said(process: PythonProcess, pattern: str) -> str:
+    """Return what a process has said, or will say, where the group of a pattern is."""
+    found = eventually(lambda: re.search(pattern, process.stdout + process.stderr))
+    return str(found[1])
+
+
+def listening_port(server: PythonProcess) -> str:
+    """Return the port that a nats-server says it listens on."""
+    return said(server, r"Listening for client connections on \S+:(\d+)")
+
+
+def test_the_tutorial(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"--port 4222": "--port 0", "lightlink http\n": "lightlink http --listen 127.0.0.1:0\n"}
+    reader = read("docs/tutorial.md", server=False, replace=free)
+    reader.leave_out(INSTALL)
+    use_its_server(reader, monkeypatch)
+    reader.save("shop.py")
+    reader.start("serving shop")
+    assert '"total": 1.5' in reader.shell()
+    assert reader.python() == "{'item': 'apple', 'total': 1.5}\n0.75\n"
+    assert reader.python() == "shop.total: argument 'count': expected `int`, got `str`\n"
+    assert reader.python() == "{'item': 'apple', 'count': 3}\n120\n"
+    assert (reader.folder / "copy.csv").read_text() == "apple,3\n"
+    reader.save("sensor.py")
+    assert reader.python() == "pending\n"
+    reader.start("takes commands")
+    printed = reader.shell()
+    assert '"unit": "F"' in printed
+    (http,) = reader.start("http://")
+    reader.replace["127.0.0.1:8475"] = said(http, r"http://(127\.0\.0\.1:\d+)")
+    assert '"client_id":"sensor-1"' in reader.shell()
+
+
+def test_the_fleet(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = {"--host nats.example.com": "--host localhost --port -1"}
+    reader = read("docs/fleet.md", server=False, replace=nowhere)
+    (reader.folder / "plant").mkdir()
+    (reader.folder / "plant" / "pump.py").write_text(PUMP)
+    install, *lines = reader.lines()
+    assert install.startswith("pip install ")
+    for line in lines:
+        reader.type(line)
+    nats, responder = reader.lines()
+    url = f"tls://localhost:{listening_port(reader.run_beside(nats, 'Server is ready'))}"
+    reader.run_beside(responder.replace("tls://nats.example.com:4222", url), "responder")
+    as_ops = {"url": url, "tls_ca": "fleet/ca.pem", "tls_cert": "fleet/ops.pem", "tls_key": "fleet/ops.key"}
+    for name, value in as_ops.items():
+        monkeypatch.setenv(f"LIGHTLINK_{name.upper()}", value)
+    token = reader.shell().strip()
+    reader.replace = {"lltoken1_...": token}
+    assert "enrolled as a-0815" in reader.shell()
+    with lightlink.connect() as ops, lightlink.CommandManager(ops):  # which makes the streams
+        reader.start("takes commands")
+    revoke, label = reader.shell, reader.lines
+    assert "revoked a-0815" in revoke()
+    assert "site=munich" in reader.type(label()[0])
+
+
+PUMP = """
+import lightlink
+
+agent = lightlink.Agent("a-0815")
+
+
+@agent.command("restart")
+def restart() -> None:
+    pass
+"""
+
+
+def test_the_operations(read: Read, monkeypatch: pytest.MonkeyPatch, fresh_server: StartServer) -> None:
+    reader = read("docs/operations.md")
+    with lightlink.connect() as client, lightlink.CommandManager(client) as manager:
+        promise = manager.send("away", "restart", timeout=600)
+        manager.cancel(manager.send("away", "restart", timeout=600).command_id)
+    there, elsewhere = os.environ["LIGHTLINK_URL"], fresh_server().url
+    if shutil.which("nats") is None:
+        reader.leave_out("there is no nats command here")
+        reader.leave_out("there is no nats command here")
+    else:
+        monkeypatch.setenv("NATS_URL", there)
+        reader.shell()
+        monkeypatch.setenv("NATS_URL", elsewhere)
+        reader.shell()
+        with lightlink.connect(elsewhere) as client, lightlink.CommandManager(client) as manager:
+            assert manager.get(promise.command_id).status == "pending"
+            assert {command.status for command in manager.list("away")} == {"pending", "failed"}
+    assert reader.shell() == "0 stored messages removed\n"
+
+
+def test_the_wire_format(read: Read) -> None:
+    reader = read("docs/wire.md")
+    request, reply, error = (json.loads(reader.save(f"{name}.json").read_text()) for name in ("ask", "reply", "error"))
+    with RawPeer(os.environ["LIGHTLINK_URL"]) as peer, serve_math():
+
+        def answer(subject: str, body: dict[str, Any]) -> Any:
+            return json.loads(peer.run(lambda nc: nc.request(subject, json.dumps(body).encode(), timeout=20)).data)
+
+        assert answer("$SRV.math.add", request) == reply
+        unknown = answer("$SRV.math.ad", {**request, "method": "ad"})
+    assert unknown["error"].startswith(error["error"])
+    assert {**unknown, "error": error["error"]} == error
+    reader.leave_out("tests/files/test_service.py has what is announced")

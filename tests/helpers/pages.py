@@ -7,7 +7,6 @@ import io
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,13 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What the shell has to do itself.
 _SHELL = re.compile(r"[|<>;&$`=]|^(?!lightlink )")
-_CLI = """
-    import os, sys
-    os.chdir(sys.argv.pop(1))
-    sys.path.insert(0, "")
-    from lightlink.cli import main
-    sys.exit(main())
-"""
+_EXEC = "import os, sys; os.chdir(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
 
 
 class Block(NamedTuple):
@@ -68,8 +61,8 @@ class Reader:
         self.page = page
         self.folder = folder
         self.names: dict[str, Any] = {"__name__": "page"}
-        self._replace = replace or {}
         self._left = runnable(page)
+        self.replace = replace or {}
         self._running: list[PythonProcess] = []
 
     def __enter__(self) -> Self:
@@ -115,23 +108,32 @@ class Reader:
         for start in leave_out or {}:
             assert any(line.startswith(start) for line in lines), f"{self.page}: there is no line {start!r}"
         typed = [line for line in lines if not line.startswith(tuple(leave_out or ()))]
-        return "".join(map(self._type, typed))
+        return "".join(map(self.type, typed))
 
     def start(self, *ready: str) -> list[PythonProcess]:
-        """Start the ``lightlink`` lines of the next block, which stay; each is waited for until it says ``ready``."""
+        """Start the lines of the next block, which stay; each is waited for until it says ``ready``."""
         lines = self._lines(self._next("sh"))
         assert len(lines) == len(ready), lines
         return [self.run_beside(line, words) for line, words in zip(lines, ready, strict=True)]
 
+    def lines(self) -> list[str]:
+        """Return the lines of the next block, for the test to type them one by one."""
+        return self._lines(self._next("sh"))
+
     def run_beside(self, line: str, ready: str) -> PythonProcess:
-        """Start a ``lightlink`` line that stays until the page is read, and wait until it says that it is ready."""
-        program, *arguments = shlex.split(line, comments=True)
-        assert program == "lightlink", line
-        process = PythonProcess(_CLI, self.folder, *arguments, options=())
+        """Start a line that stays until the page is read, and wait until it says that it is ready."""
+        process = PythonProcess(_EXEC, self.folder, *shlex.split(line, comments=True), options=())
         self._running.append(process)
         eventually(lambda: process.has_ended or ready in process.stdout + process.stderr)
         assert ready in process.stdout + process.stderr, f"{self.page}: {line}\n{process.stdout}{process.stderr}"
         return process
+
+    def run_program(self, before: str = "") -> str:
+        """Run the next block in a process of its own, after some lines; returns what it printed."""
+        with PythonProcess(f"{before}\n{self._next('python').text}") as process:
+            done = process.wait()
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def leave_out(self, reason: str) -> None:
         """Skip the next block, for a reason."""
@@ -143,7 +145,7 @@ class Reader:
         block = self._left.pop(0)
         assert language in (None, block.language), f"{self.page}:{block.line} is {block.language}"
         text = block.text
-        for printed, here in self._replace.items():
+        for printed, here in self.replace.items():
             text = text.replace(printed, here)
         return block._replace(text=text)
 
@@ -151,12 +153,12 @@ class Reader:
         lines = block.text.replace("\\\n", " ").splitlines()
         return [line for line in lines if line.strip() and not line.startswith("#")]
 
-    def _type(self, line: str) -> str:
+    def type(self, line: str) -> str:
+        """Type a line; returns what it printed."""
         if not _SHELL.search(re.sub(r"'[^']*'|#.*", "", line)):
             return self._lightlink(shlex.split(line, comments=True)[1:])
-        with_ours = f'lightlink() {{ {sys.executable} -m lightlink.cli "$@"; }}\n{line}'
         done = subprocess.run(
-            ["/bin/sh", "-ec", with_ours], cwd=self.folder, check=False, capture_output=True, text=True, timeout=60
+            ["/bin/sh", "-ec", line], cwd=self.folder, check=False, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
         return done.stdout

@@ -117,13 +117,10 @@ def test_the_five_commands_work_as_they_stand_there(terminal: Terminal) -> None:
 
 def test_the_page_on_certificates_works_as_it_stands_there_with_a_plain_nats_server(terminal: Terminal) -> None:
     heading = "## From nothing to a service behind mutual TLS"
-    (block,) = code_blocks("certs/README.md", heading, "")
+    (block,) = code_blocks("certs/README.md", heading, "sh")
     *preparing, server = block.strip().splitlines()
     for command in preparing:
-        terminal.run(command)
-    config = terminal.folder / "nats.conf"
-    assert 'listen: "0.0.0.0:4222"' in config.read_text()
-    config.write_text(config.read_text().replace('listen: "0.0.0.0:4222"', 'listen: "127.0.0.1:-1"'))
+        terminal.run(command.replace("certs/ >", "certs/ --host 127.0.0.1 --port -1 >"))
     terminal.start(f"{server} --ports_file_dir {terminal.folder}")
     port = eventually(lambda: published_port(terminal.folder), timeout=30)
     service = textwrap.dedent("""
@@ -143,6 +140,21 @@ def test_the_page_on_certificates_works_as_it_stands_there_with_a_plain_nats_ser
     code = code.replace("4222", port).replace("    client.call(", "    print(client.call(").rstrip() + ")\n"
     (terminal.folder / "client.py").write_text("import lightlink\n\n" + code)
     assert "Ada" in terminal.run("python client.py")
+    adding, one_by_one, revoking = sections("certs/README.md", "## Adding an identity", "## Taking access away")
+    (pid,) = re.findall(r"_(\d+)\.ports", " ".join(path.name for path in terminal.folder.glob("*.ports")))
+    (terminal.folder / "nats.pid").write_text(pid)
+    printed = terminal.run(adding.strip() + f" --url tls://localhost:{port}")
+    assert "agent-3" in printed
+    others = one_by_one.replace("agent-2 agent-3", "agent-4 agent-5")
+    terminal.run(others.replace("certs/ >", "certs/ --host 127.0.0.1 --port -1 >"))
+    terminal.run(revoking)
+    assert list((terminal.folder / "certs" / "revoked").glob("web*.pem"))
+
+
+def sections(page: str, *starts: str) -> list[str]:
+    """Return the shell blocks in the sections of a page whose headings start so."""
+    headings = [line for line in (ROOT / page).read_text().splitlines() if line.startswith(starts)]
+    return [block for heading in headings for block in code_blocks(page, heading, "sh")]
 
 
 def published_port(folder: Path) -> str:
