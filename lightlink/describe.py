@@ -69,6 +69,15 @@ class Description:
         result = TypeText(type_text(self.result)) if self.result else inspect.Signature.empty
         return inspect.Signature(parameters, return_annotation=result)
 
+    def within(self, key: str) -> Description:
+        """Return the description of what puts its result into an object, under one key."""
+        definitions = self.result.get("$defs", {})
+        schema = {name: value for name, value in self.result.items() if name != "$defs"}
+        result: dict[str, Any] = {"type": "object", "properties": {key: schema}, "required": [key]}
+        if definitions:
+            result["$defs"] = definitions
+        return attrs.evolve(self, result=result, digest=digest_of(self.text, self.arguments, result))
+
     def metadata(self) -> dict[str, str]:
         """Return it as metadata; what there is nothing to say of is left out."""
         given = {

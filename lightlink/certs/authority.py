@@ -130,6 +130,8 @@ class CertificateAuthority:
         files: bool | Sequence[str] = False,
         streams: Sequence[str] = (),
         consume: Sequence[str] = (),
+        inbox: Sequence[str] = (),
+        group: Sequence[str] = (),
         force: bool = False,
     ) -> CertificateInfo:
         """Make an identity's certificate and key, valid for ``days`` but no longer than the CA.
@@ -137,8 +139,9 @@ class CertificateAuthority:
         ``role`` is service, client, agent, manager or admin. ``publish`` and ``subscribe`` are event subjects with
         wildcards, ``calls`` the services it may call (``*``: all), ``state`` and ``files`` the buckets it may use
         (True: LightLink's own), ``streams`` the streams that it may make and replay, ``consume`` those whose events it
-        may handle; None leaves the choice to the role. Raises InvalidName, and InvalidOption, also if the
-        files are there and ``force`` is not set.
+        may handle; None leaves the choice to the role. ``inbox=["plain"]`` and ``group=["none"]`` are for peers in
+        other languages: see certs/README.md. Raises InvalidName, and InvalidOption, also if the files are there and
+        ``force`` is not set.
         """
         grant = Grant.of(
             role,
@@ -149,6 +152,8 @@ class CertificateAuthority:
             files=files,
             streams=streams,
             consume=consume,
+            inbox=inbox,
+            group=group,
         )
         names = x509.SubjectAlternativeName([x509.DNSName(identity_name(name, role))])
         return self._issue(name, names, grant, days, force)

@@ -36,7 +36,7 @@ _IA5_STRING = 0x16
 _MARK = "LightLink"
 # It goes over the wire in each handshake, which OpenSSL bounds at 100 KB.
 _MAX_GRANT = 16 * 1024
-_LISTS = ("publish", "subscribe", "calls", "state", "files", "streams", "consume")
+_LISTS = ("publish", "subscribe", "calls", "state", "files", "streams", "consume", "inbox", "group")
 
 
 @attrs.frozen

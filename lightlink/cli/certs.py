@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 _days = click.option("--days", type=int, default=LEAF_DAYS, show_default=True, help="How long it is valid.")
-_RIGHTS = ("publish", "subscribe", "calls", "state", "files")
+_RIGHTS = ("publish", "subscribe", "calls", "state", "files", "streams", "consume", "inbox", "group")
 _names = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _config = click.option("--config", type=_FILE, help="Make this configuration again.")
@@ -126,6 +126,12 @@ _GRANTS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option("--files-bucket", "files_buckets", multiple=True, metavar="NAME", help="It may use this file store."),
     click.option("--stream", "streams", multiple=True, metavar="NAME", help="It may make this stream, and replay it."),
     click.option("--consume", multiple=True, metavar="STREAM", help="It may handle this stream's events."),
+    click.option(
+        "--inbox", type=click.Choice(["plain"]), help="Not LightLink's client: its replies come below _INBOX itself."
+    ),
+    click.option(
+        "--group", type=click.Choice(["none"]), help="Not LightLink's service: it subscribes without a queue group."
+    ),
 )
 
 
@@ -147,6 +153,8 @@ def _rights(grants: dict[str, Any]) -> dict[str, Any]:
         "streams": grants["streams"],
         "consume": grants["consume"],
         "files": [FILES_BUCKET] * grants["files"] + [*grants["files_buckets"]],
+        "inbox": [grants["inbox"]] if grants["inbox"] else [],
+        "group": [grants["group"]] if grants["group"] else [],
     }
 
 

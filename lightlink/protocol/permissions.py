@@ -94,7 +94,7 @@ ROLES: Mapping[str, Role] = {
         does="answers calls to the service of its name; events and calls of its own as granted",
         publish=(
             "_INBOX.>",
-            "$SRV.{call}.*",
+            "$SRV.{call}.>",
             "{publish}",
             "{announce}",
             "{state}",
@@ -103,7 +103,7 @@ ROLES: Mapping[str, Role] = {
             "{consume}",
         ),
         subscribe=(
-            "$SRV.{name}.* q",
+            "$SRV.{name}.> q",
             "$SRV.PING",
             "$SRV.PING.{name}",
             "$SRV.PING.{name}.*",
@@ -121,7 +121,7 @@ ROLES: Mapping[str, Role] = {
     ),
     "client": Role(
         does="calls services and publishes events",
-        publish=("$SRV.{call}.*", "{publish}", "{announce}", "{state}", "{files}", "{streams}", "{consume}"),
+        publish=("$SRV.{call}.>", "{publish}", "{announce}", "{state}", "{files}", "{streams}", "{consume}"),
         subscribe=("{inbox}.>", "{subscribe}"),
         calls=("*",),
         events=("events.>",),
@@ -172,7 +172,7 @@ ROLES: Mapping[str, Role] = {
             "$JS.API.STREAM.CREATE.LIGHTLINK_PROGRESS",
             "$JS.API.STREAM.INFO.LIGHTLINK_PROGRESS",
             "$JS.API.DIRECT.GET.LIGHTLINK_PROGRESS.>",
-            "$SRV.{call}.*",
+            "$SRV.{call}.>",
             "{publish}",
             "{announce}",
             "{state}",
@@ -197,7 +197,11 @@ def _texts(option: str, value: Sequence[Any]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Grant:
-    """A role and what one identity may do in it: event subjects, services it may call (``*``: all), buckets."""
+    """A role and what one identity may do in it: event subjects, services it may call (``*``: all), buckets.
+
+    For peers that are not LightLink: ``inbox`` is empty, or ``("plain",)`` for one whose inboxes are those of NATS,
+    below ``_INBOX``; ``group`` is empty, or ``("none",)`` for a service that subscribes without the queue group.
+    """
 
     role: str
     publish: tuple[str, ...] = ()
@@ -207,11 +211,14 @@ class Grant:
     files: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     consume: tuple[str, ...] = ()
+    inbox: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidOption("role", f"must be one of {', '.join(ROLES)}", self.role)
-        for option in ("publish", "subscribe", "calls", "state", "files", "streams", "consume"):
+        self._check_foreign()
+        for option in ("publish", "subscribe", "calls", "state", "files", "streams", "consume", "inbox"):
             value = getattr(self, option)
             if value and ROLES[self.role].fixed:
                 raise InvalidOption(option, f"what the role {self.role} may do is fixed", value)
@@ -226,6 +233,13 @@ class Grant:
         for stream in (*self.streams, *self.consume):
             _stream_of_events(stream)
 
+    def _check_foreign(self) -> None:
+        for option, only in (("inbox", "plain"), ("group", "none")):
+            if getattr(self, option) not in ((), (only,)):
+                raise InvalidOption(option, f"may be {only}, or left out", getattr(self, option))
+        if self.group and self.role != "service":
+            raise InvalidOption("group", "is for the role service", self.role)
+
     @classmethod
     def of(
         cls,
@@ -238,6 +252,8 @@ class Grant:
         files: bool | Sequence[str] = False,
         streams: Sequence[str] = (),
         consume: Sequence[str] = (),
+        inbox: Sequence[str] = (),
+        group: Sequence[str] = (),
     ) -> Grant:
         """Return the grant for a role; None means the role's own. ``state`` and ``files``: True is LightLink's bucket.
 
@@ -254,6 +270,8 @@ class Grant:
             files=_texts("files", [subjects.FILES_BUCKET] * files if isinstance(files, bool) else files),
             streams=_texts("streams", streams),
             consume=_texts("consume", consume),
+            inbox=_texts("inbox", inbox),
+            group=_texts("group", group),
         )
 
 
@@ -342,7 +360,7 @@ def permissions(name: str, grant: Grant) -> Permissions:
     """Return what an identity may do."""
     values = {
         "name": (name,),
-        "inbox": (inbox_prefix(name),),
+        "inbox": ("_INBOX",) if grant.inbox else (inbox_prefix(name),),
         "call": grant.calls,
         "publish": grant.publish,
         "subscribe": grant.subscribe,
@@ -353,7 +371,10 @@ def permissions(name: str, grant: Grant) -> Permissions:
         "consume": _for_buckets(_CONSUME, grant.consume),
     }
     role = ROLES[grant.role]
-    return Permissions(_expand(role.publish, values), _expand(role.subscribe, values))
+    subscribe = _expand(role.subscribe, values)
+    if grant.group:
+        subscribe = tuple(subject.removesuffix(" q") for subject in subscribe)
+    return Permissions(_expand(role.publish, values), subscribe)
 
 
 def _for_buckets(templates: tuple[str, ...], buckets: tuple[str, ...]) -> tuple[str, ...]:

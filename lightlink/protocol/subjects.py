@@ -27,6 +27,7 @@ FILES_BUCKET = "light_link_files"
 
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+_TOKENS = re.compile(rf"{_TOKEN.pattern}(\.{_TOKEN.pattern})*")
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 # One token that stands for itself: no white space, no control character, no wildcard, nothing that a terminal obeys.
 _PLAIN_TOKEN = re.compile(r"[^\s\x00-\x20\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069.*>]{1,255}")
@@ -117,8 +118,17 @@ def service_name(name: str) -> str:
 
 
 def method_name(name: str) -> str:
-    """Return the name of a method: letters, digits, ``-`` and ``_``."""
-    return _token("method name", name)
+    """Return the name of a method: letters, digits, ``-`` and ``_``, in parts with dots between them."""
+    if not isinstance(name, str) or not _TOKENS.fullmatch(name):
+        raise InvalidName("method name", name, "use letters, digits, '-' and '_' only, and dots between them")
+    if len(name) > 255:
+        raise InvalidName("method name", name, "longer than 255 characters")
+    return name
+
+
+def method_of(subject: bytes) -> str:
+    """Return the method that a call is for, by its subject."""
+    return as_text(subject.split(b".", 2)[2])
 
 
 def call_subject(service: str, method: str) -> bytes:
@@ -131,8 +141,8 @@ def call_subject(service: str, method: str) -> bytes:
 
 
 def service_subject(service: str) -> str:
-    """Return the subject a service subscribes to, ``$SRV.<service>.*``."""
-    return f"$SRV.{service_name(service)}.*"
+    """Return the subject a service subscribes to, ``$SRV.<service>.>``: a method's name may have dots in it."""
+    return f"$SRV.{service_name(service)}.>"
 
 
 def bucket_name(name: str) -> str:

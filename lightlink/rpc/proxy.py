@@ -156,6 +156,12 @@ class RemoteMethod:
             raise TypeError(f"{self._remote.name}.{self.__name__}: give each argument by name")
         return self._remote.call(self.__name__, kwargs)
 
+    def __getattr__(self, name: str) -> RemoteMethod:
+        """Return the method of a dotted name: ``proxy.backup.create()`` calls ``backup.create``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return RemoteMethod(self._remote, subjects.method_name(f"{self.__name__}.{name}"))
+
     @property
     def __doc__(self) -> str:  # type: ignore[override]
         """What the service says of it."""

@@ -19,7 +19,7 @@ from lightlink.describe import describe
 from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge, ResourceExhausted
 from lightlink.middleware import Call, run
 from lightlink.protocol import codec
-from lightlink.protocol.subjects import as_text, is_inbox
+from lightlink.protocol.subjects import as_text, is_inbox, method_of
 from lightlink.service.request import Request
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.connection.connection import Connection
     from lightlink.describe import Description
-    from lightlink.middleware import Middleware
+    from lightlink.middleware import Middleware, Proceed
 
 _log = logging.getLogger("lightlink")
 _TIMEOUT_MS = re.compile(rb"\r\nLightLink-Timeout-Ms: *(\d{1,12})\r\n", re.IGNORECASE)
@@ -91,6 +91,13 @@ class Rejection(Exception):
         self.message = message
 
 
+def _wrapping(key: str) -> Middleware:
+    def wrap(call: Call, proceed: Proceed) -> dict[str, Any]:
+        return {key: proceed(call)}
+
+    return wrap
+
+
 class Dispatcher:
     """Takes requests off the loop, runs handlers on ``pool`` and puts the replies back into the outbox.
 
@@ -124,11 +131,18 @@ class Dispatcher:
         middleware: tuple[Middleware, ...] = (),
         *,
         hidden: bool = False,
+        wrap: str | None = None,
     ) -> None:
-        """Compile and register a handler; one that is ``hidden`` is found by its name alone."""
+        """Compile and register a handler; one that is ``hidden`` is found by its name alone.
+
+        ``wrap`` is the key under which its result goes into an object.
+        """
         facts = {"service": self._service, "method": name}
         binder = Binder(handler, {Request: "request"})
         told = describe(binder)
+        if wrap is not None:
+            told = told.within(wrap)
+            middleware = (*middleware, _wrapping(wrap))
         made = Method(name, binder, dict(metadata), facts, logs.context_of(facts), middleware, told)
         (self._hidden if hidden else self.methods)[name] = made
 
@@ -154,7 +168,7 @@ class Dispatcher:
 
     def answer_here(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bytes:
         """Return the body of the answer to a request, whose handler runs in this thread."""
-        name = as_text(subject.rpartition(b".")[2])
+        name = method_of(subject)
         method = self.methods.get(name) or self._hidden.get(name)
         try:
             if method is None:
@@ -220,7 +234,7 @@ class Dispatcher:
 
     def _serve(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None, arrived: float) -> None:
         """Answer one request; runs on a worker."""
-        name = as_text(subject.rpartition(b".")[2])
+        name = method_of(subject)
         method = self.methods.get(name) or self._hidden.get(name)
         try:
             if method is None:
@@ -334,7 +348,7 @@ class Dispatcher:
             method.stats.requests += 1
 
     def _method_of(self, subject: bytes) -> Method | None:
-        return self.methods.get(as_text(subject.rpartition(b".")[2]))
+        return self.methods.get(method_of(subject))
 
     def _reply(self, subject: bytes, reply: bytes, request_id: str, body: bytes) -> None:
         if not reply or not self.may_answer(reply):

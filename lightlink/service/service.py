@@ -28,7 +28,7 @@ from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery
 from lightlink.service.dispatch import Dispatcher, ServiceStats
-from lightlink.validators import functions, integer, seconds, string_map
+from lightlink.validators import functions, integer, seconds, string, string_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -155,6 +155,7 @@ class Service:
         idempotent: bool = False,
         metadata: Mapping[str, str] | None = None,
         middleware: Sequence[Middleware] = (),
+        wrap: str | None = None,
     ) -> Callable[[Handler], Handler]: ...
     def rpc(
         self,
@@ -163,6 +164,7 @@ class Service:
         idempotent: bool = False,
         metadata: Mapping[str, str] | None = None,
         middleware: Sequence[Middleware] = (),
+        wrap: str | None = None,
     ) -> Any:
         """Register the decorated function as a method: ``@service.rpc`` or ``@service.rpc("getUser")``.
 
@@ -176,7 +178,7 @@ class Service:
             chosen = name or getattr(handler, "__name__", None)
             if chosen is None:
                 raise InvalidOption("rpc", "give the method a name: this handler has none", repr(handler))
-            self.register(chosen, handler, idempotent=idempotent, metadata=metadata, middleware=middleware)
+            self.register(chosen, handler, idempotent=idempotent, metadata=metadata, middleware=middleware, wrap=wrap)
             return handler
 
         return decorate
@@ -189,11 +191,13 @@ class Service:
         idempotent: bool = False,
         metadata: Mapping[str, str] | None = None,
         middleware: Sequence[Middleware] = (),
+        wrap: str | None = None,
     ) -> None:
         """Register a function as a method; raises NotReady after the start, InvalidOption when the name is taken.
 
         ``idempotent`` announces that running it twice does no harm, so that callers may repeat a call whose outcome
-        they do not know. ``middleware`` goes around this method alone, inside that of the service.
+        they do not know. ``middleware`` goes around this method alone, inside that of the service. ``wrap="value"``
+        answers ``{"value": result}``, for peers in Go and C#, which take objects only.
         """
         self._refuse_after_start(f"method {name!r}")
         subjects.method_name(name)
@@ -201,7 +205,10 @@ class Service:
             raise InvalidOption("method", f"is registered already with service {self.name!r}", name)
         announced = {"idempotent": "true"} if idempotent else {}
         around = functions("middleware", middleware)
-        self._calls.add(name, handler, {**announced, **string_map("metadata", metadata or {})}, around)
+        if wrap is not None:
+            string("wrap", wrap)
+        told = {**announced, **string_map("metadata", metadata or {})}
+        self._calls.add(name, handler, told, around, wrap=wrap)
 
     def has_rpc(self, name: str) -> bool:
         """Tell whether a method of this name is registered."""

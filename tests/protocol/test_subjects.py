@@ -86,14 +86,21 @@ def test_the_names_of_service_discovery_are_refused_for_services(name: str) -> N
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", ">", "ä", "a/b", "a\n", "x" * 256])
 def test_a_name_is_letters_digits_dash_and_underscore(name: str) -> None:
-    for check in (subjects.service_name, subjects.method_name, subjects.bucket_name, subjects.client_id):
+    for check in (subjects.service_name, subjects.bucket_name, subjects.client_id):
         refused(check, name)
     assert subjects.service_name("My-service_2") == "My-service_2"
 
 
+@pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "a b", "*", "a.*", ">", "ä", "a/b", "a\n", "x" * 256])
+def test_a_methods_name_may_have_parts(name: str) -> None:
+    refused(subjects.method_name, name)
+    assert subjects.method_name("backup.create") == "backup.create"
+    assert subjects.method_of(b"$SRV.math.backup.create") == "backup.create"
+
+
 def test_a_call_goes_to_the_subject_of_the_wire_format() -> None:
     assert subjects.call_subject("math", "add") == b"$SRV.math.add"
-    assert subjects.service_subject("math") == "$SRV.math.*"
+    assert subjects.service_subject("math") == "$SRV.math.>"
 
 
 @pytest.mark.parametrize("key", ["a", "device.sensor01", "a/b=c", "-", "a.b.c", "=", "_x"])

@@ -23,8 +23,10 @@ from lightlink.errors import (
     ClosedError,
     DeadlineExceeded,
     HandlerError,
+    InvalidArguments,
     InvalidName,
     InvalidOption,
+    MethodNotFound,
     NotReady,
     ServiceBusy,
     ServiceUnavailable,
@@ -666,7 +668,7 @@ def test_a_handler_that_cannot_be_is_refused_when_it_is_registered(
         register(service)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a.b", "*", "<lambda>", 5])
+@pytest.mark.parametrize("name", ["", "a b", "a..b", "*", "<lambda>", 5])
 def test_a_method_or_service_with_a_name_that_nats_would_refuse_is_refused(
     name: Any, service: lightlink.Service
 ) -> None:
@@ -1003,3 +1005,55 @@ def test_starting_and_stopping_are_told_in_the_log(
         pass
     assert f"service {prefix} is running (instance {service.instance})" in caplog.text
     assert f"service {prefix} has stopped" in caplog.text
+
+
+def test_a_method_s_name_may_have_dots_in_it(client: lightlink.Client, peer: RawPeer, url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, url)
+
+    @service.rpc("backup.create")
+    def create(name: str) -> str:
+        return f"created {name}"
+
+    @service.rpc("backup.create.twice")
+    def twice(name: str) -> str:
+        return f"created {name}, twice"
+
+    with service:
+        assert client.call(prefix, "backup.create", {"name": "a"}) == "created a"
+        assert client.service(prefix).backup.create(name="b") == "created b"
+        assert client.service(prefix)["backup.create.twice"](name="c") == "created c, twice"
+        with pytest.raises(MethodNotFound, match=r"method not found: backup\.creat"):
+            client.call(prefix, "backup.creat")
+        assert {"backup.create", "backup.create.twice"} <= client.service(prefix).info().methods.keys()
+    for wrong in ("backup.", ".create", "backup..create", "backup.*"):
+        with pytest.raises(InvalidName, match="dots between them"):
+            client.call(prefix, wrong)
+
+    async def serve(message: Any) -> None:
+        asked = json.loads(message.data)
+        await message.respond(json.dumps({"id": asked["id"], "success": True, "result": asked["method"]}).encode())
+
+    peer.run(peer.nc.subscribe(f"$SRV.{prefix}.backup.create", cb=serve))
+    peer.run(peer.nc.flush())
+    assert client.call(prefix, "backup.create") == "backup.create"
+
+
+def test_a_result_may_be_wrapped_for_peers_that_take_objects_only(
+    client: lightlink.Client, url: str, prefix: str
+) -> None:
+    service = lightlink.Service(prefix, url)
+
+    @service.rpc(wrap="value")
+    def count(words: list[str]) -> int:
+        """Count."""
+        return len(words)
+
+    with service:
+        assert count(["a"]) == 1
+        assert client.call(prefix, "count", {"words": ["a", "b"]}) == {"value": 2}
+        told = client.service(prefix).info().methods["count"].description
+        assert told.result == {"type": "object", "properties": {"value": {"type": "integer"}}, "required": ["value"]}
+        with pytest.raises(InvalidArguments):
+            client.call(prefix, "count", {"words": 5})
+    with pytest.raises(InvalidOption, match="wrap"):
+        lightlink.Service("x", url).register("y", count, wrap=5)  # type: ignore[arg-type]

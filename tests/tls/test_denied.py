@@ -62,7 +62,7 @@ def test_the_grant_that_is_named_is_the_one_that_helps(
     [
         ("publish", "events.x", "--publish events.x"),
         ("publish", "$SRV.INFO.math", "--call math"),
-        ("subscribe", "$SRV.math.*", "--role service, for an identity named math"),
+        ("subscribe", "$SRV.math.>", "--role service, for an identity named math"),
         ("publish", "$JS.API.STREAM.INFO.KV_light_link_state", "--state"),
         ("publish", "$JS.API.DIRECT.GET.KV_stock.$KV.stock.a", "--state-bucket stock"),
         ("publish", "$O.media.C.x", "--files-bucket media"),

@@ -192,7 +192,7 @@ def test_a_service_and_a_client_do_all_that_their_roles_are_for(
 def test_a_service_cannot_take_another_s_name(link_as: LinkAs) -> None:
     service = lightlink.Service("math", link_as("user-service"))
     service.register("add", lambda a, b: a + b)
-    denied("subscribe", "$SRV.math.*", service.start)
+    denied("subscribe", "$SRV.math.>", service.start)
 
 
 def test_a_service_that_listens_to_what_it_was_not_granted_does_not_start(

@@ -33,7 +33,7 @@ MAY = {
     "user-service": {
         "publish": ["events.user.created", "$SRV.math.add", "_INBOX.x.y", "_INBOX.web.x.y", "_INBOX.web_eu.x.y"],
         "subscribe": [
-            "$SRV.user-service.* q",
+            "$SRV.user-service.> q",
             "$SRV.user-service.get q",
             *(
                 f"$SRV.{verb}{of}"
@@ -138,7 +138,7 @@ MAY_NOT = {
         "subscribe": [
             "$SRV.user-service.*",
             "$SRV.user-service.* spies",
-            "$SRV.math.* q",
+            "$SRV.math.> q",
             "$SRV.*.* q",
             "$SRV.>",
             "$SRV.PING.math",
@@ -149,7 +149,7 @@ MAY_NOT = {
     },
     "web": {
         "publish": ["other.subject", "file.transfer", "_INBOX.user-service.x", "$SRV.PING", *JETSTREAM, *COMMANDING],
-        "subscribe": ["events.a", "events.>", "$SRV.math.* q", "$SRV.PING", *(set(INBOXES) - {"_INBOX.web.>"})],
+        "subscribe": ["events.a", "events.>", "$SRV.math.> q", "$SRV.PING", *(set(INBOXES) - {"_INBOX.web.>"})],
     },
     "web.eu": {
         "publish": ["$SRV.other.x", "events.a", "events.eu.a.b", "_INBOX.web.x.y", *JETSTREAM, *COMMANDING],
@@ -219,7 +219,7 @@ MAY_NOT = {
             *(set(INBOXES) - {"_INBOX.agent-a.>"}),
         ],
     },
-    "caller": {"publish": ["$SRV.math.add", "events.a"], "subscribe": ["$SRV.user-service.* q", *INBOXES]},
+    "caller": {"publish": ["$SRV.math.add", "events.a"], "subscribe": ["$SRV.user-service.> q", *INBOXES]},
     "manager": {
         "publish": ["$SRV.math.add", "events.a", "$KV.light_link_state.k", *OTHERS, "$JS.API.STREAM.CREATE.other"],
         "subscribe": ["ll.commands.>", "ll.>", "events.>", *INBOXES],

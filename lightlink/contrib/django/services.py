@@ -66,10 +66,11 @@ class Service(PlainService):
         idempotent: bool = False,
         metadata: Mapping[str, str] | None = None,
         middleware: Sequence[Middleware] = (),
+        wrap: str | None = None,
     ) -> None:
         """Register a function as a method; see `lightlink.Service.register`."""
         wrapped = self._wrap(handler)
-        super().register(name, wrapped, idempotent=idempotent, metadata=metadata, middleware=middleware)
+        super().register(name, wrapped, idempotent=idempotent, metadata=metadata, middleware=middleware, wrap=wrap)
 
     def on(self, subject: str, *, queue: str | None = None, raw: bool = False) -> Callable[[Handler], Handler]:
         """Register the decorated function for events; see `lightlink.Service.on`."""
