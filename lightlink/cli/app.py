@@ -31,6 +31,8 @@ COMMANDS = {
     "consumer": "lightlink.cli.stream:consumer",
     "dead": "lightlink.cli.stream:dead",
     "command": "lightlink.cli.command:command",
+    "message": "lightlink.cli.message:message",
+    "broadcast": "lightlink.cli.message:broadcast",
     "plan": "lightlink.cli.runs:plan",
     "runs": "lightlink.cli.runs:runs",
     "schedule": "lightlink.cli.schedule:schedule",

@@ -97,7 +97,7 @@ def send(
     JSON is the payload, an object with the arguments by name; "-" reads it from standard input. Exit code 1 says that
     the command failed, 4 that it timed out. Ctrl-C ends the waiting, not the command.
     """
-    body = _payload(payload)
+    body = read_payload(payload)
     with managing(link) as manager:
         promise = manager.send(
             client_id,
@@ -243,7 +243,7 @@ def batch(
     """
     if bool(client_ids) == bool(label):
         raise click.UsageError("give either --to or --label", ctx)
-    body = _payload(payload)
+    body = read_payload(payload)
     with managing(link) as manager:
         sent = manager.send_many(client_ids or None, command_type, body, labels=label or None, **settings)
         report(sent.batch_id, kind="batch")
@@ -350,7 +350,7 @@ def _left(deadline: float | None) -> float:
     return float("inf") if deadline is None else deadline - time.monotonic()
 
 
-def _payload(text: str) -> Any:
+def read_payload(text: str) -> Any:
     import msgspec  # noqa: PLC0415 - the payload goes as it was written
 
     return msgspec.Raw(json_bytes(click.get_current_context(), None, text))

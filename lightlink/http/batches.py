@@ -10,9 +10,9 @@ from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 
 from lightlink.commands import model
 from lightlink.commands.store.history import MAX_LIMIT
-from lightlink.errors import StoreUnavailable
+from lightlink.errors import AgentOffline, StoreUnavailable
 from lightlink.http.limits import MAX_WAIT
-from lightlink.http.schemas import BatchResult, BatchStarted, BatchView
+from lightlink.http.schemas import DEFAULT_TIMEOUT, BatchResult, BatchStarted, BatchView
 from lightlink.http.views import batch_view, sent_to
 from lightlink.protocol import codec
 
@@ -38,9 +38,11 @@ def _send(call: Call) -> BatchView | BatchStarted:
         call.check(client_id, body.command_type)
     _refuse_too_much(call, targets)
     asked_at = call.manager.now()
-    batch = call.manager.send_many(
-        targets, body.command_type, body.payload, timeout=body.timeout, issued_by=call.issued_by
-    )
+    targets, offline = (targets, []) if body.queue else _online(call, targets)
+    if not targets:
+        return batch_view("", [], offline)
+    timeout = body.timeout or DEFAULT_TIMEOUT
+    batch = call.manager.send_many(targets, body.command_type, body.payload, timeout=timeout, issued_by=call.issued_by)
     if not batch.wait_stored(_STORE_SECONDS):
         raise StoreUnavailable("sending commands", f"not all were stored within {_STORE_SECONDS:g} s", unknown=True)
     unsent = _unsent(batch)
@@ -50,10 +52,11 @@ def _send(call: Call) -> BatchView | BatchStarted:
     if not body.wait:
         count = len(batch) - len(unsent)
         lost = f"; {len(unsent)} could not be stored" if unsent else ""
+        lost += f"; {len(offline)} are offline" if offline else ""
         return BatchStarted(batch_id=batch.batch_id, total=count, message=sent_to(count) + lost)
     call.wait_seated(MAX_WAIT, lambda seconds: batch.wait(seconds) or None)
     commands = [promise.command() for promise in batch.promises if promise.command_id not in unsent]
-    return batch_view(batch.batch_id, commands, list(unsent.values()))
+    return batch_view(batch.batch_id, commands, [*unsent.values(), *offline])
 
 
 def get_batch(call: Call) -> BatchView:
@@ -96,6 +99,17 @@ def _targets(call: Call) -> list[str]:
         return list(dict.fromkeys(body.client_ids))
     online = [presence.client_id for presence in call.manager.clients(body.labels)]
     return [client_id for client_id in online if call.token is None or call.token.may_address(client_id)]
+
+
+def _online(call: Call, targets: list[str]) -> tuple[list[str], list[BatchResult]]:
+    """Return those who are online, and what becomes of the commands of the others."""
+    online = {presence.client_id for presence in call.manager.clients()}
+    offline = [
+        BatchResult(client_id=each, command_id="", status=model.FAILED, error=str(AgentOffline(each)))
+        for each in targets
+        if each not in online
+    ]
+    return [each for each in targets if each in online], offline
 
 
 def _unsent(batch: Batch) -> dict[str, BatchResult]:

@@ -78,7 +78,8 @@ def read_query(request: Request, as_type: type[T] | None) -> T | None:
     if as_type is None:
         _refuse_unknown(given, ())
         return None
-    return convert(given.to_dict(), as_type, strict=False)
+    # A form whose filter is left empty sends it all the same.
+    return convert({name: value for name, value in given.items() if value}, as_type, strict=False)
 
 
 def convert(value: Any, as_type: type[T], *, strict: bool) -> T:

@@ -89,7 +89,9 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     if route.query is not None:
         _, components = msgspec.json.schema_components([route.query], ref_template=_REFERENCE)
         for name, described in components[route.query.__name__]["properties"].items():
-            parameters.append({"name": name, "in": "query", "required": False, "schema": described})
+            # One that is empty counts as left out.
+            about = {"name": name, "in": "query", "required": False, "allowEmptyValue": True}
+            parameters.append({**about, "schema": described})
     return parameters
 
 

@@ -23,7 +23,11 @@ ClientId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$", max_length=200, descr
 CommandType = Annotated[str, Meta(min_length=1, max_length=256, description="What kind of command it is.")]
 MessageType = Annotated[str, Meta(min_length=1, max_length=256, description="What kind of message it is.")]
 Payload = Annotated[Any, Meta(description="Any JSON; the arguments by name for an agent's function.")]
-Timeout = Annotated[float, Meta(gt=0, le=_WEEK, description="Seconds until the command is over at the latest.")]
+# Where a request says nothing, or 0 as many front ends do.
+DEFAULT_TIMEOUT = 30.0
+Timeout = Annotated[
+    float, Meta(ge=0, le=_WEEK, description="Seconds until the command is over at the latest; 0 stands for 30.")
+]
 LabelName = Annotated[str, Meta(min_length=1)]
 IdempotencyKey = Annotated[
     str, Meta(min_length=1, max_length=256, description="Sending again with the same key brings the first command.")
@@ -41,7 +45,7 @@ class SendCommand:
     client_id: ClientId
     command_type: CommandType
     payload: Payload = None
-    timeout: Timeout = 30.0
+    timeout: Timeout = DEFAULT_TIMEOUT
     priority: Annotated[
         int, Meta(ge=-1_000_000, le=1_000_000, description="Of those waiting, higher ones go first.")
     ] = 0
@@ -57,8 +61,9 @@ class SendCommands:
     labels: Annotated[dict[LabelName, str], Meta(min_length=1, max_length=64)] | UnsetType = UNSET
     command_type: CommandType
     payload: Payload = None
-    timeout: Timeout = 30.0
+    timeout: Timeout = DEFAULT_TIMEOUT
     wait: Annotated[bool, Meta(description=f"Reply when all have ended, after {MAX_WAIT} seconds at most.")] = True
+    queue: Annotated[bool, Meta(description="Whether commands may wait for agents that are offline.")] = True
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +83,7 @@ class SendMessage:
     """A message for one agent; it is not stored."""
 
     client_id: ClientId
-    type: MessageType
+    type: MessageType = "command"
     payload: Payload = None
     wait_ack: Annotated[bool, Meta(description="Reply when the agent has handled it, not when it has it.")] = False
 
@@ -87,7 +92,7 @@ class SendMessage:
 class BroadcastMessage:
     """A message for all agents; it is not stored."""
 
-    type: MessageType
+    type: MessageType = "event"
     payload: Payload = None
 
 
@@ -113,6 +118,10 @@ class ListQuery:
         Annotated[str, Meta(pattern="^[0-9]+$", max_length=18, description="The `next` of the page before.")]
         | UnsetType
     ) = UNSET
+    page: (
+        Annotated[int, Meta(ge=1, le=1000, description="Which page of `page_size`; `after` is faster.")] | UnsetType
+    ) = UNSET
+    page_size: Annotated[int, Meta(ge=1, le=100, description="How many on a page.")] | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True)
@@ -269,7 +278,7 @@ class BatchView:
 
 @attrs.frozen(kw_only=True, slots=False)
 class ClientView:
-    """An agent that is online; ``uptime`` in seconds."""
+    """An agent that is online; ``uptime`` and ``uptime_seconds`` are the same, ``connected_at_ms`` since 1970."""
 
     client_id: str
     remote_addr: str
@@ -278,6 +287,8 @@ class ClientView:
     uptime: float
     labels: dict[str, str]
     state: str
+    uptime_seconds: float
+    connected_at_ms: int
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from werkzeug.exceptions import Conflict
 
-from lightlink.commands.store.history import PAGE_BYTES
+from lightlink.commands.store.history import MAX_LIMIT, PAGE_BYTES
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
-from lightlink.http.schemas import AuditList, CommandPage, CommandSent, OneCommand
+from lightlink.http.schemas import DEFAULT_TIMEOUT, AuditList, CommandPage, CommandSent, OneCommand
 from lightlink.http.views import audit_view, command_view
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How long a token that is not good for most commands may look for a full page of those that it is good for.
 _LOOK_SECONDS = 5.0
+# Pages that are counted are read from the newest on, each time: a hundred of a hundred.
+_PAGE = 100
 
 
 def send_command(call: Call) -> CommandSent:
@@ -33,7 +35,7 @@ def send_command(call: Call) -> CommandSent:
             body.client_id,
             body.command_type,
             body.payload,
-            timeout=body.timeout,
+            timeout=body.timeout or DEFAULT_TIMEOUT,
             priority=body.priority,
             idempotency_key=body.idempotency_key,
             queue=body.queue,
@@ -85,6 +87,7 @@ def list_commands(call: Call) -> CommandPage:
     call.check(query.client_id or None, query.command_type or None)
     after = query.after or None
     since = None if query.last is UNSET else call.manager.now() - timedelta(seconds=query.last)
+    wanted, skipped = _paging(query)
     found: list[Command] = []
     size = 0
     deadline = time.monotonic() + _LOOK_SECONDS
@@ -94,16 +97,25 @@ def list_commands(call: Call) -> CommandPage:
             query.status or None,
             command_type=query.command_type or None,
             since=since,
-            limit=query.limit - len(found),
+            limit=min(skipped + wanted - len(found), MAX_LIMIT),
             after=after,
         )
         found += [command for command in page if call.may_see(command)]
         after = page.next
         size += page.size
-        if after is None or len(found) == query.limit or size >= PAGE_BYTES or time.monotonic() > deadline:
+        is_full = len(found) == skipped + wanted
+        if after is None or is_full or size >= PAGE_BYTES or time.monotonic() > deadline:
             break
-    commands = [command_view(command) for command in found]
+    commands = [command_view(command) for command in found[skipped:]]
     return CommandPage(total=len(commands), commands=commands, next=after or UNSET)
+
+
+def _paging(query: ListQuery) -> tuple[int, int]:
+    """Return how many commands are wanted, and behind how many of the newest."""
+    size = query.page_size or min(query.limit, _PAGE)
+    if query.page is UNSET or query.after:
+        return query.page_size or query.limit, 0
+    return size, (query.page - 1) * size
 
 
 def _find(call: Call) -> Command:

@@ -105,14 +105,17 @@ def sent_to(count: int) -> str:
 def client_view(presence: Presence, now: datetime) -> ClientView:
     """Return an agent as HTTP shows it at an instant."""
     connected_at = datetime.fromisoformat(presence.connected_at)
+    uptime = round(max((now - connected_at).total_seconds(), 0.0), 3)
     return ClientView(
         client_id=presence.client_id,
         remote_addr=presence.remote_addr,
         connected_at=connected_at,
         last_heartbeat=datetime.fromisoformat(presence.last_heartbeat),
-        uptime=round(max((now - connected_at).total_seconds(), 0.0), 3),
+        uptime=uptime,
         labels=presence.labels,
         state=presence.state,
+        uptime_seconds=uptime,
+        connected_at_ms=int(connected_at.timestamp() * 1000),
     )
 
 

@@ -94,6 +94,9 @@ ROLES: Mapping[str, Role] = {
         does="answers calls to the service of its name; events and calls of its own as granted",
         publish=(
             "_INBOX.>",
+            # To platforms of peers, that it is there.
+            "$LL.register.{name}",
+            "$LL.heartbeat.{name}",
             "$SRV.{call}.>",
             "{publish}",
             "{announce}",

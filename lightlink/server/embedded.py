@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+# Of a configuration: a comment, which may stand behind a setting, and the folder of JetStream.
+_COMMENT = re.compile(r"(^|\s)(#|//)[^\n]*")
+_STORE_DIR = re.compile(r"\bstore_dir\s*[:=]?\s*(\"[^\"]+\"|'[^']+'|[^\s;}\"']+)", re.IGNORECASE)
 _LOG_LINES = 10
 _POLL_INTERVAL = 0.005
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients cannot connect to "every address"
@@ -108,7 +112,7 @@ class EmbeddedServer:
     @property
     def store_dir(self) -> Path:
         """The folder of JetStream's data; NotReady while it would be a temporary one and there is none."""
-        return self._store_dir or self._folder / "store"
+        return self._store_dir or self._configured_store() or self._folder / "store"
 
     @property
     def log_file(self) -> Path:
@@ -213,7 +217,9 @@ class EmbeddedServer:
     def _command(self, binary: Path, folder: Path) -> list[str | Path]:
         command: list[str | Path] = [binary, "-a", self.host, "-p", str(self._port or -1), "--ports_file_dir", folder]
         if self.jetstream:
-            command += ["-js", "-sd", self.store_dir]
+            command.append("-js")
+            # The server refuses to be told of two, and one that its configuration names is the user's choice.
+            command += [] if self._configured_store() else ["-sd", self.store_dir]
         if self.name is not None:
             command += ["--name", self.name]
         config = self.config if self.tls is None else _tls_config(self.tls)
@@ -224,6 +230,18 @@ class EmbeddedServer:
         elif config is not None:
             command += ["-c", Path(config)]
         return [*command, *self.extra_args]
+
+    def _configured_store(self) -> Path | None:
+        """Return the folder that the configuration names for JetStream; raises InvalidOption where an argument does."""
+        if self.config is None:
+            return None
+        text = self.config if isinstance(self.config, str) else Path(self.config).read_text(errors="replace")
+        found = _STORE_DIR.search(_COMMENT.sub("", text))
+        if found is None:
+            return None
+        if self._store_dir is not None:
+            raise InvalidOption("store_dir", "is named by the configuration as well; leave one out", self._store_dir)
+        return Path(found[1].strip("\"'"))
 
     def _await_info(self, port: int, deadline: float) -> None:
         """Check that a client is greeted, with TLS or without: INFO comes before the handshake.

@@ -28,6 +28,7 @@ from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery
 from lightlink.service.dispatch import Dispatcher, ServiceStats
+from lightlink.service.registry import RegistryEntry
 from lightlink.validators import functions, integer, seconds, string, string_map
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class Service:
 
     With ``after_fork`` each process that is forked later serves too, as an instance of its own.
 
+    ``registry=True`` also tells platforms of peers that it is there: ``$LL.register.<name>`` at its start, and every
+    30 seconds ``$LL.heartbeat.<name>``.
+
     Answers go to inboxes only: below ``_INBOX``, to those of identities, and below the prefixes in ``inboxes``, for
     callers that have others.
     """
@@ -100,6 +104,7 @@ class Service:
         after_fork: bool = False,
         middleware: Sequence[Middleware] = (),
         describe: bool = True,
+        registry: bool = False,
         **options: Any,
     ) -> None:
         self.name = subjects.service_name(name)
@@ -132,6 +137,8 @@ class Service:
         self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
         self._subscriptions: list[Subscription] = []
         self._routes: list[Any] = []
+        self._registers = registry
+        self._registry_entry: RegistryEntry | None = None
         self._client: Client | None = target if isinstance(target, Client) else None
         self._stop_signal = StopSignal()
         self._guard = Condition()
@@ -363,6 +370,8 @@ class Service:
             if self._stage is Stage.STARTING:
                 self._stage = Stage.RUNNING
         self._is_wanted = True
+        if self._registers:
+            self._registry_entry = RegistryEntry(client.connection, self._discovery)
         if self._after_fork and not self._follows:
             self._follows = True
             client.connection.after_fork(self._follow)
@@ -377,6 +386,7 @@ class Service:
         self._calls.begin_anew(self._pool)
         self._discovery.begin_anew(self.instance)
         self._subscriptions, self._routes, self._consumptions = [], [], []
+        self._registry_entry = None
         self._stop_signal, self._guard, self._gone = StopSignal(), Condition(), Event()
         self._lost = None
 
@@ -423,6 +433,8 @@ class Service:
         client = self.client
         session = client.connection.session
         self._forget_status()
+        if self._registry_entry is not None:
+            self._registry_entry.stop(timeout)
         # First the door: from here on the server gives new requests to the other instances.
         session.stop_routes(self._routes, timeout)
         stop_all(self._subscriptions, max(deadline - time.monotonic(), 0.1))

@@ -345,3 +345,24 @@ def test_a_command_is_taken_back(cli: Cli, world: World, prefix: str) -> None:
     sent = cli("command", "send", agent.client_id, "set").err.split()[-1]
     assert "restored" in cli("command", "undo", sent).out
     assert "cannot be taken back" in cli("command", "undo", sent).err
+
+
+# message, broadcast ---------------------------------------------------------------------------------------------------
+
+
+def test_messages_reach_agents_that_are_online(cli: Cli, world: World, prefix: str) -> None:
+    got: list[Any] = []
+    agent = world.agent(prefix)
+    agent.on_message("note")(lambda message: got.append(message.payload))
+    agent.on_message("bad")(lambda message: 1 / 0)
+    agent.start()
+    sent = cli("message", prefix, "note", '{"n": 1}', "--wait")
+    assert (sent.code, sent.out) == (Exit.DONE, f"1 of 1 have it\n{prefix}\n")
+    assert cli("message", prefix, "note", "-", "--wait", stdin=b"[2]").code == Exit.DONE
+    assert got == [{"n": 1}, [2]]
+    failed = cli("message", prefix, "bad", "--wait")
+    assert (failed.code, "ZeroDivisionError" in failed.err) == (Exit.FAILED, True)
+    (told,) = cli("broadcast", "note", "3", "--json").data
+    assert prefix in told["reached"]
+    assert cli("message", "nobody", "note").code == Exit.NOT_NOW
+    assert cli("message", prefix, "note", "{").code == Exit.USAGE

@@ -397,6 +397,9 @@ def test_a_client_is_looked_at(http: Http, agent: Agent) -> None:
     assert RFC3339.fullmatch(last_heartbeat)
     age = datetime.now(timezone.utc) - datetime.fromisoformat(connected_at.replace("Z", "+00:00"))
     assert 0 <= uptime <= age.total_seconds() + 0.001  # it is rounded to milliseconds
+    assert client.pop("uptime_seconds") == uptime
+    moment = datetime.fromisoformat(connected_at.replace("Z", "+00:00"))
+    assert client.pop("connected_at_ms") == int(moment.timestamp() * 1000)
     assert client == {
         "client_id": agent.client_id,
         "remote_addr": "127.0.0.1",
@@ -529,3 +532,34 @@ def test_a_command_is_taken_back_once(http: Http, client: lightlink.Client, pref
         assert found == {"mode": "day"}
         assert http.post(f"/api/command/{sent}/undo").status == 409
         assert http.post("/api/command/nonsense/undo").status == 404
+
+
+def test_requests_are_taken_as_front_ends_send_them(
+    http: Http, client: lightlink.Client, agent: Agent, prefix: str
+) -> None:
+    """Empty filters, counted pages, a timeout of 0, a type left out, and nobody waited for who is not there."""
+    ids = [send(http, agent.client_id, "add", {"a": 1, "b": number}, timeout=0) for number in range(5)]
+    for command_id in ids:
+        assert http.get(f"/api/command/{command_id}?wait=20").json["command"]["timeout"] == 30.0
+    listed = http.get(f"/api/commands?client_id={prefix}&status=&command_type=").json
+    assert [each["command_id"] for each in listed["commands"]] == ids[::-1]
+    found = [http.get(f"/api/commands?client_id={prefix}&page={number}&page_size=2").json for number in (1, 2, 3, 4)]
+    pages = [[each["command_id"] for each in page["commands"]] for page in found]
+    assert pages == [ids[4:2:-1], ids[2:0:-1], ids[:1], []]
+    body = {"client_ids": [agent.client_id, f"{prefix}-away"], "command_type": "add", "payload": {"a": 1, "b": 2}}
+    answer = http.post("/api/command/multi", {**body, "queue": False, "timeout": 600}).json
+    statuses = {each["client_id"]: each["status"] for each in answer["results"]}
+    assert statuses == {prefix: "completed", f"{prefix}-away": "failed"}
+    assert (answer["success_count"], answer["failed_count"]) == (1, 1)
+    nobody = http.post("/api/command/multi", {**body, "client_ids": [f"{prefix}-away"], "queue": False}).json
+    assert [each["status"] for each in nobody["results"]] == ["failed"]
+
+
+def test_a_message_has_a_type_if_it_names_none(http: Http, client: lightlink.Client, prefix: str) -> None:
+    got: list[str] = []
+    listener = Agent(prefix, client)
+    listener.on_message(lambda message: got.append(message.type))
+    with listener:
+        assert http.post("/api/send", {"client_id": prefix, "wait_ack": True}).status == 200
+        assert http.post("/api/broadcast", {}).status == 200
+        eventually(lambda: got == ["command", "event"])

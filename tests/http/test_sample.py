@@ -36,7 +36,7 @@ def test_the_curl_session_says_what_it_shows() -> None:
         '{"client_id":"attic","command_id":"',
         '{"success":false,"error":"client not connected: garage"}',
         '"status":"failed","status_detail":"cancelled"',
-        '"labels":{"site":"berlin"},"state":"online"}',
+        '"labels":{"site":"berlin"},"state":"online"',
         "greenhouse was told: a storm is coming",
         "cellar was told: all clear",
         "event: command\ndata: ",

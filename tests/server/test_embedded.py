@@ -252,6 +252,22 @@ def test_a_configuration_file_is_used_where_it_lies(fresh_server: StartServer, t
     assert read_info(fresh_server(config=file).port)["max_payload"] == 4096
 
 
+@pytest.mark.parametrize("form", ['store_dir: "%s"', "store_dir %s", "store_dir = '%s'  # here"])
+def test_a_configuration_may_name_the_store(form: str, fresh_server: StartServer, tmp_path: Path) -> None:
+    store = tmp_path / "mine"
+    file = tmp_path / "nats.conf"
+    file.write_text(f'# settings: {{"store_dir": "not this"}}\njetstream {{\n  {form % store}\n}}\n')
+    server = fresh_server(config=file)
+    assert server.store_dir == store
+    with RawPeer(server.url) as peer:
+        peer.run(peer.nc.jetstream().add_stream(name="KEPT", subjects=["kept"]))
+    assert (store / "jetstream" / "$G" / "streams" / "KEPT").is_dir()
+    server.stop()
+    assert store.is_dir()
+    with pytest.raises(InvalidOption, match="named by the configuration as well"):
+        fresh_server(config=file, store_dir=tmp_path / "other")
+
+
 def test_extra_arguments_reach_the_command(fresh_server: StartServer) -> None:
     server = fresh_server(extra_args=["-D"])
     assert "[DBG]" in server.log_file.read_text()

@@ -256,3 +256,34 @@ def test_the_nats_command_lists_and_inspects_our_service(
 def _add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
+
+
+def test_a_service_registers_where_peers_look_for_it(
+    client: lightlink.Client, url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightlink.service.registry.HEARTBEAT_SECONDS", 0.05)
+    service = lightlink.Service(prefix, url, version="1.2.3", description="Adds.", registry=True)
+
+    @service.rpc
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    with client.subscribe("$LL.*.*") as heard:
+        client.flush()
+        with service:
+            told = heard.get(timeout=30)
+            assert told.subject == f"$LL.register.{prefix}"
+            assert (told.data["service"], told.data["version"]) == (prefix, "1.2.3")
+            assert told.data["metadata"]["description"] == "Adds."
+            assert told.data["metadata"]["methods"]["add"]["description"] == "Add."
+            assert told.data["instance_info"]["id"] == service.instance
+            beat = heard.get(timeout=30)
+            assert (beat.subject, "metadata" in beat.data) == (f"$LL.heartbeat.{prefix}", False)
+    quiet = lightlink.Service(f"{prefix}-quiet", url)
+    with client.subscribe(f"$LL.*.{prefix}-quiet") as heard:
+        client.flush()
+        with quiet:
+            client.ping()
+        with pytest.raises(lightlink.NoMessage):
+            heard.get(timeout=0.1)
