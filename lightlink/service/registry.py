@@ -11,13 +11,13 @@ import socket
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from lightlink.concurrency.periodic import every
+from lightlink.concurrency.scheduler import every
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
-    from lightlink.concurrency.periodic import Round
+    from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.connection.connection import Connection
     from lightlink.service.discovery import Discovery
 
@@ -33,13 +33,13 @@ class RegistryEntry:
         self._connection = connection
         self._discovery = discovery
         self._forget_status = connection.on_status(self._on_status)
-        self._round: Round = every(connection, HEARTBEAT_SECONDS, self._beat)
+        self._job: PeriodicJob = every(HEARTBEAT_SECONDS, self._beat)
         self._register()
 
     def stop(self, timeout: float) -> None:
         """Say nothing more."""
         self._forget_status()
-        self._round.stop(timeout)
+        self._job.stop(timeout)
 
     def _on_status(self, status: Status) -> None:
         if status is Status.CONNECTED:
