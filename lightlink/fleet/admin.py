@@ -64,17 +64,20 @@ class Fleet:
         """Return the requests that wait for somebody to accept or reject their fingerprint."""
         return msgspec.convert(self._ask("pending"), list[TokenRecord])
 
-    def accept(self, fingerprint: str) -> TokenRecord:
-        """Let a machine have its certificate; compare the fingerprint with what it shows."""
-        return self._decide(fingerprint, "accepted")
+    def accept(self, fingerprint: str, *, by: str = "") -> TokenRecord:
+        """Let a machine have its certificate; compare the fingerprint with what it shows.
 
-    def reject(self, fingerprint: str) -> TokenRecord:
+        ``by`` is who has decided, for the audit; so it is with `reject` and `revoke`.
+        """
+        return self._decide(fingerprint, "accepted", by)
+
+    def reject(self, fingerprint: str, *, by: str = "") -> TokenRecord:
         """Refuse a machine its certificate."""
-        return self._decide(fingerprint, "rejected")
+        return self._decide(fingerprint, "rejected", by)
 
-    def revoke(self, name: str, reason: str = "") -> None:
+    def revoke(self, name: str, reason: str = "", *, by: str = "") -> None:
         """Put an identity out, and keep it out until it is enrolled anew. Labels reach it no more."""
-        self._ask("revoke", {"name": name, "reason": reason})
+        self._ask("revoke", {"name": name, "reason": reason, "by": by})
         # It could not say goodbye, and would count as online for three heartbeats more.
         for bucket, key in ((AGENTS_BUCKET, name), (INVENTORY_BUCKET, f"agent.{name}")):
             try:
@@ -95,8 +98,9 @@ class Fleet:
         status: dict[str, Any] = self._ask("status")
         return status
 
-    def _decide(self, fingerprint: str, decision: str) -> TokenRecord:
-        return msgspec.convert(self._ask("decide", {"fingerprint": fingerprint, "decision": decision}), TokenRecord)
+    def _decide(self, fingerprint: str, decision: str, by: str) -> TokenRecord:
+        body = {"fingerprint": fingerprint, "decision": decision, "by": by}
+        return msgspec.convert(self._ask("decide", body), TokenRecord)
 
     def _ask(self, operation: str, body: Mapping[str, Any] | None = None) -> Any:
         return ask(self._connection, f"{FLEET_OPERATIONS}.{operation}", body or {}, operation)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightlink.fleet.signer import Signer
 
 _MOST_AUDITED = 10_000
+_MOST_BY = 256
 
 
 class Operations:
@@ -74,11 +75,11 @@ class Operations:
         decision = body.get("decision")
         if decision not in ("accepted", "rejected"):
             raise InvalidOption("decision", "must be accepted or rejected", decision)
-        return msgspec.to_builtins(self._signer.decide(str(body.get("fingerprint")), decision))
+        return msgspec.to_builtins(self._signer.decide(str(body.get("fingerprint")), decision, _by(body)))
 
     def _revoke(self, body: dict[str, Any]) -> dict[str, Any]:
         name = identity_name(body.get("name", ""))
-        revoked = self._signer.revoke(name, str(body.get("reason", "")))
+        revoked = self._signer.revoke(name, str(body.get("reason", "")), _by(body))
         self._resolver.put_out([name])
         return {"name": name, "serial": revoked.serial, "revoked_at": revoked.revoked_at}
 
@@ -89,6 +90,12 @@ class Operations:
         limit = body.get("limit", 100)
         integer("limit", limit, 1, _MOST_AUDITED)
         return [msgspec.to_builtins(entry) for entry in self._audit.read(limit)]
+
+
+def _by(body: dict[str, Any]) -> dict[str, str]:
+    """Return who has decided, as far as the admin tells: a person behind a server, say."""
+    by = str(body.get("by", ""))[:_MOST_BY]
+    return {"by": by} if by else {}
 
 
 def _labels(labels: Any) -> dict[str, str]:

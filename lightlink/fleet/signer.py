@@ -70,8 +70,11 @@ class Signer:
         self._audit.note("token", name, token=token_id, approve=str(approve).lower())
         return text, token
 
-    def decide(self, wanted: str, decision: str) -> TokenRecord:
-        """Accept or reject what waits with a fingerprint; raises FleetRefused when nothing does."""
+    def decide(self, wanted: str, decision: str, facts: Mapping[str, str]) -> TokenRecord:
+        """Accept or reject what waits with a fingerprint; ``facts`` are for the audit.
+
+        Raises FleetRefused when nothing waits.
+        """
         found = [token for token in self._tokens.all() if token.pending and token.fingerprint == wanted]
         if not found:
             raise FleetRefused("decision", f"nothing waits with the fingerprint {wanted}", "unknown")
@@ -80,7 +83,7 @@ class Signer:
             raise FleetRefused("decision", "somebody has decided meanwhile", "decided")
         token = msgspec.structs.replace(stored[0], decision=decision)
         self._tokens.update(token, stored[1])
-        self._audit.note(decision, token.name, token=token.id, fingerprint=wanted)
+        self._audit.note(decision, token.name, token=token.id, fingerprint=wanted, **facts)
         return token
 
     # Certificates ---------------------------------------------------------------------------------------------------
@@ -145,8 +148,11 @@ class Signer:
 
         self._identities.change(name, forget)
 
-    def revoke(self, name: str, reason: str) -> Identity:
-        """Note that an identity is not let in any more, whatever certificate it has; idempotent."""
+    def revoke(self, name: str, reason: str, facts: Mapping[str, str]) -> Identity:
+        """Note that an identity is not let in any more, whatever certificate it has; idempotent.
+
+        ``facts`` are for the audit.
+        """
 
         def put_out(known: Identity | None) -> Identity:
             if known is not None and known.revoked:
@@ -155,7 +161,7 @@ class Signer:
             return msgspec.structs.replace(known, revoked_at=self._now().isoformat(), reason=reason)
 
         revoked = self._identities.change(name, put_out)
-        self._audit.note("revoked", name, reason=reason)
+        self._audit.note("revoked", name, reason=reason, **facts)
         return revoked
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from lightlink.protocol import codec
 
 _log = logging.getLogger("lightlink")
 
-READ, SEND, PLAN, APPROVE = "read", "send", "plan", "approve"
-_SCOPES = frozenset({READ, SEND, PLAN, APPROVE})
+READ, SEND, PLAN, APPROVE, FLEET = "read", "send", "plan", "approve", "fleet"
+_SCOPES = frozenset({READ, SEND, PLAN, APPROVE, FLEET})
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _SECRET = re.compile(r"[!-~]+")  # what a header can carry
 _MIN_SECRET = 16
@@ -38,7 +38,9 @@ def _name(_: Any, __: Any, value: Any) -> None:
 
 def _scope(_: Any, __: Any, value: Any) -> None:
     if not value or not value <= _SCOPES:
-        raise InvalidOption("token scope", "must be some of read, send, plan and approve", sorted(map(str, value)))
+        raise InvalidOption(
+            "token scope", "must be some of read, send, plan, approve and fleet", sorted(map(str, value))
+        )
 
 
 def _rate(_: Any, __: Any, value: Any) -> None:
@@ -51,7 +53,8 @@ class Token:
     """Whom a bearer token stands for, without the secret itself.
 
     ``name`` is what commands and the audit say issued them. ``scope`` holds some of ``read``, ``send``,
-    ``plan`` (start runs and decide about them) and ``approve`` (answer at their gates).
+    ``plan`` (start runs and decide about them), ``approve`` (answer at their gates) and ``fleet`` (accept machines, put
+    identities out).
     ``command_types`` (of commands and messages) and ``clients`` are patterns as in a shell: ``*``, ``?``, ``[abc]``.
     ``rate`` is requests a second, when it is not the app's.
     """
@@ -93,7 +96,7 @@ class TokenSource(Protocol):
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str
-    scope: list[Literal["read", "send", "plan", "approve"]]
+    scope: list[Literal["read", "send", "plan", "approve", "fleet"]]
     token: str | None = None
     sha256: str | None = None
     command_types: tuple[str, ...] = ("*",)

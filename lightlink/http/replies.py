@@ -15,6 +15,7 @@ from lightlink.errors import (
     CommandNotFound,
     ConnectError,
     EncodeError,
+    FleetError,
     InvalidName,
     InvalidOption,
     LightLinkError,
@@ -48,6 +49,7 @@ _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((CommandEnded, RunRefused, UndoRefused), 409),
     ((MessageTimeout,), 504),
     ((AgentOffline, NotReady, StoreUnavailable, ConnectError, ClosedError, OutboxFull, PermissionDenied), 503),
+    ((FleetError,), 503),
 )
 
 

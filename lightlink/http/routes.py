@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightlink.http import agents, batches, events, operations, run_schemas, runs, schemas, single, stream, survey
-from lightlink.http.access import APPROVE, PLAN, SEND
+from lightlink.http import (
+    agents,
+    batches,
+    events,
+    fleet,
+    fleet_schemas,
+    operations,
+    run_schemas,
+    runs,
+    schemas,
+    single,
+    stream,
+    survey,
+)
+from lightlink.http.access import APPROVE, FLEET, PLAN, SEND
 from lightlink.http.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -357,6 +370,54 @@ ROUTES: tuple[Route, ...] = (
         scope=PLAN,
         replies={200: run_schemas.Removed},
         problems=(404, 501),
+    ),
+    Route(
+        method="GET",
+        path="/api/fleet/requests",
+        view=fleet.list_enrolments,
+        summary="List the machines that wait for somebody to accept or reject them.",
+        scope=FLEET,
+        replies={200: fleet_schemas.EnrolmentList},
+        problems=(409, 501),
+    ),
+    Route(
+        method="POST",
+        path="/api/fleet/accept",
+        view=fleet.accept_enrolment,
+        summary="Let a machine that waits have its certificate.",
+        scope=FLEET,
+        body=fleet_schemas.DecideRequest,
+        replies={200: fleet_schemas.OneEnrolment},
+        problems=(404, 409, 501),
+    ),
+    Route(
+        method="POST",
+        path="/api/fleet/reject",
+        view=fleet.reject_enrolment,
+        summary="Refuse a machine that waits its certificate.",
+        scope=FLEET,
+        body=fleet_schemas.DecideRequest,
+        replies={200: fleet_schemas.OneEnrolment},
+        problems=(404, 409, 501),
+    ),
+    Route(
+        method="GET",
+        path="/api/fleet/identities",
+        view=fleet.list_identities,
+        summary="List who was enrolled, renewed or revoked.",
+        scope=FLEET,
+        replies={200: fleet_schemas.IdentityList},
+        problems=(409, 501),
+    ),
+    Route(
+        method="POST",
+        path="/api/fleet/revoke",
+        view=fleet.revoke_identity,
+        summary="Put an identity out, and keep it out until it is enrolled anew.",
+        scope=FLEET,
+        body=fleet_schemas.RevokeIdentity,
+        replies={200: fleet_schemas.Revoked},
+        problems=(409, 501),
     ),
     Route(
         method="GET",

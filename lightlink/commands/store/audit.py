@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightlink.jetstream.read import Delivery
 
 # How many sequences are read at once, at first and at the most.
-_FIRST_BLOCK = 500
+_FIRST_BLOCK = 1001
 _BLOCK = 8000
 # Two writers' entries may be out of order, though never by more than so many.
 _HELD_BACK = 1000

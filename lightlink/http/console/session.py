@@ -44,7 +44,7 @@ def get_session(call: Call) -> Session:
     """Tell who asks, and what they may do."""
     app = call.app
     if app.tokens is None:
-        return Session(log_in=False, version=__version__, name="", scope=["read", "send", "plan", "approve"])
+        return Session(log_in=False, version=__version__, name="", scope=["read", "send", "plan", "approve", "fleet"])
     token = app.identify(call.request)
     if token is None:
         return Session(log_in=True, version=__version__)

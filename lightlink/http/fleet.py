@@ -1,0 +1,128 @@
+"""Views of a fleet: machines that wait to be accepted, who is in, and who is put out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import UNSET
+from werkzeug.exceptions import Conflict, NotFound
+from werkzeug.exceptions import NotImplemented as HttpNotImplemented
+
+from lightlink.errors import FleetRefused, PermissionDenied
+from lightlink.http.fleet_schemas import (
+    EnrolmentList,
+    EnrolmentView,
+    IdentityList,
+    IdentityView,
+    OneEnrolment,
+    Revoked,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from msgspec import UnsetType
+
+    from lightlink.fleet import Fleet, Identity, TokenRecord
+    from lightlink.http.call import Call
+
+T = TypeVar("T")
+
+
+def list_enrolments(call: Call) -> EnrolmentList:
+    """List the machines that wait for somebody to accept or reject them."""
+    return EnrolmentList(requests=[_enrolment(each) for each in _pending(call)])
+
+
+def accept_enrolment(call: Call) -> OneEnrolment:
+    """Let a machine have its certificate."""
+    return _decide(call, lambda fleet, fingerprint: fleet.accept(fingerprint, by=call.issued_by or ""))
+
+
+def reject_enrolment(call: Call) -> OneEnrolment:
+    """Refuse a machine its certificate."""
+    return _decide(call, lambda fleet, fingerprint: fleet.reject(fingerprint, by=call.issued_by or ""))
+
+
+def list_identities(call: Call) -> IdentityList:
+    """List who was enrolled, renewed or revoked."""
+    fleet = _fleet(call)
+    with call.seat():
+        found = _asked(fleet.identities)
+    return IdentityList(identities=[_identity(each) for each in found if _may_see(call, each.name)])
+
+
+def revoke_identity(call: Call) -> Revoked:
+    """Put an identity out, and keep it out."""
+    call.check(call.body.name)
+    fleet = _fleet(call)
+    with call.seat():
+        _asked(lambda: fleet.revoke(call.body.name, call.body.reason, by=call.issued_by or ""))
+    return Revoked(name=call.body.name)
+
+
+def _decide(call: Call, decide: Callable[[Fleet, str], TokenRecord]) -> OneEnrolment:
+    wanted = call.body.fingerprint
+    if not any(each.fingerprint == wanted for each in _pending(call)):
+        raise NotFound(f"Request not found: {wanted}")
+    with call.seat():
+        return OneEnrolment(request=_enrolment(_asked(lambda: decide(_fleet(call), wanted))))
+
+
+def _pending(call: Call) -> list[TokenRecord]:
+    """Return the requests that the token may see."""
+    fleet = _fleet(call)
+    with call.seat():
+        return [each for each in _asked(fleet.pending) if _may_see(call, each.name)]
+
+
+def _may_see(call: Call, name: str) -> bool:
+    return call.token is None or call.token.may_address(name)
+
+
+def _fleet(call: Call) -> Fleet:
+    try:
+        from lightlink.fleet import Fleet  # noqa: PLC0415 - the packages of the extra may be missing
+    except ModuleNotFoundError as exc:
+        raise HttpNotImplemented(str(exc)) from exc
+    return Fleet(call.manager.client)
+
+
+def _asked(ask: Callable[[], T]) -> T:
+    """Return what the fleet answers; its refusals are conflicts."""
+    try:
+        return ask()
+    except FleetRefused as exc:
+        raise Conflict(str(exc)) from exc
+    except PermissionDenied as exc:
+        raise HttpNotImplemented(f"the identity of this server is no admin of the fleet: {exc}") from exc
+
+
+def _enrolment(token: TokenRecord) -> EnrolmentView:
+    return EnrolmentView(
+        name=token.name,
+        fingerprint=token.fingerprint,
+        requested_at=datetime.fromisoformat(token.requested_at),
+        expires=datetime.fromtimestamp(token.expires, timezone.utc),
+        labels=token.labels,
+        decision=token.decision,  # type: ignore[arg-type]
+    )
+
+
+def _identity(identity: Identity) -> IdentityView:
+    return IdentityView(
+        name=identity.name,
+        role=identity.role,
+        revoked=identity.revoked,
+        labels=identity.labels,
+        not_after=_time(identity.not_after),
+        enrolled_at=_time(identity.enrolled_at),
+        renewed_at=_time(identity.renewed_at),
+        revoked_at=_time(identity.revoked_at),
+        reason=identity.reason,
+    )
+
+
+def _time(text: str) -> datetime | UnsetType:
+    return datetime.fromisoformat(text) if text else UNSET
