@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -359,3 +360,13 @@ def test_the_wire_format(read: Read) -> None:
     assert unknown["error"].startswith(error["error"])
     assert {**unknown, "error": error["error"]} == error
     reader.leave_out("tests/files/test_service.py has what is announced")
+
+
+def test_monitoring(read: Read) -> None:
+    reader = read("docs/monitoring.md", replace={"9100": "0"})
+    reader.python()
+    server = reader.names["server"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics") as answer:
+        assert 'lightlink_client_connected{client="web"} 1.0' in answer.read().decode()
+    server.shutdown()
+    server.server_close()
