@@ -19,7 +19,8 @@ from lightlink.protocol import codec
 _log = logging.getLogger("lightlink")
 
 READ, SEND, PLAN, APPROVE, FLEET = "read", "send", "plan", "approve", "fleet"
-_SCOPES = frozenset({READ, SEND, PLAN, APPROVE, FLEET})
+CALL, DATA, EDIT = "call", "data", "edit"
+SCOPES = (READ, SEND, PLAN, APPROVE, FLEET, CALL, DATA, EDIT)
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _SECRET = re.compile(r"[!-~]+")  # what a header can carry
 _MIN_SECRET = 16
@@ -37,10 +38,8 @@ def _name(_: Any, __: Any, value: Any) -> None:
 
 
 def _scope(_: Any, __: Any, value: Any) -> None:
-    if not value or not value <= _SCOPES:
-        raise InvalidOption(
-            "token scope", "must be some of read, send, plan, approve and fleet", sorted(map(str, value))
-        )
+    if not value or not value <= {*SCOPES}:
+        raise InvalidOption("token scope", f"must be some of {', '.join(SCOPES)}", sorted(map(str, value)))
 
 
 def _rate(_: Any, __: Any, value: Any) -> None:
@@ -53,8 +52,9 @@ class Token:
     """Whom a bearer token stands for, without the secret itself.
 
     ``name`` is what commands and the audit say issued them. ``scope`` holds some of ``read``, ``send``,
-    ``plan`` (start runs and decide about them), ``approve`` (answer at their gates) and ``fleet`` (accept machines, put
-    identities out).
+    ``plan`` (start runs and decide about them), ``approve`` (answer at their gates), ``fleet`` (accept machines, put
+    identities out), ``call`` (call services, publish events), ``data`` (look at streams, state and files) and ``edit``
+    (change them).
     ``command_types`` (of commands and messages) and ``clients`` are patterns as in a shell: ``*``, ``?``, ``[abc]``.
     ``rate`` is requests a second, when it is not the app's.
     """
@@ -96,7 +96,7 @@ class TokenSource(Protocol):
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str
-    scope: list[Literal["read", "send", "plan", "approve", "fleet"]]
+    scope: list[Literal["read", "send", "plan", "approve", "fleet", "call", "data", "edit"]]
     token: str | None = None
     sha256: str | None = None
     command_types: tuple[str, ...] = ("*",)

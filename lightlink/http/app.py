@@ -134,7 +134,7 @@ class HttpApp:
                 request, route.body, self.limits, optional=route.body_is_optional, any_type=lenient
             )
         elif route.method in _UNSAFE and (token is None or "Authorization" not in request.headers):
-            inputs.check_type(request)
+            inputs.check_type(request, route.takes)
         result = route.view(call)
         return result if isinstance(result, Response) else reply(result)
 

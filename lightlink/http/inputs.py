@@ -60,13 +60,13 @@ def read_body(
         raise BadRequest(f"the body is not JSON: {_plain(exc.reason)}") from None
 
 
-def check_type(request: Request) -> None:
-    """Raise the HTTP error 415 unless a request says that its body is JSON.
+def check_type(request: Request, wanted: str = "application/json") -> None:
+    """Raise the HTTP error 415 unless a request says that its body is JSON, or what else is wanted.
 
-    A page of another site can have a browser send everything else without asking.
+    A page of another site can have a browser send forms and plain text without asking.
     """
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType(f"Content-Type is {request.mimetype or 'missing'}; send application/json")
+    if request.mimetype != wanted:
+        raise UnsupportedMediaType(f"Content-Type is {request.mimetype or 'missing'}; send {wanted}")
 
 
 def read_query(request: Request, as_type: type[T] | None) -> T | None:

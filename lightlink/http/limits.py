@@ -23,14 +23,15 @@ _MAX_BUCKETS = 1024
 class Limits:
     """The limits of an app, in each process.
 
-    A body has at most ``max_body`` bytes and is nested at most ``max_depth`` deep. Each token may make ``rate``
-    requests a second, and ``burst`` at once after a pause. ``max_waiting`` requests may wait at a time, for a command's
-    end or in a stream; each holds one of the server's threads. A stream sends a comment every ``heartbeat`` seconds.
-    A command to many agents may store ``max_batch_bytes`` in all, and go to ``max_unknown`` agents of which nobody has
-    heard: each is something that the server keeps for days.
+    A body has at most ``max_body`` bytes, a file ``max_file``, and JSON is nested at most ``max_depth`` deep. Each
+    token may make ``rate`` requests a second, and ``burst`` at once after a pause. ``max_waiting`` requests may wait
+    at a time, for a command's end or in a stream; each holds one of the server's threads. A stream sends a comment
+    every ``heartbeat`` seconds. A command to many agents may store ``max_batch_bytes`` in all, and go to
+    ``max_unknown`` agents of which nobody has heard: each is something that the server keeps for days.
     """
 
     max_body: int = attrs.field(default=1024 * 1024, validator=field(number))
+    max_file: int = attrs.field(default=64 * 1024 * 1024, validator=field(number))
     max_depth: int = attrs.field(default=64, validator=field(number))
     rate: float = attrs.field(default=500.0, validator=field(number))
     burst: int = attrs.field(default=1000, validator=field(number))

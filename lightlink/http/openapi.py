@@ -22,11 +22,14 @@ _TEXTS = {
     401: "There is no good bearer token.",
     403: "The token is not good for this.",
     404: "There is no such thing.",
-    409: "The command has ended already, the key was used for another, or the run is not where that can be done.",
+    409: "The command has ended already, the key was used for another or written by somebody else, or the run is not"
+    " where that can be done.",
     413: "The body or the message is too large.",
-    415: "The body is not application/json.",
+    415: "The body is not of the type that the call takes.",
+    411: "Content-Length is missing.",
     429: "Too many requests; Retry-After says when to try again.",
     501: "Runs are not served here.",
+    502: "The service has answered with an error; the text is its own.",
     503: "NATS cannot be reached, the client is not connected, or too many requests wait already.",
     504: "The agent did not answer in time.",
 }
@@ -76,6 +79,8 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.body is not None:
         content = {"application/json": {"schema": _schema(route.body)}}
         operation["requestBody"] = {"required": True, "content": content}
+    elif route.takes != "application/json":
+        operation["requestBody"] = {"required": True, "content": {route.takes: {"schema": {"type": "string"}}}}
     if route.scope is None:
         operation["security"] = []
     return operation

@@ -19,7 +19,7 @@ class Route:
     """One call. ``scope`` is what a token must be good for, None when none is needed.
 
     ``replies`` are the types of the replies that are not Problems, by status; ``problems`` the statuses that are,
-    beside those that each call has. ``content`` is what a reply that is not JSON is.
+    beside those that each call has. ``content`` is what a reply that is not JSON is, ``takes`` what a body that is not.
     """
 
     method: str
@@ -33,6 +33,7 @@ class Route:
     replies: dict[int, Any] = attrs.field(factory=dict)
     problems: tuple[int, ...] = ()
     content: str = "application/json"
+    takes: str = "application/json"
 
     @property
     def name(self) -> str:

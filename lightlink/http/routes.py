@@ -19,6 +19,7 @@ from lightlink.http import (
     survey,
 )
 from lightlink.http.access import APPROVE, FLEET, PLAN, SEND
+from lightlink.http.data.routes import ROUTES as DATA_ROUTES
 from lightlink.http.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -443,4 +444,5 @@ ROUTES: tuple[Route, ...] = (
         scope=None,
         replies={200: dict[str, Any]},
     ),
+    *DATA_ROUTES,
 )

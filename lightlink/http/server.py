@@ -117,7 +117,7 @@ def _settings(app: HttpApp) -> dict[str, Any]:
         # Reading ahead is how waitress learns that a client has gone.
         "channel_request_lookahead": 1,
         # Beyond this even the rest of a refused body is not read.
-        "max_request_body_size": 4 * app.limits.max_body,
+        "max_request_body_size": max(4 * app.limits.max_body, app.limits.max_file),
         "max_request_header_size": 32 * 1024,
         "ident": "lightlink",
         "clear_untrusted_proxy_headers": True,

@@ -93,6 +93,16 @@ def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: st
     }
 
 
+def consumers_with_letters(connection: Connection, timeout: float) -> list[tuple[str, str]]:
+    """Return the stream and the name of each consumer that has dead letters, sorted; raises StreamError."""
+    question = partial(api.subjects_of, connection, DEAD_STREAM, dead_subject("*", "*"))
+    try:
+        found = ask(DEAD_STREAM, "read", question, timeout)
+    except StreamNotFound:
+        return []  # nothing has ever died
+    return sorted((stream, consumer) for _, _, stream, consumer in (subject.split(".") for subject in found))
+
+
 class DeadLetters:
     """The dead letters of a consumer; made by `Client.dead_letters`. Methods raise StreamError, StreamNotFound."""
 

@@ -45,7 +45,7 @@ def test_a_file_that_changes_counts_at_once(server: EmbeddedServer, tmp_path: Pa
         ("no json", "JSON is malformed"),
         ({"tokens": []}, "holds none"),
         ({"tokens": [{"name": "a", "token": OPS}]}, "Object missing required field `scope`"),
-        ({"tokens": [{"name": "a", "token": OPS, "scope": []}]}, "must be some of read, send, plan, approve and fleet"),
+        ({"tokens": [{"name": "a", "token": OPS, "scope": []}]}, "must be some of read, send, plan, approve, fleet"),
         ({"tokens": [{"name": "a", "token": OPS, "scope": ["write"]}]}, "Invalid enum value 'write'"),
         ({"tokens": [{"name": "a", "token": OPS, **ALL, "client": ["x"]}]}, "unknown field `client`"),
         ({"tokens": [{"name": "a", "token": "short", **ALL}]}, "shorter than 16 characters"),

@@ -16,6 +16,7 @@ from werkzeug.exceptions import NotImplemented as HttpNotImplemented
 from werkzeug.wrappers import Response
 
 from lightlink.http import addresses, inputs
+from lightlink.http.access import SCOPES
 from lightlink.http.console.schemas import LogIn, Session
 from lightlink.http.replies import reply
 from lightlink.version import __version__
@@ -44,7 +45,7 @@ def get_session(call: Call) -> Session:
     """Tell who asks, and what they may do."""
     app = call.app
     if app.tokens is None:
-        return Session(log_in=False, version=__version__, name="", scope=["read", "send", "plan", "approve", "fleet"])
+        return Session(log_in=False, version=__version__, name="", scope=[*SCOPES])
     token = app.identify(call.request)
     if token is None:
         return Session(log_in=True, version=__version__)
