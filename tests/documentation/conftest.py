@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from helpers.pages import Reader
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Read(Protocol):
-    def __call__(self, page: str, *, server: bool = True, replace: dict[str, str] | None = None) -> Reader: ...
+    def __call__(self, page: str, *, server: bool = True, **options: Any) -> Reader: ...
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_server: StartSer
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with contextlib.ExitStack() as stack:
 
-        def start(page: str, *, server: bool = True, replace: dict[str, str] | None = None) -> Reader:
+        def start(page: str, *, server: bool = True, **options: Any) -> Reader:
             if server:
                 monkeypatch.setenv("LIGHTLINK_URL", fresh_server().url)
-            return stack.enter_context(Reader(page, tmp_path, replace))
+            return stack.enter_context(Reader(page, tmp_path, **options))
 
         yield start
     for number, handler in before.items():

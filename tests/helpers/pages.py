@@ -24,7 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What the shell has to do itself.
 _SHELL = re.compile(r"[|<>;&$`=]|^(?!lightlink )")
-_EXEC = "import os, sys; os.chdir(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
+_EXEC = """
+    import os, sys
+    os.chdir(sys.argv[1])
+    os.environ.pop("PYTHONPATH", None)
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Block(NamedTuple):
@@ -55,14 +60,18 @@ class Reader:
     """Follows one page: each block must be consumed in order, and the page must be at its end when the reader is.
 
     Python blocks run in one namespace, as in one session. ``replace`` has what stands here for what is printed.
+    ``programs`` is another environment's folder of programs: everything then runs there, not in this process.
     """
 
-    def __init__(self, page: str, folder: Path, replace: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, page: str, folder: Path, replace: dict[str, str] | None = None, programs: Path | None = None
+    ) -> None:
         self.page = page
         self.folder = folder
         self.names: dict[str, Any] = {"__name__": "page"}
         self._left = runnable(page)
         self.replace = replace or {}
+        self._programs = programs
         self._running: list[PythonProcess] = []
 
     def __enter__(self) -> Self:
@@ -81,6 +90,11 @@ class Reader:
                 value.close()
         assert kind is not None or not self._left, f"{self.page}: nothing was done with {self._left}"
 
+    @property
+    def language(self) -> str:
+        """The language of the next block, "" at the end of the page."""
+        return self._left[0].language if self._left else ""
+
     def python(self, **names: Any) -> str:
         """Run the next block; ``names`` are known to it. Returns what it printed."""
         block = self._next("python")
@@ -91,6 +105,13 @@ class Reader:
         with contextlib.redirect_stdout(printed):
             exec(code, self.names)
         return printed.getvalue()
+
+    def session(self, count: int) -> str:
+        """Run the next ``count`` blocks of Python, which belong together; returns what they printed."""
+        if self._programs is None:
+            return "".join(self.python() for _ in range(count))
+        script = "\n".join(self._next("python").text for _ in range(count))
+        return self._run([str(self._programs / "python"), "-c", script])
 
     def save(self, name: str) -> Path:
         """Save the next block under this name."""
@@ -155,12 +176,13 @@ class Reader:
 
     def type(self, line: str) -> str:
         """Type a line; returns what it printed."""
-        if not _SHELL.search(re.sub(r"'[^']*'|#.*", "", line)):
+        if self._programs is None and not _SHELL.search(re.sub(r"'[^']*'|#.*", "", line)):
             return self._lightlink(shlex.split(line, comments=True)[1:])
-        done = subprocess.run(
-            ["/bin/sh", "-ec", line], cwd=self.folder, check=False, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
+        return self._run(["/bin/sh", "-ec", line])
+
+    def _run(self, command: list[str]) -> str:
+        done = subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{self.page}: {command[-1]}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def _lightlink(self, arguments: list[str]) -> str:
