@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Later,
         LightLinkError,
         LinkError,
+        LockHeld,
         MessageTimeout,
         MethodNotFound,
         NoMessage,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from lightlink.service.request import Request
     from lightlink.service.service import Service
     from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
+    from lightlink.state.lock import Leader, Lock
 
 __all__ = [
     "TLS",
@@ -152,8 +154,11 @@ __all__ = [
     "InvalidOption",
     "InvalidRequest",
     "Later",
+    "Leader",
     "LightLinkError",
     "LinkError",
+    "Lock",
+    "LockHeld",
     "LogFilter",
     "Message",
     "MessageTimeout",
@@ -250,6 +255,7 @@ _HOME = {
         "Later",
         "LightLinkError",
         "LinkError",
+        "LockHeld",
         "MessageTimeout",
         "MethodNotFound",
         "NoMessage",
@@ -313,6 +319,7 @@ _HOME = {
         "StateEntry",
         "StateWatch",
     ),
+    "lightlink.state.lock": ("Leader", "Lock"),
     "lightlink.events.subscription": ("Subscription",),
     "lightlink.logs": (
         "LogFilter",

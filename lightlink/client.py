@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.mapping import Errors
     from lightlink.state import StateBucket, StateChange, StateWatch
+    from lightlink.state.lock import Leader
+    from lightlink.state.lock import Lock as NamedLock
     from lightlink.streams.consumption import Consumption
     from lightlink.streams.dead import DeadLetters
     from lightlink.streams.hand import Consumer
@@ -776,6 +778,38 @@ class Client:
     ) -> StateWatch[Any]:
         """Follow keys of the default bucket: first their values, then every change; see `StateBucket.watch`."""
         return self._state.watch(pattern, handler, timeout=timeout)
+
+    # One of many ------------------------------------------------------------------------------------------------------
+
+    def lock(self, name: str, *, ttl: float = 30.0, wait: float = 0.0, **options: Any) -> NamedLock:
+        """Return a lock that one process at a time has, on whatever host: ``with client.lock("nightly") as lock:``.
+
+        It ends ``ttl`` seconds (at least 1) after its holder died. Entering waits up to ``wait`` seconds, then raises
+        LockHeld. ``options`` are those of `BucketOptions`, for the bucket ``light_link_locks`` when it is made: say
+        ``replicas=3`` in a cluster. Raises InvalidName, InvalidOption; needs nats-server 2.11 or later.
+        """
+        from lightlink.state.lock import BUCKET, Lock  # noqa: PLC0415 - not every program has locks
+
+        subjects.stored_key(name)
+        return Lock(self.state(BUCKET, **options), name, ttl, wait, self.options.name)
+
+    def leader(
+        self,
+        name: str,
+        *,
+        on_elected: Callable[[NamedLock], object] | None = None,
+        on_lost: Callable[[], object] | None = None,
+        ttl: float = 30.0,
+        **options: Any,
+    ) -> Leader:
+        """Take part in the election of one among many processes, from now on until `Leader.stop`.
+
+        ``on_elected(lock)`` is called when this one leads, ``on_lost()`` when it does so no more; another leads at most
+        ``ttl`` seconds after the leader died. Raises the errors of `lock`.
+        """
+        from lightlink.state.lock import Leader  # noqa: PLC0415 - not every program elects
+
+        return Leader(self.lock(name, ttl=ttl, **options), on_elected, on_lost)
 
     # Files ----------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@
           MethodNotFound, InvalidRequest, InvalidArguments, ServiceBusy, DeadlineExceeded, HandlerError
       StateNotFound           (KeyError)
       RevisionConflict
+      LockHeld                somebody else has the lock
       StateError              JetStream refused a state operation
       NotStored               a durable event that no stream has stored, or perhaps not
       StreamError             JetStream refused an operation on a stream or consumer, or it is another than was wanted
@@ -338,6 +339,17 @@ class RevisionConflict(LightLinkError):
     def __str__(self) -> str:
         basis = f"revision {self.expected} is not its last" if self.expected else "it exists already"
         return f"key {self.key!r} in bucket {self.bucket!r} was not written: {basis}"
+
+
+class LockHeld(LightLinkError):
+    """Somebody else has the lock; ``holder`` says who: ``owner``, ``host``, ``pid``."""
+
+    name: str
+    holder: dict[str, Any]
+
+    def __str__(self) -> str:
+        who = ", ".join(f"{name} {value}" for name, value in self.holder.items())
+        return f"lock {self.name!r} is held" + (f" ({who})" if who else "")
 
 
 class StateError(LightLinkError):

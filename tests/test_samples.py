@@ -86,6 +86,14 @@ SAID = {
         "completed: CHG-5",
         "sensors now run ['5']",
     ],
+    "legacy_daemon": [
+        "gauge.read: 21.5",
+        "after SIGHUP: 22.0",
+        "settings: {'value': 21.5}",
+        "order: open the valve",
+        "settings: {'value': 22.0}",
+        "ended",
+    ],
     "demo_fleet": [
         "10 agents enrolled and online",
         "the token again: the token has been used",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,29 @@ class Closed(Exception):
     """The queue is closed and empty. For use inside the library."""
 
 
+class Signal:
+    """A file descriptor that is readable while something is so, for `select` and its kin. Not safe to share."""
+
+    def __init__(self) -> None:
+        self.fileno, self._other = os.pipe()
+        os.set_blocking(self.fileno, False)
+        self._is_shown = False
+        weakref.finalize(self, _close, self.fileno, self._other)
+
+    def show(self, wanted: bool) -> None:
+        """Be readable, or not."""
+        if wanted and not self._is_shown:
+            os.write(self._other, b"!")
+        elif self._is_shown and not wanted:
+            os.read(self.fileno, 1)
+        self._is_shown = wanted
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 class MessageQueue:
     """Messages for whoever asks next. ``max_messages`` and ``max_bytes`` bound what waits."""
 
@@ -37,6 +62,19 @@ class MessageQueue:
         # Taken by itself: Ctrl-C while a thread enters a condition may leave the lock taken, and the loop needs it.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._signal: Signal | None = None
+
+    def fileno(self) -> int:
+        """Return a file descriptor that is readable while there is something to get, or to learn: that it is closed."""
+        with self._lock:
+            if self._signal is None:
+                self._signal = Signal()
+                self._signal.show(self._is_ready)
+            return self._signal.fileno
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._closed or bool(self._waiting)
 
     def put(self, item: Any, size: int) -> bool:
         """Queue an item of ``size`` bytes; False says that there is no room for it."""
@@ -46,6 +84,8 @@ class MessageQueue:
             self._waiting.append((item, size))
             self._bytes += size
             self._changed.notify()
+            if self._signal is not None:
+                self._signal.show(True)
             return True
 
     def get(self, deadline: float | None) -> Any:
@@ -60,6 +100,8 @@ class MessageQueue:
                 self._changed.wait(remaining)
             item, size = self._waiting.popleft()
             self._bytes -= size
+            if self._signal is not None:
+                self._signal.show(self._is_ready)
             return item
 
     def close(self) -> None:
@@ -67,6 +109,8 @@ class MessageQueue:
         with self._lock:
             self._closed = True
             self._changed.notify_all()
+            if self._signal is not None:
+                self._signal.show(True)
 
     def drain(self, _timeout: float) -> bool:
         """Tell that nothing is left to wait for: what is queued belongs to the reader."""

@@ -134,6 +134,16 @@ class Subscription:
                 self._refuse_other_process()
                 return
 
+    def fileno(self) -> int:
+        """Return a file descriptor that is readable while a message waits, for `select`, poll or Tk's main loop.
+
+        Then ``get(timeout=0)`` does not wait. It is readable, too, once nothing will come any more. It belongs to the
+        subscription: read nothing from it. Raises InvalidOption where a handler gets the messages.
+        """
+        if not isinstance(self._box, MessageQueue):
+            raise InvalidOption("fileno", "this subscription has a handler, which gets the messages", self.subject)
+        return self._box.fileno()
+
     def stop(self, timeout: float = 5.0) -> None:
         """Stop receiving and let the handler finish what is held, within ``timeout`` seconds; idempotent.
 

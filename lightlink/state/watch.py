@@ -152,6 +152,12 @@ class StateWatch(Generic[T]):
                 return
             yield change
 
+    def fileno(self) -> int:
+        """Return a file descriptor that is readable while a change waits; see `Subscription.fileno`."""
+        if not isinstance(self._box, MessageQueue):
+            raise InvalidOption("fileno", "this watch has a handler, which gets the changes", self.pattern)
+        return self._box.fileno()
+
     def stop(self, timeout: float = 0.0) -> None:
         """Follow no more; changes that wait are forgotten. Idempotent, and safe to call from the handler.
 

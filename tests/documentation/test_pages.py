@@ -98,6 +98,9 @@ def test_daemons(read: Read) -> None:
     reader.python()
     assert reader.python() == "did 1\n"
     assert reader.python() == "control.reload\n"
+    assert reader.python() == "control.stop\n"
+    assert reader.python() == "report True\n"
+    assert reader.python() == "True\nled\n"
     assert reader.python() == "0\n"
     assert reader.python() == "21.5\n"
 
