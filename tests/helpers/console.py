@@ -32,7 +32,7 @@ FLAGS = [
 ]
 OPS, READER = "ops-0123456789abcdef", "reader-0123456789abcdef"
 ENTRIES = (
-    {"name": "ops", "scope": ["read", "send", "plan", "approve"], "token": OPS},
+    {"name": "ops", "scope": ["read", "send", "plan", "approve", "fleet", "call", "data", "edit"], "token": OPS},
     {"name": "reader", "scope": ["read"], "token": READER},
 )
 expect = api.expect

@@ -117,3 +117,34 @@ def test_runs_and_schedules_are_listed(page: Page, running: HttpProcess, waiting
     page.get_by_label("Plan").fill("another")
     page.get_by_label("Plan").press("Enter")
     expect(page.get_by_role("heading", name="No run is of this plan")).to_be_visible()
+
+
+def test_a_plan_is_checked_and_then_started(page: Page, running: HttpProcess, agents: None) -> None:
+    plan = {**PLAN, "name": "rollout", "params": {"version": "str", "tries": {"type": "int", "default": 2}}}
+    steps = [{"name": "install", "command": "install", "payload": {"version": "${params.version}"}}]
+    running.http.post("/api/stored-plans", {"plan": {**plan, "steps": steps, "targets": ["run-1", "run-2", "gone"]}})
+    log_in(page, running, to="runs")
+
+    page.get_by_role("link", name="Start a run").click()
+    page.get_by_label("Plan").select_option("rollout")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_label("version").fill("5")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("table", name="Waves").locator("tbody tr")).to_have_count(2)
+    expect(page.get_by_text("1 are offline")).to_be_visible()
+    page.get_by_role("button", name="Start on 3").click()
+    answer_for(page, "CHG-7")
+
+    expect(shown_state(page)).to_have_text("needs approval")
+    (run,) = running.http.get("/api/runs?plan=rollout").json["runs"]
+    assert (run["reason"], run["started_by"]) == ("CHG-7", "ops")
+
+
+def test_a_plan_that_cannot_run_is_refused_with_the_reason(page: Page, running: HttpProcess, agents: None) -> None:
+    log_in(page, running, to="start")
+    page.get_by_label("Plan").first.select_option("A plan of one's own")
+    page.locator("textarea").first.fill('{"name": "x", "targets": ["run-1"], "waves": [0], "steps": []}')
+
+    page.get_by_role("button", name="Check").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("waves[0]")

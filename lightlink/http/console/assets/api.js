@@ -41,6 +41,7 @@ export const get = (path, query = {}) => {
   return call("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path);
 };
 export const post = (path, body) => call("POST", path, body);
+export const put = (path, body) => call("PUT", path, body);
 
 // One stream a window; closed while the window has been hidden for half a minute, as a host has six connections only.
 const HIDDEN_MS = 30000;

@@ -1,20 +1,28 @@
 // The shell: who is logged in, which page is shown, keys, and whether NATS is there.
-import { call, get, live, on, session, startLive, stopLive } from "./api.js";
+import { call, get, live, may, on, session, startLive, stopLive } from "./api.js";
 import { button, dialog, h, icon, link, shape } from "./dom.js";
 import { language, t } from "./text.js";
 import agents, { agent } from "./pages/agents.js";
 import audit from "./pages/audit.js";
+import events from "./pages/events.js";
+import files from "./pages/files.js";
+import fleet from "./pages/fleet.js";
 import commands, { command } from "./pages/commands.js";
 import login from "./pages/login.js";
 import overview from "./pages/overview.js";
 import runs, { run } from "./pages/runs.js";
 import send from "./pages/send.js";
 import services from "./pages/services.js";
+import start from "./pages/start.js";
+import state, { bucket, key } from "./pages/state.js";
 
-const PAGES = { overview, agents, agent, commands, command, send, runs, run, services, audit };
-const NAVIGATION = [["overview", "agents", "commands", "send", "runs"], ["services", "audit"]];
-const KEYS = { o: "overview", a: "agents", c: "commands", s: "send", r: "runs", v: "services", l: "audit" };
-const PARENTS = { agent: "agents", command: "commands", run: "runs" };
+const PAGES = { overview, agents, agent, commands, command, send, runs, run, start, services, state, bucket, key, events, files, fleet, audit };
+const NAVIGATION = [["overview", "agents", "commands", "send", "runs"], ["services", "state", "files", "events"], ["fleet", "audit"]];
+const KEYS = { o: "overview", a: "agents", c: "commands", s: "send", r: "runs", v: "services", k: "state", f: "files", e: "events", t: "fleet", l: "audit" };
+const PARENTS = { agent: "agents", command: "commands", run: "runs", start: "runs", bucket: "state", key: "state" };
+// What a token is not good for is not offered.
+const NEEDS = { state: "data", files: "data", events: "data", fleet: "fleet" };
+const offered = (name) => !NEEDS[name] || may(NEEDS[name]);
 
 const root = document.querySelector("#app");
 let leave = null, keep = false, started = false, drawing = 0;
@@ -22,7 +30,7 @@ let leave = null, keep = false, started = false, drawing = 0;
 document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
 
 const navigation = () => h("nav", { "aria-label": t("nav") }, NAVIGATION.map((group) =>
-  h("ul", {}, group.map((name) => h("li", {}, h("a", { href: `#/${name}`, "data-nav": name }, icon(name), t(`nav.${name}`)))))));
+  h("ul", {}, group.filter(offered).map((name) => h("li", {}, h("a", { href: `#/${name}`, "data-nav": name }, icon(name), t(`nav.${name}`)))))));
 
 function side() {
   return h("div", { class: "side" }, h("div", { class: "side-in" },
@@ -102,7 +110,7 @@ function drawer() {
   mark(box);
 }
 function keys() {
-  const rows = [["/", t("find")], ["p", t("live.pause")], ["?", t("keys")], ...Object.entries(KEYS).map(([key, page]) => [`g ${key}`, t(`nav.${page}`)])];
+  const rows = [["/", t("find")], ["p", t("live.pause")], ["?", t("keys")], ...Object.entries(KEYS).filter(([, page]) => offered(page)).map(([letter, page]) => [`g ${letter}`, t(`nav.${page}`)])];
   dialog(t("keys"), h("dl", { class: "keys" }, rows.map(([key, text]) => h("div", {}, h("dt", {}, key.split(" ").map((each) => h("kbd", {}, each))), h("dd", {}, text)))));
 }
 // Search: pages at once, agents as they are found, a command by its id.
@@ -117,7 +125,7 @@ function palette() {
   }
   async function look() {
     const text = input.value.trim().toLowerCase(), mine = ++asked;
-    hits = NAVIGATION.flat().map((name) => [name, t(`nav.${name}`), t("page")]).filter(([, title]) => title.toLowerCase().includes(text));
+    hits = NAVIGATION.flat().filter(offered).map((name) => [name, t(`nav.${name}`), t("page")]).filter(([, title]) => title.toLowerCase().includes(text));
     if (/^[0-9a-f-]{36}$/.test(text)) hits.unshift([`command/${text}`, text, t("command")]);
     chosen = 0;
     draw();

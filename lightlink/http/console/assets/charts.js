@@ -35,6 +35,12 @@ export function columns(title, stretches) {
   return h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, title), readout), plot,
     h("div", { class: "xaxis", "aria-hidden": "true" }, h("span", {}, clock(stretches[0].at)), h("span", {}, t("chart.most", { n: number(most) })), h("span", {}, t("now"))));
 }
+// How full something is: amber above four fifths.
+export function meter(fraction, label) {
+  const share = Math.max(0, Math.min(1, fraction));
+  return h("span", { class: "fill" }, svg("svg", { class: `meter${share > 0.8 ? " warm" : ""}`, viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    svg("rect", { class: "all", width: 100, height: 6 }), svg("rect", { class: "part", width: share * 100, height: 6 })), h("span", {}, `${Math.round(share * 100)} %`));
+}
 export function progress(fraction, label) {
   return svg("svg", { class: "progress", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": label },
     svg("rect", { class: "all", width: 100, height: 8 }), svg("rect", { class: "part", width: Math.max(0, Math.min(1, fraction)) * 100, height: 8 }));

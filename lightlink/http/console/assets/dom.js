@@ -47,6 +47,8 @@ const ICONS = {
   services: "M8 2v4m0 4v4M3 6h10v4H3z", audit: "M4 2h8v12H4zm2.500 3.500h3m-3 2.500h3m-3 2.500h3",
   search: "M7 12A5 5 0 1 0 7 2a5 5 0 0 0 0 10zm3.700-1.300L14 14", close: "M4 4l8 8m0-8l-8 8",
   menu: "M2 4h12M2 8h12M2 12h12", pause: "M5.500 3.500v9m5-9v9", play: "M5 3.500L12 8l-7 4.500z",
+  events: "M2 8h3l2-5 2 10 2-5h3", state: "M3 4c0-2.600 10-2.600 10 0v8c0 2.600-10 2.600-10 0zm0 0c0 2.600 10 2.600 10 0M3 8c0 2.600 10 2.600 10 0",
+  files: "M4 2h5l3 3v9H4zm5 0v3h3", fleet: "M8 2l5 2v4c0 3-2 5-5 6-3-1-5-3-5-6V4z",
   theme: "M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12zm0-12v12", keys: "M2 4h12v8H2zm2.500 2.500h.1m3.400 0h.1m3.400 0h.1M5 9.500h6",
 };
 export const icon = (name) => drawing("icon", [[ICONS[name]]]);
@@ -60,6 +62,12 @@ export function span(seconds) {
   const [, size, unit] = units.find(([limit]) => seconds < limit);
   const value = seconds / size;
   return t(`unit.${unit}`, { n: value < 10 && unit === "s" && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value) });
+}
+export function bytes(value) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let place = 0, left = value;
+  while (left >= 1000 && place < units.length - 1) { left /= 1000; place += 1; }
+  return `${place && left < 10 ? left.toFixed(1) : Math.round(left)} ${units[place]}`;
 }
 const utc = (date) => `${date.toISOString().replace("T", " ").slice(0, 19)} UTC`;
 export function ago(text) {
@@ -151,16 +159,18 @@ export function toast(text) {
   setTimeout(() => box.remove(), 5000);
 }
 // A change that somebody must answer for: what, how many, and why.
-export function confirm(title, text, verb, act, danger = false) {
+// What leaves no entry in the audit is not asked for a reason.
+export function confirm(title, text, verb, act, danger = false, answered = true) {
   const reason = h("textarea", { rows: 2, required: true });
   const row = field(t("reason"), reason, t("reason.hint"));
+  row.classList.toggle("only-problem", !answered);
   const go = button(verb, async () => {
-    if (!reason.value.trim()) { reason.problem(t("reason.needed")); reason.focus(); return; }
+    if (answered && !reason.value.trim()) { reason.problem(t("reason.needed")); reason.focus(); return; }
     go.disabled = true;
     try { await act(reason.value.trim()); box.close(); } catch (error) { reason.problem(error.message); go.disabled = false; }
   }, danger ? "danger" : "primary");
   const box = dialog(title, [h("p", {}, text), row], [button(t("back"), () => box.close(), "ghost"), go]);
-  reason.focus();
+  if (answered) reason.focus(); else go.focus();
 }
 // What is drawn anew keeps the focus where it was.
 export function redraw(root, content) {

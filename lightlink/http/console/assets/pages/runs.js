@@ -14,12 +14,12 @@ export default async function runs({ query }) {
   const go = goer("runs", query), plan = query.get("plan") ?? "";
   const [page, schedules] = await Promise.all([get("api/runs", { plan, limit: 100 }), get("api/schedules").catch(() => ({ schedules: [] }))]);
   const search = h("input", { type: "search", value: plan, placeholder: t("col.plan"), "aria-label": t("col.plan"), onchange: () => go({ plan: search.value.trim() }) });
-  return { title: t("nav.runs"), body: [h("h1", {}, t("nav.runs")), h("div", { class: "filters" }, search),
+  return { title: t("nav.runs"), body: [h("div", { class: "page-head" }, h("h1", {}, t("nav.runs")), may("plan") && link("start", t("start.run"), "btn primary")), h("div", { class: "filters" }, search),
     page.runs.length ? table(t("nav.runs"), [
       { head: t("col.state"), cell: (run) => runState(run.state) }, { head: t("col.plan"), cell: (run) => [link(`run/${run.run_id}`, run.plan, "strong"), run.reason && h("span", { class: "sub" }, run.reason)] },
       { head: t("col.targets"), num: true, cell: (run) => number(run.targets) }, { head: t("col.failed"), num: true, min: "m", cell: (run) => number(run.counts.failed ?? 0) },
       { head: t("col.by"), min: "m", cell: (run) => run.started_by }, { head: t("col.changed"), num: true, cell: (run) => ago(run.at) }], page.runs)
-      : plan ? empty(t("runs.nomatch"), t("commands.none.more"), link("runs", t("filter.clear"), "btn")) : empty(t("runs.0"), t("runs.0.more"), h("pre", { class: "code-line" }, "lightlink run start plan.yaml")),
+      : plan ? empty(t("runs.nomatch"), t("commands.none.more"), link("runs", t("filter.clear"), "btn")) : empty(t("runs.0"), t("runs.0.more"), h("pre", { class: "code-line" }, "lightlink plan start plan.yaml")),
     schedules.schedules.length ? section(t("schedules"), null, table(t("schedules"), [
       { head: t("col.name"), cell: (each) => h("strong", {}, each.name) }, { head: t("col.plan"), cell: (each) => each.plan }, { head: "cron", cell: (each) => mono(`${each.cron} ${each.tz}`) },
       { head: t("col.next"), num: true, cell: (each) => h("time", { datetime: each.next, title: new Date(each.next).toUTCString() }, new Date(each.next).toLocaleString()) }], schedules.schedules)) : null] };

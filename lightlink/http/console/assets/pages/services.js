@@ -1,5 +1,6 @@
-import { get } from "../api.js";
-import { empty, h, json, link, mono, number, section, span, table } from "../dom.js";
+import { get, may, post } from "../api.js";
+import { button, dialog, empty, h, json, link, mono, note, number, section, span, table } from "../dom.js";
+import { payloadForm } from "../form.js";
 import { t } from "../text.js";
 
 export default async function services() {
@@ -9,7 +10,22 @@ export default async function services() {
     service.text && h("p", { class: "quiet" }, service.text),
     table(service.name, [
       { head: t("col.method"), cell: (method) => [h("strong", {}, mono(method.name)), h("span", { class: "sub" }, method.text), Object.keys(method.arguments).length ? h("details", {}, h("summary", {}, t("services.arguments")), json(method.arguments)) : null] },
-      { head: t("col.requests"), num: true, cell: (method) => number(method.requests) }, { head: t("col.errors"), num: true, cell: rate }, { head: t("col.average"), num: true, cell: (method) => (method.requests ? (method.average < 1 ? `${(method.average * 1000).toFixed(1)} ms` : span(method.average)) : "–") }], service.methods),
+      { head: t("col.requests"), num: true, cell: (method) => number(method.requests) }, { head: t("col.errors"), num: true, cell: rate }, { head: t("col.average"), num: true, cell: (method) => (method.requests ? (method.average < 1 ? `${(method.average * 1000).toFixed(1)} ms` : span(method.average)) : "–") },
+      may("call") && { head: t("col.do"), cell: (method) => button(t("services.call"), () => ask(service, method), "small", { "aria-label": `${t("services.call")} ${method.name}` }) }].filter(Boolean), service.methods),
     table(t("services.instances.title"), [{ head: "ID", cell: (each) => mono(each.id) }, { head: t("col.version"), cell: (each) => each.version || "–" }, { head: t("col.host"), cell: (each) => each.host || "–" }], service.instances)));
   return { title: t("nav.services"), body: [h("h1", {}, t("nav.services")), ...(body.length ? body : [empty(t("services.0"), t("services.0.more"), link("overview", t("nav.overview"), "btn"))])] };
+}
+// One form, with the answer below it; asked again as often as one likes.
+function ask(service, method) {
+  const form = payloadForm(method.arguments), answer = h("div", { role: "status" });
+  const go = button(t("services.call"), async () => {
+    const given = form.read();
+    if (!given) return;
+    go.disabled = true;
+    try {
+      const found = await post(`api/services/${encodeURIComponent(service.name)}/${encodeURIComponent(method.name)}`, { arguments: given.value });
+      answer.replaceChildren(h("p", { class: "quiet" }, t("services.took", { x: span(found.seconds) })), json(found.result));
+    } catch (error) { answer.replaceChildren(note("failed", h("p", {}, error.message))); } finally { go.disabled = false; }
+  }, "primary");
+  const box = dialog(`${service.name}.${method.name}`, [method.text && h("p", { class: "quiet" }, method.text), form.body, answer], [button(t("close"), () => box.close(), "ghost"), go]);
 }

@@ -1,0 +1,36 @@
+// Who asks to come in: accepting means comparing a fingerprint. Then who is in, and whose certificate ends soon.
+import { get, post } from "../api.js";
+import { ago, at, button, chips, confirm, dialog, empty, h, link, mono, section, state, table, toast } from "../dom.js";
+import { t } from "../text.js";
+
+const MONTH_MS = 30 * 86400 * 1000;
+
+export default async function fleet() {
+  let requests, identities;
+  try {
+    [{ requests }, { identities }] = await Promise.all([get("api/fleet/requests"), get("api/fleet/identities")]);
+  } catch (error) {
+    if (error.status !== 501 && error.status !== 503) throw error;
+    return { title: t("nav.fleet"), body: [h("h1", {}, t("nav.fleet")), empty(t("fleet.not"), t("fleet.not.more"), h("p", { class: "quiet" }, error.message))] };
+  }
+  const reload = () => window.dispatchEvent(new HashChangeEvent("hashchange"));
+  const decide = async (verb, each) => { await post(`api/fleet/${verb}`, { fingerprint: each.fingerprint }); toast(t(`fleet.${verb}.done`, { name: each.name })); reload(); };
+  function accept(each) {
+    const problem = h("p", { class: "err", role: "alert" });
+    const same = button(t("fleet.same"), async () => { try { await decide("accept", each); box.close(); } catch (error) { problem.textContent = error.message; } }, "primary");
+    const box = dialog(t("fleet.accept.n", { name: each.name }), [h("p", {}, t("fleet.compare")), h("p", { class: "finger" }, mono(each.fingerprint)), problem], [button(t("back"), () => box.close(), "ghost"), same]);
+  }
+  const reject = (each) => confirm(t("fleet.reject.n", { name: each.name }), t("fleet.reject.more"), t("fleet.reject"), () => decide("reject", each), true, false);
+  const revoke = (each) => confirm(t("fleet.revoke.n", { name: each.name }), t("fleet.revoke.more"), t("fleet.revoke"), async (reason) => { await post("api/fleet/revoke", { name: each.name, reason }); reload(); }, true);
+  const soon = (each) => each.not_after && !each.revoked && new Date(each.not_after) - Date.now() < MONTH_MS;
+  const rows = [...identities].sort((a, b) => Number(a.revoked) - Number(b.revoked) || (a.not_after ?? "").localeCompare(b.not_after ?? ""));
+  return { title: t("nav.fleet"), body: [h("h1", {}, t("nav.fleet")),
+    section(t("fleet.waiting"), null, requests.length ? table(t("fleet.waiting"), [
+      { head: t("col.name"), cell: (each) => h("strong", {}, each.name) }, { head: t("fleet.fingerprint"), min: "m", cell: (each) => mono(each.fingerprint) }, { head: t("col.labels"), min: "l", cell: (each) => chips(each.labels) }, { head: t("col.time"), num: true, cell: (each) => ago(each.requested_at) },
+      { head: t("col.do"), cell: (each) => h("span", { class: "row" }, button(t("fleet.accept"), () => accept(each), "small", { "aria-label": `${t("fleet.accept")} ${each.name}` }), button(t("fleet.reject"), () => reject(each), "small ghost", { "aria-label": `${t("fleet.reject")} ${each.name}` })) }], requests) : h("p", { class: "quiet" }, t("fleet.waiting.none"))),
+    section(t("fleet.identities"), null, identities.length ? table(t("fleet.identities"), [
+      { head: t("col.state"), cell: (each) => (each.revoked ? state("cancelled", t("fleet.revoked")) : soon(each) ? state("warn", t("fleet.soon")) : state("completed", t("fleet.good"))) },
+      { head: t("col.name"), cell: (each) => [each.role === "agent" ? link(`agent/${each.name}`, each.name, "strong") : h("strong", {}, each.name), each.reason && h("span", { class: "sub" }, each.reason)] }, { head: t("fleet.role"), min: "m", cell: (each) => each.role },
+      { head: t("col.labels"), min: "l", cell: (each) => chips(each.labels) }, { head: t("fleet.ends"), num: true, cell: (each) => (each.not_after ? at(each.not_after) : "–") },
+      { head: t("col.do"), cell: (each) => (each.revoked ? "" : button(t("fleet.revoke"), () => revoke(each), "small ghost", { "aria-label": `${t("fleet.revoke")} ${each.name}` })) }], rows) : h("p", { class: "quiet" }, t("fleet.none")))] };
+}
