@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from helpers.console import expect, log_in, send, shown_state
+from helpers.console import expect, log_in, send, shown_state, watch
 from helpers.http import HttpProcess
 from helpers.waiting import eventually
 
@@ -142,3 +142,27 @@ def test_it_goes_on_when_the_server_is_started_again(page: Page, own_world: RunW
     with HttpProcess(own_world.url, f"--listen=127.0.0.1:{port}"):
         expect(page.locator(".away")).to_be_hidden()
         expect(shown_state(page)).to_have_text("done")
+
+
+def test_tabs_share_one_stream_and_one_takes_over(page: Page, running: HttpProcess) -> None:
+    streams: list[str] = []
+    page.context.on("request", lambda request: streams.append(request.url) if "/api/events" in request.url else None)
+    first, second = (send(running, "tabs", "install") for _ in range(2))
+    log_in(page, running, to=f"command/{first}")
+    other = page.context.new_page()
+    problems = watch(other)
+    other.goto(f"{running.url}/#/command/{second}")
+    expect(shown_state(other)).to_have_text("pending")
+
+    running.http.post(f"/api/command/{second}/cancel", {"reason": "told by the first"})
+    expect(shown_state(other)).to_have_text("cancelled")
+    assert len(streams) == 1
+    third = send(running, "tabs", "install")
+    other.goto(f"{running.url}/#/command/{third}")
+    expect(shown_state(other)).to_have_text("pending")
+    page.goto("about:blank")
+    running.http.post(f"/api/command/{third}/cancel", {"reason": "told by the second"})
+
+    expect(shown_state(other)).to_have_text("cancelled")
+    assert len(streams) == 2
+    assert problems == []

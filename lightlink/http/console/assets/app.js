@@ -1,6 +1,7 @@
 // The shell: who is logged in, which page is shown, keys, and whether NATS is there.
-import { call, get, live, may, on, session, startLive, stopLive } from "./api.js";
+import { call, get, may, on, session } from "./api.js";
 import { button, dialog, h, icon, link, shape } from "./dom.js";
+import { live, startLive, stopLive } from "./live.js";
 import { language, t } from "./text.js";
 import agents, { agent } from "./pages/agents.js";
 import audit from "./pages/audit.js";
@@ -214,5 +215,6 @@ const saved = localStorage.getItem("theme");
 if (saved === "dark" || saved === "light") document.documentElement.dataset.theme = saved;
 window.addEventListener("hashchange", show);
 on("away", drawAway);
+on("again", () => { if (!live.paused) refresh(); });
 on("login", () => { if (started) begin(); });
 begin().catch((error) => root.replaceChildren(h("main", {}, problem(error))));

@@ -1,7 +1,8 @@
 // The list keeps its filters in the address. One command: its state first, then why it failed, then what happened when.
-import { follow, get, live, may, post } from "../api.js";
+import { get, may, post } from "../api.js";
 import { ago, at, button, complain, confirm, empty, facts, h, json, link, mono, note, number, redraw, section, segments, span, state, shape, table, toast } from "../dom.js";
 import { progress } from "../charts.js";
+import { follow, live } from "../live.js";
 import { t } from "../text.js";
 import { goer } from "./agents.js";
 

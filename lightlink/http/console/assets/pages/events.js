@@ -1,7 +1,8 @@
 // Dead letters first, as nobody else will move them; then how far consumers are behind; then what passes right now.
-import { get, live, may, post } from "../api.js";
+import { get, may, post } from "../api.js";
 import { ago, bytes, button, complain, confirm, dialog, field, h, json, mono, number, redraw, section, state, table, toast } from "../dom.js";
 import { meter } from "../charts.js";
+import { live } from "../live.js";
 import { t } from "../text.js";
 
 const EVERY_MS = 5000;

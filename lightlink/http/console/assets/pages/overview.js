@@ -1,7 +1,8 @@
 // First what waits for a person, then whether the fleet is well, then the last hour.
-import { follow, get, live } from "../api.js";
+import { get } from "../api.js";
 import { ago, h, link, mono, number, redraw, section, shape, state, table } from "../dom.js";
 import { columns } from "../charts.js";
+import { follow, live } from "../live.js";
 import { t } from "../text.js";
 import { runState } from "./runs.js";
 

@@ -1,6 +1,7 @@
 // A run: what waits for somebody first, then the steps as counts, then the targets, failed ones first.
-import { follow, get, may, post } from "../api.js";
+import { get, may, post } from "../api.js";
 import { ago, button, complain, confirm, empty, facts, h, link, mono, note, number, redraw, section, state, table, toast, field } from "../dom.js";
+import { follow } from "../live.js";
 import { t } from "../text.js";
 import { goer } from "./agents.js";
 

@@ -1,0 +1,102 @@
+// One stream for all tabs of a browser, as a host has six connections: one tab holds it and hands on what it hears.
+// Tabs that have been hidden for half a minute do not hold it; when all are, there is none.
+import { call, tell } from "./api.js";
+
+const NAME = `lightlink ${location.pathname}`;
+const HIDDEN_MS = 30000;
+const EVERY_MS = 200;
+const AGAIN_MS = 3000;
+export const live = { paused: false };
+const subscribers = new Set();
+let channel = null, stream = null, asking = null, hiding = null, retrying = null, timer = null;
+let waiting = { commands: new Map(), runs: new Map() };
+
+// Calls `listener` with the commands and the runs that have changed until the function that is returned is called.
+export function follow(listener) {
+  subscribers.add(listener);
+  return () => subscribers.delete(listener);
+}
+function flush() {
+  const { commands, runs } = waiting;
+  timer = null;
+  waiting = { commands: new Map(), runs: new Map() };
+  if (!live.paused) subscribers.forEach((listener) => listener([...commands.values()], [...runs.values()]));
+}
+function hear(kind, data) {
+  if (kind === "command") waiting.commands.set(data.command_id, data);
+  else if (kind === "run") waiting.runs.set(data.run_id, data);
+  // Whether only a stream has ended, or NATS or the server is away: the answer says so itself.
+  else if (kind === "look") call("GET", "health").catch(() => null);
+  else tell("again");
+  if (kind === "command" || kind === "run") timer ??= setTimeout(flush, EVERY_MS);
+}
+function emit(kind, data) {
+  hear(kind, data);
+  channel?.postMessage([kind, data]);
+}
+// `missed` says that changes may have passed before this stream.
+function open(missed) {
+  stream = new EventSource("api/events");
+  const on = (event, kind) => stream.addEventListener(event, (heard) => emit(kind, JSON.parse(heard.data)));
+  on("command", "command");
+  on("progress", "command");
+  on("run", "run");
+  on("link", "look");
+  stream.onopen = () => {
+    emit("look");
+    if (missed) emit("again");
+    missed = false;
+  };
+  stream.onerror = () => {
+    emit("look");
+    // A stream that was refused does not come again by itself.
+    if (stream?.readyState !== EventSource.CLOSED) return;
+    stream = null;
+    retrying = setTimeout(() => open(true), AGAIN_MS);
+  };
+}
+function close() {
+  clearTimeout(retrying);
+  stream?.close();
+  stream = null;
+}
+// Holds the stream until `asking` is aborted, once no other tab does.
+function hold(missed, options) {
+  const { signal } = asking;
+  return navigator.locks.request(NAME, options, (lock) => (lock && !signal.aborted ? new Promise((done) => {
+    open(missed);
+    signal.addEventListener("abort", () => { close(); done(); });
+  }) : lock));
+}
+async function ask() {
+  if (asking) return;
+  asking = new AbortController();
+  const { signal } = asking;
+  // Browsers have locks on safe sites only; elsewhere each tab has a stream of its own.
+  if (!navigator.locks) { open(false); signal.addEventListener("abort", close); return; }
+  if (await hold(false, { ifAvailable: true }) === null && !signal.aborted) await hold(true, { signal }).catch(() => null);
+}
+function retire() {
+  asking?.abort();
+  asking = null;
+}
+function look() {
+  clearTimeout(hiding);
+  if (document.hidden) hiding = setTimeout(retire, HIDDEN_MS);
+  else ask();
+}
+export function startLive() {
+  if (!channel) {
+    channel = new BroadcastChannel(NAME);
+    channel.onmessage = (event) => hear(...event.data);
+    document.addEventListener("visibilitychange", look);
+  }
+  look();
+  if (document.hidden) ask();
+}
+export function stopLive() {
+  retire();
+  channel?.close();
+  channel = null;
+  document.removeEventListener("visibilitychange", look);
+}

@@ -1,0 +1,92 @@
+"""The console for everybody: axe-core finds nothing, by light and by dark, and twice the size still fits."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.console import end, expect, log_in, send
+from helpers.waiting import eventually
+
+import lightlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from helpers.http import HttpProcess
+    from helpers.runs import RunWorld
+    from playwright.sync_api import Browser, Page
+
+PLAN: dict[str, Any] = {
+    "name": "axe",
+    "targets": ["axe-1", "axe-2"],
+    "waves": [1, "rest"],
+    "between": {"by": ["ops"], "expires": "1h"},
+    "steps": [{"name": "install", "command": "install", "payload": {"version": "4"}}],
+}
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@pytest.fixture(scope="module")
+def places(running: HttpProcess, world: RunWorld) -> Iterator[list[str]]:
+    """Pages that have something to show."""
+    world.agents("axe-1", "axe-2", labels={"site": "home"})
+    world.failing.add(("axe-2", "verify"))
+    done, failed = send(running, "axe-1", "install"), send(running, "axe-2", "verify")
+    for command_id in (done, failed):
+        end(running, command_id)
+    world.failing.clear()
+    running.http.post("/api/stored-plans", {"plan": PLAN})
+    run_id = running.http.post("/api/runs", {"plan": PLAN}).json["run"]["run_id"]
+    eventually(lambda: running.http.get(f"/api/runs/{run_id}").json["run"]["state"] == "waiting")
+    with lightlink.connect(world.url) as client:
+        client.state("axe", history=3).set("lamp", {"on": True})
+        client.stream("AXE", ["axe.>"], max_bytes=1_000_000)
+        one = [f"command/{done}", f"command/{failed}", f"run/{run_id}", "agent/axe-1", "key/axe/lamp", "bucket/axe"]
+        pages = ["overview", "agents", "commands", "send", "runs", "start"]
+        more = ["services", "state", "files", "events", "fleet", "audit"]
+        yield [*pages, *more, *one, "send?to=axe-1&type=install"]
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong in what is shown."""
+    found = page.evaluate("(levels) => axe.run(document, {runOnly: levels})", LEVELS)
+    return [f"{each['id']}: {node['html'][:160]}" for each in found["violations"] for node in each["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=[pytest.mark.browser, pytest.mark.slow])])
+def test_axe_finds_nothing(page: Page, running: HttpProcess, places: list[str], scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.goto(running.url)
+    expect(page.get_by_label("Token")).to_be_visible()
+    # Past the page's own policy, which lets no script of others in.
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text())
+    assert violations(page) == []
+    log_in(page, running)
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text())
+
+    found = {}
+    for place in places:
+        before = page.title()
+        page.evaluate("(place) => { location.hash = `#/${place}`; }", place)
+        if place != "overview":
+            page.wait_for_function("(before) => document.title !== before", arg=before)
+        found[place] = violations(page)
+    page.keyboard.press("?")
+    found["keys"] = violations(page)
+
+    assert {place: wrong for place, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_twice_the_size_fits(browser: Browser, running: HttpProcess, places: list[str]) -> None:
+    # What a browser makes of 200 % on a window of 1280 x 800.
+    with browser.new_context(viewport={"width": 640, "height": 400}, device_scale_factor=2, locale="en-GB") as context:
+        page = context.new_page()
+        log_in(page, running)
+        for place in places:
+            page.goto(f"{running.url}/#/{place}")
+            expect(page.locator("#main h1")).to_be_attached()
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), place

@@ -1,0 +1,34 @@
+"""What the console is made of: all of it in the wheel, and none of it from elsewhere."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+import lightlink
+
+ROOT = Path(lightlink.__file__).parent
+ASSETS = ROOT / "http" / "console" / "assets"
+FILES = sorted(file for file in ASSETS.rglob("*") if file.is_file())
+
+
+def test_the_wheel_takes_every_file() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT.parent / "setup.cfg")
+    patterns = settings["options.package_data"]["lightlink.http.console"].split(",")
+    taken = {file for pattern in patterns for file in ASSETS.parent.glob(pattern.strip())}
+
+    assert taken == {*FILES}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.suffix == ".js"], ids=lambda file: file.name)
+def test_a_module_imports_what_there_is_and_makes_no_html(file: Path) -> None:
+    text = file.read_text()
+    for name in re.findall(r'^import .*? from "([^"]+)";$', text, re.MULTILINE):
+        assert (file.parent / name).resolve() in FILES, name
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
+    # Only names of formats, which nobody fetches.
+    assert set(re.findall(r"https?://[^\s\"'`]+", text)) <= {"http://www.w3.org/2000/svg"}
