@@ -107,7 +107,7 @@ def enroll_(
     from lightlink.fleet import enroll  # noqa: PLC0415 - cryptography takes long to import
 
     files = enroll(token, directory, timeout=timeout, on_pending=show, force=force)
-    say(f"enrolled as {files.name}; next: lightlink agent run MODULE --enrolled {directory}")
+    say(f"enrolled as {files.name}; an agent's next: lightlink agent run MODULE --enrolled {directory}")
     if target is not None:
         ctx.invoke(install, target=target, enrolled=directory, user=user, only_print=False)
 

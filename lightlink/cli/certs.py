@@ -109,10 +109,10 @@ def init(
     _show(made, as_json=as_json)
 
 
-_GRANTS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
-    click.option(
-        "--role", type=click.Choice([*ROLES, _GATEWAY]), default="client", show_default=True, help="What it may do."
-    ),
+_role = click.option(
+    "--role", type=click.Choice([*ROLES, _GATEWAY]), default="client", show_default=True, help="What it may do."
+)
+_GRANTED: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option("--publish", multiple=True, metavar="SUBJECT", help="Events it may publish; a client: events.>."),
     click.option("--subscribe", multiple=True, metavar="SUBJECT", help="Events it may subscribe to."),
     click.option(
@@ -135,17 +135,16 @@ _GRANTS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
 )
 
 
-def _grants(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options for a role and what is granted in it; `_rights` takes their values."""
-    for option in reversed(_GRANTS):
+def rights_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options for what is granted in a role; `rights` takes their values."""
+    for option in reversed(_GRANTED):
         command = option(command)
     return command
 
 
-def _rights(grants: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `CertificateAuthority.issue` for the options of `_grants`."""
+def rights(grants: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `CertificateAuthority.issue` for the options of `rights_options`."""
     return {
-        "role": grants["role"],
         "publish": grants["publish"] or None,
         "subscribe": grants["subscribe"],
         "calls": grants["calls"] or None,
@@ -161,7 +160,8 @@ def _rights(grants: dict[str, Any]) -> dict[str, Any]:
 @certs.command()
 @_directory
 @_names
-@_grants
+@_role
+@rights_options
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="Make a server's certificate for these hosts.")
 @_days
 @_force
@@ -173,6 +173,7 @@ def issue(
     days: int,
     force: bool,
     as_json: bool,
+    role: str,
     **grants: Any,
 ) -> None:
     """Make the certificates and keys of the identities NAME in DIR, or with --host those of servers.
@@ -184,21 +185,22 @@ def issue(
     certs/README.md. --publish and --call replace what a client has by default; repeat an option for more.
     """
     authority = CertificateAuthority.load(directory)
-    if grants["role"] == _GATEWAY:
+    if role == _GATEWAY:
         if not hosts:
             raise click.UsageError("name the hosts by which clients reach the gateway: --host")
         made = [authority.issue_gateway(hosts, name=name, days=days, force=force) for name in names]
     elif hosts:
         made = [authority.issue_server(hosts, name=name, days=days, force=force) for name in names]
     else:
-        made = [authority.issue(name, **_rights(grants), days=days, force=force) for name in names]
+        made = [authority.issue(name, role, **rights(grants), days=days, force=force) for name in names]
     _show(made, as_json=as_json)
 
 
 @certs.command()
 @_directory
 @_names
-@_grants
+@_role
+@rights_options
 @click.option("--config", type=_FILE, required=True, help="The server's configuration, which is made again.")
 @click.option("--pid", type=click.IntRange(min=1), required=True, help="Process id of the nats-server.")
 @click.option("--url", metavar="URL", help="Where they are tried; default: as in the configuration.")
@@ -212,6 +214,7 @@ def add(
     url: str | None,
     days: int,
     as_json: bool,
+    role: str,
     **grants: Any,
 ) -> None:
     """Let the identities NAME into a running server: issue them, make its configuration again, reload, and try them.
@@ -220,7 +223,7 @@ def add(
     """
     authority = CertificateAuthority.load(directory)
     where = url or _server_url(authority, config)
-    made = [authority.issue(name, **_rights(grants), days=days) for name in dict.fromkeys(names)]
+    made = [authority.issue(name, role, **rights(grants), days=days) for name in dict.fromkeys(names)]
     _show(made, as_json=as_json)
     remake_config(config)
     reload_server(pid)

@@ -13,6 +13,7 @@ import click
 
 from lightlink.certs import CertificateAuthority
 from lightlink.certs.files import PRIVATE, write_file
+from lightlink.cli.certs import rights, rights_options
 from lightlink.cli.command import labels, managing
 from lightlink.cli.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.printing import say
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _directory = click.argument("directory", metavar="DIR", type=_FOLDER)
 _HOSTS = ("localhost", "127.0.0.1")
+# An admin's certificate is made where the key of the authority is.
+_ENROLLED = ("agent", "service", "client", "manager")
 
 _SERVER: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option("--listen", "host", default="0.0.0.0", show_default=True, help="Address to listen on."),  # noqa: S104
@@ -126,6 +129,8 @@ def auth(directory: Path, url: str | None, **settings: Any) -> None:
 
 @fleet.command()
 @click.argument("name")
+@click.option("--role", type=click.Choice(_ENROLLED), default="agent", show_default=True, help="What it may do.")
+@rights_options
 @click.option("--hours", type=click.FloatRange(0, 720, min_open=True), default=1.0, show_default=True)
 @click.option("--label", "label", multiple=True, metavar="NAME=VALUE", callback=labels, help="A label of the agent.")
 @click.option("--approve", is_flag=True, help="The machine waits until its fingerprint is accepted.")
@@ -135,15 +140,22 @@ def auth(directory: Path, url: str | None, **settings: Any) -> None:
 def token(
     link: Link,
     name: str,
+    role: str,
     hours: float,
     label: dict[str, str],
     approve: bool,
     urls: tuple[str, ...],
     as_json: bool,
+    **grants: Any,
 ) -> None:
-    """Print a token with which the machine NAME enrolls, once."""
+    """Print a token with which the machine NAME enrolls, once.
+
+    With another --role than agent it is for a service, a client or a manager; what that may do is said as to
+    `certs issue`.
+    """
+    granted = {option: values for option, values in rights(grants).items() if values}
     with _asking(link) as asked:
-        text = asked.token(name, hours=hours, labels=label, approve=approve, urls=urls)
+        text = asked.token(name, role=role, rights=granted, hours=hours, labels=label, approve=approve, urls=urls)
     say(to_json({"name": name, "token": text}) if as_json else text)
 
 

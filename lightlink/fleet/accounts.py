@@ -22,9 +22,10 @@ _STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
 
 
 def home_claims(auth: str) -> dict[str, Any]:
-    """Return what LIGHTLINK exports to agents, all of them at once, and its import of the operations of the fleet."""
+    """Return what LIGHTLINK exports to agents, all of them at once, and imports: what is asked of the fleet."""
     exports = [_export(kind, _for_all(subject)) for kind, subject in _crossings() if not subject.startswith(_FLEET)]
-    return {"exports": exports, "imports": [_import("service", f"{FLEET_OPERATIONS}.>", auth)]}
+    imports = [_import("service", subject, auth) for subject in (f"{FLEET_OPERATIONS}.>", f"{FLEET_RENEW}.*")]
+    return {"exports": exports, "imports": imports}
 
 
 def auth_claims(responder: str) -> dict[str, Any]:
@@ -51,8 +52,12 @@ def agent_claims(name: str, home: str, auth: str) -> dict[str, Any]:
 
 
 def allowed(name: str, grant: Grant) -> Permissions:
-    """Return what an identity may do in its account."""
-    return permissions(name, grant)
+    """Return what an identity may do in its account: what its grant says, and have its certificate renewed."""
+    allowed = permissions(name, grant)
+    renewal = f"{FLEET_RENEW}.{name}"
+    if renewal in allowed.publish or "." in name:
+        return allowed
+    return Permissions((*allowed.publish, renewal), allowed.subscribe)
 
 
 def allowed_to_enroll(name: str, token: str) -> Permissions:

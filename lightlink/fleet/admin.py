@@ -40,6 +40,8 @@ class Fleet:
         self,
         name: str,
         *,
+        role: str = "agent",
+        rights: Mapping[str, Sequence[str]] | None = None,
         hours: float = 1.0,
         labels: Mapping[str, str] | None = None,
         approve: bool = False,
@@ -47,11 +49,15 @@ class Fleet:
     ) -> str:
         """Return a token, good once within ``hours``, with which the machine ``name`` enrolls.
 
-        ``labels`` are the agent's. With ``approve`` it gets its certificate when somebody has accepted its fingerprint.
-        ``urls`` are the servers for the machine; by default those that this client is given.
+        ``role`` is agent, service, client or manager; ``rights`` what it may do in it, as lists of what
+        `CertificateAuthority.issue` takes: ``{"calls": ["math"]}``. ``labels`` are the agent's. With
+        ``approve`` it gets its certificate when somebody has accepted its fingerprint. ``urls`` are the
+        servers for the machine; by default those that this client is given.
         """
         body = {
             "name": name,
+            "role": role,
+            "rights": {option: [*values] for option, values in (rights or {}).items()},
             "hours": hours,
             "labels": dict(labels or {}),
             "approve": approve,

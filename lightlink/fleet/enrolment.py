@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import re
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -22,14 +23,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lightlink.certs.certificate import dns_names, make_key, to_pem
+from lightlink.certs.certificate import describe, dns_names, make_key, to_pem
 from lightlink.certs.signing import sign_leaf, sign_token
 from lightlink.errors import FleetError, FleetRefused, InvalidName, InvalidOption
 from lightlink.fleet.accounts import enrolling_name
-from lightlink.protocol.permissions import Grant, identity_name
+from lightlink.protocol.permissions import identity_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from lightlink.certs import CertificateInfo
+    from lightlink.protocol.permissions import Grant
 
 # What begins a token: it tells what the string is, to people and to scanners for secrets.
 _PREFIX = "lltoken1_"
@@ -179,16 +183,40 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     return ":".join(digits[at : at + 4] for at in range(0, len(digits), 4))
 
 
-def sign_agent(
+def sign_identity(
     signer: x509.Certificate,
     signer_key: ec.EllipticCurvePrivateKey,
     key: ec.EllipticCurvePublicKey,
     name: str,
+    grant: Grant,
     days: int,
 ) -> x509.Certificate:
-    """Return the certificate of an agent."""
+    """Return the certificate of an identity; raises InvalidOption for a grant that is too long for one."""
     names = x509.SubjectAlternativeName([x509.DNSName(name)])
-    return sign_leaf(signer, signer_key, key, name, names, Grant.of("agent"), days)
+    return sign_leaf(signer, signer_key, key, name, names, grant, days)
+
+
+def read_certificate(pem: object, name: str, authorities: Sequence[x509.Certificate]) -> CertificateInfo:
+    """Return what stands in an identity's certificate that one of some authorities has signed; raises FleetRefused."""
+    try:
+        certificate = x509.load_pem_x509_certificate(str(pem).encode())
+        info = describe(certificate, Path("client.pem"))
+    except (ValueError, InvalidOption) as exc:
+        reason = "the certificate that is to be renewed did not come along"
+        raise FleetRefused("renewal", reason, "bad_request") from exc
+    if not any(_has_signed(each, certificate) for each in authorities):
+        raise FleetRefused("renewal", "the certificate is of another authority", "bad_certificate")
+    if info.kind != "client" or info.grant is None or info.name != name:
+        raise FleetRefused("renewal", f"the certificate is not that of {name}", "other_name")
+    return info
+
+
+def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _names_in(request: x509.CertificateSigningRequest) -> set[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.certs.certificate import load_certificates
+from lightlink.certs.certificate import load_certificates, to_pem
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
 from lightlink.client import connect
 from lightlink.concurrency.scheduler import every
@@ -113,7 +113,9 @@ def renew(client: Client, files: AgentFiles) -> None:
     Raises FleetRefused, FleetError.
     """
     key = make_key_pem()
-    answer = ask(client.connection, f"{FLEET_RENEW}.{files.name}", {"csr": make_request(files.name, key)}, "renewal")
+    current = to_pem(load_certificates("certificate", files.directory / "agent.pem")[0]).decode()
+    body = {"csr": make_request(files.name, key), "certificate": current}
+    answer = ask(client.connection, f"{FLEET_RENEW}.{files.name}", body, "renewal")
     chain = read_chain(answer.get("certificate"), key)
     write_file(files.directory / "agent.pem", key + chain, mode=PRIVATE, replace=True)
     _log.info("lightlink: the certificate of %s is renewed", files.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightlink.errors import FleetRefused, InvalidOption
-from lightlink.protocol.permissions import identity_name
+from lightlink.protocol.permissions import RIGHTS, Grant, identity_name
 from lightlink.validators import integer, string_map
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class Operations:
         if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
             raise InvalidOption("urls", "must be a list of at least one URL", urls)
         name = identity_name(body.get("name", ""), "agent")
-        text, token = self._signer.make_token(name, urls, body.get("hours", 1), labels, bool(body.get("approve")))
+        grant = _grant(body.get("role", "agent"), body.get("rights", {}))
+        approve = bool(body.get("approve"))
+        text, token = self._signer.make_token(name, urls, body.get("hours", 1), labels, approve, grant)
         return {"token": text, "id": token.id, "expires": token.expires}
 
     def _pending(self, _: dict[str, Any]) -> list[Any]:
@@ -90,6 +92,16 @@ class Operations:
         limit = body.get("limit", 100)
         integer("limit", limit, 1, _MOST_AUDITED)
         return [msgspec.to_builtins(entry) for entry in self._audit.read(limit)]
+
+
+def _grant(role: Any, rights: Any) -> Grant:
+    if role == "admin":
+        raise InvalidOption("role", "an admin's certificate is made where the key of the CA is", role)
+    if not isinstance(rights, dict) or not all(isinstance(value, list) for value in rights.values()):
+        raise InvalidOption("rights", "must be an object of lists of strings", rights)
+    if unknown := rights.keys() - RIGHTS:
+        raise InvalidOption("rights", f"must be among {', '.join(RIGHTS)}", sorted(map(str, unknown)))
+    return Grant.of(str(role), **rights)
 
 
 def _by(body: dict[str, Any]) -> dict[str, str]:

@@ -52,6 +52,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a token is good for, and what was made of it; ``id`` is the serial of its certificate.
 
+    ``rights`` are what ``role`` may do, as `CertificateAuthority.issue` takes it; None is the role's own choice.
     ``fingerprint`` is that of the key that has used it (the machine's, SHA-256), ``decision`` ``accepted`` or
     ``rejected`` where one is asked for.
     """
@@ -59,6 +60,8 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     id: str
     name: str
     expires: float
+    role: str = "agent"
+    rights: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     approve: bool = False
     fingerprint: str = ""

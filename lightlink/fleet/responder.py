@@ -227,7 +227,7 @@ class Responder:
         return self._signer.enroll(name, token_id, body.get("csr"))
 
     def _renew(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._signer.renew(subject.split(".")[3], body.get("csr"))
+        return self._signer.renew(subject.split(".")[3], body.get("csr"), body.get("certificate"))
 
 
 class _Refusals:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
 from cryptography import x509
 
-from lightlink.certs.certificate import load_certificates, to_pem
+from lightlink.certs.certificate import grant_extension, load_certificates, to_pem
 from lightlink.certs.files import read_file
 from lightlink.errors import FleetError, FleetRefused, InvalidOption, RevisionConflict
 from lightlink.fleet import enrolment
 from lightlink.fleet.records import ANY_SERIAL, Identity, TokenRecord
+from lightlink.protocol.permissions import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,17 +59,34 @@ class Signer:
     # Tokens ---------------------------------------------------------------------------------------------------------
 
     def make_token(
-        self, name: str, urls: Sequence[str], hours: float, labels: Mapping[str, str], approve: bool
+        self,
+        name: str,
+        urls: Sequence[str],
+        hours: float,
+        labels: Mapping[str, str],
+        approve: bool,
+        grant: Grant,
     ) -> tuple[str, TokenRecord]:
-        """Return a new token for a name, as text and as it is remembered."""
+        """Return a new token for a name, and what it may do, as text and as it is remembered."""
+        rights = _rights(grant)
         self._refuse_in_use(name)
         certificate, key = self._authority()
         authorities = load_certificates("CA certificate", self._files.path / "ca.pem")
+        grant_extension(grant)  # it is too long for a certificate now, or never
         text, token_id = enrolment.make_token(name, urls, hours, certificate, key, authorities)
         expires = self._clock.timestamp() + hours * 3600.0
-        token = TokenRecord(id=token_id, name=name, expires=expires, labels=dict(labels), approve=approve)
+        token = TokenRecord(
+            id=token_id,
+            name=name,
+            expires=expires,
+            labels=dict(labels),
+            approve=approve,
+            role=grant.role,
+            rights=rights,
+        )
         self._tokens.add(token)
-        self._audit.note("token", name, token=token_id, approve=str(approve).lower())
+        facts = {option: " ".join(values) for option, values in rights.items()} if grant.role != "agent" else {}
+        self._audit.note("token", name, token=token_id, approve=str(approve).lower(), role=grant.role, **facts)
         return text, token
 
     def decide(self, wanted: str, decision: str, facts: Mapping[str, str]) -> TokenRecord:
@@ -120,15 +139,23 @@ class Signer:
             return {"pending": mark}
         return self._issue(token, key)
 
-    def renew(self, name: str, csr: object) -> dict[str, Any]:
-        """Return a new certificate for an agent that is let in; the old one counts until the new one is seen."""
+    def renew(self, name: str, csr: object, current: object) -> dict[str, Any]:
+        """Return a new certificate for an identity that is let in; the old one counts until the new one is seen.
+
+        It may do what its ``current`` one says, which comes along.
+        """
         key = enrolment.read_request(csr, name)
-        certificate, chain = self._sign(name, key)
+        old = enrolment.read_certificate(current, name, self._authorities())
+        assert old.grant is not None
+        grant, serial = old.grant, f"{old.serial:x}"
+        certificate, chain = self._sign(name, key, grant)
 
         def replace(known: Identity | None) -> Identity:
             if known is not None and known.revoked:
                 raise FleetRefused(_RENEW, f"{name} is revoked", "revoked")
-            known = known or Identity(name=name)
+            known = known or Identity(name=name, role=grant.role)
+            if known.serial and serial not in (known.serial, known.previous) and known.previous != ANY_SERIAL:
+                raise FleetRefused(_RENEW, f"the certificate {serial} of {name} was replaced", "replaced")
             # While a new one has not been seen, the one that its agent has still is the one before it.
             previous = known.previous or known.serial or ANY_SERIAL
             return msgspec.structs.replace(
@@ -167,21 +194,28 @@ class Signer:
     # ----------------------------------------------------------------------------------------------------------------
 
     def _issue(self, token: TokenRecord, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
-        certificate, chain = self._sign(token.name, key)
+        certificate, chain = self._sign(token.name, key, Grant.of(token.role, **token.rights))
 
         def enter(_: Identity | None) -> Identity:
             self._refuse_in_use(token.name, token.id)
             at = self._now().isoformat()
-            return Identity(name=token.name, labels=token.labels, enrolled_at=at, token=token.id, **_facts(certificate))
+            return Identity(
+                name=token.name,
+                role=token.role,
+                labels=token.labels,
+                enrolled_at=at,
+                token=token.id,
+                **_facts(certificate),
+            )
 
         self._identities.change(token.name, enter)
         self._audit.note("enrolled", token.name, token=token.id, serial=f"{certificate.serial_number:x}")
         authorities = read_file("CA certificate", self._files.path / "ca.pem")
         return {"certificate": chain.decode(), "authorities": authorities.decode(), "labels": token.labels}
 
-    def _sign(self, name: str, key: ec.EllipticCurvePublicKey) -> tuple[x509.Certificate, bytes]:
+    def _sign(self, name: str, key: ec.EllipticCurvePublicKey, grant: Grant) -> tuple[x509.Certificate, bytes]:
         signer, signer_key = self._authority()
-        certificate = enrolment.sign_agent(signer, signer_key, key, name, self._days)
+        certificate = enrolment.sign_identity(signer, signer_key, key, name, grant, self._days)
         return certificate, to_pem(certificate) + to_pem(signer)
 
     def _authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -191,6 +225,10 @@ class Signer:
         except InvalidOption as exc:
             _log.error("lightlink fleet: nothing can be signed: %s", exc)
             raise FleetError("signing", "the signer is away; try again later") from exc
+
+    def _authorities(self) -> list[x509.Certificate]:
+        """Return whose signatures count: those who sign here, and those who sign where the CA's key is."""
+        return [self._authority()[0], *load_certificates("CA certificate", self._files.path / "ca.pem")]
 
     def _refuse_in_use(self, name: str, token: str = "") -> None:
         """Refuse a name that somebody has; who has it by the same token may have it again."""
@@ -203,6 +241,14 @@ class Signer:
 
     def _now(self) -> datetime:
         return self._clock.now()
+
+
+def _rights(grant: Grant) -> dict[str, list[str]]:
+    return {
+        option: [*value]
+        for option, value in attrs.asdict(grant, recurse=False).items()
+        if option != "role" and (value or option in ("publish", "calls"))
+    }
 
 
 def _facts(certificate: x509.Certificate) -> dict[str, str]:

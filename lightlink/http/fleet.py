@@ -106,6 +106,7 @@ def _enrolment(token: TokenRecord) -> EnrolmentView:
         requested_at=datetime.fromisoformat(token.requested_at),
         expires=datetime.fromtimestamp(token.expires, timezone.utc),
         labels=token.labels,
+        role=token.role,
         decision=token.decision,  # type: ignore[arg-type]
     )
 

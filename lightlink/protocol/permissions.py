@@ -278,6 +278,10 @@ class Grant:
         )
 
 
+RIGHTS = tuple(each.name for each in attrs.fields(Grant) if each.name != "role")
+"""What a grant is made of beside its role."""
+
+
 def _stream_of_events(name: str) -> None:
     if subjects.client_id(name).upper().startswith(("LIGHTLINK_", "KV_", "OBJ_")):
         raise InvalidName("stream name", name, "is no stream of events; see --state and --files")

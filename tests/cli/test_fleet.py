@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.waiting import eventually
 
+from lightlink.certs.certificate import describe, load_certificates
 from lightlink.cli import main
 from lightlink.cli.exits import Exit
+from lightlink.protocol.permissions import Grant
 from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ def test_from_nothing_to_a_revoked_agent(typed: Any, tmp_path: Path) -> None:
     machine = tmp_path / "machine"
     assert "enrolled as a-0815" in typed("agent", "enroll", token, "--dir", machine)
     assert "has been used" in typed("agent", "enroll", token, "--dir", tmp_path / "other", code=Exit.FAILED)
+    token = typed("fleet", "token", "web", "--role", "client", "--call", "math", "--state").strip()
+    assert "enrolled as web" in typed("agent", "enroll", token, "--dir", tmp_path / "web")
+    info = describe(load_certificates("certificate", tmp_path / "web" / "agent.pem")[0], tmp_path / "web.pem")
+    assert info.grant == Grant.of("client", calls=["math"], state=True)
     assert re.search(r"a-0815  enrolled  until \S+  site=berlin", typed("fleet", "list"))
 
     (tmp_path / "plant.py").write_text(AGENT)
@@ -87,7 +93,7 @@ def test_from_nothing_to_a_revoked_agent(typed: Any, tmp_path: Path) -> None:
     assert agent.wait(30) == Exit.NOT_CONNECTED
     assert "revoked" in typed("fleet", "list")
     events = [json.loads(line)["what"] for line in typed("fleet", "audit", "--json").splitlines()]
-    assert events[:4] == ["token", "enrolled", "refused", "revoked"]
+    assert events[:6] == ["token", "enrolled", "refused", "token", "enrolled", "revoked"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     typed("fleet", "status", code=Exit.NOT_CONNECTED)  # nobody is there to let even an admin in

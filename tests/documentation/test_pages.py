@@ -328,6 +328,8 @@ def test_the_fleet(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "enrolled as a-0815" in reader.shell()
     with lightlink.connect() as ops, lightlink.CommandManager(ops):  # which makes the streams
         reader.start("takes commands")
+    made, enrolled = reader.lines()
+    assert "enrolled as web" in reader.type(enrolled.replace(token, reader.type(made).strip()))
     revoke, label = reader.shell, reader.lines
     assert "revoked a-0815" in revoke()
     assert "site=munich" in reader.type(label()[0])

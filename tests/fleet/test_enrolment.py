@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.certs.certificate import load_certificates, to_pem
 from lightlink.errors import FleetError, FleetRefused, InvalidOption, PermissionDenied
 from lightlink.fleet import AgentFiles, enroll, keep_renewed, renew
 from lightlink.fleet.admin import ask
@@ -301,14 +302,19 @@ def test_renewal_has_a_new_key_and_the_stolen_old_one_is_refused(
 
 def test_a_renewal_that_was_lost_locks_nobody_out(fleet: FleetWorld, admin: Fleet, tmp_path: Path) -> None:
     files = enroll(admin.token("a"), tmp_path / "agent")
+    current = to_pem(load_certificates("certificate", files.directory / "agent.pem")[0]).decode()
     with lightlink.connect(fleet.url, tls=files.tls) as client:
+
+        def renewal(name: str, csr: object) -> Any:
+            return ask(client.connection, f"ll.fleet.renew.{name}", {"csr": csr, "certificate": current}, "renewal")
+
         for _ in range(3):  # signed, and the answers never came
-            ask(client._connection, "ll.fleet.renew.a", {"csr": make_request("a", make_key_pem())}, "renewal")
+            renewal("a", make_request("a", make_key_pem()))
         with pytest.raises(PermissionDenied):
-            ask(client._connection, "ll.fleet.renew.b", {"csr": make_request("b", make_key_pem())}, "renewal")
+            renewal("b", make_request("b", make_key_pem()))
         for bad in (make_request("b", make_key_pem()), "junk", None):
             with pytest.raises(FleetRefused):
-                ask(client._connection, "ll.fleet.renew.a", {"csr": bad}, "renewal")
+                renewal("a", bad)
     with lightlink.connect(fleet.url, tls=files.tls) as client:
         renew(client, files)
     lightlink.connect(fleet.url, tls=files.tls).close()
