@@ -94,6 +94,10 @@ SAID = {
         "settings: {'value': 22.0}",
         "ended",
     ],
+    "conformance": [
+        "holds - answers what is no JSON",
+        "23 of 23 hold",
+    ],
     "demo_fleet": [
         "10 agents enrolled and online",
         "the token again: the token has been used",

@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "lightlink.cli.doctor:doctor",
     "stub": "lightlink.cli.stub:stub",
     "openapi": "lightlink.cli.stub:openapi",
+    "conformance": "lightlink.cli.conformance:conformance",
     "call": "lightlink.cli.link:call",
     "pub": "lightlink.cli.link:pub",
     "sub": "lightlink.cli.link:sub",
