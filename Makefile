@@ -31,7 +31,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest test-slow test-browser soak bench interop check format docs docs-serve dist certs clean distclean
+.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest test-slow test-browser pictures soak bench interop check format docs docs-serve dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -81,6 +81,10 @@ test-slow: $(STAMP) ## run the tests that take minutes: long outages, overload, 
 test-browser: $(STAMP) ## run all tests of the web console, the long ones too: both colour schemes, 200 %, 10,000 agents (needs Chromium)
 	@echo "==> test-browser: the web console in Chromium"
 	@$(BIN)/pytest -m "browser or not slow" tests/http/console $(ARGS)
+
+pictures: $(STAMP) ## take the pictures of the web console in docs/images anew (needs Chromium)
+	@mkdir -p docs/images
+	@PICTURES=docs/images $(BIN)/pytest -q -m slow tests/http/console/test_pictures.py
 
 soak: $(STAMP) ## run everything at once under random faults for MINUTES=5 and balance the books; SEED= repeats a run
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
