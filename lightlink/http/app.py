@@ -21,6 +21,7 @@ from lightlink.http.console.routes import ROUTES as CONSOLE_ROUTES
 from lightlink.http.limits import Limits, RateLimiter, WaitingRoom
 from lightlink.http.metrics import Metrics
 from lightlink.http.openapi import document
+from lightlink.http.recent import Recent
 from lightlink.http.replies import refusal, reply
 from lightlink.http.routes import ROUTES
 
@@ -89,6 +90,7 @@ class HttpApp:
         self.open_to_all = open_to_all
         self._console = console
         self.room = WaitingRoom(limits.max_waiting)
+        self.recent = Recent()
         self.metrics = Metrics(managers.get, self.room)
         self.stopping = Event()
         self._rates = RateLimiter(limits.burst)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightlink.http.access import Token, TokenSource
     from lightlink.http.limits import Limits, WaitingRoom
     from lightlink.http.metrics import Metrics
+    from lightlink.http.recent import Recent
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Application(Protocol):
     limits: Limits
     room: WaitingRoom
     metrics: Metrics
+    recent: Recent
     stopping: Event
 
     def document(self, base: str) -> dict[str, Any]:

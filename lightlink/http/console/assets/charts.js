@@ -35,6 +35,11 @@ export function columns(title, stretches) {
   return h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, title), readout), plot,
     h("div", { class: "xaxis", "aria-hidden": "true" }, h("span", {}, clock(stretches[0].at)), h("span", {}, t("chart.most", { n: number(most) })), h("span", {}, t("now"))));
 }
+// What is done and what has failed of a whole, from the left.
+export function stacked(done, wrong, label) {
+  return svg("svg", { class: "stacked", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    svg("rect", { class: "all", width: 100, height: 8 }), svg("rect", { class: "good", width: done * 100, height: 8 }), svg("rect", { class: "wrong", x: done * 100, width: wrong * 100, height: 8 }));
+}
 // How full something is: amber above four fifths.
 export function meter(fraction, label) {
   const share = Math.max(0, Math.min(1, fraction));

@@ -9,16 +9,23 @@ import { runState } from "./runs.js";
 const EVERY_MS = 5000;
 const known = (promise, otherwise) => promise.catch((error) => { if (error.status === 403 || error.status === 501) return otherwise; throw error; });
 
-async function load() {
-  const [agents, summary, runs] = await Promise.all([
-    get("api/agents", { limit: 1 }), get("api/commands/summary"), known(get("api/runs", { limit: 8 }), { runs: [] })]);
-  return { agents, summary, runs: runs.runs };
+// Until the commands are counted, which takes a while where there are very many, the page has their place.
+const uncounted = () => ({ counting: true, complete: true, total: 0, counts: {}, failures: [], stretches: Array.from({ length: 60 }, (_, place) => ({ at: new Date(Date.now() - (60 - place) * 60000).toISOString(), completed: 0, failed: 0, open: 0 })) });
+
+async function load(first) {
+  const counted = get("api/commands/summary");
+  counted.catch(() => null);
+  const [agents, runs] = await Promise.all([get("api/agents", { limit: 1 }), known(get("api/runs", { limit: 8 }), { runs: [] })]);
+  first?.({ agents, summary: uncounted(), runs: runs.runs });
+  return { agents, summary: await counted, runs: runs.runs };
 }
 export default async function overview() {
   const root = h("div", { class: "stack" });
   let timer = null, gone = false, changed = false;
   const draw = (data) => redraw(root, data.agents.total ? body(data) : first());
-  draw(await load());
+  await new Promise((shown, failed) => {
+    load((data) => { draw(data); shown(); }).then((data) => { if (!gone) draw(data); }, failed);
+  });
   const unfollow = follow(() => { changed = true; });
   let quiet = 0;
   async function again() {
@@ -40,6 +47,7 @@ function body({ agents, summary, runs }) {
   const counts = summary.counts, failed = (counts.failed ?? 0) + (counts.timeout ?? 0), ended = failed + (counts.completed ?? 0);
   const waiting = runs.filter((run) => run.state === "waiting" || run.attention_total);
   const kpi = (name, value, more, to, kind = "quiet") => h("li", {}, h("a", { href: `#/${to}` }, h("span", {}, name), h("b", {}, value), h("span", { class: kind }, more)));
+  const told = (value) => (summary.counting ? "–" : number(value));
   const offline = agents.total - agents.online;
   return [
     waiting.length ? section(t("needs", { n: waiting.length }), null, h("ul", { class: "needs" }, waiting.map((run) =>
@@ -47,15 +55,15 @@ function body({ agents, summary, runs }) {
       : h("p", { class: "quiet" }, t("needs.none")),
     h("ul", { class: "kpis" },
       kpi(t("kpi.online"), [number(agents.online), h("small", {}, ` / ${number(agents.total)}`)], offline ? t("kpi.offline", { n: number(offline) }) : t("kpi.all"), offline ? "agents?online=false" : "agents"),
-      kpi(t("kpi.running"), number(counts.executing ?? 0), t("kpi.hour"), "commands?status=executing"),
-      kpi(t("kpi.pending"), number(counts.pending ?? 0), t("kpi.hour"), "commands?status=pending"),
-      kpi(t("kpi.failed"), number(failed), failed ? t("kpi.share", { p: ((failed / ended) * 100).toFixed(1) }) : t("kpi.none"), "commands?status=failed&last=3600", failed ? "bad" : "quiet")),
+      kpi(t("kpi.running"), told(counts.executing ?? 0), t("kpi.hour"), "commands?status=executing"),
+      kpi(t("kpi.pending"), told(counts.pending ?? 0), t("kpi.hour"), "commands?status=pending"),
+      kpi(t("kpi.failed"), told(failed), failed ? t("kpi.share", { p: ((failed / ended) * 100).toFixed(1) }) : summary.counting ? t("kpi.counting") : t("kpi.none"), "commands?status=failed&last=3600", failed ? "bad" : "quiet")),
     columns(t("chart"), summary.stretches),
     summary.complete ? null : h("p", { class: "quiet" }, t("chart.part", { n: number(summary.total) })),
     h("div", { class: "two" },
       section(t("failures"), link("commands?status=failed&last=3600", t("failures.all"), "quiet"), summary.failures.length ? table(t("failures"), [
         { head: t("col.error"), cell: (each) => link(`commands?status=${each.status}&last=3600&command_type=${encodeURIComponent(each.command_type)}`, each.error || t(`state.${each.status}`)) },
-        { head: t("col.type"), cell: (each) => mono(each.command_type) }, { head: t("col.count"), num: true, cell: (each) => number(each.count) }], summary.failures) : h("p", { class: "quiet" }, t("failures.none"))),
+        { head: t("col.type"), cell: (each) => mono(each.command_type) }, { head: t("col.count"), num: true, cell: (each) => number(each.count) }], summary.failures) : h("p", { class: "quiet" }, t(summary.counting ? "kpi.counting" : "failures.none"))),
       section(t("nav.runs"), link("runs", t("runs.all"), "quiet"), runs.length ? table(t("nav.runs"), [
         { head: t("col.run"), cell: (run) => link(`run/${run.run_id}`, run.plan, "strong") }, { head: t("col.state"), cell: (run) => runState(run.state) },
         { head: t("col.targets"), num: true, cell: (run) => number(run.targets) }, { head: t("col.changed"), num: true, cell: (run) => ago(run.at) }], runs.slice(0, 5)) : h("p", { class: "quiet" }, t("runs.none"))))];

@@ -1,6 +1,7 @@
 // A run: what waits for somebody first, then the steps as counts, then the targets, failed ones first.
 import { get, may, post } from "../api.js";
-import { ago, button, complain, confirm, empty, facts, h, link, mono, note, number, redraw, section, state, table, toast, field } from "../dom.js";
+import { ago, at, button, complain, confirm, empty, facts, h, link, mono, note, number, redraw, section, shape, state, table, toast, field } from "../dom.js";
+import { stacked } from "../charts.js";
 import { follow } from "../live.js";
 import { t } from "../text.js";
 import { goer } from "./agents.js";
@@ -9,6 +10,7 @@ const LOOK_MS = 1000;
 const SHAPES = { waiting: "waits", held: "waits", queued: "pending", stopping: "running", rollback_incomplete: "unknown", running: "running", paused: "paused", completed: "completed", failed: "failed", cancelled: "cancelled", rolled_back: "undone", rolling_back: "running", soaking: "pending" };
 export const runState = (name) => state(SHAPES[name] ?? "unknown", t(`run.${name}`) === `run.${name}` ? name.replaceAll("_", " ") : t(`run.${name}`));
 const PAUSABLE = new Set(["queued", "running", "soaking", "waiting", "held"]);
+const BAD = /fail|unknown|left/;
 const ENDED = new Set(["completed", "failed", "cancelled", "rolled_back", "rollback_incomplete"]);
 
 export default async function runs({ query }) {
@@ -26,17 +28,22 @@ export default async function runs({ query }) {
       { head: t("col.next"), num: true, cell: (each) => h("time", { datetime: each.next, title: new Date(each.next).toUTCString() }, new Date(each.next).toLocaleString()) }], schedules.schedules)) : null] };
 }
 export async function run({ rest }) {
-  let data = await get(`api/runs/${rest}`), timer = null, gone = false;
+  const load = async () => {
+    const [found, { states }] = await Promise.all([get(`api/runs/${rest}`), get(`api/runs/${rest}/history`)]);
+    entries = states;
+    return found;
+  };
+  let entries = [], data = await load(), timer = null, gone = false;
   const root = h("div", { class: "stack" }), comment = h("textarea", { rows: 2 });
-  const draw = () => redraw(root, body(data, act, comment));
+  const draw = () => redraw(root, body(data, act, comment, entries));
   async function act(verb, sent, word) {
-    try { await post(`api/runs/${rest}/${verb}`, sent); toast(word); data = await get(`api/runs/${rest}`); draw(); } catch (error) { complain(error); throw error; }
+    try { await post(`api/runs/${rest}/${verb}`, sent); toast(word); data = await load(); draw(); } catch (error) { complain(error); throw error; }
   }
   draw();
   async function look() {
     timer = null;
     try {
-      const next = await get(`api/runs/${rest}`);
+      const next = await load();
       if (!gone && JSON.stringify(next) !== JSON.stringify(data)) { data = next; draw(); }
     } catch { /* the band says so */ }
   }
@@ -46,7 +53,7 @@ export async function run({ rest }) {
   });
   return { title: data.run.plan, leave: () => { gone = true; clearTimeout(timer); stop(); }, body: [root] };
 }
-function body(data, act, comment) {
+function body(data, act, comment, entries) {
   const one = data.run, asks = (verb, danger) => button(t(`run.do.${verb}`), () => confirm(t(`run.do.${verb}`), t(`run.do.${verb}.more`), t(`run.do.${verb}`), (reason) => act(verb, { reason }, t("done")), danger));
   const open = !ENDED.has(one.state);
   return [
@@ -55,18 +62,39 @@ function body(data, act, comment) {
     one.state === "waiting" && h("section", { class: "gate", "aria-label": t("gate") }, h("h2", {}, state("waits", t("gate"))), h("p", {}, t("gate.more", { n: number(one.wave) })),
       may("approve") ? [field(t("gate.comment"), comment, t("gate.comment.hint")), h("div", { class: "row" }, button(t("gate.approve"), () => act("approve", { comment: comment.value, digest: one.digest }, t("gate.approved")).catch(() => null), "primary"), button(t("gate.reject"), () => act("reject", { comment: comment.value, digest: one.digest }, t("gate.rejected")).catch(() => null)))] : h("p", { class: "quiet" }, t("gate.scope"))),
     one.reason && ENDED.has(one.state) && note(one.state === "completed" ? "completed" : "failed", h("strong", {}, one.event), h("p", {}, one.reason)),
-    h("div", { class: "cols" }, h("div", { class: "stack" }, steps(data), targets(data)), h("aside", { class: "rail", "aria-label": t("facts") }, facts([["ID", mono(one.run_id)], [t("col.targets"), number(one.targets)], [t("wave"), number(one.wave)], [t("run.digest"), mono(one.digest)], Object.keys(data.params).length && [t("run.params"), mono(JSON.stringify(data.params))]])))];
+    h("div", { class: "cols" }, h("div", { class: "stack" }, waves(data), steps(data), targets(data), happened(entries)), h("aside", { class: "rail", "aria-label": t("facts") }, facts([["ID", mono(one.run_id)], [t("col.targets"), number(one.targets)], [t("wave"), number(one.wave)], [t("run.digest"), mono(one.digest)], Object.keys(data.params).length && [t("run.params"), mono(JSON.stringify(data.params))]])))];
+}
+const outcome = (name) => (t(`outcome.${name}`) === `outcome.${name}` ? name.replaceAll("_", " ") : t(`outcome.${name}`));
+
+// One bar a wave, never a node a target.
+function waves(data) {
+  const found = new Map();
+  for (const each of data.targets) {
+    const wave = found.get(each.wave) ?? { done: 0, wrong: 0, all: 0 };
+    wave.all += 1;
+    if (each.outcome === "done") wave.done += 1;
+    else if (BAD.test(each.outcome)) wave.wrong += 1;
+    found.set(each.wave, wave);
+  }
+  const words = (wave) => t("waves.said", { a: number(wave.done), b: number(wave.wrong), n: number(wave.all) });
+  return section(t("waves"), null, h("ol", { class: "waves" }, [...found.entries()].sort(([a], [b]) => a - b).map(([place, wave]) =>
+    h("li", {}, h("span", {}, `${t("wave")} ${number(place + 1)}`), stacked(wave.done / wave.all, wave.wrong / wave.all, words(wave)), h("span", { class: "num quiet" }, words(wave))))));
+}
+function happened(states) {
+  const event = (each) => (t(`event.${each.event}`) === `event.${each.event}` ? each.event.replaceAll("_", " ") : t(`event.${each.event}`));
+  return section(t("command.timeline"), null, h("ol", { class: "timeline" }, [...states].reverse().slice(0, 100).map((each) =>
+    h("li", {}, h("span", { class: `is-${SHAPES[each.state] ?? "unknown"}` }, shape(SHAPES[each.state] ?? "unknown")), h("div", {}, h("strong", {}, event(each)), h("span", { class: "sub" }, [each.by && t("by", { x: each.by }), each.reason].filter(Boolean).join(" · "))), at(each.at)))));
 }
 function steps(data) {
   const outcomes = [...new Set(Object.values(data.steps).flatMap(Object.keys))];
   const rows = Object.entries(data.steps);
-  return section(t("steps"), null, rows.length ? table(t("steps"), [{ head: t("step"), cell: ([name]) => h("strong", {}, name) }, ...outcomes.map((name) => ({ head: name, num: true, cell: ([, counts]) => number(counts[name] ?? 0) }))], rows) : h("p", { class: "quiet" }, t("steps.0")));
+  return section(t("steps"), null, rows.length ? table(t("steps"), [{ head: t("step"), cell: ([name]) => h("strong", {}, name) }, ...outcomes.map((name) => ({ head: outcome(name), num: true, cell: ([, counts]) => number(counts[name] ?? 0) }))], rows) : h("p", { class: "quiet" }, t("steps.0")));
 }
 function targets(data) {
-  const bad = (each) => (/fail|unknown|timeout/.test(each.outcome) ? 0 : 1);
+  const bad = (each) => (BAD.test(each.outcome) ? 0 : 1);
   const rows = [...data.targets].sort((a, b) => bad(a) - bad(b)).slice(0, 200);
   const kind = (each) => ({ ok: "completed", done: "completed", completed: "completed", failed: "failed", unknown: "unknown" })[each.outcome] ?? "pending";
   return section(t("col.targets"), null, table(t("col.targets"), [
-    { head: t("col.state"), cell: (each) => state(kind(each), each.outcome || t("state.pending")) }, { head: t("col.agent"), cell: (each) => [link(`agent/${each.client_id}`, each.client_id), each.error && h("span", { class: "sub bad" }, each.error)] },
+    { head: t("col.state"), cell: (each) => state(kind(each), outcome(each.outcome)) }, { head: t("col.agent"), cell: (each) => [link(`agent/${each.client_id}`, each.client_id), each.error && h("span", { class: "sub bad" }, each.error)] },
     { head: t("step"), cell: (each) => each.step }, { head: t("wave"), num: true, cell: (each) => number(each.wave + 1) }], rows));
 }

@@ -1,0 +1,110 @@
+"""Counts of the last while, the audit and the services that run, over real HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.http import Http, HttpProcess, tokens_file
+from helpers.runs import RunWorld
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.http.recent import Recent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartServer
+
+OPS, MINE = "ops-0123456789abcdef", "mine-0123456789abcdef"
+
+
+@pytest.fixture
+def world(fresh_server: StartServer) -> Iterator[RunWorld]:
+    with RunWorld(fresh_server().url) as world:
+        world.agents("good", "bad")
+        world.failing.add(("bad", "install"))
+        yield world
+
+
+@pytest.fixture
+def running(world: RunWorld, tmp_path: Path) -> Iterator[HttpProcess]:
+    tokens = tokens_file(
+        tmp_path / "tokens.json",
+        {"name": "ops", "scope": ["read", "send"], "token": OPS},
+        {"name": "mine", "scope": ["read"], "token": MINE, "clients": ["good"]},
+    )
+    with HttpProcess(world.url, f"--tokens={tokens}", token=OPS) as process:
+        for client_id in ("good", "bad", "bad"):
+            body = {"client_id": client_id, "command_type": "install"}
+            command_id = process.http.post("/api/command", body).json["command_id"]
+            assert process.http.get(f"/api/command/{command_id}?wait=20").status == 200
+        process.http.post("/api/command", {"client_id": "away", "command_type": "install"})
+        yield process
+
+
+def test_commands_are_counted_by_status_time_and_error(running: HttpProcess) -> None:
+    found = running.http.get("/api/commands/summary").json
+
+    assert found["counts"] == {"completed": 1, "failed": 2, "pending": 1}
+    (failure,) = found["failures"]
+    assert (failure["command_type"], failure["count"]) == ("install", 2)
+    assert "install is broken here" in failure["error"]
+    assert len(found["stretches"]) == 60
+    sums = {name: sum(each[name] for each in found["stretches"]) for name in ("completed", "failed", "open")}
+    assert sums == {"completed": 1, "failed": 2, "open": 1}
+
+
+def test_a_limited_token_counts_its_own_only(running: HttpProcess) -> None:
+    assert running.http.get("/api/commands/summary").json["total"] == 4
+    limited = Http(running.url, MINE)
+
+    assert limited.get("/api/commands/summary").json["counts"] == {"completed": 1}
+    assert limited.get("/api/audit").status == 403
+    assert limited.get("/api/services").status == 403
+
+
+def test_the_audit_tells_who_did_what(running: HttpProcess) -> None:
+    def entries() -> list[tuple[str, str]]:
+        found = running.http.get("/api/audit").json["entries"]
+        return [(each["kind"], each["by"]) for each in found if each["client_id"] == "away"]
+
+    assert eventually(entries) == [("request", "ops")]
+    assert running.http.get("/api/audit?limit=1").json["total"] == 1
+
+
+def test_services_are_listed_with_what_they_have_done(running: HttpProcess, world: RunWorld) -> None:
+    service = lightlink.Service("math", world.url)
+
+    @service.rpc
+    def half(number: float) -> float:
+        """Halve a number."""
+        return number / 2
+
+    with service, lightlink.connect(world.url) as client:
+        client.call("math", "half", {"number": 3})
+        (found,) = running.http.get("/api/services").json["services"]
+
+    (method,) = found["methods"]
+    assert (found["name"], len(found["instances"])) == ("math", 1)
+    assert (method["name"], method["text"], method["requests"]) == ("half", "Halve a number.", 1)
+    assert method["arguments"]["required"] == ["number"]
+
+
+def test_what_took_long_is_told_again_for_a_while() -> None:
+    now = [100.0]
+    recent, made = Recent(lambda: now[0]), list[int]()
+
+    def slow() -> int:
+        now[0] += 2.0
+        made.append(1)
+        return len(made)
+
+    assert recent.get("a", slow) == 1
+    now[0] += 7.9
+    assert recent.get("a", slow) == 1
+    assert recent.get("b", slow) == 2
+    now[0] += 0.2
+    assert recent.get("a", slow) == 3
