@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from documentation.test_pages import TUTORIALS, follow_the_tutorial
+from documentation.test_pages import follow_the_tutorial
 from helpers.pages import ROOT
 
 import lightlink
@@ -71,4 +71,4 @@ def test_a_package_follows_the_tutorial_without_the_clone(
     monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
     # What the reader types finds the environment's packages, not this clone's.
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    follow_the_tutorial(TUTORIALS[0], read, monkeypatch, programs)
+    follow_the_tutorial("docs/tutorial.md", read, monkeypatch, programs)

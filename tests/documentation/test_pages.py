@@ -42,8 +42,12 @@ def use_its_server(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTLINK_URL", what_it_said(server, r"nats-server at (\S+)"))
 
 
-def test_the_readme(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = read("README.md", server=False, replace={"--port 4222": "--port 0"})
+READMES = ["README.md", pytest.param("README.zh-CN.md", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_the_readme(page: str, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = read(page, server=False, replace={"--port 4222": "--port 0"})
     reader.leave_out(MAKE)
     reader.leave_out(INSTALL)
     use_its_server(reader, monkeypatch)
@@ -274,7 +278,8 @@ def listening_port(server: PythonProcess) -> str:
     return what_it_said(server, r"Listening for client connections on \S+:(\d+)")
 
 
-TUTORIALS = ["docs/tutorial.md"]
+# Translations have the same code, as test_translations.py says.
+TUTORIALS = ["docs/tutorial.md", pytest.param("docs/tutorial.zh-CN.md", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("page", TUTORIALS)
@@ -307,6 +312,8 @@ def follow_the_tutorial(page: str, read: Read, monkeypatch: pytest.MonkeyPatch, 
     (http,) = reader.start("http://")
     reader.replace["127.0.0.1:8475"] = what_it_said(http, r"http://(127\.0\.0\.1:\d+)")
     assert '"client_id":"sensor-1"' in reader.shell()
+    assert reader.session(1) == "[['sensor-1']]\ncompleted {'done': 1}\n"
+    assert "survey" in reader.shell()
 
 
 def test_the_fleet(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
