@@ -63,6 +63,11 @@ SAID = {
         "completed: set_speed {'rpm': 900}",
         "the first one's story: ['pending', 'executing', 'completed']",
     ],
+    "sizing": [
+        "heartbeats a second       1,000.0",
+        "audit a day, GB           0.3",
+        "after an outage of 600 s: 3,322 come back in the busiest second, the last within 4 s",
+    ],
     "fleet": [
         "100 agents are online, 34 in berlin",
         "update of 34 agents in berlin",

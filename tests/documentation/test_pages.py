@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import urllib.request
@@ -18,6 +19,7 @@ import prometheus_client
 import pytest
 from helpers.docs import run_pytest
 from helpers.pages import ROOT, runnable
+from helpers.process import run_python
 from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
@@ -341,6 +343,15 @@ def test_the_fleet(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     revoke, label = reader.shell, reader.lines
     assert "revoked a-0815" in revoke()
     assert "site=munich" in reader.type(label()[0])
+
+
+def test_scaling(read: Read) -> None:
+    reader = read("docs/scaling.md", server=False)
+    _, script, *options = shlex.split(reader.lines()[0])
+    counted = run_python((ROOT / script).read_text(), *options).stdout
+    for figure in ("1,000.0", "333.3", "1.7", "8.8", "497.4", "85.0"):
+        assert f" {figure}\n" in counted
+    assert "3,322 come back" in counted
 
 
 PUMP = """
