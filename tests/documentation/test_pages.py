@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import sqlite3
 import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,14 @@ def test_daemons(read: Read) -> None:
     assert reader.python() == "True\nled\n"
     assert reader.python() == "0\n"
     assert reader.python() == "21.5\n"
+
+
+def test_the_outbox(read: Read) -> None:
+    reader = read("docs/how-to/outbox.md")
+    assert reader.python() == "1\n"
+    reader.python()
+    with sqlite3.connect("shop.sqlite3") as database:
+        eventually(lambda: database.execute("SELECT number FROM bills").fetchall() == [(7,)])
 
 
 def test_the_shell(read: Read) -> None:

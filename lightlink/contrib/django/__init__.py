@@ -21,6 +21,18 @@ except ModuleNotFoundError as exc:
 
 from lightlink.contrib.django.clients import client, clients, managers
 from lightlink.contrib.django.handlers import with_database
+from lightlink.contrib.django.outbox import forget, is_new, publish_on_commit, relay
 from lightlink.contrib.django.services import Agent, Service
 
-__all__ = ["Agent", "Service", "client", "clients", "managers", "with_database"]
+__all__ = [
+    "Agent",
+    "Service",
+    "client",
+    "clients",
+    "forget",
+    "is_new",
+    "managers",
+    "publish_on_commit",
+    "relay",
+    "with_database",
+]

@@ -14,6 +14,7 @@ class LightLinkConfig(AppConfig):
     name = "lightlink.contrib.django"
     label = "lightlink"
     verbose_name = "LightLink"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Have Django check the settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lightlink.binding import handler_name
 from lightlink.commands.agent.agent import Agent as PlainAgent
 from lightlink.commands.agent.agent import Stage as AgentStage
 from lightlink.contrib.django import conf
@@ -78,6 +79,26 @@ class Service(PlainService):
 
         def decorate(handler: Handler) -> Handler:
             register(self._wrap(handler))
+            return handler
+
+        return decorate
+
+    def consume(
+        self,
+        subjects: str | Sequence[str],
+        *,
+        name: str | None = None,
+        stream: str | None = None,
+        since: Any = "first",
+        **options: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Register the decorated function for stored events; see `lightlink.Service.consume`."""
+
+        def decorate(handler: Handler) -> Handler:
+            chosen = name or f"{self.name}-{handler_name(handler).rpartition('.')[2]}"
+            super(Service, self).consume(subjects, name=chosen, stream=stream, since=since, **options)(
+                self._wrap(handler)
+            )
             return handler
 
         return decorate

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
+from django.db import transaction
 from django.db.models import F
 
 from catalogue.models import Item
-from lightlink.contrib.django import Service
+from lightlink.contrib.django import Service, is_new
+from lightlink.streams import StoredMessage
 
 service = Service("catalogue", version="1.0.0")
-
-
-class Placed(TypedDict):
-    """An order was placed."""
-
-    number: int
-    items: list[str]
 
 
 @service.rpc(idempotent=True)
@@ -25,8 +18,10 @@ def price(item: str) -> int:
     return int(Item.objects.values_list("price", flat=True).get(name=item))
 
 
-@service.on("orders.placed")
-def take_from_stock(order: Placed) -> None:
-    """Follow what was sold; one instance of the service gets each event."""
-    for name in order["items"]:
-        Item.objects.filter(name=name, stock__gt=0).update(stock=F("stock") - 1)
+@service.consume("orders.placed", name="stock")
+def take_from_stock(order: StoredMessage) -> None:
+    """Follow what was sold, once for each order, whoever dies and however often the event comes."""
+    with transaction.atomic():
+        if is_new(order, "stock"):
+            for name in order.data["items"]:
+                Item.objects.filter(name=name, stock__gt=0).update(stock=F("stock") - 1)

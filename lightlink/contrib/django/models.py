@@ -1,0 +1,48 @@
+"""The tables of the outbox and the inbox. They hold nothing, and nobody asks them, unless they are used."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+
+class OutboxEvent(models.Model):
+    """An event that is to go out; see `lightlink.contrib.django.publish_on_commit`."""
+
+    position = models.BigAutoField(primary_key=True)
+    id = models.CharField(max_length=36, unique=True)
+    key = models.CharField(max_length=255, null=True, db_index=True)
+    subject = models.CharField(max_length=1024)
+    data = models.BinaryField()
+    headers = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now)
+    due_at = models.DateTimeField(default=timezone.now)
+    attempts = models.PositiveIntegerField(default=0)
+    error = models.TextField(default="", blank=True)
+
+    class Meta:
+        """Oldest first."""
+
+        db_table = "lightlink_outbox"
+        ordering = ("position",)
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.id}"
+
+
+class InboxEvent(models.Model):
+    """An event that a consumer has handled; see `lightlink.contrib.django.is_new`."""
+
+    consumer = models.CharField(max_length=255)
+    stream = models.CharField(max_length=255)
+    sequence = models.BigIntegerField()
+    handled_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        """Each once."""
+
+        db_table = "lightlink_inbox"
+        constraints = (models.UniqueConstraint(fields=("consumer", "stream", "sequence"), name="lightlink_inbox_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.consumer}: {self.stream} {self.sequence}"

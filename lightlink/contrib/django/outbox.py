@@ -1,0 +1,136 @@
+"""Events in the caller's own transaction: they go out if it is committed, whoever dies; and each is handled once."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
+
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lightlink.client import Client
+    from lightlink.contrib.outbox import Outcomes
+    from lightlink.streams.message import StoredMessage
+
+# The relays of this process, by database: they are nudged when something is committed.
+_relays: dict[str, OutboxRelay] = {}
+
+
+def publish_on_commit(
+    subject: str,
+    data: Any = None,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    using: str = "default",
+) -> str:
+    """Write an event into the outbox, in the transaction that is open, and return its id.
+
+    It goes out if that is committed, once ``manage.py lightlink_outbox`` or `relay` is there to relay it: stored under
+    its id, by which its stream knows it if it should go out twice. Events of one ``key`` keep their order. Raises
+    InvalidName, EncodeError.
+    """
+    from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415 - not before Django's apps are ready
+
+    row = OutboxRow.of(subject, data, key, headers)
+    OutboxEvent.objects.using(using).create(
+        id=row.id, key=key, subject=subject, data=row.data, headers=row.headers_text
+    )
+    transaction.on_commit(partial(_nudge, using), using=using)
+    return row.id
+
+
+def is_new(message: StoredMessage, consumer: str, *, using: str = "default") -> bool:
+    """Note, in the transaction that is open, that a consumer handles an event; tell whether it never did before.
+
+    What the transaction writes beside it is written once, however often the event comes.
+    """
+    from lightlink.contrib.django.models import InboxEvent  # noqa: PLC0415
+
+    try:
+        with transaction.atomic(using=using):
+            InboxEvent.objects.using(using).create(consumer=consumer, stream=message.stream, sequence=message.sequence)
+    except IntegrityError:
+        return False
+    return True
+
+
+def forget(older_than: float = 7 * 86_400.0, *, using: str = "default") -> int:
+    """Forget what was handled more than ``older_than`` seconds ago, and return how many events that were."""
+    from lightlink.contrib.django.models import InboxEvent  # noqa: PLC0415
+
+    before = timezone.now() - timedelta(seconds=older_than)
+    return int(InboxEvent.objects.using(using).filter(handled_at__lt=before).delete()[0])
+
+
+def relay(client: Client, *, using: str = "default", **options: Any) -> OutboxRelay:
+    """Return what relays the outbox of a database over a client, not started; see `OutboxRelay`.
+
+    In the process that writes it is nudged by each commit.
+    """
+    made = _relays[using] = OutboxRelay(_Store(using), client, **options)
+    return made
+
+
+def _nudge(using: str) -> None:
+    found = _relays.get(using)
+    if found is not None:
+        found.nudge()
+
+
+class _Store:
+    def __init__(self, using: str) -> None:
+        self._using = using
+
+    def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
+        connections[self._using].close_if_unusable_or_obsolete()
+        with transaction.atomic(using=self._using):
+            found = self._lock(most)
+            rows = [
+                OutboxRow(
+                    each.id, each.key, each.subject, bytes(each.data), json.loads(each.headers), attempts=each.attempts
+                )
+                for each in found
+            ]
+            return self._settle(rows, send(rows) if rows else {})
+
+    def close(self) -> None:
+        connections[self._using].close()
+
+    def _lock(self, most: int) -> list[Any]:
+        """Return the first due event of each key that nobody else has, and those behind it."""
+        from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
+
+        events = OutboxEvent.objects.using(self._using)
+        earlier = events.filter(key=OuterRef("key"), position__lt=OuterRef("position"))
+        due = events.filter(due_at__lte=timezone.now())
+        may_skip = connections[self._using].features.has_select_for_update_skip_locked
+        first = due.filter(Q(key__isnull=True) | ~Exists(earlier)).select_for_update(skip_locked=may_skip)
+        found = list(first[:most])
+        keys = {each.key for each in found if each.key is not None}
+        if keys and len(found) < most:
+            # Nobody else takes these: the first of their keys is locked.
+            behind = due.filter(key__in=keys).exclude(position__in=[each.position for each in found])
+            found += behind[: most - len(found)]
+        return sorted(found, key=lambda each: each.position)
+
+    def _settle(self, rows: list[OutboxRow], outcomes: Outcomes) -> int:
+        from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
+
+        events = OutboxEvent.objects.using(self._using)
+        done = [row.id for row in rows if row.id in outcomes and outcomes[row.id] is None]
+        events.filter(id__in=done).delete()
+        for row in rows:
+            error = outcomes.get(row.id)
+            if error is not None:
+                due_at = timezone.now() + timedelta(seconds=row.delay())
+                events.filter(id=row.id).update(attempts=row.attempts + 1, error=error, due_at=due_at)
+        return len(done)

@@ -1,0 +1,218 @@
+"""Relay events from a table to their streams: what the outboxes of Django and SQLAlchemy have in common.
+
+A row is written in the caller's own transaction, and removed in one of the relay's once the event is stored. Whoever
+dies in between leaves the row, and the event goes out again under the same id, which its stream remembers. Any number
+of relays may work side by side where the database can skip locked rows. Events of one ``key`` keep their order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from lightlink import logs
+from lightlink.concurrency.signals import StopSignal
+from lightlink.concurrency.threads import Condition, Event, join_thread, start_thread
+from lightlink.errors import ClosedError, LightLinkError, NotReady
+from lightlink.protocol import codec, subjects
+from lightlink.protocol.ids import new_id
+from lightlink.validators import integer, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+    from threading import Thread
+
+    from typing_extensions import Self
+
+    from lightlink.client import Client
+    from lightlink.streams.publish import Stored
+
+_log = logging.getLogger("lightlink")
+
+# How long an event waits that was refused: twice as long each time.
+_RETRY_SECONDS = 1.0
+_RETRY_SECONDS_MAX = 60.0
+_MOST_ERROR = 500
+
+
+@attrs.frozen
+class OutboxRow:
+    """An event that is to go out. ``data`` is its body, ``attempts`` how often it was refused."""
+
+    id: str
+    key: str | None
+    subject: str
+    data: bytes
+    headers: dict[str, Any]
+    attempts: int = 0
+
+    @classmethod
+    def of(cls, subject: str, data: Any, key: str | None, headers: Mapping[str, Any] | None) -> OutboxRow:
+        """Return a new event, checked while its writer can still be told: raises InvalidName, EncodeError."""
+        subjects.publish_subject(subject)
+        body = codec.encode(data, f"the event for {subject!r}")
+        sent = codec.checked_headers(logs.outgoing(headers) or {})
+        return cls(new_id(), key, subject, body, dict(sent))
+
+    @property
+    def headers_text(self) -> str:
+        """The headers as a column holds them."""
+        return json.dumps(self.headers)
+
+    def delay(self) -> float:
+        """Return how many seconds it waits when it was refused once more."""
+        return float(min(_RETRY_SECONDS * 2**self.attempts, _RETRY_SECONDS_MAX))
+
+
+# What became of the events of a batch: None where it is stored, else why not; those left out were not tried.
+Outcomes = dict[str, "str | None"]
+
+
+class OutboxStore(Protocol):
+    """The table."""
+
+    def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
+        """Send at most about ``most`` rows that are due, in one transaction; return how many were removed.
+
+        Of each key the first row that nobody else has, and those behind it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what this thread has of the database."""
+        ...
+
+
+class Stage(Enum):
+    """How far a relay has come."""
+
+    NEW = "new"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class OutboxRelay:
+    """Relays what is in an outbox, on a thread of its own from `start` to `stop`, or with `run` in this one.
+
+    It looks every ``interval`` seconds, and at once when it is nudged.
+    """
+
+    def __init__(self, store: OutboxStore, client: Client, *, batch: int = 200, interval: float = 0.5) -> None:
+        self._store = store
+        self._client = client
+        self._batch = integer("batch", batch)
+        self._interval = seconds("interval", interval)
+        self._changed = Condition()
+        self._is_nudged = False
+        self._stop_signal = StopSignal()
+        self._ended = Event()
+        self._thread: Thread | None = None
+        self.stage = Stage.NEW
+        self.relayed = 0
+
+    @property
+    def client(self) -> Client:
+        """The client it talks through."""
+        return self._client
+
+    def nudge(self) -> None:
+        """Have it look now: something was committed."""
+        with self._changed:
+            self._is_nudged = True
+            self._changed.notify_all()
+
+    def relay(self) -> int:
+        """Relay what is there now and return how many events that were; raises the database's errors."""
+        total = 0
+        self._client.open()  # one that is lazy may not have been used yet
+        while self.stage is not Stage.STOPPED and self._client.wait_connected(self._interval):
+            count = self._store.take(self._batch, self._send)
+            total += count
+            self.relayed += count
+            if count == 0:
+                break
+        return total
+
+    def start(self) -> Self:
+        """Begin, on a thread; returns self. Raises NotReady after the first start."""
+        if self.stage is not Stage.NEW:
+            raise NotReady("the outbox's relay", f"is {self.stage.value} already")
+        self.stage = Stage.RUNNING
+        self._thread = start_thread(self._work, "lightlink-outbox")
+        return self
+
+    def run(self, stop_timeout: float = 10.0) -> None:
+        """Relay until SIGINT, SIGTERM or `stop`."""
+        with self._stop_signal.caught():
+            self.start()
+            self._stop_signal.wait()
+        self.stop(stop_timeout)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End, once the batch that is under way is through, within ``timeout`` seconds; idempotent."""
+        self.stage = Stage.STOPPED
+        self._stop_signal.set()
+        self.nudge()
+        if self._thread is not None:
+            join_thread(self._thread, timeout)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while self.stage is Stage.RUNNING:
+            try:
+                self.relay()
+            except ClosedError:
+                break
+            except Exception as exc:  # the database's errors have no base in common, and it may come back
+                _log.warning("lightlink: the outbox waits: %s: %s", type(exc).__name__, exc)
+            with self._changed:
+                if not self._is_nudged:
+                    self._changed.wait(self._interval)
+                self._is_nudged = False
+        self._store.close()
+        self._stop_signal.set()
+
+    def _send(self, rows: Sequence[OutboxRow]) -> Outcomes:
+        """Publish events: one of each key at a time, and all that have none at once."""
+        lanes: dict[str, list[OutboxRow]] = {}
+        for row in rows:
+            lanes.setdefault(row.id if row.key is None else f"key {row.key}", []).append(row)
+        outcomes: Outcomes = {}
+        while lanes:
+            sent = {name: (lane[0], self._submit(lane[0])) for name, lane in lanes.items()}
+            for name, (row, future) in sent.items():
+                outcomes[row.id] = error = _outcome(future)
+                if error is None and len(lanes[name]) > 1:
+                    del lanes[name][0]
+                else:
+                    del lanes[name]  # what is behind a refused event waits for it
+        return outcomes
+
+    def _submit(self, row: OutboxRow) -> Future[Stored] | LightLinkError:
+        try:
+            return self._client.submit_stored(row.subject, row.data, id=row.id, headers=row.headers or None)
+        except LightLinkError as exc:
+            return exc
+
+
+def _outcome(sent: Future[Stored] | LightLinkError) -> str | None:
+    try:
+        if isinstance(sent, LightLinkError):
+            raise sent
+        sent.result()
+    except LightLinkError as exc:
+        _log.warning("lightlink: an event of the outbox waits: %s", exc)
+        return f"{type(exc).__name__}: {exc}"[:_MOST_ERROR]
+    return None

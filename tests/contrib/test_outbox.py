@@ -1,0 +1,273 @@
+"""The outbox and inbox of SQLAlchemy: real databases, and processes that are killed at any instant."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from helpers.postgres import Postgres
+from helpers.waiting import eventually
+from sqlalchemy.orm import Session
+
+import lightlink
+from lightlink.contrib.sqlalchemy import Inbox, Outbox
+from lightlink.errors import EncodeError, InvalidName, InvalidOption, NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartPython
+
+TABLES = """
+    import random, sys, time
+    import sqlalchemy as sa
+    import lightlink
+    from lightlink.contrib.sqlalchemy import Inbox, Outbox
+    from lightlink.streams import StoredMessage
+
+    database, url, subject = sys.argv[1:4]
+    engine = sa.create_engine(database)
+    metadata = sa.MetaData()
+    orders = sa.Table("orders", metadata, sa.Column("number", sa.String(64), primary_key=True))
+    bills = sa.Table("bills", metadata, sa.Column("number", sa.String(64)))
+    outbox, inbox = Outbox(metadata), Inbox(metadata)
+"""
+# Places orders of some customers for ever; every third is rolled back.
+SHOP = (
+    TABLES
+    + """
+    who, count = sys.argv[4], 0
+    print("ready", flush=True)
+    while True:
+        count += 1
+        time.sleep(0.02)
+        number = f"{who}-{count}"
+        try:
+            with engine.connect() as connection, connection.begin() as transaction:
+                connection.execute(orders.insert().values(number=number))
+                outbox.add(connection, subject, number, key=f"{who}-{count % 4}")
+                if count % 3 == 0:
+                    transaction.rollback()
+        except sa.exc.OperationalError:
+            pass  # SQLite is busy: this order was not placed
+"""
+)
+RELAY = (
+    TABLES
+    + """
+    relay = outbox.relay(engine, lightlink.connect(url, wait=30), interval=0.02, batch=20)
+    print("ready", flush=True)
+    relay.run()
+"""
+)
+# Writes a bill for each order, in one transaction with the inbox.
+BILLING = (
+    TABLES
+    + """
+    from sqlalchemy.orm import Session
+
+    client = lightlink.connect(url, wait=30)
+
+    @client.consume(subject, name="billing", workers=2, ack_wait=1.0)
+    def bill(message: StoredMessage) -> None:
+        with Session(engine) as session, session.begin():
+            if inbox.is_new(session, message, "billing"):
+                session.execute(bills.insert().values(number=message.data))
+
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+)
+
+
+class Shop:
+    """The tables as the test sees them."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self.engine = sa.create_engine(database)
+        metadata = sa.MetaData()
+        self.orders = sa.Table("orders", metadata, sa.Column("number", sa.String(64), primary_key=True))
+        self.bills = sa.Table("bills", metadata, sa.Column("number", sa.String(64)))
+        self.outbox, self.inbox = Outbox(metadata), Inbox(metadata)
+        metadata.drop_all(self.engine)
+        metadata.create_all(self.engine)
+
+    def numbers(self, table: sa.Table) -> list[str]:
+        with self.engine.connect() as connection:
+            return sorted(connection.execute(sa.select(table.c.number)).scalars())
+
+    def waiting(self) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(sa.select(self.outbox.table).order_by(self.outbox.table.c.position)))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+    if request.param == "sqlite":
+        made = Shop(f"sqlite:///{tmp_path / 'shop.sqlite3'}?timeout=30")
+    else:
+        server = request.getfixturevalue("postgres")
+        made = Shop(f"postgresql+psycopg://shop@127.0.0.1:{server.port}/postgres")
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def client(url: str, prefix: str) -> Iterator[lightlink.Client]:
+    with lightlink.connect(url) as connected:
+        connected.stream(f"S_{prefix}", [f"{prefix}.>"])
+        yield connected
+
+
+def stored(client: lightlink.Client, prefix: str) -> list[Any]:
+    return [event.data for event in client.replay(f"{prefix}.>")]
+
+
+def test_what_is_committed_goes_out_and_what_is_rolled_back_does_not(
+    shop: Shop, client: lightlink.Client, prefix: str
+) -> None:
+    with Session(shop.engine) as session, session.begin():
+        event_id = shop.outbox.add(session, f"{prefix}.a", {"n": 1}, headers={"Tenant": "acme"})
+    with Session(shop.engine) as session:
+        shop.outbox.add(session, f"{prefix}.a", {"n": 2})
+        session.rollback()
+    with shop.engine.begin() as connection:
+        shop.outbox.add(connection, f"{prefix}.b", b'"as it is"', key="k")
+    relay = shop.outbox.relay(shop.engine, client)
+    assert relay.relay() == 2
+    assert shop.waiting() == []
+    first, second = client.replay(f"{prefix}.>")
+    assert (first.data, first.headers["Tenant"]) == ({"n": 1}, "acme")
+    assert (second.data, second.subject) == ("as it is", f"{prefix}.b")
+    assert first.headers["Nats-Msg-Id"].endswith(event_id)
+    assert relay.relay() == 0
+
+
+def test_events_of_a_key_keep_their_order_and_wait_for_one_that_is_refused(
+    shop: Shop, client: lightlink.Client, prefix: str
+) -> None:
+    with shop.engine.begin() as connection:
+        for number in range(20):
+            shop.outbox.add(connection, f"{prefix}.a", number, key="one")
+        shop.outbox.add(connection, f"{prefix}-nobody.stores.this", "x", key="bad")
+        shop.outbox.add(connection, f"{prefix}.a", "behind it", key="bad")
+        shop.outbox.add(connection, f"{prefix}.a", "free")
+    assert shop.outbox.relay(shop.engine, client, batch=5).relay() == 21
+    numbers = stored(client, prefix)
+    assert [each for each in numbers if each != "free"] == list(range(20))
+    refused, behind = shop.waiting()
+    assert (refused.attempts, refused.error.split(":")[0], behind.attempts) == (1, "NotStored", 0)
+
+
+def test_a_thread_relays_what_comes_and_goes_on_after_an_outage_of_the_database(
+    shop: Shop, client: lightlink.Client, prefix: str
+) -> None:
+    with shop.outbox.relay(shop.engine, client, interval=0.05) as relay:
+        with pytest.raises(NotReady, match="is running already"):
+            relay.start()
+        for number in range(3):
+            with shop.engine.begin() as connection:
+                shop.outbox.add(connection, f"{prefix}.a", number)
+            relay.nudge()
+            eventually(lambda: len(stored(client, prefix)) == number + 1)  # noqa: B023 - awaited here
+        with shop.engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE lightlink_outbox RENAME TO away"))
+        eventually(lambda: relay.stage.value == "running")
+        with shop.engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE away RENAME TO lightlink_outbox"))
+            shop.outbox.add(connection, f"{prefix}.a", "after")
+        eventually(lambda: "after" in stored(client, prefix))
+
+
+def test_what_cannot_go_out_is_refused_where_it_is_written(shop: Shop, client: lightlink.Client) -> None:
+    with shop.engine.begin() as connection:
+        with pytest.raises(InvalidName):
+            shop.outbox.add(connection, "no subject", 1)
+        with pytest.raises(EncodeError):
+            shop.outbox.add(connection, "a.b", object())
+    assert shop.waiting() == []
+    with pytest.raises(InvalidOption):
+        shop.outbox.relay(shop.engine, client, batch=0)
+
+
+@pytest.mark.parametrize("strikes", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_nothing_is_lost_or_made_up_whoever_is_killed(
+    strikes: int, shop: Shop, client: lightlink.Client, python: StartPython, url: str, prefix: str
+) -> None:
+    """Shops, relays and a consumer, each killed and started again: one event and one bill for each order committed."""
+    dice = random.Random(prefix)
+    is_sqlite = shop.database.startswith("sqlite")
+    programs = {"shop": SHOP, "relay": RELAY, "billing": BILLING}
+    count = 0
+
+    def start(kind: str) -> Any:
+        nonlocal count
+        count += 1
+        process = python(programs[kind], shop.database, url, f"{prefix}.orders", f"shop{count}")
+        process.wait_line("ready")
+        return process
+
+    wanted = ["shop", "relay", "billing", *([] if is_sqlite else ["shop", "relay"])]
+    running = [(kind, start(kind)) for kind in wanted]
+    for _ in range(strikes):
+        before = len(shop.numbers(shop.orders))
+        eventually(lambda: len(shop.numbers(shop.orders)) > before + 3)  # noqa: B023 - awaited here
+        place = dice.randrange(len(running))
+        kind, victim = running[place]
+        victim.signal(signal.SIGKILL)
+        victim.wait()
+        running[place] = (kind, start(kind))
+    for kind, process in running:
+        if kind == "shop":
+            process.signal(signal.SIGKILL)
+            process.wait()
+    eventually(lambda: not shop.waiting(), 60)
+    ordered = shop.numbers(shop.orders)
+    events = stored(client, prefix)
+    assert sorted(events) == ordered
+    eventually(lambda: len(shop.numbers(shop.bills)) >= len(ordered), 60)
+    for _, process in running:
+        process.kill()
+    assert shop.numbers(shop.bills) == ordered
+    for lane in {each.rpartition("-")[0] + str(int(each.rpartition("-")[2]) % 4) for each in events}:
+        numbers = [
+            int(each.rpartition("-")[2])
+            for each in events
+            if each.rpartition("-")[0] + str(int(each.rpartition("-")[2]) % 4) == lane
+        ]
+        assert numbers == sorted(numbers), lane
+
+
+def test_an_event_is_handled_once_and_forgotten_later(shop: Shop, client: lightlink.Client, prefix: str) -> None:
+    client.publish_stored(f"{prefix}.a", 1)
+    (event,) = client.replay(f"{prefix}.>")
+    with Session(shop.engine) as session, session.begin():
+        assert shop.inbox.is_new(session, event, "billing")
+        assert not shop.inbox.is_new(session, event, "billing")
+        assert shop.inbox.is_new(session, event, "shipping")
+    with Session(shop.engine) as session:
+        assert not shop.inbox.is_new(session, event, "billing")
+        session.rollback()
+    with Session(shop.engine) as session, session.begin():
+        assert shop.inbox.prune(session, 3600) == 0
+        assert shop.inbox.prune(session, -1) == 2
+        assert shop.inbox.is_new(session, event, "billing")
+
+
+def test_headers_are_kept_as_text() -> None:
+    from lightlink.contrib.outbox import OutboxRow
+
+    row = OutboxRow.of("a.b", {"x": 1}, None, {"A": "1"})
+    assert json.loads(row.headers_text) == {"A": "1"}
