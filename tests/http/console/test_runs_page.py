@@ -126,6 +126,7 @@ def test_a_plan_is_checked_and_then_started(page: Page, running: HttpProcess, ag
     log_in(page, running, to="runs")
 
     page.get_by_role("link", name="Start a run").click()
+    expect(page).to_have_title("Start a run · LightLink")
     page.get_by_label("Plan").select_option("rollout")
     page.get_by_role("button", name="Check").click()
     page.get_by_label("version").fill("5")
