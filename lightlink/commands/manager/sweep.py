@@ -107,8 +107,7 @@ class Sweeper:
         if self._next >= end:
             return False
         before = min(self._next + _BLOCK, end)
-        pattern = schema.request_subject("*", "*")
-        found, reached = history.read_block(self._store, schema.REQUESTS, [pattern], self._next, before)
+        found, reached = history.read_block(self._store, schema.REQUESTS, [schema.EVERYTHING], self._next, before)
         for delivery in found:
             try:
                 request = read_request(delivery.data, as_text(delivery.subject), delivery.created)

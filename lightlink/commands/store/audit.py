@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from lightlink.jetstream.read import Delivery
 
 # How many sequences are read at once, at first and at the most.
-_FIRST_BLOCK = 1001
+_FIRST_BLOCK = 2000
 _BLOCK = 8000
 # Two writers' entries may be out of order, though never by more than so many.
-_HELD_BACK = 1000
+_HELD_BACK = 500
 
 REQUEST = "request"
 STATUS = "status"
@@ -86,27 +86,37 @@ def read_audit(store: CommandStore, command_id: str | None, since: datetime | No
             _read_all(store, pattern, first, end) for pattern in patterns
         )
     else:
-        entries = heapq.merge(*(_by_time(store, pattern, first, end) for pattern in patterns), key=_place)
+        # One reading for both, so that the first entry comes soon.
+        begun, reached = _read(store, schema.EVERYTHING, first, min(first + _FIRST_BLOCK, end))
+        requests = [entry for entry in begun if entry.kind == REQUEST]
+        others = [entry for entry in begun if entry.kind != REQUEST]
+        sources = zip(patterns, (requests, others), strict=True)
+        entries = heapq.merge(*(_by_time(store, pattern, each, reached, end) for pattern, each in sources), key=_place)
     for entry in entries:
         if since is None or entry.at >= since:
             yield entry
 
 
-def _by_time(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:
-    """Yield the entries of one source by time; two writers' entries may be out of order, though never far."""
+def _by_time(
+    store: CommandStore, pattern: str, entries: list[AuditEntry], first: int, end: int
+) -> Iterator[AuditEntry]:
+    """Yield the entries of one source by time; two writers' entries may be out of order, though never far.
+
+    The first ``entries`` are read already, up to the sequence ``first``.
+    """
     held: list[AuditEntry] = []
-    width = _FIRST_BLOCK
-    while first < end:
-        # Block by block, so that memory stays flat, and the first entry soon; each reading costs a consumer.
-        entries, first = _read(store, pattern, first, min(first + width, end))
-        width = min(2 * width, _BLOCK)
-        if not entries:
-            # The other source has filled this stretch, and may have filled many.
-            first = _next_of(store, pattern, first, end)
+    while True:
         held = sorted([*held, *entries], key=_place)
         ready = max(0, len(held) - _HELD_BACK)
         yield from held[:ready]
         held = held[ready:]
+        if first >= end:
+            break
+        if not entries:
+            # The other source has filled this stretch, and may have filled many.
+            first = _next_of(store, pattern, first, end)
+        # Block by block, so that memory stays flat; each reading costs a consumer.
+        entries, first = _read(store, pattern, first, min(first + _BLOCK, end))
     yield from held
 
 
@@ -124,7 +134,7 @@ def _next_of(store: CommandStore, pattern: str, first: int, end: int) -> int:
 def _read(store: CommandStore, pattern: str, first: int, before: int) -> tuple[list[AuditEntry], int]:
     """Return the entries in a range, and up to where it was read."""
     found, reached = read_block(store, schema.AUDIT, [pattern], first, before)
-    return [_entry(delivery) for delivery in found], reached
+    return [_entry(delivery) for delivery in found if as_text(delivery.subject) != schema.SWEPT], reached
 
 
 def _read_all(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:

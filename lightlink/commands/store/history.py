@@ -98,7 +98,8 @@ def list_commands(
     if state is None:
         return Page([], None)
     first, before = state.first_seq, _before(after, state.last_seq)
-    pattern = schema.request_subject(wanted.client_id or "*", "*")
+    one = wanted.client_id
+    pattern = schema.EVERYTHING if one is None else schema.request_subject(one, "*")
     found = _Found(brief)
     at_once = statuses_at_once(store)
     fits = state.messages_in(BLOCK_BYTES)

@@ -191,15 +191,15 @@ class CommandIndex:
         queue = MessageQueue(2 * _WINDOW + 2, _NO_LIMIT)
         connection = self._store.connection
         wanted = (
-            (schema.REQUESTS, [schema.request_subject("*", "*")], EVERYTHING),
-            (schema.STATUS, [schema.status_subject("*", "*"), schema.SWEPT], LAST_OF_EACH),
+            (schema.REQUESTS, EVERYTHING),
+            (schema.STATUS, LAST_OF_EACH),
         )
         readers = []
-        for stream, patterns, policy in wanted:
+        for stream, policy in wanted:
             reader = OrderedReader(
                 connection,
                 stream,
-                patterns,
+                [schema.EVERYTHING],
                 lambda delivery, stream=stream: queue.put((stream, delivery), 0),  # type: ignore[misc]
                 policy=policy,
                 window=_WINDOW,
