@@ -1,0 +1,89 @@
+"""The fleet in the console: a machine is let in by its fingerprint, and put out."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.console import answer_for, expect, log_in
+from helpers.fleet import FleetWorld
+from helpers.waiting import eventually
+from werkzeug.serving import make_server
+
+from lightlink.errors import FleetRefused
+from lightlink.fleet import enroll
+from lightlink.http import create_app
+from lightlink.runs import Orchestrator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from helpers.http import HttpProcess
+    from playwright.sync_api import Page
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[FleetWorld]:
+    with contextlib.ExitStack() as stack:
+        world = FleetWorld(tmp_path, stack)
+        world.responder()
+        yield world
+
+
+@pytest.fixture
+def console(fleet: FleetWorld) -> Iterator[str]:
+    """The address of a console whose server is an admin of the fleet."""
+    assert fleet.manager  # it makes the streams
+    with Orchestrator(fleet.link("ops"), sweep_interval=None) as manager:
+        app = create_app(manager)
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        app.stop()
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+def test_a_machine_is_let_in_another_rejected_and_one_put_out(
+    page: Page, console: str, fleet: FleetWorld, tmp_path: Path
+) -> None:
+    admin, told = fleet.admin(), list[str]()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        tokens = {name: admin.token(name, approve=True) for name in ("good-1", "odd-1")}
+        enrolling = {
+            name: pool.submit(enroll, token, tmp_path / name, timeout=60, on_pending=told.append)
+            for name, token in tokens.items()
+        }
+        eventually(lambda: len(told) == 2)
+        page.goto(f"{console}/#/fleet")
+        waiting = page.get_by_role("table", name="Asks to come in")
+        expect(waiting.locator("tbody tr")).to_have_count(2)
+
+        page.get_by_role("button", name="Compare good-1").click()
+        dialog = page.get_by_role("dialog", name="Let good-1 in")
+        assert dialog.locator(".finger").inner_text() in told
+        dialog.get_by_role("button", name="They are the same: accept").click()
+        assert enrolling["good-1"].result(30).name == "good-1"
+        page.get_by_role("button", name="Reject odd-1").click()
+        page.get_by_role("dialog").get_by_role("button", name="Reject").click()
+        with pytest.raises(FleetRefused):
+            enrolling["odd-1"].result(30)
+
+    expect(page.get_by_text("No machine asks to come in.")).to_be_visible()
+    page.get_by_role("button", name="Put out good-1").click()
+    answer_for(page, "stolen")
+    row = page.get_by_role("table", name="Who is in").locator("tr", has_text="good-1")
+    expect(row).to_contain_text("out")
+    expect(row).to_contain_text("stolen")
+
+
+def test_where_there_is_no_fleet_it_says_so(page: Page, running: HttpProcess) -> None:
+    log_in(page, running, to="fleet")
+
+    expect(page.get_by_role("heading", name="There is no fleet here")).to_be_visible()
