@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from lightlink.server import EmbeddedServer
     from lightlink.service.request import Request
     from lightlink.service.service import Service
-    from lightlink.state import BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
+    from lightlink.state import BucketInfo, BucketOptions, StateBucket, StateChange, StateEntry, StateWatch
     from lightlink.state.lock import Leader, Lock
 
 __all__ = [
@@ -117,6 +117,7 @@ __all__ = [
     "AuthenticationError",
     "Batch",
     "BatchFailed",
+    "BucketInfo",
     "BucketOptions",
     "Call",
     "CallError",
@@ -312,13 +313,7 @@ _HOME = {
     "lightlink.connection.connection": ("Status",),
     "lightlink.server": ("EmbeddedServer",),
     "lightlink.service.service": ("Service",),
-    "lightlink.state": (
-        "BucketOptions",
-        "StateBucket",
-        "StateChange",
-        "StateEntry",
-        "StateWatch",
-    ),
+    "lightlink.state": ("BucketInfo", "BucketOptions", "StateBucket", "StateChange", "StateEntry", "StateWatch"),
     "lightlink.state.lock": ("Leader", "Lock"),
     "lightlink.events.subscription": ("Subscription",),
     "lightlink.logs": (

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lightlink.options import TLS, Key, Secret
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.mapping import Errors
-    from lightlink.state import StateBucket, StateChange, StateWatch
+    from lightlink.state import BucketInfo, StateBucket, StateChange, StateWatch
     from lightlink.state.lock import Leader
     from lightlink.state.lock import Lock as NamedLock
     from lightlink.streams.consumption import Consumption
@@ -774,10 +774,21 @@ class Client:
         pattern: str = ">",
         handler: Callable[[StateChange[Any]], object] | None = None,
         *,
+        since: int | Literal["now"] | None = None,
         timeout: float | None = None,
     ) -> StateWatch[Any]:
         """Follow keys of the default bucket: first their values, then every change; see `StateBucket.watch`."""
-        return self._state.watch(pattern, handler, timeout=timeout)
+        return self._state.watch(pattern, handler, since=since, timeout=timeout)
+
+    def buckets(self, *, timeout: float | None = None) -> list[BucketInfo]:
+        """Return all buckets of state that this identity may see, by name; raises StateError, PermissionDenied."""
+        from lightlink.jetstream import api  # noqa: PLC0415 - not every program has state
+        from lightlink.state.failures import Failures  # noqa: PLC0415
+        from lightlink.state.options import BucketInfo  # noqa: PLC0415
+
+        with Failures("*", "buckets"):
+            found = api.streams_on(self._connection, "$KV.>", self._limit(timeout))
+        return sorted((BucketInfo.of(each) for each in found if each.config.name.startswith("KV_")), key=_name_of)
 
     # One of many ------------------------------------------------------------------------------------------------------
 
@@ -879,3 +890,7 @@ class Client:
         if status is Status.CLOSED:
             for subscription in list(self._subscriptions):
                 subscription.connection_closed()
+
+
+def _name_of(bucket: BucketInfo) -> str:
+    return bucket.name

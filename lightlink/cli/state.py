@@ -215,3 +215,30 @@ def _read(data: bytes, key: str, raw: bool) -> Any:
 
 def _fields(found: lightlink.StateEntry[bytes] | lightlink.StateChange[bytes], value: Any) -> dict[str, Any]:
     return {"key": found.key, "value": value, "revision": found.revision, "created": found.created}
+
+
+@state.command()
+@json_option
+@link_options
+def buckets(link: Link, as_json: bool) -> None:
+    """Print the buckets there are: values, size, history, how long values live."""
+    with link.connect() as client:
+        for each in client.buckets():
+            life = f"{each.ttl:g} s" if each.ttl else "for ever"
+            shown = f"{each.name}  {each.messages} messages  {each.bytes} bytes  history {each.history}  {life}"
+            say(to_json(each) if as_json else shown)
+
+
+@state.command()
+@click.argument("name", metavar="BUCKET")
+@click.option("--yes", is_flag=True, help="Without asking.")
+@link_options
+@click.pass_context
+def destroy(ctx: click.Context, /, link: Link, name: str, yes: bool) -> None:
+    """Remove a bucket with all its values. Exit code 1 says that there was none."""
+    if not yes:
+        click.confirm(f"Remove the bucket {name} with all its values?", abort=True)
+    with link.connect() as client:
+        if not client.state(name).destroy():
+            report(f"there is no bucket {name!r}")
+            ctx.exit(Exit.FAILED)

@@ -35,6 +35,11 @@ class StreamConfig(msgspec.Struct):
     """What of a stream's configuration is looked at by name; durations in nanoseconds."""
 
     subjects: list[str] | None = None
+    name: str = ""
+    description: str = ""
+    storage: str = "file"
+    compression: str = ""
+    metadata: dict[str, str] | None = None
     mirror: Mirror | None = None
     num_replicas: int = 1
     max_age: int = 0
@@ -78,6 +83,13 @@ class StreamInfo(msgspec.Struct):
     def told_at(self) -> datetime | None:
         """When the server said so, by its clock; None where it does not tell."""
         return parse_time(self.ts) if self.ts else None
+
+
+class StreamPage(msgspec.Struct):
+    """A page of streams."""
+
+    total: int = 0
+    streams: list[StreamInfo] | None = None
 
 
 class RawStreamInfo(msgspec.Struct):

@@ -15,7 +15,15 @@ import attrs
 import msgspec
 
 from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
-from lightlink.jetstream.answers import ConsumerNames, MessageAnswer, PurgeAnswer, RawStreamInfo, StreamInfo, parse_time
+from lightlink.jetstream.answers import (
+    ConsumerNames,
+    MessageAnswer,
+    PurgeAnswer,
+    RawStreamInfo,
+    StreamInfo,
+    StreamPage,
+    parse_time,
+)
 from lightlink.jetstream.retry import while_electing
 from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import codec
@@ -329,6 +337,23 @@ def _of_stream(connection: Connection, stream: str, timeout: float, as_type: typ
         if exc.err_code == STREAM_NOT_FOUND:
             return None
         raise
+
+
+def streams_on(connection: Connection, pattern: str, timeout: float) -> list[StreamInfo]:
+    """Return what the server says of each stream with subjects that a pattern covers; it answers in pages."""
+    deadline = time.monotonic() + timeout
+    found: list[StreamInfo] = []
+    while True:
+        asked = {"subject": pattern, "offset": len(found)}
+        page = api(connection, "STREAM.LIST", asked, max(deadline - time.monotonic(), 0.001), StreamPage)
+        found += page.streams or []
+        if not page.streams or len(found) >= page.total:
+            return found
+
+
+def delete_stream(connection: Connection, stream: str, timeout: float) -> None:
+    """Remove a stream with all that it holds."""
+    api(connection, f"STREAM.DELETE.{stream}", {}, timeout)
 
 
 def subjects_of(connection: Connection, stream: str, pattern: str, timeout: float) -> set[str]:

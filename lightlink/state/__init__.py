@@ -2,8 +2,17 @@
 
 from lightlink.state.bucket import StateBucket
 from lightlink.state.entry import StateChange, StateEntry
-from lightlink.state.options import BucketOptions
+from lightlink.state.options import BucketInfo, BucketOptions
 from lightlink.state.snapshot import Restored, Snapshot
 from lightlink.state.watch import StateWatch
 
-__all__ = ["BucketOptions", "Restored", "Snapshot", "StateBucket", "StateChange", "StateEntry", "StateWatch"]
+__all__ = [
+    "BucketInfo",
+    "BucketOptions",
+    "Restored",
+    "Snapshot",
+    "StateBucket",
+    "StateChange",
+    "StateEntry",
+    "StateWatch",
+]

@@ -19,7 +19,7 @@ from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, ValueCodec, operation_in, operation_of
 from lightlink.state.failures import Failures
-from lightlink.state.options import MIN_TTL_SECONDS, BucketOptions, check_seconds
+from lightlink.state.options import MIN_TTL_SECONDS, BucketInfo, BucketOptions, check_seconds
 from lightlink.state.snapshot import Restored, Snapshot
 from lightlink.state.stream import BucketStream, remaining
 from lightlink.state.watch import StateWatch
@@ -237,25 +237,53 @@ class StateBucket(Generic[T]):
         pattern: str = ">",
         handler: Callable[[StateChange[T]], object] | None = None,
         *,
+        since: int | Literal["now"] | None = None,
         timeout: float | None = None,
     ) -> StateWatch[T]:
         """Follow the keys that match a pattern: their values as they are, then every change.
+
+        ``since="now"`` leaves the values out, and brings changes from now on; a revision brings every change from that
+        one on that the bucket still has: say, the last that was handled, plus one.
 
         ``handler(change)`` runs on a worker thread, one change at a time. Without a handler, iterate over the watch or
         `StateWatch.get` from it. ``timeout`` is for the start.
         """
         deadline = self._deadline(timeout)
         pattern = subjects.key_pattern(pattern)
+        if since not in (None, "now"):
+            integer("since", since)
         with Failures(self.name, "watch"):
             try:
-                watch = self._start_watch(pattern, handler, deadline)
+                watch = self._start_watch(pattern, handler, since, deadline)
             except JetStreamError as exc:
                 if exc.err_code != api.STREAM_NOT_FOUND:
                     raise
                 self._stream.make("watch", deadline)
-                watch = self._start_watch(pattern, handler, deadline)
+                watch = self._start_watch(pattern, handler, since, deadline)
         self._on_watch(watch)
         return watch
+
+    # The bucket itself ----------------------------------------------------------------------------------------------
+
+    def info(self, *, timeout: float | None = None) -> BucketInfo | None:
+        """Return how the bucket was made and what it holds; None while there is none."""
+        with Failures(self.name, "info"):
+            found = api.stream_info(self._connection, self._stream.name, self._limit(timeout))
+        return None if found is None else BucketInfo.of(found)
+
+    def destroy(self, *, timeout: float | None = None) -> bool:
+        """Remove the bucket with all its values; tell whether there was one. The next write makes it anew.
+
+        Needs the right to delete the bucket's stream, as an admin has it.
+        """
+        with Failures(self.name, "destroy", writes=True):
+            try:
+                api.delete_stream(self._connection, self._stream.name, self._limit(timeout))
+            except JetStreamError as exc:
+                if exc.err_code != api.STREAM_NOT_FOUND:
+                    raise
+                return False
+        return True
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -301,10 +329,18 @@ class StateBucket(Generic[T]):
         return message if message is not None and operation_of(message.headers) == "put" else None
 
     def _start_watch(
-        self, pattern: str, handler: Callable[[StateChange[T]], object] | None, deadline: float
+        self,
+        pattern: str,
+        handler: Callable[[StateChange[T]], object] | None,
+        since: int | Literal["now"] | None,
+        deadline: float,
     ) -> StateWatch[T]:
         self._stream.look(deadline)
-        watch = StateWatch(self._connection, pattern, handler, self._values, self._stream)
+        first = since
+        if first == "now":
+            info = api.stream_info(self._connection, self._stream.name, remaining(deadline))
+            first = 1 if info is None else info.state.last_seq + 1
+        watch = StateWatch(self._connection, pattern, handler, self._values, self._stream, first)
         watch.start(remaining(deadline))
         return watch
 

@@ -8,10 +8,13 @@ import attrs
 
 from lightlink.errors import InvalidOption
 from lightlink.jetstream.api import nanoseconds
-from lightlink.validators import FOR_EVER, integer
+from lightlink.protocol import subjects
+from lightlink.validators import FOR_EVER, field, integer, string_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from lightlink.jetstream.answers import StreamInfo
 
 
 MAX_HISTORY = 64
@@ -58,6 +61,22 @@ def _storage(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise InvalidOption(attribute.name, "must be 'file' or 'memory'", value)
 
 
+def _placement(_: Any, __: Any, value: Any) -> None:
+    if value is None:
+        return
+    is_fit = isinstance(value, dict) and value and value.keys() <= {"cluster", "tags"}
+    if not is_fit or not isinstance(value.get("cluster", ""), str) or not isinstance(value.get("tags", []), list):
+        raise InvalidOption("placement", "must be {'cluster': name} or {'tags': [tag, ...]}, or both", value)
+
+
+def _republish(_: Any, __: Any, value: Any) -> None:
+    if value is None:
+        return
+    subjects.publish_subject(value)
+    if value.startswith("$"):
+        raise InvalidOption("republish", "must not begin with $, which NATS uses itself", value)
+
+
 @attrs.frozen(kw_only=True)
 class BucketOptions:
     """How a bucket is made when it is not there yet; one that is there stays as it is.
@@ -67,6 +86,9 @@ class BucketOptions:
     in bytes. ``marker_ttl`` makes the server leave a marker for that many seconds where a value's time ran out, so that
     watches hear of it, and lets those of deleted keys go as soon; a value's own ``ttl`` is raised to it. In a bucket
     with ``max_bytes`` they stay for a day otherwise.
+    ``compression`` has the server compress the files, ``metadata`` is kept with the bucket. ``placement`` names the
+    cluster (``{"cluster": "east"}``) or tags (``{"tags": ["ssd"]}``) of the servers. What is stored is also published
+    below ``republish``, as ``<republish>.<key>``, for plain subscribers.
     ``purgeable`` allows roll-ups, which `StateBucket.purge` and other NATS tools need. With it any identity that may
     write one key can erase the whole bucket by a header:
     turn it off where writers do not trust each other.
@@ -81,6 +103,10 @@ class BucketOptions:
     marker_ttl: float | None = attrs.field(default=None, validator=_seconds(MIN_TTL_SECONDS))
     purgeable: bool = attrs.field(default=True, validator=_of(bool))
     description: str = attrs.field(default="", validator=_of(str))
+    compression: bool = attrs.field(default=False, validator=_of(bool))
+    metadata: Mapping[str, str] = attrs.field(factory=dict, validator=field(string_map))
+    placement: Mapping[str, Any] | None = attrs.field(default=None, validator=_placement)
+    republish: str | None = attrs.field(default=None, validator=_republish)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> BucketOptions:
@@ -113,6 +139,14 @@ class BucketOptions:
             "deny_delete": True,
             "allow_msg_ttl": True,
         }
+        if self.compression:
+            config["compression"] = "s2"
+        if self.metadata:
+            config["metadata"] = dict(self.metadata)
+        if self.placement is not None:
+            config["placement"] = dict(self.placement)
+        if self.republish is not None:
+            config["republish"] = {"src": f"$KV.{bucket}.>", "dest": f"{self.republish}.>"}
         if self.marker_ttl is not None:
             config["subject_delete_marker_ttl"] = nanoseconds(self.marker_ttl)
         return config
@@ -121,3 +155,45 @@ class BucketOptions:
 def stream_name(bucket: str) -> str:
     """Return the name of the stream behind a bucket."""
     return f"KV_{bucket}"
+
+
+@attrs.frozen(kw_only=True)
+class BucketInfo:
+    """A bucket as it is: how it was made, and what it holds. Times in seconds, None for no limit; sizes in bytes.
+
+    ``messages`` counts values, those of the history and markers of deleted keys too.
+    """
+
+    name: str
+    messages: int
+    bytes: int
+    history: int
+    ttl: float | None
+    storage: str
+    replicas: int
+    max_bytes: int | None
+    max_value_size: int | None
+    compression: bool
+    description: str
+    metadata: dict[str, str]
+    mirror: str | None
+
+    @classmethod
+    def of(cls, info: StreamInfo) -> BucketInfo:
+        """Return what the server's answer says of a bucket."""
+        config = info.config
+        return cls(
+            name=config.name.removeprefix("KV_"),
+            messages=info.state.messages,
+            bytes=info.state.bytes,
+            history=max(config.max_msgs_per_subject, 1),
+            ttl=config.max_age / 1e9 or None,
+            storage=config.storage,
+            replicas=config.num_replicas,
+            max_bytes=config.max_bytes if config.max_bytes > 0 else None,
+            max_value_size=config.max_msg_size if config.max_msg_size > 0 else None,
+            compression=config.compression not in ("", "none"),
+            description=config.description,
+            metadata=dict(config.metadata or {}),
+            mirror=config.mirror.name.removeprefix("KV_") if config.mirror else None,
+        )

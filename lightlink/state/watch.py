@@ -15,7 +15,7 @@ from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.concurrency.threads import Event
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
-from lightlink.jetstream.read import LAST_OF_EACH, OrderedReader
+from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, OrderedReader
 from lightlink.middleware import Call
 from lightlink.validators import seconds, wait_limit
 
@@ -53,6 +53,7 @@ class StateWatch(Generic[T]):
         handler: Callable[[StateChange[T]], object] | None,
         values: ValueCodec[T],
         stream: BucketStream,
+        first: int | None = None,
     ) -> None:
         self.bucket = stream.bucket
         self.pattern = pattern
@@ -64,6 +65,7 @@ class StateWatch(Generic[T]):
         self._revisions = stream.revisions
         self._closed = False
         self._is_current = False
+        self._brings_changes = first is not None
         self._first_keys: set[str] = set()
         self._settled = Event()
         # The reader's window is what bounds them.
@@ -81,7 +83,8 @@ class StateWatch(Generic[T]):
             [self._prefix + pattern],
             lambda delivery: self._box.put(delivery, delivery.size),
             on_current=lambda: self._box.put(None, 0),
-            policy=LAST_OF_EACH,
+            policy=LAST_OF_EACH if first is None else EVERYTHING,
+            first=first or 0,
             window=_WINDOW,
             window_bytes=_WINDOW_BYTES,
             heartbeat=_HEARTBEAT_SECONDS,
@@ -235,7 +238,7 @@ class StateWatch(Generic[T]):
 
     def _is_old_delete(self, change: StateChange[T]) -> bool:
         """Tell whether a change removed, before the start, a value that the handler or reader never had."""
-        if self._is_current:
+        if self._is_current or self._brings_changes:
             return False
         if change.operation == "put":
             self._first_keys.add(change.key)

@@ -12,6 +12,7 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.cli import main
 from lightlink.cli.exits import Exit, run
 from lightlink.cli.state import state
 
@@ -176,3 +177,13 @@ def test_watch_gives_up_in_time(command: Command) -> None:
     late = command("watch", "--timeout", "0.2")
     assert (late.code, late.out) == (Exit.TIMEOUT, "")
     assert "0 changes of > within 0.2 s" in late.err
+
+
+def test_buckets_are_listed_and_removed(url: str, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with lightlink.connect(url) as client:
+        client.state(prefix, history=2, ttl=60).set("a", 1)
+    assert main(["state", "buckets", f"--url={url}"]) == 0
+    assert f"{prefix}  1 messages" in capsys.readouterr().out
+    assert main(["state", "destroy", prefix, "--yes", f"--url={url}"]) == 0
+    assert main(["state", "destroy", prefix, "--yes", f"--url={url}"]) == 1
+    assert f"there is no bucket '{prefix}'" in capsys.readouterr().err
