@@ -8,12 +8,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.connection import QuicConnection
 from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired, PingAcknowledged
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 from qh3.tls import ExtensionType
 
-from lightlink.connection.transports.quic_link import Link
+from lightlink.connection.transports.quic_link import Core, Link
 from lightlink.gateway.packets import CID_LENGTH, LEAST_INITIAL, VERSION, Secrets, new_cid, read_header
 from lightlink.gateway.path import Path
 from lightlink.gateway.pipe import Pipe
@@ -43,7 +42,7 @@ _RESETS_A_SECOND = 100
 _VALIDATED_SHARE = 8
 
 
-class ServerCore(QuicConnection):
+class ServerCore(Core):
     """qh3's, which tells what is authentic, with tokens of resets that another process can make again."""
 
     def __init__(self, *, reset_token: Callable[[bytes], bytes], **options: Any) -> None:

@@ -14,10 +14,9 @@ import ssl
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.connection import QuicConnection
 
 from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
-from lightlink.connection.transports.quic_link import Link
+from lightlink.connection.transports.quic_link import Core, Link
 from lightlink.connection.transports.tcp import TcpTransport
 from lightlink.connection.transports.udp import UdpSocket
 from lightlink.protocol.edge import ALPN, INNER_NAME, EdgeCode, Kind, preamble
@@ -40,7 +39,7 @@ _WITH_FALLBACK = 2.0
 class ClientLink(Link):
     """A client's QUIC connection, over a socket of its own. It ends with its last stream."""
 
-    def __init__(self, quic: QuicConnection, udp: UdpSocket) -> None:
+    def __init__(self, quic: Core, udp: UdpSocket) -> None:
         super().__init__(quic, udp.send)
         self._udp = udp
         self._connected: asyncio.Future[None] = self._loop.create_future()
@@ -158,7 +157,7 @@ class QuicTransport(TcpTransport):
 
         udp = await UdpSocket.open(("::" if family == socket.AF_INET6 else "0.0.0.0", 0), family, receive)  # noqa: S104
         try:
-            link = ClientLink(QuicConnection(configuration=self._configuration(host)), udp)
+            link = ClientLink(Core(configuration=self._configuration(host)), udp)
             await link.connect(address)
         except BaseException:
             udp.close()

@@ -10,15 +10,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from qh3.quic import events
-from qh3.quic.connection import QuicConnectionError
+from qh3.quic.connection import QuicConnection, QuicConnectionError
 
 from lightlink.connection.transports.quic_errors import GatewayError
 from lightlink.connection.transports.quic_stream import QuicStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from qh3.quic.connection import QuicConnection
 
     Address = Any  # (host, port), for IPv6 with flow and scope
 
@@ -27,6 +25,14 @@ _log = logging.getLogger("lightlink")
 _CLOSED = "connection is closed"
 # It warns of each connection that the other side closes.
 logging.getLogger("quic").setLevel(logging.CRITICAL)
+
+
+class Core(QuicConnection):
+    """qh3's, without a log of packets."""
+
+    def _log_packets(self, event: str, data: bytes) -> None:
+        # It takes each packet apart that is sent, for a log that there is not: a twelfth of an upload's time.
+        pass
 
 
 class Link:
@@ -39,7 +45,8 @@ class Link:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
+        self._timer_at = 0.0
+        self._due: float | None = None
         self._transmitting: asyncio.Handle | None = None
         self.ended = False
 
@@ -68,7 +75,8 @@ class Link:
         """Take datagrams that came from an address."""
         self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
         self._handle_events()
-        self.transmit()
+        # Later in this turn of the loop: who waits for what came goes first, and an answer takes the ACK along.
+        self.transmit_soon()
 
     def transmit(self) -> None:
         """Send what is due, and set the timer."""
@@ -95,16 +103,25 @@ class Link:
             self._transmitting = self._loop.call_soon(self.transmit)
 
     def _set_timer(self, due: float | None) -> None:
-        if due == self._timer_at and self._timer is not None:
-            return
+        """Call the core at an instant. One that moves on, as with each packet, leaves the timer where it is."""
+        self._due = due
         if self._timer is not None:
+            if due is not None and self._timer_at <= due:
+                return
             self._timer.cancel()
-        self._timer_at = due
-        self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+            self._timer = None
+        if due is not None:
+            self._timer_at = due
+            self._timer = self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
-        due = self._timer_at or 0.0
-        self._timer = self._timer_at = None
+        self._timer = None
+        due = self._due
+        if due is None:
+            return
+        if due > self._timer_at and due > self._loop.time():
+            self._set_timer(due)
+            return
         self._attempt(self.quic.handle_timer, max(due, self._loop.time()))
         self._handle_events()
         self.transmit()
@@ -124,23 +141,34 @@ class Link:
     # What the core says ---------------------------------------------------------------------------------------------
 
     def _handle_events(self) -> None:
+        received: dict[int, QuicStream] = {}
         while (event := self.quic.next_event()) is not None:
             if isinstance(event, events.StreamDataReceived):
                 stream = self.streams.get(event.stream_id) or self.on_stream(event.stream_id)
                 if stream is not None:
                     stream.receive(event.data, is_last=event.end_stream)
-            elif isinstance(event, events.StreamReset):
-                if event.stream_id in self.streams:
-                    self.streams[event.stream_id].lose(GatewayError(event.error_code, ""))
-            elif isinstance(event, events.HandshakeCompleted):
-                self.on_connected()
-            elif isinstance(event, events.ConnectionTerminated):
-                # Frame types come with errors of QUIC itself, and of its TLS; applications have codes of their own.
-                self._end(
-                    GatewayError(event.error_code, event.reason_phrase, is_transport=event.frame_type is not None)
-                )
+                    received[event.stream_id] = stream
             else:
-                self.on_event(event)
+                self._deliver(received)  # what came before an end is not lost with it
+                self._handle(event)
+        self._deliver(received)
+
+    def _deliver(self, received: dict[int, QuicStream]) -> None:
+        for stream in received.values():
+            stream.deliver()
+        received.clear()
+
+    def _handle(self, event: events.QuicEvent) -> None:
+        if isinstance(event, events.StreamReset):
+            if event.stream_id in self.streams:
+                self.streams[event.stream_id].lose(GatewayError(event.error_code, ""))
+        elif isinstance(event, events.HandshakeCompleted):
+            self.on_connected()
+        elif isinstance(event, events.ConnectionTerminated):
+            # Frame types come with errors of QUIC itself, and of its TLS; applications have codes of their own.
+            self._end(GatewayError(event.error_code, event.reason_phrase, is_transport=event.frame_type is not None))
+        else:
+            self.on_event(event)
 
     def on_event(self, event: events.QuicEvent) -> None:
         """Take note of what else the core says."""

@@ -15,6 +15,8 @@ _log = logging.getLogger("lightlink")
 
 # Bytes not yet sent above which a writer is paused, and below which it goes on.
 _HIGH, _LOW = 256 * 1024, 64 * 1024
+# Packets' content is given out together, as TLS and a socket to write to cost by the piece; bytes at a time.
+_MOST_AT_ONCE = 256 * 1024
 
 
 class Link(Protocol):
@@ -77,7 +79,7 @@ class QuicStream(asyncio.Transport):
         if self._lost:
             self._loop.call_soon(protocol.connection_lost, self._reason)
         elif self._held or self._has_ended:
-            self._loop.call_soon(self._deliver)
+            self._loop.call_soon(self.deliver)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
@@ -97,25 +99,25 @@ class QuicStream(asyncio.Transport):
     def resume_reading(self) -> None:
         """Give out what was kept, and what comes."""
         self._is_reading = True
-        self._loop.call_soon(self._deliver)
+        self._loop.call_soon(self.deliver)
 
     def is_reading(self) -> bool:
         """Whether what comes is given out."""
         return self._is_reading and not self._closing
 
     def receive(self, data: bytes, *, is_last: bool) -> None:
-        """Take what has come from the other side."""
+        """Keep what has come from the other side for `deliver`."""
         if self._lost:
             return
         if data:
             self._held.append(data)
         self._has_ended = self._has_ended or is_last
-        self._deliver()
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Give out what was kept, as far as the protocol takes it."""
         try:
             while self._held and self._may_deliver():
-                _give(self._protocol, self._held.popleft())
+                _give(self._protocol, self._take())
             if self._has_ended and not self._end_told and not self._held and self._may_deliver():
                 self._end_told = True
                 if not self._protocol.eof_received():
@@ -124,6 +126,16 @@ class QuicStream(asyncio.Transport):
             # As in asyncio's own transports: one stream's fault must not stop the others of its connection.
             _log.exception("lightlink: a QUIC stream's protocol failed")
             self.reset(0, exc)
+
+    def _take(self) -> bytes:
+        first = self._held.popleft()
+        if not self._held:
+            return first
+        pieces, size = [first], len(first)
+        while self._held and size < _MOST_AT_ONCE:
+            pieces.append(self._held.popleft())
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     def _may_deliver(self) -> bool:
         return self._is_reading and self._protocol is not None and not self._lost
