@@ -21,6 +21,17 @@ ELSEWHERE = {
 }
 
 
+# Lines on these pages that no test types, by how they begin.
+LEFT_OUT = {
+    "docs/how-to/django.md": {"pip install": "tests/documentation/test_packaging.py installs"},
+    "docs/how-to/flask.md": {
+        "gunicorn": "tests/contrib/flask/test_carriers.py runs it, preloaded and not",
+        "pip install": "tests/documentation/test_packaging.py installs",
+    },
+    "docs/how-to/notebooks.md": {"pip install": "tests/documentation/test_packaging.py installs"},
+    "docs/how-to/runs.md": {"lightlink runs work": "the test's own orchestrator carries the runs out"},
+    "docs/how-to/systemd.md": {"lightlink service uninstall": "there is no systemd where tests run"},
+}
 NOT_RUN = {
     "CONTRIBUTING.md": "it clones, and runs the suite that this is a part of",
 }
@@ -35,6 +46,12 @@ def test_every_page_with_code_is_run_by_a_test() -> None:
 @pytest.mark.parametrize("page", ELSEWHERE)
 def test_a_page_that_is_read_elsewhere_is_named_there(page: str) -> None:
     assert page.removeprefix("docs/") in (ROOT / ELSEWHERE[page]).read_text().replace('" / "', "/")
+
+
+@pytest.mark.parametrize("page", LEFT_OUT)
+def test_a_line_that_is_left_out_is_there(page: str) -> None:
+    lines = [line for block in runnable(page) if block.language == "sh" for line in block.text.splitlines()]
+    assert [start for start in LEFT_OUT[page] if not any(line.startswith(start) for line in lines)] == []
 
 
 def test_links_lead_to_files_and_headings_that_exist() -> None:

@@ -68,6 +68,8 @@ def test_a_package_follows_the_tutorial_without_the_clone(
     run(programs / "pip", "install", "--quiet", f"{package}[server,cli,http]", folder=tmp_path)
     assert run(programs / "lightlink", "--version", folder=tmp_path).startswith(f"lightlink {lightlink.__version__} ")
     assert "The service and the server are stopped" in run(programs / "lightlink", "demo", folder=tmp_path)
+    # Files that are no Python came along.
+    assert '"format": 1' in run(programs / "lightlink", "conformance", "vectors", folder=tmp_path)
     monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
     # What the reader types finds the environment's packages, not this clone's.
     monkeypatch.delenv("PYTHONPATH", raising=False)

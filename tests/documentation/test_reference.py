@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from helpers.pages import ROOT
@@ -73,3 +74,12 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tutorial" / "index.html").exists()
+    assert [link for page in tmp_path.rglob("*.html") for link in broken_links(page)] == []
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the links of a page of the site that lead nowhere, and those that have been left as they were."""
+    text = page.read_text()
+    local = [unquote(link) for link in re.findall(r'(?:href|src)="(?![a-z]+:|#|//)([^"?#]+)', text)]
+    unresolved = re.findall(r'<span class="xref myst">([^<]*)', text)
+    return [f"{page.parent.name}: {link}" for link in local if not (page.parent / link).exists()] + unresolved
