@@ -287,7 +287,7 @@ def test_a_bucket_that_mirrors_another_is_the_other(client: lightlink.Client, pe
     with mirror.watch("a.*") as watch:
         assert watch.get(30).key == "a.b"
         assert mirror.update("a.b", 2, revision=revision) == revision + 1
-        assert origin.get("a.b") == 2
+        assert eventually(lambda: origin.get("a.b") == 2)
         assert watch.get(30).value == 2
     assert [change.value for change in mirror.history("a.b")] == [1, 2]
     mirror.delete("a.b")
