@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from helpers.process import run_python
+from signatures import signatures
 
 import lightlink
 
@@ -35,3 +38,9 @@ def test_the_link_does_not_import_the_commands_nor_cryptography() -> None:
     done = run_python(code)
 
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_what_the_public_names_take_is_what_was_agreed_on() -> None:
+    """Whoever changes one breaks programs: then `python tests/signatures.py > tests/signatures.txt`, and CHANGELOG."""
+    agreed = (Path(__file__).parent / "signatures.txt").read_text().splitlines()
+    assert signatures() == agreed
