@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
@@ -13,6 +14,7 @@ from lightlink.concurrency.threads import Lock, refuse_at_exit
 from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
+from lightlink.interactive import replace, typed_name
 from lightlink.logs import in_handler, outgoing
 from lightlink.middleware import Call
 from lightlink.options import ConnectOptions
@@ -520,12 +522,21 @@ class Client:
     def on(
         self, subject: str, *, queue: str = "", raw: bool = False, after_fork: bool = False
     ) -> Callable[[Handler], Handler]:
-        """Subscribe the decorated function, which is returned unchanged; see `subscribe`."""
+        """Subscribe the decorated function, which is returned; see `subscribe`.
+
+        ``function.subscription`` is what to stop. In a notebook, or at Python's prompt, a function of the same name for
+        the same subject takes the place of the one before: a cell may be run again.
+        """
         if callable(subject):
             raise InvalidOption("on", "name the subject: @client.on('events.>')")
 
         def decorate(handler: Handler) -> Handler:
-            self.subscribe(subject, handler, queue=queue, raw=raw, after_fork=after_fork)
+            subscription = self.subscribe(subject, handler, queue=queue, raw=raw, after_fork=after_fork)
+            with contextlib.suppress(AttributeError, TypeError):  # a method, or what takes no attributes
+                handler.subscription = subscription  # type: ignore[attr-defined]
+            name = typed_name(handler)
+            if name is not None:
+                replace((id(self), name, subject, queue), f"the handler {name} of {subject!r}", subscription)
             return handler
 
         return decorate

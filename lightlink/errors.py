@@ -61,6 +61,8 @@ apart without reading text.
 
 from __future__ import annotations
 
+import os
+import traceback
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ else:
 
     def dataclass_transform(**_):
         return lambda decorated: decorated
+
+
+_FOLDER = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - pathlib takes long to import
 
 
 @dataclass_transform()
@@ -112,6 +117,12 @@ class LightLinkError(Exception):
         if not self._facts:
             return super().__repr__()
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._facts)})"
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: where it came out of the user's own code, and not the way through this library."""
+        frames = traceback.extract_tb(self.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(_FOLDER)]
+        return [*traceback.format_list(own), *traceback.format_exception_only(type(self), self)]
 
 
 # Connection ---------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotRead
 from lightlink.events.message import EventHandler
 from lightlink.events.subscription import Subscription, stop_all
 from lightlink.files import FileInfo, FileReceiver
+from lightlink.interactive import is_interactive, replace
 from lightlink.middleware import Stack
 from lightlink.options import ConnectOptions
 from lightlink.protocol import html, subjects
@@ -354,6 +355,9 @@ class Service:
         """
         if self._is_in_parent:
             self._begin_anew()
+        if is_interactive():
+            # The cell that made it was run again: without this every request would be answered by either of the two.
+            replace((Service, self.name), f"the service {self.name}", self)
         client = self._connect()
         # A stop from another thread, or from a handler that runs already, waits until all is subscribed.
         with self._guard:

@@ -487,6 +487,41 @@ def notebook(tmp_path: Path) -> Iterator[Notebook]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_cell_that_is_run_again_replaces_what_it_had_made(notebook: Notebook, url: str, prefix: str) -> None:
+    notebook.run(f"import lightlink; client = lightlink.connect({url!r}); got = []")
+    cell = f"""
+@client.on({prefix!r} + ".said")
+def note(data):
+    got.append(({{version}}, data))
+"""
+    assert notebook.run(cell.format(version=1)) == ""
+    assert "the handler note of" in notebook.run(cell.format(version=2))
+    assert notebook.run("len(client.subscriptions), note.subscription in client.subscriptions") == ""
+    served = f"""
+service = lightlink.Service({prefix!r}, {url!r})
+
+@service.rpc
+def version():
+    return {{version}}
+
+service.start()
+"""
+    assert notebook.run(served.format(version=1)) == ""
+    assert f"the service {prefix} is replaced" in notebook.run(served.format(version=2))
+    with lightlink.connect(url) as other:
+        assert [other.call(prefix, "version") for _ in range(10)] == [2] * 10
+        other.publish(f"{prefix}.said", "hello")
+        other.flush()
+    waiting = "import time\nwhile not got: time.sleep(0.01)\nprint(got)"
+    assert notebook.run(waiting) == "[(2, 'hello')]\n"
+    shown = notebook.run(
+        "try:\n    client.call('nobody', 'x')\nexcept Exception as exc:\n    print(exc._render_traceback_())"
+    )
+    assert "nobody.x is unavailable" in shown
+    assert "caller.py" not in shown
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_in_a_notebook_everything_works_ctrl_c_too_and_the_kernel_ends_soon(
     notebook: Notebook, url: str, prefix: str, service: str
 ) -> None:
