@@ -350,7 +350,7 @@ def test_arguments_that_cannot_be_sent_are_refused_in_the_callers_thread(client:
         ("*", "m"),
         ("", "m"),
         ("PING", "m"),
-        ("s", "a.b"),
+        ("s", "a..b"),
         ("s", ">"),
         ("s", ""),
         (None, "m"),
