@@ -70,6 +70,11 @@ class UdpRelay:
         self._thread.run(self._start())
 
     @property
+    def target_port(self) -> int:
+        """The port that it relays to."""
+        return self._target[1]
+
+    @property
     def url(self) -> str:
         """Where clients connect to go through it."""
         return f"quic://127.0.0.1:{self.port}"

@@ -1,0 +1,80 @@
+"""What else goes over QUIC as over TCP: events, large files, IPv6, and leaving a server that is about to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from helpers.edge import UdpRelay, gateway_for, url_of
+from helpers.pki import issue_all, tls_of
+from helpers.waiting import eventually
+
+import lightlink
+from lightlink.certs import CertificateAuthority, server_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartServer
+    from helpers.edge import Link, Serve, StartGateway
+
+    from lightlink.gateway import Gateway
+
+
+def test_events_come_once_and_in_order_over_a_bad_link(gateway: Gateway, link: Link, prefix: str) -> None:
+    with UdpRelay(gateway.address[1]) as relay:
+        relay.loss, relay.jitter = 0.03, 0.005
+        receiver, sender = link("ops", relay.url), link("ops")
+        with receiver.subscribe(f"events.{prefix}") as events:
+            receiver.flush(timeout=20)
+            for number in range(500):
+                sender.publish(f"events.{prefix}", number)
+                if number % 100 == 0:
+                    relay.move()
+            assert [events.get(timeout=20).data for _ in range(500)] == list(range(500))
+        receiver.close()
+
+
+def test_a_file_of_64_mib_comes_whole(link: Link, tmp_path: Path) -> None:
+    content = os.urandom(1024 * 1024) * 64
+    (tmp_path / "data").write_bytes(content)
+    client = link("keeper")
+    info = client.upload(tmp_path / "data")
+    client.download(info.id, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
+    client.delete_file(info.id)
+
+
+def test_a_gateway_is_reached_over_ipv6(tmp_path: Path, fresh_server: StartServer) -> None:
+    authority = CertificateAuthority.create(tmp_path / "certs")
+    issue_all(authority)
+    authority.issue_gateway(["::1"], force=True)
+    server = fresh_server(tls=authority.directory)
+    with gateway_for(authority.directory, server.url, listen="[::1]:0") as gateway:
+        url = f"quic://[::1]:{gateway.address[1]}"
+        with lightlink.connect(url, name="keeper", tls=tls_of(authority.directory, "keeper")) as client:
+            client.set_state("six", 6)
+            assert client.get_state("six") == 6
+        assert gateway.counts.accepted == 1
+
+
+def test_no_call_fails_when_the_server_behind_a_gateway_ends(
+    identities: Path, fresh_server: StartServer, start_gateway: StartGateway, link: Link, serve: Serve
+) -> None:
+    lame = f'{server_config(identities)}\nlame_duck_grace_period: "1s"\nlame_duck_duration: "30s"\n'
+    leaving, staying = fresh_server(config=lame), fresh_server(config=lame)
+    for server in (leaving, staying):
+        serve(f"tls://127.0.0.1:{server.port}")
+    gateways = [start_gateway(f"tls://127.0.0.1:{server.port}") for server in (leaving, staying)]
+    client = link(url=",".join(url_of(each) for each in gateways))
+    first = next(number for number, each in enumerate(gateways) if each.counts.streams)
+    os.kill((leaving, staying)[first].pid, signal.SIGUSR2)
+
+    def answered_by_the_other() -> bool:
+        assert client.call("user-service", "double", {"number": 21}, timeout=10) == 42
+        return gateways[1 - first].counts.streams > 0
+
+    eventually(answered_by_the_other, timeout=20)
+    assert client.call("user-service", "double", {"number": 4}, timeout=10) == 8
+    client.close()
