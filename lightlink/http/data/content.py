@@ -5,11 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import UNSET
+from werkzeug.exceptions import Forbidden
 
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 
 _MOST_TEXT = 4096
+# The server's own interfaces, inboxes, and what LightLink tells itself: a message there is no event, but an order.
+_OWN = ("$", "_", "ll.")
+
+
+def is_event(subject: str) -> bool:
+    """Tell whether a subject is for events of programs."""
+    return not subject.startswith(_OWN) and subject != "ll"
+
+
+def check_event(subject: str) -> None:
+    """Raise Forbidden for a subject that is not for events of programs."""
+    if not is_event(subject):
+        raise Forbidden(f"subject {subject!r} is not for events: it belongs to the server or to LightLink")
 
 
 def shown(data: bytes, name: str) -> dict[str, Any]:

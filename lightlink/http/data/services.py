@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from lightlink.http.data.content import check_event
 from lightlink.http.data.schemas import Answered, Done
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def call_method(call: Call) -> Answered:
 def publish_event(call: Call) -> Done:
     """Publish an event, and return once the server has it."""
     call.check_unlimited("events")
+    check_event(call.body.subject)
     client = call.manager.client
     client.publish(call.body.subject, call.body.data)
     client.flush()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lightlink.state import StateBucket, StateChange
 
 _PREFIX = "KV_"
-# What LightLink keeps for itself is not for hands.
-_OWN = "LIGHTLINK_"
+# What LightLink keeps for itself (agents, the status of commands, the fleet) is not for hands.
+_OWN = "lightlink"
 _WHAT = "state"
 
 
@@ -30,7 +30,7 @@ def list_buckets(call: Call) -> BucketList:
     found = []
     for stream in client.streams():
         name = stream.removeprefix(_PREFIX)
-        if not stream.startswith(_PREFIX) or name.startswith(_OWN):
+        if not stream.startswith(_PREFIX) or name.lower().startswith(_OWN):
             continue
         info = api.stream_info(client.connection, stream, client.options.timeout)
         if info is not None:
@@ -73,7 +73,7 @@ def _bucket(call: Call, value_type: Any) -> StateBucket[Any]:
     call.check_unlimited(_WHAT)
     name, client = call.path["bucket"], call.manager.client
     bucket = client.state(name, value_type=value_type)
-    if name.startswith(_OWN):
+    if name.lower().startswith(_OWN):
         raise Forbidden(f"bucket {name!r} is LightLink's own")
     # Writing would make it.
     if api.stream_info(client.connection, stream_name(name), client.options.timeout) is None:

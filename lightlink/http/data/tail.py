@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from lightlink.commands import model
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.http import stream
-from lightlink.http.data.content import shown
+from lightlink.http.data.content import check_event, is_event, shown
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 
@@ -45,6 +45,7 @@ def tail_events(call: Call) -> Response:
     """Tell of events as they pass, of some of them where there are many."""
     call.check_unlimited("events")
     subject = subjects.subscribe_subject(call.query.subject)
+    check_event(subject)
     call.take_seat()
     try:
         passing = _Passing(call.manager.client.connection, subject)
@@ -86,7 +87,9 @@ class _Passing:
         self._queue.close()
 
     def _hear(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
-        if not self._queue.put((model.now(), as_text(subject), data), len(data)):
+        text = as_text(subject)
+        # A wildcard reaches those too that are not for events.
+        if is_event(text) and not self._queue.put((model.now(), text, data), len(data)):
             self._lost += 1
 
 

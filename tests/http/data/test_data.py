@@ -10,6 +10,7 @@ from helpers.http import Events, Http, HttpProcess, tokens_file
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.commands.store import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ FILE = {"Content-Type": "application/octet-stream"}
 def running(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpProcess]:
     tokens = tokens_file(
         tmp_path_factory.mktemp("tokens") / "tokens.json",
-        {"name": "all", "scope": ["read", "call", "data", "edit"], "token": ALL},
+        {"name": "all", "scope": ["read", "send", "call", "data", "edit"], "token": ALL},
         {"name": "looker", "scope": ["data"], "token": LOOKER},
         {"name": "old", "scope": ["read", "send", "plan", "approve"], "token": OLD},
         {"name": "limited", "scope": ["call", "data", "edit"], "token": LIMITED, "clients": ["berlin-*"]},
@@ -90,6 +91,24 @@ def test_events_are_published_and_seen_as_they_pass(http: Http, client: lightlin
     ]
     assert http.get("/api/tail?subject=a..b").status == 400
     assert http.post("/api/publish", {"subject": "a.*"}).status == 400
+
+
+@pytest.mark.parametrize("subject", ["$JS.API.STREAM.PURGE.LIGHTLINK_COMMANDS", "_INBOX.a", "ll.commands.a.b", "ll"])
+def test_an_event_is_never_an_order_to_the_server(http: Http, subject: str) -> None:
+    assert http.post("/api/publish", {"subject": subject}).status == 403
+    assert http.get(f"/api/tail?subject={subject}").status == 403
+
+
+def test_a_tail_of_everything_shows_events_only(http: Http, prefix: str) -> None:
+    with http.open("/api/tail") as opened:
+        events = Events(opened)
+        http.post("/api/command", {"client_id": prefix, "command_type": "secret"})
+        http.get("/api/commands")
+        http.post("/api/publish", {"subject": prefix, "data": 1})
+        while not (line := events.line()).startswith("data: "):
+            pass
+
+    assert json.loads(line[6:])["subject"] == prefix
 
 
 def test_streams_tell_how_far_consumers_are_behind(http: Http, client: lightlink.Client, prefix: str) -> None:
@@ -158,11 +177,11 @@ def test_state_is_written_over_what_was_looked_at(http: Http, client: lightlink.
 
 def test_no_bucket_is_made_by_a_visit_and_none_of_lightlinks_own_is_touched(http: Http, prefix: str) -> None:
     missing = put(http, f"/api/state/{prefix}/a", {"value": 1, "revision": 0})
-    own = http.get("/api/state/LIGHTLINK_AGENTS")
+    own = [http.get(f"/api/state/{name}") for name in (schema.AGENTS_BUCKET, schema.STATUS_BUCKET)]
 
-    assert (missing.status, own.status) == (404, 403)
+    assert [missing.status, *(each.status for each in own)] == [404, 403, 403]
     names = [each["name"] for each in http.get("/api/state").json["buckets"]]
-    assert not [name for name in names if name == prefix or name.startswith("LIGHTLINK_")]
+    assert not [name for name in names if name == prefix or name.lower().startswith("lightlink")]
     assert http.get(f"/api/state/{prefix}").status == 404
 
 
