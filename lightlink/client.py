@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-import warnings
-import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import attrs
@@ -131,10 +127,7 @@ class Client:
         self._subscriptions: Registry[Subscription | StateWatch[Any] | Consumption | Consumer] = Registry()
         self._default_bucket: StateBucket[Any] | None = None
         self._default_store: FileStore | None = None
-        # Neither knows the client: one that nobody has any more is told of, and not kept.
-        self._connection.on_status(partial(_end_subscriptions, self._subscriptions))
-        self._unclosed = weakref.finalize(self, _warn_unclosed, self._connection, self._subscriptions, options.name)
-        self._unclosed.atexit = False
+        self._connection.on_status(self._end_subscriptions)
         if not options.lazy:
             self._connection.open()
 
@@ -904,19 +897,11 @@ class Client:
     def _limit(self, timeout: float | None) -> float:
         return self.options.timeout if timeout is None else seconds("timeout", timeout)
 
+    def _end_subscriptions(self, status: Status) -> None:
+        if status is Status.CLOSED:
+            for subscription in list(self._subscriptions):
+                subscription.connection_closed()
+
 
 def _name_of(bucket: BucketInfo) -> str:
     return bucket.name
-
-
-def _end_subscriptions(subscriptions: Iterable[Any], status: Status) -> None:
-    if status is Status.CLOSED:
-        for subscription in list(subscriptions):
-            subscription.connection_closed()
-
-
-def _warn_unclosed(connection: Connection, subscriptions: Iterable[Any], name: str) -> None:
-    """Warn of a client that nobody has any more, and whose connection and threads are still there for nothing."""
-    if connection.is_in_use and not list(subscriptions) and not sys.is_finalizing():
-        reason = "close() it, use `with lightlink.connect()`, or share one client for the whole program"
-        warnings.warn(f"the client {name!r} was never closed: {reason}", ResourceWarning, stacklevel=2)

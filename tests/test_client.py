@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import pickle
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,31 +197,3 @@ def test_a_registry_holds_nothing_alive_and_can_be_read_while_others_add() -> No
     registry.discard(kept)
     registry.discard(kept)
     assert kept not in list(registry)
-
-
-def test_a_client_that_was_never_closed_is_told_of_once_nobody_has_it(url: str) -> None:
-    def handle_a_request() -> None:
-        lightlink.connect(url, name="leaky").publish("x", 1)
-        gc.collect()
-
-    with pytest.warns(ResourceWarning, match="the client 'leaky' was never closed: close.. it, use"):
-        handle_a_request()
-
-
-def test_a_client_is_not_told_of_that_was_closed_or_still_receives(url: str, prefix: str) -> None:
-    def close() -> None:
-        lightlink.connect(url).close()
-
-    def receive() -> lightlink.Subscription:
-        return lightlink.connect(url).subscribe(prefix)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        lightlink.connect(url, lazy=True)
-        close()
-        subscription = receive()
-        gc.collect()
-        with lightlink.connect(url) as client:
-            client.publish(prefix, 1)
-        assert subscription.get(timeout=30).data == 1
-    subscription.stop()

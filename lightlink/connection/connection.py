@@ -147,11 +147,6 @@ class Connection:
         return self.session.nc.max_payload
 
     @property
-    def is_in_use(self) -> bool:
-        """Whether this process has used it, and not closed it."""
-        return self._session is not None and self.status is not Status.CLOSED
-
-    @property
     def unsent(self) -> Unsent:
         """What waits for the server; nothing before the first use."""
         return Unsent(0, 0) if self._session is None else self._session.outbox.unsent
