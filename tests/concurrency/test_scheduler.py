@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.process import run_python
-from helpers.waiting import eventually
 
 from lightlink.concurrency.scheduler import Lane, every
 
@@ -101,13 +100,24 @@ def test_a_job_that_nobody_holds_goes_on() -> None:
 
 
 def test_the_threads_end_with_the_last_job_and_begin_again_with_the_next() -> None:
-    calls: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(3):
-        going = every(0.001, lambda number=number: calls.put(number))  # type: ignore[misc]
-        while calls.get(timeout=30) != number:
-            pass
-        going.stop(5)
-    eventually(lambda: not own_threads())
+    """In a process of its own: what other tests have left running here has jobs, too."""
+    code = """
+import queue, threading, time
+from lightlink.concurrency.scheduler import every
+
+calls = queue.SimpleQueue()
+for number in range(3):
+    going = every(0.001, lambda number=number: calls.put(number))
+    while calls.get(timeout=30) != number:
+        pass
+    going.stop(5)
+deadline = time.monotonic() + 25
+while [each for each in threading.enumerate() if each.name.startswith(("lightlink-timer", "lightlink-jobs"))]:
+    assert time.monotonic() < deadline, threading.enumerate()
+    time.sleep(0.01)
+print("none")
+"""
+    assert run_python(code).stdout == "none\n"
 
 
 def test_a_job_that_blocks_keeps_no_other_from_running() -> None:
