@@ -15,6 +15,8 @@ from lightlink.commands.store import schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from helpers.raw import RawPeer
+
     from lightlink.server import EmbeddedServer
 
 ALL, LOOKER, OLD, LIMITED = (
@@ -155,7 +157,11 @@ def test_dead_letters_are_tried_again_or_dropped(http: Http, client: lightlink.C
     assert http.post("/api/dead-letters/drop", {**where, "number": second["number"]}).status == 404
 
 
-def test_state_is_written_over_what_was_looked_at(http: Http, client: lightlink.Client, prefix: str) -> None:
+def test_state_is_written_over_what_was_looked_at(
+    http: Http, client: lightlink.Client, peer: RawPeer, prefix: str
+) -> None:
+    # While another test still follows all subjects, nobody says of a first write that no stream takes it.
+    peer.run(peer.nc.jetstream().create_key_value(bucket=prefix, history=5))
     bucket = client.state(prefix, history=5)
     bucket.set("limits/eu.day", {"most": 1})
     path = f"/api/state/{prefix}/limits/eu.day"
