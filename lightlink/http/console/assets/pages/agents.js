@@ -8,7 +8,9 @@ const SIZE = 50;
 // Filters live in the address, so that what is seen can be sent to somebody.
 export function goer(page, query) {
   return (changes) => {
-    const next = new URLSearchParams(query);
+    // What is in the address now counts: the page of a change before may not have been drawn yet.
+    const [where, asked] = location.hash.slice(2).split("?");
+    const next = new URLSearchParams(where === page ? asked : query);
     for (const [name, value] of Object.entries({ skip: "", after: "", ...changes })) if (value) next.set(name, value); else next.delete(name);
     location.hash = `#/${page}${[...next].length ? `?${next}` : ""}`;
   };
