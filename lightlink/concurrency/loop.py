@@ -143,6 +143,7 @@ class _Job(Generic[T]):
         self._args = args
         self._task: asyncio.Task[T] | None = None
         self._cancelled = False
+        self._is_given_up = False
         self._ended = Promise()
 
     def start(self) -> None:
@@ -160,7 +161,8 @@ class _Job(Generic[T]):
 
     def give_up(self) -> None:
         """Tell whoever waits that it will not begin, unless it has, because the loop ends."""
-        if self._task is None:
+        if self._task is None and not self._is_given_up:  # told once: as it comes, or when the loop's thread ends
+            self._is_given_up = True
             self._ended.keep()
 
     @property
