@@ -6,11 +6,11 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
-import attrs
 from msgspec import UNSET
 
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import Lock, refuse_at_exit
+from lightlink.connection.bulk import BulkConnection
 from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
@@ -19,7 +19,6 @@ from lightlink.logs import in_handler, outgoing
 from lightlink.middleware import Call
 from lightlink.options import ConnectOptions
 from lightlink.protocol import codec, html, subjects
-from lightlink.protocol.edge import Kind
 from lightlink.rpc.caller import Caller
 from lightlink.rpc.discovery import RunningService, find_services
 from lightlink.rpc.futures import call_on_thread
@@ -851,9 +850,7 @@ class Client:
             return self._connection
         with self._bulk_lock:
             if self._bulk is None:
-                # It connects with the first file.
-                options = attrs.evolve(self.options, name=f"{self.options.name}-bulk", bulk_connection=False)
-                self._bulk = Connection(options, Kind.BULK)
+                self._bulk = BulkConnection(self._connection)
             return self._bulk
 
     @property

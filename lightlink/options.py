@@ -156,8 +156,8 @@ class ConnectOptions:
     refused as it comes back, as while a secret is exchanged, is closed after ``refusal_timeout`` seconds of refusals.
     ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
     at each connect, and must return soon.
-    With ``bulk_connection`` files travel on a connection of their own, made with the first of them, so that calls do
-    not wait behind them on a slow link.
+    With ``bulk_connection`` files travel on a connection of their own, so that calls do not wait behind them on a slow
+    link; it is made with the first file, and closed when there was none for 30 s.
     ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
     """

@@ -142,6 +142,11 @@ class Connection:
         return None if self._session is None else copy.copy(self._session.failure)
 
     @property
+    def sender(self) -> str:
+        """By which name others know who publishes here."""
+        return self.options.name
+
+    @property
     def max_payload(self) -> int:
         """The most bytes the server takes in a message."""
         return self.session.nc.max_payload
@@ -405,6 +410,10 @@ class Connection:
             session.flush(timeout)
         except LightLinkError as exc:
             _log.warning("lightlink: not everything was delivered before exit: %s", exc)
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """Say that the connection is needed for what follows; see `BulkConnection`, which rests otherwise."""
+        return contextlib.nullcontext()
 
     def forget_parent(self) -> Session | None:
         """Start anew in a forked child; returns the parent's session.

@@ -36,7 +36,7 @@ def announce(
     connection: Connection, info: FileInfo, to: str, headers: Mapping[str, str | list[str]] | None = None
 ) -> None:
     """Publish that a file is there; on return the server has it. Raises FlushTimeout, PermissionDenied, ClosedError."""
-    body = Announcement(info.id, info.name, info.size, info.chunks, connection.options.name, to)
+    body = Announcement(info.id, info.name, info.size, info.chunks, connection.sender, to)
 
     def send(call: Call) -> None:
         given = logs.outgoing(call.headers)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lightlink.connection.connection import NoReply
 from lightlink.errors import FileCorrupt, InvalidOption, LinkError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lightlink.files.transfer import Progress
     from lightlink.protocol.codec import HeaderMap
 
+Method = TypeVar("Method", bound="Callable[..., Any]")
+
 DEFAULT_STALL_TIMEOUT = 120.0  # so a transfer goes on after a server was gone for a minute, and waited for
 DEFAULT_SWEEP_AGE = 86_400.0
 DEFAULT_CHUNK_SIZE = 128 * 1024  # as ADR-20 has it
@@ -39,6 +42,17 @@ DEFAULT_CHUNK_SIZE = 128 * 1024  # as ADR-20 has it
 _IN_FLIGHT_BYTES = 8 * 1024 * 1024
 # What a chunk's headers may need beside it, within the server's limit for a message.
 _HEADER_BYTES = 256
+
+
+def _in_use(method: Method) -> Method:
+    """Have a method keep the connection from resting meanwhile."""
+
+    @functools.wraps(method)
+    def keeping(self: FileStore, *args: Any, **kwargs: Any) -> Any:
+        with self._connection.in_use():
+            return method(self, *args, **kwargs)
+
+    return cast("Method", keeping)
 
 
 class FileStore:
@@ -68,6 +82,7 @@ class FileStore:
         """The bucket's name."""
         return self._bucket.name
 
+    @_in_use
     def upload(
         self,
         source: FileSource,
@@ -103,6 +118,7 @@ class FileStore:
                 self._store(opened, meta, transfer)
         return meta.to_info(datetime.now(timezone.utc))
 
+    @_in_use
     def download(
         self,
         file_id: str,
@@ -136,17 +152,20 @@ class FileStore:
                     raise
         return meta.to_info(created)
 
+    @_in_use
     def info(self, file_id: str) -> FileInfo:
         """Return what is known of a file; raises StoredFileNotFound, LinkError, PermissionDenied, ClosedError."""
         with operation(f"looking up file {file_id!r}"):
             meta, created = self._bucket.find(file_id, self._connection.options.timeout)
         return meta.to_info(created)
 
+    @_in_use
     def files(self) -> list[FileInfo]:
         """Return all files, newest first; raises LinkError, PermissionDenied, ClosedError."""
         with operation(f"listing file store {self.bucket!r}"):
             return [meta.to_info(created) for meta, created in self._bucket.list(self._connection.options.timeout)]
 
+    @_in_use
     def delete(self, file_id: str) -> None:
         """Remove a file; raises StoredFileNotFound, LinkError, PermissionDenied, ClosedError."""
         timeout = self._connection.options.timeout
@@ -157,6 +176,7 @@ class FileStore:
         if meta.has_chunks:
             discard(self._connection, self._bucket.stream, subjects.object_chunks(self.bucket, meta.nuid))
 
+    @_in_use
     def sweep(self, older_than: float = DEFAULT_SWEEP_AGE) -> int:
         """Remove the chunks that uploads have left whose process was killed, and return how many there were.
 
@@ -169,6 +189,7 @@ class FileStore:
         with operation(f"sweeping file store {self.bucket!r}"):
             return sweep.sweep(self._connection, self._bucket, older_than, self._connection.options.timeout)
 
+    @_in_use
     def send(self, source: FileSource, to: str = "", *, headers: HeaderMap | None = None, **options: Any) -> FileInfo:
         """Upload a file as `upload` does, then announce it to a service, or with an empty name to every service.
 

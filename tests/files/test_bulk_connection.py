@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+from queue import Queue
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.edge import gateway_for, url_of
 from helpers.pki import tls_of
+from helpers.waiting import eventually
 
 import lightlink
+from lightlink.connection import bulk
 from lightlink.errors import ClosedError, InvalidOption
 
 if TYPE_CHECKING:
@@ -47,6 +50,45 @@ def test_a_closed_client_closes_both(proxy: StartProxy) -> None:
     for use in (lambda: client.download(info.id, io.BytesIO()), lambda: client.file_store("other").files()):
         with pytest.raises(ClosedError):
             use()
+
+
+def test_an_idle_one_closes_and_opens_again_with_the_next_file(
+    proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "IDLE_SECONDS", 0.05)
+    way = proxy()
+    with lightlink.connect(way.url, bulk_connection=True) as client:
+        info = client.upload(io.BytesIO(b"content"), name="a.txt")
+        for use in (lambda: client.download(info.id, io.BytesIO()), lambda: client.delete_file(info.id)):
+            assert eventually(lambda: way.connections == 1)
+            use()
+        assert client.status is lightlink.Status.CONNECTED
+
+
+def test_one_that_is_in_use_does_not_close(proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "IDLE_SECONDS", 0.0)
+    way = proxy()
+    with lightlink.connect(way.url, bulk_connection=True) as client:
+
+        def use_it_meanwhile(_done: int, _total: int | None) -> None:
+            client.files()  # comes and goes while the upload stays
+            assert way.connections == 2
+
+        content = io.BytesIO(bytes(500_000))
+        client.delete_file(client.upload(content, name="a.txt", progress=use_it_meanwhile).id)
+
+
+def test_a_file_is_announced_by_the_name_of_its_client(proxy: StartProxy, prefix: str) -> None:
+    received: Queue[lightlink.FileInfo] = Queue()
+    service = lightlink.Service(prefix, proxy().url)
+    service.on_file(received.put)
+    with service, lightlink.connect(proxy().url, name="sender", bulk_connection=True) as client:
+        calls: list[str] = []
+        client.add_middleware(lambda call, following: (calls.append(call.kind), following(call))[1])
+        info = client.send_file(io.BytesIO(b"content"), to=prefix, name="a.txt")
+        assert received.get(timeout=30).sender == "sender"
+        assert "publish" in calls
+        client.delete_file(info.id)
 
 
 def test_a_gateway_carries_both_connections(secured: EmbeddedServer, identities: Path) -> None:
