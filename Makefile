@@ -97,11 +97,12 @@ interop: $(JAVASCRIPT) ## what talks to other people's clients, the official Jav
 	@echo "==> interop: other people's clients against ours"
 	@$(BIN)/pytest $(WORKERS) -m interop $(ARGS)
 
-check: $(STAMP) ## ruff, mypy --strict and the import rules; changes nothing
+check: $(STAMP) ## ruff, mypy --strict (tests: mypy) and the import rules; changes nothing
 	@echo "==> check: ruff, mypy --strict, import-linter"
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy --strict lightlink samples
+	@$(BIN)/mypy --config-file tests/mypy.ini tests
 	@$(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## let ruff rewrite the code

@@ -66,7 +66,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from typing_extensions import dataclass_transform
 else:
@@ -423,7 +423,7 @@ class Later(LightLinkError):
 class BatchFailed(LightLinkError):
     """Raised by the handler of a batch of which some have failed; ``errors`` by their place in the batch."""
 
-    errors: dict[int, Exception]
+    errors: Mapping[int, Exception]
 
     def __str__(self) -> str:
         return f"{len(self.errors)} of a batch failed: {next(iter(self.errors.values()), '')}"

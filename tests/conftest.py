@@ -158,8 +158,8 @@ def link_as(secured: EmbeddedServer, identities: Path) -> Iterator[LinkAs]:
     with contextlib.ExitStack() as stack:
 
         def connect(name: str, **options: Any) -> lightlink.Client:
-            options = {"name": name, "tls": tls_of(identities, name)} | options
-            return stack.enter_context(lightlink.connect(secured.url, **options))
+            settings: dict[str, Any] = {"name": name, "tls": tls_of(identities, name)} | options
+            return stack.enter_context(lightlink.connect(secured.url, **settings))
 
         yield connect
 

@@ -52,7 +52,7 @@ def _parameters(function: Any) -> str:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return "(...)"
-    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    marks: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     shown: list[str] = []
     for each in parameters:
         if each.kind is inspect.Parameter.KEYWORD_ONLY and not any(part.startswith("*") for part in shown):

@@ -234,7 +234,7 @@ def test_a_secret_given_as_text_is_in_no_message(option: str, text: str) -> None
     with pytest.raises((InvalidOption, ConnectError)) as caught:
         lightlink.connect("nats://127.0.0.1:1", **{option: text})  # type: ignore[arg-type]
     assert SEED not in str(caught.value)
-    options = lightlink.ConnectOptions(**{option: text})
+    options = lightlink.ConnectOptions(**{option: text})  # type: ignore[arg-type]
     assert SEED not in repr(options)
 
 

@@ -28,7 +28,7 @@ EXAMPLES: list[tuple[Exception, list[str]]] = [
     (errors.StreamError("ORDERS", "update", "it is full"), ["ORDERS", "update", "it is full"]),
     (errors.StreamNotFound("ORDERS"), ["ORDERS", "there is none"]),
     (errors.Later(5), ["5 s"]),
-    (errors.BatchFailed({1: "odd"}), ["1 of a batch", "odd"]),
+    (errors.BatchFailed({1: "odd"}), ["1 of a batch", "odd"]),  # type: ignore[dict-item]
     (errors.UndoRefused("c1", "it has failed"), ["c1", "it has failed"]),
     (errors.PlanInvalid("plan 'x'", [("steps[0].name", "is missing")]), ["plan 'x'", "steps[0].name", "is missing"]),
     (errors.RunNotFound("r1"), ["r1"]),

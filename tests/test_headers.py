@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightlink.commands import CommandManager
 
 GIVEN = {"Tenant": "acme", "Via": ["a", "b"]}
-SEEN = ("acme", "b", ["a", "b"], ["acme"], [])
+SEEN: tuple[Any, ...] = ("acme", "b", ["a", "b"], ["acme"], [])
 
 
 @pytest.fixture
@@ -72,6 +72,7 @@ def test_repeated_headers_are_what_nats_py_sends_and_reads(
     client.publish(prefix, 1, headers=GIVEN)
     # nats-py keeps one value of a name; which one is its business.
     headers = peer.run(subscription.next_msg(30)).headers
+    assert headers
     assert set(headers) == {"Tenant", "Via"}
     assert headers["Via"] in ("a", "b")
 

@@ -277,7 +277,7 @@ def test_urls_that_name_different_users_are_refused() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"user": "u", "password": SECRETS["password"]}, {"token": SECRETS["token"]}])
-def test_a_secret_is_in_no_repr(settings: dict[str, str]) -> None:
+def test_a_secret_is_in_no_repr(settings: dict[str, Any]) -> None:
     assert "hush" not in repr(ConnectOptions(**settings))
     assert "hush" not in str(ConnectOptions(**settings))
 
@@ -310,8 +310,9 @@ def test_a_secret_in_a_url_is_in_no_repr_and_no_message(url: Any) -> None:
 
 @pytest.mark.parametrize("name", ["password", "token"])
 def test_a_secret_of_the_wrong_type_is_in_no_message(name: str) -> None:
+    settings: dict[str, Any] = {"user": "u", name: ["hush"]}
     with pytest.raises(InvalidOption) as caught:
-        ConnectOptions(**{"user": "u", name: ["hush"]})
+        ConnectOptions(**settings)
     assert "hush" not in str(caught.value)
 
 

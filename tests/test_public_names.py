@@ -22,7 +22,7 @@ def test_every_name_in_the_table_is_public_and_the_other_way_round() -> None:
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'nonsense'"):
-        _ = lightlink.nonsense  # type: ignore[attr-defined]
+        _ = lightlink.nonsense
 
 
 def test_importing_the_package_imports_neither_nats_nor_threads() -> None:

@@ -7,15 +7,22 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from lightlink.errors import FileCorrupt, InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A path, or a binary file object.
-FileSource = Union[str, "os.PathLike[str]", "IO[bytes]"]
+
+class Readable(Protocol):
+    """A binary file object, as far as an upload needs one: also what is unpacked, or made, as it is read."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to so many bytes: none at the end, None when there are none yet."""
+
+
+FileSource = Union[str, "os.PathLike[str]", Readable]
 
 
 class Source:
@@ -25,7 +32,7 @@ class Source:
     meanwhile only these are read; one that shrinks is refused.
     """
 
-    def __init__(self, file: IO[bytes], name: str, size: int | None) -> None:
+    def __init__(self, file: Readable, name: str, size: int | None) -> None:
         self.name = name
         self.size = size
         self._file = file

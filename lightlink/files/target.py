@@ -8,7 +8,7 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from lightlink.errors import InvalidOption
 from lightlink.protocol.ids import new_id
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
     Write = Callable[[bytes], None]
 
-# A path, or a binary file object.
-FileTarget = Union[str, "os.PathLike[str]", "IO[bytes]"]
+
+class Writable(Protocol):
+    """A binary file object, as far as a download needs one."""
+
+    def write(self, data: bytes, /) -> int | None:
+        """Take the bytes, or the first of them, and return how many; None for all that are left for later."""
+
+
+FileTarget = Union[str, "os.PathLike[str]", Writable]
 
 
 @contextlib.contextmanager

@@ -8,13 +8,16 @@ import logging
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 import msgspec
 
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _log = logging.getLogger("lightlink")
 
@@ -35,6 +38,10 @@ def _patterns(value: Any) -> tuple[str, ...]:
 def _name(_: Any, __: Any, value: Any) -> None:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise InvalidOption("token name", "use 1 to 64 letters, digits and _ . @ - only", value)
+
+
+def _scopes(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(values)
 
 
 def _scope(_: Any, __: Any, value: Any) -> None:
@@ -60,7 +67,7 @@ class Token:
     """
 
     name: str = attrs.field(validator=_name)
-    scope: frozenset[str] = attrs.field(converter=frozenset, validator=_scope)
+    scope: frozenset[str] = attrs.field(converter=_scopes, validator=_scope)
     command_types: tuple[str, ...] = attrs.field(default=("*",), converter=_patterns)
     clients: tuple[str, ...] = attrs.field(default=("*",), converter=_patterns)
     rate: float | None = attrs.field(default=None, validator=_rate)

@@ -47,7 +47,7 @@ def check_params(plan: PlanData, params: Mapping[str, Any] | None) -> dict[str, 
         raise InvalidOption("params", "must be a mapping of names to values", params) from None
     values: dict[str, Any] = {}
     for name, spec in plan.params.items():
-        param = spec if isinstance(spec, Param) else Param(type=spec)
+        param = spec if isinstance(spec, Param) else Param(type=spec)  # type: ignore[arg-type]  # one in words: __post_init__ has seen to it
         if name not in given:
             if param.default is msgspec.UNSET:
                 faults.append((f"params.{name}", "must be given"))

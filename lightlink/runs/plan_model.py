@@ -102,6 +102,13 @@ class Param(_Data):
     description: str = ""
 
 
+if TYPE_CHECKING:
+    # A plan that is made in Python may also say `str` for "str".
+    ParamSpec = ParamType | type | Param
+else:
+    ParamSpec = ParamType | Param
+
+
 class Undo(_Data):
     """The command that takes a step back. Without a ``timeout``, in seconds, it has its step's."""
 
@@ -168,7 +175,7 @@ class PlanData(_Data):
     name: str
     version: str = ""
     description: str = ""
-    params: dict[str, ParamType | Param] = {}
+    params: dict[str, ParamSpec] = {}
     targets: list[str] | Targets = []
     waves: list[int | str] = msgspec.field(default_factory=lambda: [REST])
     soak: float | str = 0.0

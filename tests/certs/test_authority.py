@@ -50,7 +50,8 @@ def test_openssl_accepts_what_is_issued(authority: CertificateAuthority) -> None
 
 def test_a_client_cannot_pass_for_a_server_nor_a_server_for_a_client(authority: CertificateAuthority) -> None:
     for info, purpose in ((authority.issue_server(["localhost"]), "sslclient"), (authority.issue("web"), "sslserver")):
-        arguments = ["openssl", "verify", "-purpose", purpose, "-CAfile", authority.directory / "ca.pem", info.path]
+        trusted = ["-CAfile", str(authority.directory / "ca.pem")]
+        arguments = ["openssl", "verify", "-purpose", purpose, *trusted, str(info.path)]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert "unsuitable certificate purpose" in done.stderr.lower() + done.stdout.lower()
 
@@ -138,7 +139,8 @@ def test_a_host_that_is_none_is_refused(authority: CertificateAuthority, host: s
 
 
 def test_a_server_needs_hosts_in_a_list(authority: CertificateAuthority) -> None:
-    for hosts in ([], "localhost"):
+    bad: list[Any] = [[], "localhost"]
+    for hosts in bad:
         with pytest.raises(InvalidOption, match="list"):
             authority.issue_server(hosts)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Futures are the standard library's.
-_PLACES = tuple(os.path.dirname(module.__file__) for module in (lightlink, concurrent.futures))  # noqa: PTH120
+_PLACES = tuple(os.path.dirname(str(module.__file__)) for module in (lightlink, concurrent.futures))  # noqa: PTH120
 _LOOKS = 5
 _BETWEEN_LOOKS = 0.02
 

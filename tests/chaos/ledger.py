@@ -252,7 +252,7 @@ class Writes(Book):
             self._note(outcome == "acknowledged")
         return outcome
 
-    def watch(self, number: int) -> None:
+    def watch(self, number: Any) -> None:
         """Write down that the watch has told of a value: its handler."""
         with self._changed:
             self._watched.add(number)

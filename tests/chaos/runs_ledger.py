@@ -116,7 +116,7 @@ class Chaos:
     ) -> None:
         self._dice = dice
         clocks = itertools.cycle((0, 3600, -3600))
-        self._snippets = [(AGENT, next(clocks), url, ledger, *names) for names in agents]
+        self._snippets: list[tuple[Any, ...]] = [(AGENT, next(clocks), url, ledger, *names) for names in agents]
         self._snippets += [(ORCHESTRATOR, next(clocks), url, f"orchestrator-{each}") for each in range(orchestrators)]
         self._processes = [PythonProcess(*each) for each in self._snippets]
         for process in self._processes:

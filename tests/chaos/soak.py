@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -186,7 +186,7 @@ def everything(dice: random.Random, ledger: Ledger) -> Iterator[tuple[MixedLoad,
         server = stack.enter_context(EmbeddedServer(config=_LAME_DUCK))
         target = urlsplit(server.url)
         lines = [stack.enter_context(TcpProxy(str(target.hostname), int(target.port or 0))) for _ in range(2)]
-        settings = {"ping_interval": 0.2, "reconnect_wait_max": 0.5}
+        settings: dict[str, Any] = {"ping_interval": 0.2, "reconnect_wait_max": 0.5}
         load = stack.enter_context(MixedLoad(ledger, "soak", lines[0].url, lines[1].url, **settings))
         commands = stack.enter_context(CommandLoad(ledger, "soak-agent", lines[1].url, 1, **settings))
         yield load, commands, Faults(dice, server, lines, load)

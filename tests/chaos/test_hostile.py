@@ -301,13 +301,13 @@ def test_a_reply_that_is_no_good_is_an_error_of_ours_and_the_client_goes_on(
 
 def test_headers_of_a_reply_are_no_hindrance(url: str, prefix: str, client: lightlink.Client) -> None:
     def answer(peer: HostilePeer, request: Arrival) -> None:
-        headers = blocks[int(request.subject.rpartition(".")[2])]
+        headers = headers_of[int(request.subject.rpartition(".")[2])]
         body = b'{"id":"%b","success":true,"result":1}' % id_of(request).encode()
         peer.publish(request.reply, body, headers=headers)
 
-    blocks = [*HEADERS.values(), *OVERDUE.values()]
+    headers_of = [*HEADERS.values(), *OVERDUE.values()]
     with serving(url, prefix, answer):
-        for number in range(len(blocks)):
+        for number in range(len(headers_of)):
             assert client.call(prefix, str(number)) == 1
 
 
@@ -371,7 +371,7 @@ def test_a_server_that_says_what_it_should_not_is_left_or_borne_and_all_goes_on(
     proxy: StartProxy, url: str, prefix: str
 ) -> None:
     line = proxy()
-    options = {"ping_interval": 0.1, "reconnect_wait": 0.01, "reconnect_wait_max": 0.05}
+    options: dict[str, Any] = {"ping_interval": 0.1, "reconnect_wait": 0.01, "reconnect_wait_max": 0.05}
     heard: list[Any] = []
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(lightlink.connect(line.url, **options))

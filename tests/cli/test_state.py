@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 class Command(Protocol):
-    def __call__(self, *args: str, stdin: bytes = b"") -> Result: ...
+    def __call__(self, name: str, /, *args: str, stdin: bytes = b"") -> Result: ...
 
 
 @pytest.fixture

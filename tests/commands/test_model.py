@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,9 +21,9 @@ def at(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def request(timeout: float = 30.0, **facts: object) -> RequestRecord:
-    named = {"command_id": "c1", "client_id": "a1", "command_type": "restart", "created_at": NOON, "timeout": timeout}
-    return RequestRecord(**{**named, **facts})
+def request(timeout: float = 30.0, **facts: Any) -> RequestRecord:
+    named: dict[str, Any] = {"command_id": "c1", "client_id": "a1", "command_type": "restart", "created_at": NOON}
+    return RequestRecord(**{**named, "timeout": timeout, **facts})
 
 
 EXECUTING = model.claimed(None, at(1), "one")

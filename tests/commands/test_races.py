@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lightlink.commands import model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 COMMANDS = st.integers(0, 3)
 INSTANCES = st.integers(0, 3)
@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
     logger.disabled = before
 
 
-def play(events: list[tuple[str, object, object]], idempotent: list[bool]) -> World:
+def play(events: Sequence[tuple[str, object, object]], idempotent: list[bool]) -> World:
     """Let the events happen to some commands and two instances, and then everything come to its end."""
     world = World()
     for each in idempotent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,7 @@ client.close()
     process.send_line()
     process.wait_line("waiting")
     eventually(lambda: _sleeps(process.pid))
-    process.signal(2)
+    process.signal(signal.SIGINT)
     result = process.wait()
     assert result.stdout.endswith("interrupted 1\n"), result
     assert "Traceback" not in result.stderr

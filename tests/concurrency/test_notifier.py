@@ -80,7 +80,8 @@ def test_a_timer_does_not_wait_for_the_stream_of_other_functions_to_end() -> Non
 def test_a_function_that_fails_is_logged_and_the_next_one_runs(caplog: pytest.LogCaptureFixture) -> None:
     notifier = Notifier("test")
     done = threading.Event()
-    notifier.post_all([lambda: 1 / 0, lambda: {}["no"], done.set])
+    nothing: dict[str, int] = {}
+    notifier.post_all([lambda: 1 / 0, lambda: nothing["no"], done.set])
     assert done.wait(30)
     assert "ZeroDivisionError" in caplog.text
     assert "KeyError" in caplog.text

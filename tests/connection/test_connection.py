@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from conftest import StartProxy, StartServer
     from helpers.proxy import TcpProxy
 
-QUICK = {"reconnect_wait": 0.01, "reconnect_wait_max": 0.05}
+QUICK: dict[str, Any] = {"reconnect_wait": 0.01, "reconnect_wait_max": 0.05}
 
 
 class Started:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nkeys
 import pytest
@@ -20,14 +20,14 @@ USER = "authorization { user: me, password: hush-right }"
 TOKEN = "authorization { token: hush-right }"
 
 
-def works(url: str | list[str], **identity: object) -> bool:
+def works(url: str | list[str], **identity: Any) -> bool:
     with lightlink.connect(url, **identity) as client:
         client.publish("x", 1)
         client.flush()
         return client.status is lightlink.Status.CONNECTED
 
 
-def refused(url: str, **identity: object) -> str:
+def refused(url: str, **identity: Any) -> str:
     with pytest.raises(AuthenticationError) as caught:
         lightlink.connect(url, **identity)
     assert caught.value.servers == [url]

@@ -198,7 +198,9 @@ def test_several_servers_are_all_known_to_the_reconnect(fresh_server: StartServe
     with lightlink.connect([first.url, second.url], reconnect_wait=0.01) as client:
         subscription = client.subscribe(prefix)
         for losses in (1, 2):
-            (first if client._connection.session.nc.connected_url.port == first.port else second).kill()
+            connected = client._connection.session.nc.connected_url
+            assert connected
+            (first if connected.port == first.port else second).kill()
             eventually(lambda losses=losses: client._connection.session.losses == losses)
             assert client.wait_connected(10)
             client.publish(prefix, 1)

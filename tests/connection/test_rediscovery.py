@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.waiting import eventually
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lightlink.server import EmbeddedServer
 
-FAST = {"reconnect_wait": 0.02, "reconnect_wait_max": 0.05}
+FAST: dict[str, Any] = {"reconnect_wait": 0.02, "reconnect_wait_max": 0.05}
 
 
 # Servers that were told of ------------------------------------------------------------------------------------------

@@ -344,7 +344,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def unfit(files: dict[str, Path], part: str) -> str:
+def unfit(files: dict[str, Any], part: str) -> str:
     """Try to connect with files of which one is not fit; returns what is said of it."""
     reason = refused(NOBODY, lightlink.TLS(**files))
     assert str(files[part]) in reason
@@ -430,7 +430,7 @@ def test_a_certificate_that_ends_soon_is_a_warning_in_the_log(
 
 
 def test_no_secret_is_in_a_repr_a_log_or_an_error(
-    secured: EmbeddedServer, files: dict[str, Path], identities: Path, caplog: pytest.LogCaptureFixture
+    secured: EmbeddedServer, files: dict[str, Any], identities: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = tls_of(identities, "web")
     secrets = ["pass-word-1", "to-ken-1", *key_lines(files["key"]), *key_lines(good.key)]

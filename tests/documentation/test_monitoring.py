@@ -60,8 +60,9 @@ def metrics() -> dict[str, set[str]]:
             browser = Browser(create_app(ops))
             for client_id, command_type in ((agent.client_id, "measure"), (agent.client_id, "ad"), ("away", "measure")):
                 order = {"client_id": client_id, "command_type": command_type, "timeout": 1}
-                sent = browser.post("/api/command", json=order).json["command_id"]
-                browser.get(f"/api/command/{sent}?wait=30")
+                answer = browser.post("/api/command", json=order)
+                assert answer.json
+                browser.get(f"/api/command/{answer.json['command_id']}?wait=30")
             # Each is counted on another thread than answers.
             told = eventually(lambda: all_ends(browser.get("/metrics").text))
             text = generate_latest(registry).decode() + told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,7 @@ def client(url: str) -> Iterator[lightlink.Client]:
         yield connected
 
 
-def is_readable(*waiters: object, timeout: float = 0.0) -> bool:
+def is_readable(*waiters: Any, timeout: float = 0.0) -> bool:
     return bool(select.select(waiters, [], [], timeout)[0])
 
 

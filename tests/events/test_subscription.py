@@ -548,6 +548,7 @@ def test_a_reply_subject_that_is_no_text_does_not_break_the_reader(url: str, pre
 
     with lightlink.connect(url) as client, client.subscribe(prefix) as subscription:
         address = urlsplit(url)
+        assert address.port
         with socket.create_connection((address.hostname, address.port)) as raw:
             reader = raw.makefile("rb")
             reader.readline()

@@ -95,10 +95,10 @@ def test_a_link_to_a_link_is_corrupt_and_no_empty_file(
     store.upload(io.BytesIO(b"kept"))
     for name, target in (("first", second), ("second", "first")):
         describe(peer, prefix, name, nuid="", size=0, chunks=0, options={"link": {"bucket": prefix, "name": target}})
-    target = io.BytesIO()
+    copy = io.BytesIO()
     with pytest.raises(FileCorrupt, match="which is a link too"):
-        store.download("first", target)
-    assert target.getvalue() == b""
+        store.download("first", copy)
+    assert copy.getvalue() == b""
 
 
 def test_a_link_is_deleted_alone(store: lightlink.FileStore, peer: RawPeer, prefix: str) -> None:

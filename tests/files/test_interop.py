@@ -48,6 +48,8 @@ def test_they_fetch_our_file(store: lightlink.FileStore, peer: RawPeer, prefix: 
     assert result.data == content
     assert (result.info.name, result.info.description, result.info.bucket) == (info.id, "grüße.csv", prefix)
     assert (result.info.size, result.info.chunks, result.info.digest) == (info.size, info.chunks, info.digest)
+    assert result.info.options
+    assert result.info.mtime
     assert result.info.options.max_chunk_size == CHUNK
     assert result.info.mtime[:10] == info.created.isoformat()[:10]
 

@@ -347,6 +347,7 @@ def test_a_description_that_cannot_be_read_is_reported_and_spoils_no_list(url: s
         store = client.file_store(prefix)
         spoilt, good = store.upload(io.BytesIO(b"a")), store.upload(io.BytesIO(b"b"))
         first = peer.run(lambda nc: nc.jetstream().get_msg(f"OBJ_{prefix}", 2))
+        assert first.subject
         peer.run(peer.nc.jetstream().publish(first.subject, b"{not json", headers={"Nats-Rollup": "sub"}))
         assert [info.id for info in store.files()] == [good.id]
         assert [type(error) for error in reported] == [lightlink.DecodeError]

@@ -126,10 +126,10 @@ def test_calls_go_on_while_files_are_transferred(url: str, store: lightlink.File
 
     def call(done: int, total: int | None) -> None:
         if done > len(content) // 2 and not answers:
-            answers.extend(client.call(prefix[-20:], "echo", {"n": n}, timeout=2.0) for n in range(20))
+            answers.extend(caller.call(prefix[-20:], "echo", {"n": n}, timeout=2.0) for n in range(20))
 
-    with service, lightlink.connect(url) as client, ThreadPoolExecutor(2) as pool:
-        files = client.file_store(prefix)
+    with service, lightlink.connect(url) as caller, ThreadPoolExecutor(2) as pool:
+        files = caller.file_store(prefix)
         uploads = [pool.submit(files.upload, io.BytesIO(content)) for _ in range(2)]
         files.upload(io.BytesIO(content), progress=call)
         assert answers == list(range(20))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from lightlink.fleet import Responder
+
 pytestmark = pytest.mark.slow
 
 STORE = StoreOptions(ack_wait=1.0, heartbeat=0.5, replicas=3)
@@ -90,7 +92,7 @@ def test_responders_and_servers_are_killed_in_turn(cluster: ClusterWorld, tmp_pa
         cluster.nodes[1].start()
 
 
-def _responder(cluster: ClusterWorld) -> object:
+def _responder(cluster: ClusterWorld) -> Responder | None:
     """Start a responder; a cluster that has just come up has no leader yet."""
     try:
         return cluster.responder(replicas=3)

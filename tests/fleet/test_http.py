@@ -52,7 +52,7 @@ class Api:
 
 @pytest.fixture
 def browser(fleet: FleetWorld) -> Iterator[Browser]:
-    assert fleet.manager  # it makes the streams
+    _ = fleet.manager  # it makes the streams
     with CommandManager(fleet.link("ops"), sweep_interval=None) as manager:
         yield Browser(create_app(manager, tokens=TOKENS.get))
 

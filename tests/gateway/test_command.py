@@ -38,7 +38,7 @@ def test_the_command_serves_until_sigterm_and_tells_its_clients(
     python: StartPython, secured: EmbeddedServer, identities: Path, link: Link
 ) -> None:
     arguments = ["--listen", "127.0.0.1:0", "--upstream", secured.url, "--health", "127.0.0.1:0", "--json"]
-    arguments += ["--cert", identities / "gateway.pem", "--key", identities / "gateway.key"]
+    arguments += ["--cert", str(identities / "gateway.pem"), "--key", str(identities / "gateway.key")]
     process = python(
         "import sys; from lightlink.cli import main; sys.argv[0] = 'lightlink'; main()", "gateway", *arguments
     )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.edge import UdpRelay, gateway_for, url_of
@@ -27,9 +27,9 @@ def double(client: lightlink.Client, number: int = 21) -> int:
     return result
 
 
-def refusal(link: Link, url: str, **options: object) -> ConnectError:
+def refusal(link: Link, url: str, **options: Any) -> ConnectError:
     with pytest.raises(ConnectError) as caught:
-        link(url=url, **{"connect_timeout": 3.0, **options})
+        link(url=url, **({"connect_timeout": 3.0} | options))
     return caught.value
 
 

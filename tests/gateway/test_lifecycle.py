@@ -114,7 +114,8 @@ def test_a_large_file_survives_a_bad_link(gateway: Gateway, link: Link, tmp_path
         relay.loss = 0.01
         moved: list[int] = []
 
-        def move(done: int, total: int) -> None:
+        def move(done: int, total: int | None) -> None:
+            assert total
             if done >= (len(moved) + 1) * total // 6:
                 moved.append(done)
                 relay.move()

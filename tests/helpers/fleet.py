@@ -67,9 +67,9 @@ class FleetWorld:
 
     def agent(self, name: str, **options: Any) -> Agent:
         """Start an agent that doubles, with the certificate of its name in the directory."""
-        assert self.manager  # it makes the streams, which an agent may not
-        options = {"tls": tls_of(self.directory, name), "refusal_timeout": 0.1} | options
-        agent = Agent(name, self.url, store=FAST, **options)
+        _ = self.manager  # it makes the streams, which an agent may not
+        settings: dict[str, Any] = {"tls": tls_of(self.directory, name), "refusal_timeout": 0.1} | options
+        agent = Agent(name, self.url, store=FAST, **settings)
         agent.register("double", lambda x: 2 * x)
         self._stack.callback(agent.stop)
         return agent.start(timeout=30)
@@ -90,8 +90,8 @@ class FleetWorld:
 
     def link(self, name: str, **options: Any) -> lightlink.Client:
         """Connect as an identity of the directory."""
-        options = {"name": name, "tls": tls_of(self.directory, name), "refusal_timeout": 0.1} | options
-        return self._stack.enter_context(lightlink.connect(self.url, **options))
+        settings: dict[str, Any] = {"name": name, "tls": tls_of(self.directory, name), "refusal_timeout": 0.1} | options
+        return self._stack.enter_context(lightlink.connect(self.url, **settings))
 
     def admin(self) -> Fleet:
         """Return the fleet as its admin sees it."""

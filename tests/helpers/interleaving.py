@@ -193,7 +193,8 @@ class World:
         self.instances: list[Instance] = []
         self.failures: list[BaseException] = []
         self.local = threading.local()
-        self.db: Any = Store(self)
+        store: Any = Store(self)
+        self.db = store
         self._revision = 0
         self._cancellers = [Canceller(self.db, name) for name in ("first", "second")]
         self._expiries = [Expiry(self.db, name) for name in ("first", "second")]
@@ -238,7 +239,7 @@ class World:
         """Store another command."""
         number = str(len(self.requests))
         kind = "again" if idempotent else "plain"
-        named = {"command_id": number, "client_id": "a", "command_type": kind, "created_at": self.now}
+        named: dict[str, Any] = {"command_id": number, "client_id": "a", "command_type": kind, "created_at": self.now}
         self.requests[number] = model.RequestRecord(timeout=TIMEOUT, **named)
         self.runs[number] = []
 

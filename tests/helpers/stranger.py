@@ -34,7 +34,8 @@ class Stranger:
         udp = await UdpSocket.open(("127.0.0.1", 0), socket.AF_INET, lambda data, _: links[0].receive(data, address))
         configuration = QuicConfiguration(alpn_protocols=[ALPN], server_name="127.0.0.1")
         configuration.load_verify_locations(str(ca))
-        self.link = ClientLink(QuicConnection(configuration=configuration), udp)
+        connection: Any = QuicConnection(configuration=configuration)
+        self.link = ClientLink(connection, udp)
         links.append(self.link)
         await self.link.connect(address)
 

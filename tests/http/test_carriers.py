@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.http import Events, Http
@@ -237,7 +237,7 @@ def test_metrics_of_gunicorn_s_workers_are_summed_up(
     folder = tmp_path / "metrics"
     folder.mkdir()
     _, http = gunicorn(python, url, tmp_path, agent.client_id, PROMETHEUS_MULTIPROC_DIR=str(folder))
-    seen = set()
+    seen: set[Any] = set()
     sent = 0
     while len(seen) < 2 or sent < 4:
         body = {"client_id": agent.client_id, "command_type": "add", "payload": {"a": 1, "b": 1}}

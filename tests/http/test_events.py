@@ -43,7 +43,8 @@ def test_commands_runs_and_the_link_are_told_of(world: RunWorld, proxy: StartPro
     with HttpProcess(way.url) as running, running.http.open("/api/events") as opened:
         events = told(Events(opened))
         run_id = running.http.post("/api/runs", {"plan": PLAN}).json["run"]["run_id"]
-        kinds, state = set(), ""
+        kinds: set[str] = set()
+        state = ""
         while state != "completed" or kinds < {"command", "run"}:
             kind, data = next(events)
             kinds.add(kind)

@@ -51,6 +51,7 @@ def scrape(browser: Browser) -> dict[tuple[str, str], float]:
 def send(browser: Browser, client_id: str, command_type: str, **more: Any) -> str:
     answer = browser.post("/api/command", json={"client_id": client_id, "command_type": command_type, **more})
     assert answer.status_code == 200
+    assert answer.json
     return str(answer.json["command_id"])
 
 

@@ -278,7 +278,7 @@ def test_what_is_not_http_is_refused_in_json(http: Http, data: bytes) -> None:
 
 # NATS -----------------------------------------------------------------------------------------------------------------
 
-EVERYTHING = (
+EVERYTHING: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/api/commands", None),
     ("GET", "/api/command/some-id", None),
     ("GET", "/api/command/some-id?wait=30", None),

@@ -152,7 +152,7 @@ def test_states_of_runs_are_streamed(running: HttpProcess, world: RunWorld) -> N
         while b": connected" not in stream.readline():
             pass
         run = world.orchestrator().start(Plan("p", targets=["a0"]).step("info", "info"))
-        seen = []
+        seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["state"] != "completed":
             line = stream.readline()
             if line.startswith(b"data: "):

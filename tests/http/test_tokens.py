@@ -119,6 +119,7 @@ def test_a_function_that_fails_lets_nobody_in(manager: CommandManager, caplog: p
 
     answer = Browser(create_app(manager, tokens=check)).get("/api/commands", headers={"Authorization": "Bearer x"})
 
+    assert answer.json
     assert (answer.status_code, answer.json["error"]) == (500, "internal error; the server's log says more")
     assert "the directory is down" in caplog.text
 
@@ -130,6 +131,7 @@ def test_without_tokens_other_machines_are_not_answered(manager: CommandManager,
     answer = Browser(app).get("/api/commands", environ_overrides={"REMOTE_ADDR": address})
 
     assert answer.status_code == 403
+    assert answer.json
     assert answer.json["error"] == f"no tokens are configured, so only this machine is answered, and not {address}"
 
 
@@ -224,6 +226,7 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
 def test_without_tokens_what_a_proxy_forwards_is_not_answered(manager: CommandManager, name: str) -> None:
     answer = Browser(create_app(manager)).get("/api/commands", headers={name: "127.0.0.1"})
     assert answer.status_code == 403
+    assert answer.json
     assert name in answer.json["error"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -145,7 +145,7 @@ accounts {
 
 def test_the_state_of_another_account_is_written_and_read_below_its_prefix(fresh_server: StartServer) -> None:
     server = fresh_server(config=_IMPORT)
-    settings = {"user": "app", "password": "p", "jetstream_prefix": "JS.store"}
+    settings: dict[str, Any] = {"user": "app", "password": "p", "jetstream_prefix": "JS.store"}
     with (
         lightlink.connect(server.url, **settings) as client,
         lightlink.connect(server.url, user="store", password="p") as owner,
@@ -165,6 +165,6 @@ def test_the_state_of_another_account_is_written_and_read_below_its_prefix(fresh
         ({"jetstream_domain": "hub", "jetstream_prefix": "JS.hub"}, "choose one"),
     ],
 )
-def test_a_domain_or_prefix_that_is_none_is_refused_by_name(settings: dict[str, str], match: str) -> None:
+def test_a_domain_or_prefix_that_is_none_is_refused_by_name(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(InvalidOption, match=match):
         lightlink.connect("nats://127.0.0.1:1", **settings)

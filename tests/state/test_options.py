@@ -56,7 +56,7 @@ def test_a_ttl_is_refused_where_an_older_value_would_come_back(client: lightlink
 
 
 def test_a_ttl_is_refused_by_a_bucket_made_without(client: lightlink.Client, prefix: str, peer: RawPeer) -> None:
-    config = {"name": f"KV_{prefix}", "subjects": [f"$KV.{prefix}.>"], "max_msgs_per_subject": 1}
+    config: dict[str, Any] = {"name": f"KV_{prefix}", "subjects": [f"$KV.{prefix}.>"], "max_msgs_per_subject": 1}
     peer.run(peer.nc.jetstream().add_stream(**config))
     with pytest.raises(StateError, match=r"2\.11"):
         client.state(prefix).set("key", 1, ttl=1)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lightlink.server import EmbeddedServer
 
-FAST = {"reconnect_wait": 0.05, "reconnect_wait_max": 0.1, "refusal_timeout": 0.0}
+FAST: dict[str, Any] = {"reconnect_wait": 0.05, "reconnect_wait_max": 0.1, "refusal_timeout": 0.0}
 FILES = ("ca.pem", "math.pem", "math.key")
 
 
@@ -59,7 +59,9 @@ def connect(
     caplog.set_level(logging.DEBUG, "lightlink")
 
     def to(server: EmbeddedServer | TcpProxy, **options: Any) -> lightlink.Client:
-        settings = {"tls": tls_of(folder, "web"), "name": "web", "on_error": errors.put} | FAST | options
+        settings: dict[str, Any] = (
+            {"tls": tls_of(folder, "web"), "name": "web", "on_error": errors.put} | FAST | options
+        )
         clients.append(lightlink.connect(server.url.replace("nats://", "tls://"), **settings))
         return clients[-1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.pki import tls_of
@@ -132,7 +132,7 @@ def test_without_a_server_to_tell_it_is_said_what_is_left_to_do(
 
 def test_a_configuration_is_made_again_with_its_settings(authority: CertificateAuthority, tmp_path: Path) -> None:
     file = tmp_path / "nats.conf"
-    settings = {"host": "127.0.0.1", "port": 4333, "max_payload": 2048, "store_dir": tmp_path / "store"}
+    settings: dict[str, Any] = {"host": "127.0.0.1", "port": 4333, "max_payload": 2048, "store_dir": tmp_path / "store"}
     file.write_text(server_config(authority.directory, **settings))
     file.chmod(0o640)
     authority.revoke("web")

@@ -270,6 +270,7 @@ def test_what_overruns_is_told_and_its_result_is_kept(world: World, manager: Com
     release.set()
     late = eventually(lambda: command if (command := manager.get(promise.command_id)).late_result else None)
     assert (late.status, late.late_result, late.result) == ("timeout", "late", None)
+    assert late.completed_at
     assert (late.completed_at - late.created_at).total_seconds() == pytest.approx(0.3)
     kinds = eventually(
         lambda: kinds if len(kinds := [e.kind for e in manager.audit(promise.command_id)]) == 4 else None

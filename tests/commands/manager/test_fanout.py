@@ -98,7 +98,7 @@ def test_many_commands_under_way_are_not_looked_up(manager: CommandManager, monk
     count = 700  # it was more than 512 that were looked up
     with contextlib.closing(changes.Changes(manager.store)) as watched:
         manager.send_many([f"a{number}" for number in range(count)], "work", timeout=600)
-        sent = []
+        sent: list[str] = []
         while len(sent) < count:
             change = watched.get(30)
             assert change is not None
@@ -106,7 +106,7 @@ def test_many_commands_under_way_are_not_looked_up(manager: CommandManager, monk
         monkeypatch.setattr(
             manager._store,
             "get_request",
-            lambda *ids: looked_up.append(ids[1]) or find(*ids),  # type: ignore[func-returns-value]
+            lambda *ids: looked_up.append(ids[1]) or find(*ids),
         )
         manager.cancel(sent[0])
         ended = eventually(lambda: watched.get(30))

@@ -71,6 +71,8 @@ def test_a_command_brings_its_result_back(manager: CommandManager, agent: Agent)
     assert (command.status, command.result, command.payload) == ("completed", 3, {"x": 1, "y": 2})
     assert (command.priority, command.attempt, command.instance) == (3, 1, agent.instance)
     assert command.issued_by == manager.name
+    assert command.sent_at
+    assert command.completed_at
     assert command.created_at <= command.sent_at <= command.completed_at
     assert manager.get(promise.command_id) == command
 
@@ -283,7 +285,9 @@ def test_progress_arrives_in_order(world: World, manager: CommandManager, prefix
         eventually(lambda: (seen := promise.command().progress) and seen.note == f"step {step}")  # noqa: B023
         go.release()
     promise.result(30)
-    assert promise.command().progress.fraction == 1.0
+    progress = promise.command().progress
+    assert progress
+    assert progress.fraction == 1.0
 
 
 def test_clients_tells_who_is_online(world: World, manager: CommandManager, prefix: str) -> None:
@@ -414,7 +418,7 @@ def test_a_callback_may_send_and_wait(manager: CommandManager, agent: Agent) -> 
 def test_a_callback_on_what_has_ended_is_called_at_once(manager: CommandManager, agent: Agent) -> None:
     promise = manager.send(agent.client_id, "add", {"x": 1})
     promise.result(30)
-    called = []
+    called: list[CommandPromise] = []
     promise.add_done_callback(called.append)
     assert called == [promise]
 

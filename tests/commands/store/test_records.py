@@ -99,7 +99,7 @@ def test_what_is_wrong_stays_wrong(changes: dict[str, Any]) -> None:
 def test_a_strange_request_stops_nobody_and_is_run(world: World, manager: CommandManager, prefix: str) -> None:
     manager._store.ensure_consumers([prefix])
     now = datetime.now(timezone.utc)
-    strange = {
+    strange: dict[str, dict[str, Any]] = {
         "naive": {"created_at": now.replace(tzinfo=None).isoformat()},
         "endless": {"timeout": 1e300},
         "nulls": {"priority": None, "issued_by": None},

@@ -136,7 +136,7 @@ print(json.dumps(sorted(Order.objects.values_list('pk', flat=True))))
 
 def is_served(client: lightlink.Client) -> bool:
     try:
-        return client.call("catalogue", "price", {"item": "apple"}) == 50
+        return bool(client.call("catalogue", "price", {"item": "apple"}) == 50)
     except lightlink.ServiceUnavailable:
         return False
 
