@@ -70,7 +70,7 @@ def test_arguments_are_bound_by_name() -> None:
     assert call(add, b'{"b": 2, "a": 1}') == 3
 
 
-def test_a_built_in_function_that_does_not_tell_its_parameters_is_refused() -> None:
+def test_a_built_in_that_does_not_tell_its_parameters_is_refused() -> None:
     assert "no signature" in refusal(min)
 
 
@@ -99,7 +99,7 @@ def test_null_stands_for_no_arguments() -> None:
     assert "missing argument 'a'" in problem(add, b"null")
 
 
-def test_attrs_classes_dataclasses_typed_dicts_and_structs_are_made_and_checked_all_the_way_down() -> None:
+def test_classes_of_all_kinds_are_made_and_checked_all_the_way() -> None:
     def draw(shape: Shape, where: Address, tree: Tree, origin: Optional[Point] = None) -> Any:  # noqa: UP045
         return shape, where, tree, origin
 
@@ -165,7 +165,7 @@ def test_keyword_only_parameters_are_bound() -> None:
     assert "missing argument 'a'" in problem(handler, b"{}")
 
 
-def test_positional_only_parameters_are_bound_by_name_too_and_get_their_own_values() -> None:
+def test_positional_only_parameters_are_bound_by_name_too() -> None:
     def handler(a: int, b: int = 2, c: int = 3, /, d: int = 4) -> tuple[int, ...]:
         return a, b, c, d
 
@@ -183,7 +183,7 @@ def test_keyword_arguments_take_every_other_argument() -> None:
     assert "argument 'a': expected `int`, got `str`" in problem(handler, b'{"a": "1"}')
 
 
-def test_keyword_arguments_with_an_annotation_are_checked_and_named() -> None:
+def test_keyword_arguments_with_an_annotation_are_checked() -> None:
     def handler(**points: Point) -> Any:
         return points
 
@@ -199,7 +199,7 @@ def test_keyword_arguments_do_not_change_how_the_others_are_read() -> None:
     assert call(handler, args) == ({1: "one"}, 2, b"\x00\xff", 1.0, {"x": 1})
 
 
-def test_a_parameter_of_an_injected_type_gets_the_context_and_is_no_argument() -> None:
+def test_an_injected_parameter_gets_the_context() -> None:
     def handler(a: int, context: Context, b: int = 2) -> Any:
         return a, context, b
 
@@ -210,7 +210,7 @@ def test_a_parameter_of_an_injected_type_gets_the_context_and_is_no_argument() -
     assert "unknown argument 'context'" in problem(handler, b'{"a": 1, "context": {}}')
 
 
-def test_an_injected_parameter_may_be_positional_only_or_stand_beside_keyword_arguments() -> None:
+def test_an_injected_parameter_may_stand_anywhere() -> None:
     def placed(context: Context, a: int, /) -> Any:
         return context, a
 
@@ -257,7 +257,7 @@ class Calculator:
     ],
     ids=["method", "class", "static", "object", "partial", "placed", "nested", "cached", "lambda", "type"],
 )
-def test_methods_partials_callable_objects_and_classes_are_handlers_too(handler: Any, result: Any) -> None:
+def test_methods_partials_objects_and_classes_are_handlers_too(handler: Any, result: Any) -> None:
     name = "x" if handler is Point else "b" if result is None else "a"
     assert call(handler, b'{"%s": 5}' % name.encode()) == (6 if result is None else result)
 
@@ -287,7 +287,7 @@ def test_a_decorated_handler_keeps_its_signature_and_annotations() -> None:
     assert problem(logged(add), b'{"a": 1, "b": "2"}') == "argument 'b': expected `int`, got `str`"
 
 
-def test_a_handler_in_a_closure_with_postponed_annotations_of_known_names_is_checked() -> None:
+def test_a_closures_postponed_annotations_are_checked() -> None:
     def make(offset: int) -> Any:
         def shifted(point: Point, by: list[int]) -> int:
             return point.x + offset + sum(by)
@@ -298,7 +298,7 @@ def test_a_handler_in_a_closure_with_postponed_annotations_of_known_names_is_che
     assert "argument 'point'" in problem(make(0), b'{"point": 1, "by": []}')
 
 
-def test_a_postponed_annotation_that_names_a_local_class_is_refused_with_its_name() -> None:
+def test_a_postponed_annotation_of_a_local_class_is_refused() -> None:
     class Local:
         pass
 
@@ -344,14 +344,14 @@ def test_what_is_not_callable_is_refused() -> None:
     assert "is not callable" in refusal(42)
 
 
-def test_an_annotation_that_cannot_be_checked_is_refused_when_the_handler_is_registered() -> None:
+def test_an_annotation_that_cannot_be_checked_is_refused() -> None:
     def handler(shape: Point | Shape) -> None:
         pass
 
     assert "annotation cannot be checked" in refusal(handler)
 
 
-def test_a_handler_without_annotations_gets_json_values_as_they_are() -> None:
+def test_a_handler_without_annotations_gets_json_values() -> None:
     def handler(a, b=None, **c):  # type: ignore[no-untyped-def]
         return a, b, c
 
@@ -380,7 +380,7 @@ class Refusing:
     ("how", "text"),
     [("lookup", "KeyError: 'gone'"), ("division", "ZeroDivisionError: by zero"), ("exit", "SystemExit: out")],
 )
-def test_whatever_the_class_of_an_argument_raises_is_a_bind_error(how: str, text: str) -> None:
+def test_whatever_an_arguments_class_raises_is_a_bind_error(how: str, text: str) -> None:
     def one(argument: Refusing) -> None: ...
     def rest(**arguments: Refusing) -> None: ...
 
@@ -388,7 +388,7 @@ def test_whatever_the_class_of_an_argument_raises_is_a_bind_error(how: str, text
         assert problem(handler, b'{"argument": {"how": "%b"}}' % how.encode()) == f"arguments: {text}"
 
 
-def test_the_type_of_a_handlers_error_is_not_taken_for_a_binding_error() -> None:
+def test_a_handlers_error_is_not_taken_for_a_binding_error() -> None:
     def handler(a: int) -> None:
         raise TypeError("mine")
 
@@ -426,7 +426,7 @@ class Traced:
         return self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
 
 
-def test_behind_a_decorator_that_is_a_class_everything_is_checked_and_given() -> None:
+def test_behind_a_class_decorator_everything_is_checked() -> None:
     @Traced
     def handler(n: int, request: Given) -> tuple[int, object]:
         return n, request
@@ -487,7 +487,7 @@ def takes_a_plain_one(plain: Plain | None) -> None: ...
         (lambda __a: None, "begins with two underscores"),
     ],
 )
-def test_what_no_peer_could_call_is_refused_when_it_is_registered(handler: Any, match: str) -> None:
+def test_what_no_peer_could_call_is_refused_at_once(handler: Any, match: str) -> None:
     with pytest.raises(InvalidOption, match=match):
         Binder(handler)
 

@@ -65,7 +65,7 @@ def test_a_listener_that_cannot_be_called_is_refused(client: lightlink.Client) -
         (b"", b""),
     ],
 )
-def test_bytes_are_published_as_they_are_and_everything_else_as_json(
+def test_bytes_are_published_as_they_are_all_else_as_json(
     data: Any, payload: bytes, client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:
     subscription = peer.run(peer.nc.subscribe(prefix))
@@ -146,7 +146,7 @@ def test_a_client_tells_what_it_is_and_keeps_its_secrets(url: str) -> None:
         assert "hush" not in repr(client.options)
 
 
-def test_a_refused_subscription_is_known_to_all_who_ask_and_then_forgotten() -> None:
+def test_a_refused_subscription_is_told_to_all_then_forgotten() -> None:
     denials = Denials("client", certified=False)
     assert not denials.add_subscription("a"), "nobody asks"
     with denials.asking("a"):
@@ -171,7 +171,7 @@ def test_refused_publishes_that_nobody_asks_for_do_not_pile_up() -> None:
     assert denials.take_publish() is None
 
 
-def test_a_registry_holds_nothing_alive_and_can_be_read_while_others_add() -> None:
+def test_a_registry_keeps_nothing_alive_and_is_read_meanwhile() -> None:
     class Item:
         pass
 

@@ -54,7 +54,7 @@ def test_every_setting_is_a_keyword_of_connect() -> None:
         lambda: lightlink.ConnectOptions.resolve(worker=3),
     ],
 )
-def test_a_setting_that_there_is_not_is_refused_at_once_with_the_one_that_was_meant(make: Any) -> None:
+def test_an_unknown_setting_is_refused_with_the_one_meant(make: Any) -> None:
     with pytest.raises(InvalidOption, match=r"worker: no such setting; did you mean workers\?"):
         make()
 
@@ -80,7 +80,7 @@ def test_a_server_is_waited_for(later: EmbeddedServer, caplog: pytest.LogCapture
     assert "connection refused" in said[0]
 
 
-def test_without_a_wait_the_error_comes_at_once_and_with_one_in_the_end(later: EmbeddedServer) -> None:
+def test_the_error_comes_at_once_or_after_the_wait(later: EmbeddedServer) -> None:
     url = f"nats://127.0.0.1:{later.port}"
     for wait in (None, 0, 0.3):
         started = time.monotonic()
@@ -188,12 +188,12 @@ def test_a_lazy_client_connects_at_its_first_use(later: EmbeddedServer) -> None:
     assert client.status is lightlink.Status.CLOSED
 
 
-def test_a_lazy_client_that_is_never_used_is_closed_without_a_server() -> None:
+def test_a_lazy_client_never_used_is_closed_without_a_server() -> None:
     with lightlink.connect("nats://127.0.0.1:1", lazy=True):
         pass
 
 
-def test_many_threads_that_use_a_lazy_client_first_share_one_connection(fresh_server: StartServer) -> None:
+def test_threads_that_first_use_a_lazy_client_share_it(fresh_server: StartServer) -> None:
     server = fresh_server()
     with lightlink.connect(server.url, lazy=True) as client:
         barrier = threading.Barrier(8)
@@ -210,7 +210,7 @@ def test_many_threads_that_use_a_lazy_client_first_share_one_connection(fresh_se
         assert server.log_file.read_text().count("Client connection created") <= 2  # the greeting was tried, too
 
 
-def test_a_setting_that_is_wrong_is_refused_though_nothing_is_connected_yet() -> None:
+def test_a_wrong_setting_is_refused_before_connecting() -> None:
     with pytest.raises(InvalidOption):
         lightlink.connect("http://127.0.0.1:1", lazy=True)
 

@@ -120,7 +120,7 @@ def all_errors() -> dict[str, type[Exception]]:
     }
 
 
-def test_every_error_has_its_place_in_the_tree_and_is_a_public_name() -> None:
+def test_every_error_has_its_place_and_is_a_public_name() -> None:
     found = {name: [base.__name__ for base in kind.__bases__] for name, kind in all_errors().items()}
     assert {name: bases for name, bases in found.items() if name in TREE} == TREE
     assert [name for name in found if getattr(lightlink, name, None) is not vars(errors)[name]] == []

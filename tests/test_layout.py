@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import lightlink
@@ -13,6 +14,7 @@ MODULES = {
     for path in ROOT.rglob("*.py")
 }
 LARGEST_FOLDER = 30
+LONGEST_NAME = 60
 
 
 def imports_of(path: Path) -> set[str]:
@@ -37,3 +39,9 @@ def test_no_module_leads_back_to_itself() -> None:
 def test_folders_can_be_looked_over() -> None:
     sizes = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in MODULES.values()}}
     assert {str(folder): size for folder, size in sizes.items() if size > LARGEST_FOLDER} == {}
+
+
+def test_a_test_s_name_is_a_behaviour_in_few_words() -> None:
+    tests = Path(__file__).parent
+    names = {name for path in tests.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert {name for name in names if len(name) > LONGEST_NAME} == set()

@@ -76,7 +76,7 @@ def test_the_correlation_id_is_the_callers_the_traces_or_random(
         assert found["correlation_id"] == expected
 
 
-def test_what_a_handler_calls_and_publishes_carries_its_correlation_id(
+def test_what_a_handler_calls_carries_its_correlation_id(
     client: lightlink.Client, service: lightlink.Service, url: str, prefix: str
 ) -> None:
     inner = lightlink.Service(f"{prefix}-inner", url)

@@ -61,7 +61,7 @@ def doubling(call: lightlink.Call, proceed: Proceed) -> Any:
 # Calls ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_is_the_outermost_from_the_client_to_the_method(url: str, prefix: str, seen: Seen) -> None:
+def test_the_first_is_the_outermost_from_client_to_method(url: str, prefix: str, seen: Seen) -> None:
     with lightlink.connect(url, middleware=[seen.noting("client"), seen.noting("second")]) as client:
         service = lightlink.Service(prefix, client, middleware=[seen.noting("service")])
 
@@ -99,7 +99,7 @@ def test_a_service_gives_a_client_of_its_own_its_middleware(url: str, prefix: st
     assert kinds == [("serve", "outer"), ("call", "inner"), ("serve", "inner")]
 
 
-def test_arguments_headers_and_timeout_may_be_changed_on_the_way_out(url: str, prefix: str) -> None:
+def test_arguments_headers_and_timeout_may_be_changed(url: str, prefix: str) -> None:
     def change(call: lightlink.Call, proceed: Proceed) -> Any:
         call.args = {**call.args, "b": 40}
         call.headers["Tenant"] = "acme"
@@ -144,7 +144,7 @@ def test_what_middleware_returns_is_the_result(url: str, prefix: str, service: l
         assert list(client.map(prefix, "add", [args], as_completed=True)) == [(0, 6)]
 
 
-def test_middleware_that_returns_without_proceeding_answers_by_itself(url: str, prefix: str) -> None:
+def test_middleware_that_does_not_proceed_answers_by_itself(url: str, prefix: str) -> None:
     with lightlink.connect(url, middleware=[lambda call, _: f"no {call.name}"]) as client:
         assert client.call(prefix, "nobody_is_there") == f"no {prefix}.nobody_is_there"
 
@@ -165,7 +165,7 @@ def test_an_exception_of_middleware_reaches_the_caller(url: str, prefix: str, se
             client.publish(prefix, 1)
 
 
-def test_an_exception_of_a_services_middleware_is_one_of_its_handler(url: str, prefix: str) -> None:
+def test_an_error_of_a_services_middleware_is_its_handlers(url: str, prefix: str) -> None:
     def refuse(call: lightlink.Call, _: Proceed) -> Any:
         raise PermissionError(f"not for you: {call.name}")
 
@@ -226,7 +226,7 @@ def test_a_submitted_call_that_is_given_up_stays_so(url: str, prefix: str, servi
         assert client.submit(prefix, "add", {"a": 1, "b": 2}).result(30) == 3
 
 
-def test_a_submitted_call_times_out_while_middleware_is_around_it(url: str, prefix: str) -> None:
+def test_a_submitted_call_times_out_within_middleware(url: str, prefix: str) -> None:
     release = threading.Event()
     service = lightlink.Service(prefix, url)
     service.register("wait", lambda: release.wait(30))
@@ -389,7 +389,7 @@ def test_what_is_installed_is_around_all_of_a_new_client(url: str, prefix: str, 
     assert len(seen) == 6
 
 
-def test_durable_events_pass_through_where_they_are_stored_and_consumed(world: World, prefix: str) -> None:
+def test_durable_events_pass_through_where_stored_and_consumed(world: World, prefix: str) -> None:
     got: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def change(call: lightlink.Call, proceed: Proceed) -> Any:

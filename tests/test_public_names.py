@@ -16,7 +16,7 @@ def test_every_public_name_is_there() -> None:
     assert set(lightlink.__all__) <= set(dir(lightlink))
 
 
-def test_every_name_in_the_table_is_public_and_the_other_way_round() -> None:
+def test_every_name_in_the_table_is_public_and_vice_versa() -> None:
     assert sorted(lightlink._MODULE_OF) == sorted(lightlink.__all__)
 
 

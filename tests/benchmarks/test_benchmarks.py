@@ -17,7 +17,7 @@ runpy.run_module("tests.benchmarks", run_name="__main__")
 """
 
 
-def test_a_measure_compares_both_sides_and_writes_everything_as_json(tmp_path: Path) -> None:
+def test_a_measure_compares_both_sides_and_writes_json(tmp_path: Path) -> None:
     finished = run_python(_RUN, "P1", "--tiny", "--json", tmp_path / "all.json")
     assert finished.returncode == 0, finished.stderr
     report: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())
@@ -42,7 +42,7 @@ def test_the_growth_of_a_fleet_is_measured_when_asked_for(tmp_path: Path) -> Non
         assert all(values[0] >= 0 for values in curve["series"].values())
 
 
-def test_a_peer_that_is_not_installed_is_reported_with_the_reason() -> None:
+def test_a_peer_that_is_not_installed_is_reported() -> None:
     finished = run_python(
         """
         import sys

@@ -48,7 +48,7 @@ def test_openssl_accepts_what_is_issued(authority: CertificateAuthority) -> None
     assert openssl("pkey", "-in", key, "-pubout") == openssl("x509", "-in", client.path, "-noout", "-pubkey")
 
 
-def test_a_client_cannot_pass_for_a_server_nor_a_server_for_a_client(authority: CertificateAuthority) -> None:
+def test_a_client_cannot_pass_for_a_server_nor_vice_versa(authority: CertificateAuthority) -> None:
     for info, purpose in ((authority.issue_server(["localhost"]), "sslclient"), (authority.issue("web"), "sslserver")):
         trusted = ["-CAfile", str(authority.directory / "ca.pem")]
         arguments = ["openssl", "verify", "-purpose", purpose, *trusted, str(info.path)]

@@ -57,7 +57,7 @@ def fault(files: dict[str, Path], **replaced: Path | None) -> str:
     return str(caught.value)
 
 
-def test_files_that_are_fit_come_back_as_what_stands_in_the_certificate(files: dict[str, Path]) -> None:
+def test_fit_files_come_back_as_what_the_certificate_says(files: dict[str, Path]) -> None:
     info = check_client_files(**files)
     assert info is not None
     assert (info.name, info.role, info.path, info.warning) == ("web", "client", files["cert"], None)
@@ -191,7 +191,7 @@ def test_a_certificate_about_to_end_is_logged(
     assert "web.pem expires in" in caplog.text
 
 
-def test_the_certificate_of_a_server_or_authority_is_none_of_a_client(authority: CertificateAuthority) -> None:
+def test_a_servers_or_authoritys_certificate_is_no_clients(authority: CertificateAuthority) -> None:
     authority.issue_server(["localhost"])
     for name in ("server", "ca"):
         paths = {part: authority.directory / f"{name}.{suffix}" for part, suffix in (("cert", "pem"), ("key", "key"))}

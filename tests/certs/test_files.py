@@ -35,9 +35,7 @@ def test_keys_are_private_and_nothing_temporary_is_left(authority: CertificateAu
     assert {mode(path) for path in authority.directory.glob("*.pem")} == {0o644}
 
 
-def test_a_key_was_never_readable_for_others_while_it_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_was_never_readable_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     sync = os.fsync
 

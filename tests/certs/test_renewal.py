@@ -124,7 +124,7 @@ def test_a_copy_under_another_name_is_no_second_identity(authority: CertificateA
         server_config(authority.directory)
 
 
-def test_a_new_authority_with_force_makes_the_old_certificates_worthless(authority: CertificateAuthority) -> None:
+def test_a_new_authority_makes_the_old_certificates_worthless(authority: CertificateAuthority) -> None:
     authority.issue("web")
     replaced = CertificateAuthority.create(authority.directory, force=True)
     assert "not issued by the CA" in str(replaced.list()[1].warning)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lightlink.server import EmbeddedServer
 
 
-def test_a_client_that_was_told_of_one_server_finds_the_others_when_that_is_killed(cluster: EmbeddedCluster) -> None:
+def test_a_client_told_of_one_server_finds_the_others(cluster: EmbeddedCluster) -> None:
     with lightlink.connect(cluster.urls[0], reconnect_wait=0.01) as client:
         cluster.nodes[0].kill()
         client.publish("any", 1)
@@ -70,7 +70,7 @@ def test_no_call_fails_when_a_server_is_taken_out_of_service(ledger: Ledger, lam
     ledger.balance()
 
 
-def test_a_client_leaves_a_server_that_is_taken_out_of_service_at_once(
+def test_a_client_leaves_a_server_in_lame_duck_mode_at_once(
     cluster: EmbeddedCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lightlink")
@@ -87,7 +87,7 @@ def test_a_client_leaves_a_server_that_is_taken_out_of_service_at_once(
     assert f"the server is about to shut down; moving away from {leaving.url}" in caplog.text
 
 
-def test_a_client_waits_for_the_answer_to_a_call_that_takes_long_before_it_leaves(cluster: EmbeddedCluster) -> None:
+def test_a_client_waits_for_a_long_call_before_it_leaves(cluster: EmbeddedCluster) -> None:
     leaving, staying, _ = cluster.nodes
     begun, go_on = threading.Event(), threading.Event()
     service = lightlink.Service("slow", staying.url)
@@ -106,7 +106,7 @@ def test_a_client_waits_for_the_answer_to_a_call_that_takes_long_before_it_leave
         assert eventually(lambda: client._connection.session.nc.server != leaving.url)
 
 
-def test_a_client_that_knows_no_other_server_stays_until_it_is_cut_off(fresh_server: StartServer) -> None:
+def test_a_client_that_knows_no_other_server_stays_until_cut_off(fresh_server: StartServer) -> None:
     server = fresh_server(config='lame_duck_grace_period: "1s", lame_duck_duration: "30s"')
     with lightlink.connect(server.url) as client:
         os.kill(server.pid, signal.SIGUSR2)
@@ -117,7 +117,7 @@ def test_a_client_that_knows_no_other_server_stays_until_it_is_cut_off(fresh_ser
         assert client.wait_connected(30)
 
 
-def test_what_is_published_while_a_client_leaves_is_delivered_even_if_it_is_closed_meanwhile(
+def test_what_is_published_while_a_client_leaves_is_delivered(
     cluster: EmbeddedCluster,
 ) -> None:
     leaving, staying, _ = cluster.nodes
@@ -160,7 +160,7 @@ def test_nothing_acknowledged_is_lost_with_the_leader(ledger: Ledger, cluster: E
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nothing_acknowledged_is_lost_when_each_server_is_killed_in_turn(
+def test_nothing_acknowledged_is_lost_as_servers_die_in_turn(
     ledger: Ledger, cluster: EmbeddedCluster, prefix: str
 ) -> None:
     with (

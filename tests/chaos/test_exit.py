@@ -186,9 +186,7 @@ LATE = """
 """
 
 
-def test_in_a_destructor_at_the_end_of_all_errors_are_ours_and_come_at_once(
-    python: StartPython, url: str, prefix: str
-) -> None:
+def test_errors_in_a_destructor_at_exit_are_ours_and_immediate(python: StartPython, url: str, prefix: str) -> None:
     done = python(LATE, url, prefix, options=()).wait(60)
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert told.pop("close") == "nothing"
@@ -217,8 +215,6 @@ AT_EXIT = """
 """
 
 
-def test_the_first_connection_at_the_exit_is_made_or_refused_by_an_error_of_ours(
-    python: StartPython, url: str, prefix: str
-) -> None:
+def test_connecting_at_exit_works_or_is_an_error_of_ours(python: StartPython, url: str, prefix: str) -> None:
     done = python(AT_EXIT, url, prefix).wait(60)
     assert done.stdout in ("done", "ClosedError", "ConnectError"), done.stderr

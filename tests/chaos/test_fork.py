@@ -50,7 +50,7 @@ def echo(url: str, prefix: str) -> Iterator[collections.Counter[str]]:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_parent_and_child_both_go_on_with_a_client_used_before_the_fork(
+def test_parent_and_child_go_on_with_a_client_used_before(
     end: str, url: str, prefix: str, echo: collections.Counter[str]
 ) -> None:
     finished = run_python(
@@ -84,9 +84,7 @@ def test_parent_and_child_both_go_on_with_a_client_used_before_the_fork(
     assert echo == dict.fromkeys(asked, 1)
 
 
-def test_a_fork_in_the_middle_of_everything_leaves_both_sides_able_to_go_on(
-    ledger: Ledger, url: str, prefix: str
-) -> None:
+def test_a_fork_in_the_middle_of_everything_hurts_neither_side(ledger: Ledger, url: str, prefix: str) -> None:
     """Other threads hold whatever locks there are at the instant of the fork."""
     calls: Calls = ledger.open(Calls())
     service = lightlink.Service(prefix, url)
@@ -148,7 +146,7 @@ def test_a_fork_in_the_middle_of_everything_leaves_both_sides_able_to_go_on(
     assert not calls.faults()["run twice"]
 
 
-def test_a_child_forked_in_a_handler_neither_answers_nor_takes_what_the_parent_holds(url: str, prefix: str) -> None:
+def test_a_child_forked_in_a_handler_leaves_the_parents_requests(url: str, prefix: str) -> None:
     finished = run_python(
         """
         import os, sys, threading
@@ -196,7 +194,7 @@ def test_a_child_forked_in_a_handler_neither_answers_nor_takes_what_the_parent_h
     assert finished.stderr.count("RuntimeError: in the child") == 1
 
 
-def test_a_child_forked_in_an_event_handler_does_not_handle_the_parents_events(url: str, prefix: str) -> None:
+def test_a_child_forked_in_an_event_handler_leaves_the_events(url: str, prefix: str) -> None:
     finished = run_python(
         """
         import os, sys
@@ -228,9 +226,7 @@ def test_a_child_forked_in_an_event_handler_does_not_handle_the_parents_events(u
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_what_a_child_of_multiprocessing_publishes_is_delivered_though_it_closes_nothing(
-    method: str, url: str, prefix: str, peer: RawPeer
-) -> None:
+def test_what_a_multiprocessing_child_publishes_is_delivered(method: str, url: str, prefix: str, peer: RawPeer) -> None:
     sub = peer.run(peer.nc.subscribe(prefix))
     peer.run(peer.nc.flush())
     code = """
@@ -271,9 +267,7 @@ def test_what_a_child_of_multiprocessing_publishes_is_delivered_though_it_closes
         received += 1
 
 
-def test_what_a_forked_child_publishes_is_delivered_when_it_exits_in_order(
-    url: str, prefix: str, peer: RawPeer
-) -> None:
+def test_what_a_forked_child_publishes_is_delivered_in_order(url: str, prefix: str, peer: RawPeer) -> None:
     sub = peer.run(peer.nc.subscribe(prefix))
     peer.run(peer.nc.flush())
     finished = run_python(

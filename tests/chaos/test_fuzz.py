@@ -280,7 +280,7 @@ INFO = {
 }
 
 
-def test_no_answer_in_the_name_of_jetstream_is_more_than_an_error(fresh_server: StartServer) -> None:
+def test_no_forged_jetstream_answer_is_more_than_an_error(fresh_server: StartServer) -> None:
     """Where there is no JetStream, whoever may subscribe to its subjects answers for it."""
     server = fresh_server(jetstream=False)
     bodies: list[Any] = [{}]
@@ -317,7 +317,7 @@ def test_no_answer_in_the_name_of_jetstream_is_more_than_an_error(fresh_server: 
         assert client._connection.session.losses == 0
 
 
-def test_no_text_for_an_id_or_a_page_is_more_than_an_option_that_is_refused(server: EmbeddedServer) -> None:
+def test_no_text_for_an_id_or_a_page_is_more_than_refused(server: EmbeddedServer) -> None:
     with World(server.url) as world:
         manager = world.manager(sweep_interval=None)
         manager.send("good", "work", timeout=6000)

@@ -65,7 +65,7 @@ def test_everything_goes_on_after_a_restart_of_the_gateway(ledger: Ledger, edge:
         edge.start(f"127.0.0.1:{edge.relay.target_port}")
 
 
-def test_nothing_is_lost_while_the_address_changes_on_a_lossy_link(ledger: Ledger, edge: Edge, prefix: str) -> None:
+def test_nothing_is_lost_on_a_lossy_link_that_changes_address(ledger: Ledger, edge: Edge, prefix: str) -> None:
     direct = f"tls://127.0.0.1:{edge.server.port}"
     seen: list[lightlink.Status] = []
     with balanced(ledger, prefix, edge.relay.url, direct, tls=edge.tls, call_timeout=20.0) as load:

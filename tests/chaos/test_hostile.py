@@ -76,9 +76,7 @@ def ask(peer: HostilePeer, service: str, body: bytes, headers: bytes | None = No
 # Requests -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_body_that_is_no_good_is_answered_with_an_error_and_the_service_goes_on(
-    adder: str, client: lightlink.Client, stranger: HostilePeer
-) -> None:
+def test_a_bad_body_is_answered_with_an_error(adder: str, client: lightlink.Client, stranger: HostilePeer) -> None:
     stranger.subscribe(f"_INBOX.{adder}.answers")
     with no_thread_lost():
         for name, body in BODIES.items():
@@ -107,9 +105,7 @@ def test_headers_that_are_no_good_are_no_hindrance(adder: str, client: lightlink
         assert client.call(adder, "add", {"a": 1, "b": 2}) == 3
 
 
-def test_a_handler_that_asks_for_the_headers_gets_what_can_be_read_of_them(
-    url: str, prefix: str, stranger: HostilePeer
-) -> None:
+def test_a_handler_gets_what_can_be_read_of_bad_headers(url: str, prefix: str, stranger: HostilePeer) -> None:
     service = lightlink.Service(prefix, url)
 
     @service.rpc("add")
@@ -144,9 +140,7 @@ blocks = (
 )
 
 
-def test_every_damaged_request_is_answered_once_and_the_service_goes_on(
-    adder: str, client: lightlink.Client, stranger: HostilePeer
-) -> None:
+def test_every_damaged_request_is_answered_once(adder: str, client: lightlink.Client, stranger: HostilePeer) -> None:
     stranger.subscribe(f"_INBOX.{adder}.answers.*")
 
     @settings(max_examples=60, deadline=None, derandomize=True)
@@ -281,9 +275,7 @@ def id_of(request: Arrival) -> str:
     return found
 
 
-def test_a_reply_that_is_no_good_is_an_error_of_ours_and_the_client_goes_on(
-    url: str, prefix: str, client: lightlink.Client
-) -> None:
+def test_a_bad_reply_is_an_error_of_ours(url: str, prefix: str, client: lightlink.Client) -> None:
     def answer(peer: HostilePeer, request: Arrival) -> None:
         method = request.subject.rpartition(".")[2]
         body = b'{"id":"ID","success":true,"result":"good"}' if method == "good" else replies[int(method)]
@@ -367,9 +359,7 @@ def test_no_caller_gets_the_answer_to_anothers_question(url: str, prefix: str, c
 # Servers --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_says_what_it_should_not_is_left_or_borne_and_all_goes_on(
-    proxy: StartProxy, url: str, prefix: str
-) -> None:
+def test_a_server_that_says_what_it_should_not_is_survived(proxy: StartProxy, url: str, prefix: str) -> None:
     line = proxy()
     options: dict[str, Any] = {"ping_interval": 0.1, "reconnect_wait": 0.01, "reconnect_wait_max": 0.05}
     heard: list[Any] = []

@@ -139,9 +139,7 @@ def test_who_lost_a_race_reads_nothing_older_and_wins_in_the_end(
     assert client.state(prefix).entry("counter").value == 600
 
 
-def test_what_is_asked_while_leaders_are_elected_is_answered_or_refused_in_time(
-    cluster: EmbeddedCluster, prefix: str
-) -> None:
+def test_requests_during_elections_are_answered_or_refused(cluster: EmbeddedCluster, prefix: str) -> None:
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(lightlink.connect(cluster.urls, timeout=30))
         bucket, files = client.state(prefix, replicas=3), client.file_store(f"{prefix}_files", replicas=3)

@@ -51,7 +51,7 @@ def test_a_call_that_ran_and_was_said_not_to_have_run_is_found() -> None:
     assert faults_of(calls) == ["run though it was said not to"]
 
 
-def test_an_answer_out_of_nowhere_and_one_that_is_anothers_are_found() -> None:
+def test_an_answer_out_of_nowhere_or_of_another_call_is_found() -> None:
     calls = Calls()
     calls.make(lambda number: number, 1.0)
     assert faults_of(calls) == ["lost"]

@@ -62,9 +62,7 @@ GOES_ON = (
 )
 
 
-def test_what_was_started_goes_on_while_there_can_be_no_more_threads(
-    python: StartPython, url: str, prefix: str
-) -> None:
+def test_what_was_started_goes_on_without_more_threads(python: StartPython, url: str, prefix: str) -> None:
     done = python(GOES_ON, url, prefix).wait(60)
     assert done.stdout.splitlines() == [
         "limited 3",

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from chaos.ledger import Ledger
 
 
-def test_everything_goes_on_after_a_kill_and_restart_of_the_server(
-    ledger: Ledger, fresh_server: StartServer, prefix: str
-) -> None:
+def test_everything_goes_on_after_a_kill_and_restart(ledger: Ledger, fresh_server: StartServer, prefix: str) -> None:
     server = fresh_server()
     with balanced(ledger, prefix, server.url, server.url):
         server.kill()
@@ -40,7 +38,7 @@ def test_everything_goes_on_after_the_server_was_gone(
     assert load.calls.count("ServiceUnavailable") >= seconds  # two callers, a second each
 
 
-def test_everything_goes_on_after_the_connection_was_left_half_open(
+def test_everything_goes_on_after_a_half_open_connection(
     ledger: Ledger, proxy: StartProxy, url: str, prefix: str
 ) -> None:
     link = proxy()
@@ -48,7 +46,7 @@ def test_everything_goes_on_after_the_connection_was_left_half_open(
         link.half_open()
 
 
-def test_everything_goes_on_while_the_connection_is_cut_again_and_again(
+def test_everything_goes_on_while_the_connection_is_cut(
     ledger: Ledger, proxy: StartProxy, url: str, prefix: str
 ) -> None:
     link = proxy()
@@ -58,9 +56,7 @@ def test_everything_goes_on_while_the_connection_is_cut_again_and_again(
             load.wait_progress()
 
 
-def test_a_request_that_the_network_held_back_may_run_later_but_never_twice_and_its_caller_was_told(
-    proxy: StartProxy, url: str, prefix: str
-) -> None:
+def test_a_request_held_back_runs_at_most_once(proxy: StartProxy, url: str, prefix: str) -> None:
     """The one way in which a call runs after its caller gave up: its time counts from its arrival at the service."""
     link, runs = proxy(), Calls()
     service = lightlink.Service(prefix, url)

@@ -15,7 +15,7 @@ PATCHES = {
 
 
 @pytest.mark.parametrize("patch", PATCHES)
-def test_connecting_in_a_patched_process_is_refused_with_the_reason(patch: str, url: str) -> None:
+def test_connecting_in_a_patched_process_is_refused(patch: str, url: str) -> None:
     finished = run_python(
         f"""
         {PATCHES[patch]}

@@ -119,7 +119,7 @@ def check_workers(process: PythonProcess, port: int, echo: Echo, forks: Callable
     assert {times for text, times in echo.heard.items() if text != "started"} == {1}
 
 
-def test_a_client_made_before_gunicorn_forks_works_in_every_worker(
+def test_a_client_made_before_gunicorn_forks_works_in_workers(
     tmp_path: Path, python: StartPython, echo: Echo, url: str, prefix: str
 ) -> None:
     (tmp_path / "application.py").write_text(APPLICATION)

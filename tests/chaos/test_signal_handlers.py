@@ -61,9 +61,7 @@ HANDLERS = """
 """
 
 
-def test_a_handler_that_would_wait_for_what_it_interrupted_is_refused_at_once(
-    python: StartPython, url: str, prefix: str
-) -> None:
+def test_a_signal_handler_may_not_wait_for_what_it_interrupted(python: StartPython, url: str, prefix: str) -> None:
     done = python(HANDLERS, url, prefix).wait(60)
     assert done.stdout == "done True True\n", done.stderr
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from conftest import StartPython
 
 
-def test_a_soak_of_some_seconds_balances_its_books_and_leaves_nothing(python: StartPython) -> None:
+def test_a_short_soak_balances_its_books_and_leaves_nothing(python: StartPython) -> None:
     finished = python("import chaos.soak as s; raise SystemExit(s.main())", "--minutes=0.05", "--seed=8").wait(55)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "seed 8" in finished.stdout

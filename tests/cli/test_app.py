@@ -101,7 +101,7 @@ def test_call_prints_the_result(cli: Cli, url: str, prefix: str) -> None:
 
 
 @pytest.mark.usefixtures("service")
-def test_call_lays_a_result_out_for_a_reader_and_on_one_line_for_a_program(cli: Cli, url: str, prefix: str) -> None:
+def test_call_prints_for_a_reader_or_on_one_line_for_a_program(cli: Cli, url: str, prefix: str) -> None:
     args = ("call", prefix, "user", '{"name": "Ada"}', f"--url={url}")
     wanted = {"name": "Ada", "tags": ["a", "b"]}
     laid_out = cli(*args).out
@@ -119,7 +119,7 @@ def test_call_reads_its_arguments_from_standard_input(cli: Cli, url: str, prefix
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "3", "", "{'a': 1}", '{"a": NaN}'])
-def test_arguments_that_are_not_a_json_object_are_refused_before_connecting(cli: Cli, text: str) -> None:
+def test_arguments_that_are_no_json_object_are_refused_first(cli: Cli, text: str) -> None:
     result = cli("call", "math", "add", text, NOBODY)
     assert result.code == Exit.USAGE
     assert "JSON" in one_line(result.err)
@@ -399,7 +399,7 @@ def test_server_with_tls_and_nobody_to_connect_says_so(python: StartPython, cli:
     assert f"lightlink certs issue {tmp_path} NAME" in process.wait_line("nobody may connect yet")
 
 
-def test_server_with_tls_and_no_certificates_is_one_line_that_names_the_folder(cli: Cli, tmp_path: Path) -> None:
+def test_server_with_tls_and_no_certificates_names_the_folder(cli: Cli, tmp_path: Path) -> None:
     result = cli("server", f"--tls={tmp_path}")
     assert result.code == Exit.USAGE
     assert str(tmp_path) in one_line(result.err)

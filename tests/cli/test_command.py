@@ -104,7 +104,7 @@ def test_what_timed_out_is_exit_code_4(cli: Cli, prefix: str) -> None:
     assert "timed out (delivery_timeout)" in result.err
 
 
-def test_an_agent_that_is_not_there_is_exit_code_5_if_it_has_to_be(cli: Cli, prefix: str) -> None:
+def test_an_agent_that_is_not_there_is_exit_code_5_if_it_must_be(cli: Cli, prefix: str) -> None:
     result = cli("command", "send", prefix, "add", "--online")
     assert (result.code, result.err) == (Exit.NOT_NOW, f"error: client not connected: {prefix}\n")
 
@@ -114,7 +114,7 @@ def test_a_mistake_is_a_usage_error(cli: Cli, arguments: list[str]) -> None:
     assert cli("command", "send", *arguments).code == Exit.USAGE
 
 
-def test_without_waiting_the_id_is_printed_and_can_be_asked_for_later(cli: Cli, prefix: str, world: World) -> None:
+def test_without_waiting_the_id_is_printed_for_later(cli: Cli, prefix: str, world: World) -> None:
     sent = cli("command", "send", prefix, "add", '{"x": 1}', "--no-wait", "--priority=3", f"--key={prefix}")
     command_id = sent.out.strip()
     again = cli("command", "send", prefix, "add", "--no-wait", f"--key={prefix}", "--json")
@@ -226,9 +226,7 @@ def test_audit_prints_what_happened(cli: Cli, manager: CommandManager, agent: Ag
     assert (nothing.code, nothing.out, nothing.err) == (1, "", "error: the audit holds nothing of nonesuch\n")
 
 
-def test_a_time_at_the_end_of_the_calendar_is_a_usage_error_or_an_answer(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_time_at_the_calendars_end_is_an_error_or_an_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         with monkeypatch.context() as patch:
             for zone, instant in (("Etc/GMT-14", "0001-01-01"), ("Etc/GMT+12", "9999-12-31T23:59:59")):
@@ -241,9 +239,7 @@ def test_a_time_at_the_end_of_the_calendar_is_a_usage_error_or_an_answer(
         time.tzset()
 
 
-def test_a_command_that_a_peer_dates_impossibly_is_dated_by_the_server(
-    cli: Cli, manager: CommandManager, prefix: str
-) -> None:
+def test_a_command_dated_impossibly_is_dated_by_the_server(cli: Cli, manager: CommandManager, prefix: str) -> None:
     manager._store.ensure_consumers([prefix])
     body = {
         "command_id": "c",

@@ -168,18 +168,14 @@ def test_a_target_that_is_no_service_is_one_line(run: Run, target: str, words: s
         ("def", "SyntaxError"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_one_line_with_the_place(
-    run: Run, tmp_path: Path, source: str, words: str
-) -> None:
+def test_a_module_that_cannot_be_imported_is_one_line(run: Run, tmp_path: Path, source: str, words: str) -> None:
     (tmp_path / "served.py").write_text(f"\n{source}\n")
     error = error_of(run("served:service"))
     assert words in error
     assert f"{tmp_path / 'served.py'}:2" in error
 
 
-def test_a_module_that_runs_its_service_itself_is_told_how_not_to(
-    run: Run, tmp_path: Path, url: str, prefix: str
-) -> None:
+def test_a_module_that_runs_its_service_is_told_how_not_to(run: Run, tmp_path: Path, url: str, prefix: str) -> None:
     # As `service.run()` leaves it when it was asked to stop.
     (tmp_path / "served.py").write_text(code(prefix, url, answer="1") + "service.start().stop()\n")
     assert "put service.run() under if __name__ == '__main__':" in error_of(run("served"))
@@ -219,9 +215,7 @@ def test_a_changed_file_starts_the_service_anew(run: Run, module: Path, url: str
             client.call(prefix, "answer")
 
 
-def test_a_broken_file_is_reported_and_its_repair_starts_the_service(
-    run: Run, module: Path, url: str, prefix: str
-) -> None:
+def test_a_broken_file_is_reported_and_its_repair_starts_it(run: Run, module: Path, url: str, prefix: str) -> None:
     process = run("served:service", "--reload")
     serving(process, prefix)
     module.write_text("def\n")

@@ -149,7 +149,7 @@ def test_a_stream_that_was_made_otherwise_is_bad(cli: Cli, fresh_server: StartSe
     assert "1 of 10 are bad" in out
 
 
-def test_rights_of_an_identity_and_a_server_without_jetstream_are_told(cli: Cli, fresh_server: StartServer) -> None:
+def test_rights_and_a_missing_jetstream_are_told(cli: Cli, fresh_server: StartServer) -> None:
     server = fresh_server(
         jetstream=False,
         config="""
@@ -164,7 +164,7 @@ def test_rights_of_an_identity_and_a_server_without_jetstream_are_told(cli: Cli,
     assert "note  JetStream: state, files and commands do not work" in out
 
 
-def test_a_server_that_cannot_be_reached_is_the_error_of_every_command(cli: Cli) -> None:
+def test_an_unreachable_server_is_the_error_of_every_command(cli: Cli) -> None:
     code, out, err = cli("doctor", "--url=nats://127.0.0.1:1")
     assert code == Exit.NOT_CONNECTED
     assert out.startswith("  ok  versions: ")

@@ -75,7 +75,7 @@ async def execute(nc: Client, command: str) -> list[bytes]:
     return taken
 
 
-def test_an_agent_executes_its_commands_and_the_manager_follows_them(connect_as: ConnectAs, manager: RawPeer) -> None:
+def test_an_agent_executes_and_the_manager_follows(connect_as: ConnectAs, manager: RawPeer) -> None:
     agent = connect_as("agent-a")
 
     async def follow(nc: Client) -> tuple[Any, Any]:

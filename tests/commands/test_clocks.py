@@ -76,7 +76,7 @@ MANAGER = (
 @pytest.mark.parametrize(
     ("manager_shift", "agent_shift"), [(HOUR, 0), (-HOUR, 0), (0, HOUR), (0, -HOUR), (HOUR, -HOUR)]
 )
-def test_commands_run_and_end_in_time_though_clocks_are_an_hour_apart(
+def test_commands_end_in_time_though_clocks_are_an_hour_apart(
     python: StartPython, url: str, prefix: str, manager_shift: float, agent_shift: float
 ) -> None:
     agent = python(AGENT, agent_shift, url, prefix)
@@ -93,7 +93,7 @@ def test_commands_run_and_end_in_time_though_clocks_are_an_hour_apart(
 
 
 @pytest.mark.parametrize("apart", [-HOUR, HOUR])
-def test_a_request_of_a_peer_whose_clock_is_wrong_counts_from_when_it_was_stored(
+def test_a_request_with_a_wrong_date_counts_from_its_storing(
     world: World, manager: CommandManager, prefix: str, apart: float
 ) -> None:
     body = {
@@ -114,7 +114,7 @@ def test_a_request_of_a_peer_whose_clock_is_wrong_counts_from_when_it_was_stored
     assert manager.promise(prefix).result(30) == "ran"
 
 
-def test_what_a_manager_with_a_wrong_clock_sweeps_is_what_is_over(
+def test_a_manager_with_a_wrong_clock_sweeps_only_what_is_over(
     python: StartPython, url: str, manager: CommandManager, prefix: str
 ) -> None:
     waiting = manager.send(prefix, "left", timeout=600)

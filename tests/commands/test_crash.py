@@ -70,7 +70,7 @@ AGENT = """
 """
 
 
-def test_another_manager_returns_the_result_when_the_sender_was_killed(
+def test_another_manager_returns_a_killed_senders_result(
     world: World, manager: CommandManager, prefix: str, python: StartPython
 ) -> None:
     sender = python(SENDER, world.url, prefix, 30)
@@ -86,9 +86,7 @@ def test_another_manager_returns_the_result_when_the_sender_was_killed(
     assert promise.command().issued_by == "sender"
 
 
-def test_what_nobody_took_while_no_manager_ran_has_timed_out_for_every_reader_and_is_written_down(
-    world: World, prefix: str, python: StartPython
-) -> None:
+def test_what_nobody_took_without_managers_has_timed_out(world: World, prefix: str, python: StartPython) -> None:
     sender = python(SENDER, world.url, prefix, 0.1)
     command_id = sender.wait_line("sent")
     sender.signal(signal.SIGKILL)
@@ -130,7 +128,7 @@ def test_a_command_whose_agent_was_killed(
     assert (command.status_detail, command.outcome_unknown, command.attempt) == ("interrupted", True, 1)
 
 
-def test_a_command_whose_agent_never_comes_back_ends_at_its_deadline(
+def test_a_command_whose_agent_stays_away_ends_in_time(
     world: World, manager: CommandManager, prefix: str, python: StartPython
 ) -> None:
     process = python(AGENT, world.url, prefix, "plain")
@@ -193,7 +191,7 @@ def test_an_agent_goes_on_when_the_server_has_lost_what_it_ran(
         assert manager.send(prefix, "add").result(20) == 2
 
 
-def test_a_cancel_during_an_outage_of_the_agent_is_heard_after_it(
+def test_a_cancel_during_the_agents_outage_is_heard_after_it(
     world: World, manager: CommandManager, proxy: StartProxy, prefix: str
 ) -> None:
     link = proxy(world.url)

@@ -70,7 +70,7 @@ def test_no_move_leads_out_of_an_end(current: StatusRecord) -> None:
             move()
 
 
-def test_a_late_result_is_put_beside_the_end_and_changes_nothing_else() -> None:
+def test_a_late_result_is_put_beside_the_end() -> None:
     late = model.with_late_result(TIMED_OUT, {"x": 1}, at(40))
     assert late.late
     assert late.late_result == {"x": 1}
@@ -84,7 +84,7 @@ def test_only_an_end_without_a_result_can_have_a_late_one(current: StatusRecord)
         model.with_late_result(current, 1, at(40))
 
 
-def test_a_command_nobody_took_ends_as_delivery_timeout_for_every_reader_at_its_deadline() -> None:
+def test_a_command_nobody_took_ends_at_its_deadline() -> None:
     seen = [model.fold(request(30), None, at(seconds)) for seconds in (40, 4000)]
     assert {(each.status, each.status_detail, each.completed_at) for each in seen} == {
         ("timeout", "delivery_timeout", at(30))
@@ -99,7 +99,7 @@ def test_a_command_that_runs_too_long_ends_as_execution_timeout() -> None:
     assert not model.expired(request(30), EXECUTING, at(30), by="one").outcome_unknown
 
 
-def test_others_leave_a_command_to_its_agent_for_a_moment_past_its_deadline() -> None:
+def test_others_leave_a_command_to_its_agent_for_a_moment() -> None:
     moment = model.GRACE.total_seconds() / 2
     assert model.fold(request(30), EXECUTING, at(30 + moment)).status == "executing"
     assert model.status_at(request(30), None, at(30 + moment)) == "pending"
@@ -110,7 +110,7 @@ def test_the_status_alone_is_that_of_the_whole_command(current: StatusRecord | N
     assert model.status_at(request(), current, at(seconds)) == model.fold(request(), current, at(seconds)).status
 
 
-def test_a_reader_that_saw_an_end_never_sees_another_status_later() -> None:
+def test_a_reader_that_saw_an_end_sees_no_other_later() -> None:
     for current in LAST:
         seen = [model.fold(request(30), current, at(seconds)).status for seconds in range(0, 100, 5)]
         ends = [status for status in seen if status in model.ENDED]
@@ -166,7 +166,7 @@ def test_a_claim_whose_acknowledgement_was_lost_is_run_once() -> None:
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
-def test_a_command_cancelled_while_its_agent_was_gone_is_not_run_again(idempotent: bool) -> None:
+def test_a_command_cancelled_meanwhile_is_not_run_again(idempotent: bool) -> None:
     wanted = model.cancelled(EXECUTING, at(2), "manager", "no more")
     decision = decide(wanted, idempotent=idempotent)
     assert isinstance(decision, model.Settle)
@@ -174,7 +174,7 @@ def test_a_command_cancelled_while_its_agent_was_gone_is_not_run_again(idempoten
     assert decision.status.error == "cancelled while its agent was gone: no more"
 
 
-def test_a_claim_cancelled_before_it_ran_is_known_not_to_have_run() -> None:
+def test_a_claim_cancelled_before_it_ran_did_not_run() -> None:
     wanted = model.cancelled(model.claimed(None, at(1), "two"), at(2), "manager", "")
     decision = decide(wanted)
     assert isinstance(decision, model.Settle)

@@ -147,7 +147,7 @@ WAITER = """
 IT_WAITS = "lightlink: agent agent-a has to wait: "
 
 
-def test_an_agent_that_is_there_before_any_manager_waits_for_its_streams(
+def test_an_agent_before_any_manager_waits_for_its_streams(
     identities: Path, fresh_server: StartServer, python: StartPython
 ) -> None:
     server = fresh_server(tls=identities)
@@ -180,9 +180,7 @@ def test_a_start_waits_for_the_streams_no_longer_than_it_may(identities: Path, f
     assert repr(agent).endswith("stopped>")
 
 
-def test_an_agent_that_is_there_before_its_consumer_gets_its_commands_soon(
-    identities: Path, fresh_server: StartServer
-) -> None:
+def test_an_agent_before_its_consumer_gets_its_commands_soon(identities: Path, fresh_server: StartServer) -> None:
     server = fresh_server(tls=identities)
     with (
         lightlink.connect(server.url, tls=tls_of(identities, "manager")) as client,
@@ -287,9 +285,7 @@ def test_it_cannot_have_the_server_forge_a_command(intruder: RawPeer, manager: C
         manager.get("forged")
 
 
-def test_what_it_says_about_others_under_its_own_name_is_not_believed(
-    intruder: RawPeer, manager: CommandManager, victim: str
-) -> None:
+def test_what_it_says_about_others_is_not_believed(intruder: RawPeer, manager: CommandManager, victim: str) -> None:
     promise = manager.promise(victim)
     end = model.StatusRecord(status="completed", at=model.now(), result="forged", completed_at=model.now())
     presence = {"client_id": "agent-a", "instance": "x", "connected_at": "", "last_heartbeat": ""}

@@ -87,7 +87,7 @@ def happen(world: World, name: str, first: object, second: object) -> None:
 # The lists are long from the start: what goes wrong takes several steps of several actors.
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(EVENTS, min_size=20, max_size=80), st.lists(st.booleans(), min_size=1, max_size=4))
-def test_every_command_ends_once_and_runs_no_more_often_than_it_may(
+def test_every_command_ends_once_and_runs_as_often_as_it_may(
     events: list[tuple[str, object, object]], idempotent: list[bool]
 ) -> None:
     world = play(events, idempotent)
@@ -126,7 +126,7 @@ def test_an_end_whose_answer_was_lost_is_written_once() -> None:
     assert world.runs["0"] == ["instance-0"]
 
 
-def test_an_end_whose_answer_was_lost_is_acknowledged_when_it_is_found() -> None:
+def test_an_end_whose_answer_was_lost_is_acknowledged_later() -> None:
     world = World()
     world.send(False)
     world.deliver(world.start(), "0")
@@ -161,7 +161,7 @@ def test_an_instance_that_reads_of_the_one_before_it_goes_on() -> None:
     world.close()
 
 
-def test_a_command_whose_end_could_not_be_stored_is_not_run_again() -> None:
+def test_a_command_whose_end_was_not_stored_is_not_run_again() -> None:
     events = [("deliver", 0, 0), ("stop", 0, 0), *[("step", 0, "")] * 3, ("step", 0, "not sent"), ("deliver", 0, 0)]
     world = play(events, [False])
     assert world.runs["0"] == ["instance-0"]

@@ -92,7 +92,7 @@ def _try_to_open(world: World, client: lightlink.Client) -> CommandManager | Non
         return None
 
 
-def test_what_is_sent_to_a_site_that_is_cut_off_waits_and_what_ran_there_comes_back(outpost: Site) -> None:
+def test_what_is_sent_to_a_site_cut_off_waits_and_comes_back(outpost: Site) -> None:
     manager = _manager(outpost.hub, **_LOGIN)
     agent = outpost.here.agent("press", jetstream_domain="hub", timeout=2.0)
     begun, go_on = threading.Event(), threading.Event()
@@ -111,7 +111,7 @@ def test_what_is_sent_to_a_site_that_is_cut_off_waits_and_what_ran_there_comes_b
     agent.stop()
 
 
-def test_a_site_with_streams_of_its_own_goes_on_while_it_is_cut_off(branch: Site) -> None:
+def test_a_site_with_streams_of_its_own_goes_on_cut_off(branch: Site) -> None:
     there = _manager(branch.here)
     agent = branch.here.agent("press")
     agent.register("double", lambda x: 2 * x)

@@ -30,7 +30,7 @@ def sizing() -> Any:
     return module
 
 
-def test_a_command_and_a_heartbeat_take_the_room_that_is_counted_with(sizing: Any, fresh_server: StartServer) -> None:
+def test_a_command_and_a_heartbeat_take_the_room_counted_with(sizing: Any, fresh_server: StartServer) -> None:
     with World(fresh_server().url) as world:
         manager, agent = world.manager(sweep_interval=None), world.agent("press-0815", labels={"site": "berlin"})
         agent.register("work", lambda x: {"ok": True})

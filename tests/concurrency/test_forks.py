@@ -65,7 +65,7 @@ SOON = 25.0
 
 
 @pytest.mark.parametrize("how", EXITS)
-def test_the_interpreter_ends_soon_with_a_client_open_and_delivers(how: str, loop: str, url: str, prefix: str) -> None:
+def test_the_interpreter_ends_soon_with_a_client_and_delivers(how: str, loop: str, url: str, prefix: str) -> None:
     code = f"""
 import sys, threading, time
 import lightlink
@@ -231,9 +231,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_client_works_in_parent_and_forked_child_whatever_the_childs_end(
-    end: str, loop: str, url: str, service: str
-) -> None:
+def test_a_client_works_in_parent_and_child_whatever_its_end(end: str, loop: str, url: str, service: str) -> None:
     code = f"""
 pid = os.fork()
 if pid == 0:
@@ -245,7 +243,7 @@ print(call("parent"), client._connection.session.losses)
     assert run_fork(code, loop, url, service) == "child\nparent 0\n"
 
 
-def test_no_reply_crosses_over_between_parent_and_children_calling_at_once(loop: str, url: str, service: str) -> None:
+def test_no_reply_crosses_between_parent_and_children(loop: str, url: str, service: str) -> None:
     code = """
 pids = []
 for child in range(4):
@@ -398,7 +396,7 @@ os.waitpid(pid, 0)
     assert run_fork(code, loop, url, service) == "the client is closed\n"
 
 
-def test_a_child_that_cannot_connect_says_so_and_the_parent_goes_on(loop: str, fresh_server: StartServer) -> None:
+def test_a_child_that_cannot_connect_says_so(loop: str, fresh_server: StartServer) -> None:
     server = fresh_server()
     code = """
 import os, sys, time
@@ -523,7 +521,7 @@ service.start()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_in_a_notebook_everything_works_ctrl_c_too_and_the_kernel_ends_soon(
+def test_in_a_notebook_everything_works_and_the_kernel_ends(
     notebook: Notebook, url: str, prefix: str, service: str
 ) -> None:
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -39,7 +39,7 @@ def test_what_a_coroutine_raises_is_raised_in_the_caller(loop: LoopThread) -> No
         loop.run(fail, timeout=30)
 
 
-def test_its_own_timeout_cancels_the_coroutine_and_tells_the_limit(loop: LoopThread) -> None:
+def test_its_own_timeout_cancels_the_coroutine(loop: LoopThread) -> None:
     cancelled = threading.Event()
 
     async def hang() -> None:
@@ -55,7 +55,7 @@ def test_its_own_timeout_cancels_the_coroutine_and_tells_the_limit(loop: LoopThr
 
 
 @pytest.mark.parametrize("kind", [asyncio.TimeoutError, TimeoutError])
-def test_a_timeout_raised_inside_is_a_timeout_error_with_its_own_text(kind: type[Exception], loop: LoopThread) -> None:
+def test_a_timeout_raised_inside_keeps_its_own_text(kind: type[Exception], loop: LoopThread) -> None:
     async def fail() -> None:
         raise kind("theirs")
 
@@ -63,7 +63,7 @@ def test_a_timeout_raised_inside_is_a_timeout_error_with_its_own_text(kind: type
         loop.run(fail, timeout=30)
 
 
-def test_running_something_from_the_loops_own_thread_is_refused_by_name(loop: LoopThread) -> None:
+def test_running_on_the_loops_own_thread_is_refused_by_name(loop: LoopThread) -> None:
     async def inner() -> None:
         pass
 
@@ -83,7 +83,7 @@ def test_a_failure_to_start_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) 
         LoopThread("unlucky").start()
 
 
-def test_a_stopped_loop_has_no_thread_refuses_work_and_ignores_calls() -> None:
+def test_a_stopped_loop_has_no_thread_and_refuses_work() -> None:
     thread = LoopThread("brief")
     thread.start()
     assert thread.stop(10)
@@ -123,7 +123,7 @@ def test_stopping_cancels_what_still_runs_and_tells_its_caller() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_comes_while_the_loop_ends_is_told_so_at_once_and_leaves_nothing_behind() -> None:
+def test_what_comes_while_the_loop_ends_is_told_so_at_once() -> None:
     thread = LoopThread("ending")
     thread.start()
     ending = threading.Event()
@@ -172,7 +172,7 @@ def test_a_call_soon_is_run_on_the_loop(loop: LoopThread) -> None:
     assert done.wait(30)
 
 
-def test_a_loop_that_is_left_running_does_not_keep_the_interpreter() -> None:
+def test_a_loop_left_running_does_not_keep_the_interpreter() -> None:
     code = """
     from lightlink.concurrency.loop import LoopThread
     loop = LoopThread("left")

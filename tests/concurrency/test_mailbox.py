@@ -21,7 +21,7 @@ def pool() -> Iterator[WorkerPool]:
     workers.stop(10)
 
 
-def test_a_queue_returns_items_in_order_and_tells_at_the_deadline_that_there_is_none() -> None:
+def test_a_queue_keeps_order_and_tells_of_its_deadline() -> None:
     box = MessageQueue(10, 100)
     for n in range(3):
         assert box.put(n, 1)
@@ -85,7 +85,7 @@ def test_a_mailbox_handles_in_order_one_at_a_time(pool: WorkerPool) -> None:
     assert all(at_once)
 
 
-def test_a_mailbox_with_concurrency_handles_so_many_at_a_time_and_no_more(pool: WorkerPool) -> None:
+def test_a_mailbox_with_concurrency_handles_so_many_at_a_time(pool: WorkerPool) -> None:
     met = threading.Barrier(3)
     most: list[int] = []
     inside = 0
@@ -107,9 +107,7 @@ def test_a_mailbox_with_concurrency_handles_so_many_at_a_time_and_no_more(pool: 
     assert max(most) == 3
 
 
-def test_a_handler_that_fails_or_exits_is_logged_and_the_next_message_handled(
-    pool: WorkerPool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_handler_that_fails_or_exits_is_logged(pool: WorkerPool, caplog: pytest.LogCaptureFixture) -> None:
     handled: list[int] = []
 
     def handle(item: int) -> None:
@@ -127,7 +125,7 @@ def test_a_handler_that_fails_or_exits_is_logged_and_the_next_message_handled(
     assert "a bug in a handler" in caplog.text
 
 
-def test_a_mailbox_with_much_to_do_lets_others_have_the_worker_in_between() -> None:
+def test_a_busy_mailbox_lets_others_have_the_worker_in_between() -> None:
     pool = WorkerPool("test", 1)
     start = threading.Event()
     order: list[str] = []
@@ -158,7 +156,7 @@ def test_draining_tells_when_it_takes_too_long(pool: WorkerPool) -> None:
     assert box.drain(10)
 
 
-def test_draining_from_within_the_handler_forgets_what_waits_and_returns_at_once(pool: WorkerPool) -> None:
+def test_draining_within_the_handler_forgets_what_waits(pool: WorkerPool) -> None:
     handled: list[int] = []
     drained: list[bool] = []
     filled = threading.Event()

@@ -21,7 +21,7 @@ def test_functions_run_in_order_on_a_thread_of_its_own() -> None:
     notifier.stop(10)
 
 
-def test_a_timer_runs_at_its_instant_and_timers_in_the_order_of_their_instants() -> None:
+def test_timers_run_at_their_instants_and_in_order() -> None:
     notifier = Notifier("test")
     seen: list[tuple[str, float]] = []
     done = threading.Event()
@@ -35,7 +35,7 @@ def test_a_timer_runs_at_its_instant_and_timers_in_the_order_of_their_instants()
     notifier.stop(10)
 
 
-def test_a_timer_of_an_owner_runs_with_it_and_is_forgotten_when_nobody_holds_it() -> None:
+def test_a_timer_is_forgotten_with_its_owner() -> None:
     class Owner:
         pass
 
@@ -66,7 +66,7 @@ def test_timers_whose_owners_are_gone_do_not_pile_up() -> None:
     notifier.stop(10)
 
 
-def test_a_timer_does_not_wait_for_the_stream_of_other_functions_to_end() -> None:
+def test_a_timer_does_not_wait_for_other_functions_to_end() -> None:
     notifier = Notifier("test")
     rang = threading.Event()
     notifier.post_at(time.monotonic() + 0.01, rang.set)
@@ -88,7 +88,7 @@ def test_a_function_that_fails_is_logged_and_the_next_one_runs(caplog: pytest.Lo
     notifier.stop(10)
 
 
-def test_stopping_runs_what_was_posted_and_drops_timers_not_yet_due() -> None:
+def test_stopping_runs_what_was_posted_and_drops_later_timers() -> None:
     notifier = Notifier("test")
     seen: list[str] = []
     notifier.post_at(time.monotonic() + 3600, seen.append, "timer")

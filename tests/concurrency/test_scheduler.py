@@ -41,7 +41,7 @@ def test_a_job_is_called_again_and_again_also_when_it_fails(caplog: pytest.LogCa
     assert "not today" in caplog.text
 
 
-def test_stopping_waits_for_a_call_that_is_under_way_and_nothing_is_called_any_more() -> None:
+def test_stopping_waits_for_a_call_that_is_under_way() -> None:
     begun, go_on = threading.Event(), threading.Event()
     calls: list[int] = []
 
@@ -99,7 +99,7 @@ def test_a_job_that_nobody_holds_goes_on() -> None:
     stop(5)
 
 
-def test_the_threads_end_with_the_last_job_and_begin_again_with_the_next() -> None:
+def test_the_threads_end_with_the_last_job_and_begin_again() -> None:
     """In a process of its own: what other tests have left running here has jobs, too."""
     code = """
 import queue, threading, time
@@ -143,7 +143,7 @@ def test_many_short_jobs_share_few_threads() -> None:
     assert most < 50  # on a machine so busy that a job waits for 20 ms there are some more than two
 
 
-def test_a_lane_runs_one_job_at_a_time_in_order_and_all_before_it_has_stopped(lane: Lane) -> None:
+def test_a_lane_runs_one_job_at_a_time_in_order(lane: Lane) -> None:
     done: list[int] = []
     for number in range(100):
         lane.put(done.append, number)

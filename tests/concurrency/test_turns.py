@@ -18,7 +18,7 @@ def kept() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def test_few_loops_leave_the_interval_alone_and_many_stretch_it_while_they_run() -> None:
+def test_few_loops_leave_the_interval_alone_and_many_stretch_it() -> None:
     before = sys.getswitchinterval()
     for _ in range(20):
         turns.loop_began()
@@ -39,7 +39,7 @@ def test_the_interval_stays_within_a_tenth_of_a_second() -> None:
         turns.loop_ended()
 
 
-def test_what_the_program_has_chosen_is_never_undercut_and_stands_in_the_end() -> None:
+def test_what_the_program_has_chosen_is_never_undercut() -> None:
     sys.setswitchinterval(0.2)
     for _ in range(300):
         turns.loop_began()

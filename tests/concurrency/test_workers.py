@@ -13,7 +13,7 @@ def named(prefix: str) -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(prefix))
 
 
-def test_a_thread_starts_with_the_first_job_and_another_when_none_is_idle() -> None:
+def test_a_thread_starts_when_none_is_idle() -> None:
     pool = WorkerPool("early-bird", 2)
     assert named("early-bird") == []
     go = threading.Event()
@@ -28,7 +28,7 @@ def test_a_thread_starts_with_the_first_job_and_another_when_none_is_idle() -> N
     assert named("early-bird") == []
 
 
-def test_one_thread_is_enough_for_jobs_that_come_one_after_the_other() -> None:
+def test_one_thread_is_enough_for_one_job_after_the_other() -> None:
     pool = WorkerPool("lonely", 4)
     for _ in range(20):
         done = threading.Event()
@@ -39,7 +39,7 @@ def test_one_thread_is_enough_for_jobs_that_come_one_after_the_other() -> None:
     pool.stop(10)
 
 
-def test_many_first_jobs_at_once_start_no_more_threads_than_allowed() -> None:
+def test_many_first_jobs_start_no_more_threads_than_allowed() -> None:
     pool = WorkerPool("once", 3)
     start, go = threading.Barrier(8), threading.Event()
     callers = [threading.Thread(target=lambda: (start.wait(30), pool.put(go.wait, 30))) for _ in range(8)]
@@ -52,7 +52,7 @@ def test_many_first_jobs_at_once_start_no_more_threads_than_allowed() -> None:
     pool.stop(10)
 
 
-def test_every_job_is_run_before_the_pool_has_stopped_and_none_after() -> None:
+def test_every_job_is_run_before_the_pool_stops_and_none_after() -> None:
     pool = WorkerPool("test", 2)
     done: list[int] = []
     for n in range(100):

@@ -96,7 +96,7 @@ def restore(client: lightlink.Client, line: TcpProxy) -> None:
 # Outages --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_made_while_disconnected_fails_at_its_deadline_and_never_runs(
+def test_a_call_while_disconnected_fails_in_time_and_never_runs(
     client: lightlink.Client, line: TcpProxy, prefix: str, echo: list[Any]
 ) -> None:
     assert client.call(prefix, "echo", {"x": "before"}) == "before"
@@ -110,7 +110,7 @@ def test_a_call_made_while_disconnected_fails_at_its_deadline_and_never_runs(
     assert echo == ["before", "after"]
 
 
-def test_a_call_to_a_server_that_was_killed_does_not_run_after_its_return(fresh_server: StartServer) -> None:
+def test_a_call_to_a_killed_server_does_not_run_when_it_returns(fresh_server: StartServer) -> None:
     server = fresh_server()
     ran: list[str] = []
     service = lightlink.Service("echo", server.url, **QUICK)
@@ -128,7 +128,7 @@ def test_a_call_to_a_server_that_was_killed_does_not_run_after_its_return(fresh_
     assert ran == ["before", "after"]
 
 
-def test_a_call_made_while_disconnected_runs_when_the_connection_is_back_in_time(
+def test_a_call_while_disconnected_runs_when_back_in_time(
     client: lightlink.Client, line: TcpProxy, prefix: str, echo: list[Any]
 ) -> None:
     cut_off(client, line)
@@ -140,7 +140,7 @@ def test_a_call_made_while_disconnected_runs_when_the_connection_is_back_in_time
     assert sorted(echo) == [1, 2]
 
 
-def test_a_call_whose_connection_is_lost_on_the_way_may_have_run_and_says_so(
+def test_a_call_whose_connection_is_lost_may_have_run(
     client: lightlink.Client, line: TcpProxy, url: str, prefix: str
 ) -> None:
     begun, go = threading.Event(), threading.Event()
@@ -155,7 +155,7 @@ def test_a_call_whose_connection_is_lost_on_the_way_may_have_run_and_says_so(
         go.set()
 
 
-def test_messages_published_while_disconnected_arrive_afterwards_in_order(
+def test_messages_published_while_disconnected_arrive_in_order(
     client: lightlink.Client, line: TcpProxy, url: str, prefix: str
 ) -> None:
     with lightlink.connect(url) as other, other.subscribe(prefix) as subscription:
@@ -181,7 +181,7 @@ def test_subscriptions_go_on_after_an_outage(client: lightlink.Client, line: Tcp
     eventually(lambda: handled == [0, 1, 2])
 
 
-def test_a_subscription_made_while_disconnected_counts_from_the_reconnect(
+def test_a_subscription_while_disconnected_counts_afterwards(
     client: lightlink.Client, line: TcpProxy, url: str, prefix: str
 ) -> None:
     cut_off(client, line)
@@ -197,7 +197,7 @@ def test_a_subscription_made_while_disconnected_counts_from_the_reconnect(
     assert list(stopped) == []
 
 
-def test_a_subscription_that_is_denied_after_a_reconnect_is_reported(fresh_server: StartServer) -> None:
+def test_a_subscription_denied_after_a_reconnect_is_reported(fresh_server: StartServer) -> None:
     server = fresh_server(config="authorization { users = [{user: a, password: a}] }")
     errors: list[Exception] = []
     with lightlink.connect(server.url, user="a", password="a", on_error=errors.append, **QUICK) as client:
@@ -230,9 +230,7 @@ def test_a_full_outbox_makes_the_publisher_wait_and_then_refuses(line: TcpProxy,
         client.publish(prefix, 12)
 
 
-def test_a_publisher_that_is_faster_than_the_server_is_slowed_down_and_loses_nothing(
-    line: TcpProxy, url: str, prefix: str
-) -> None:
+def test_a_fast_publisher_is_slowed_down_and_loses_nothing(line: TcpProxy, url: str, prefix: str) -> None:
     received: list[int] = []
     with (
         lightlink.connect(url) as other,
@@ -249,9 +247,7 @@ def test_a_publisher_that_is_faster_than_the_server_is_slowed_down_and_loses_not
     assert received == [50_000] * 200
 
 
-def test_flushing_while_disconnected_waits_for_the_connection_and_no_longer_than_its_timeout(
-    client: lightlink.Client, line: TcpProxy
-) -> None:
+def test_a_flush_while_disconnected_waits_up_to_its_timeout(client: lightlink.Client, line: TcpProxy) -> None:
     cut_off(client, line)
     for _ in range(3):
         with pytest.raises(FlushTimeout) as caught:
@@ -262,7 +258,7 @@ def test_flushing_while_disconnected_waits_for_the_connection_and_no_longer_than
     flush.wait()
 
 
-def test_a_server_that_is_there_but_does_not_read_is_left_for_another(fresh_server: StartServer, prefix: str) -> None:
+def test_a_server_that_does_not_read_is_left_for_another(fresh_server: StartServer, prefix: str) -> None:
     first, second = fresh_server(), fresh_server()
     with lightlink.connect(first.url, ping_interval=0.05, connect_timeout=1.0, **QUICK) as client:
         client._connection.session.nc.set_server_pool([second.url])
@@ -277,9 +273,7 @@ def test_a_server_that_is_there_but_does_not_read_is_left_for_another(fresh_serv
         first.kill()
 
 
-def test_status_tells_of_outages_and_listeners_hear_of_each_change_in_order(
-    client: lightlink.Client, line: TcpProxy
-) -> None:
+def test_status_tells_of_outages_and_listeners_hear_in_order(client: lightlink.Client, line: TcpProxy) -> None:
     seen: list[Status] = []
     client.on_status_change(seen.append)
     assert client.status is Status.CONNECTED
@@ -319,9 +313,7 @@ def test_an_outage_is_one_line_in_the_log_and_its_end_another(
     ]
 
 
-def test_what_the_server_complains_of_before_it_hangs_up_is_an_error_of_ours(
-    fresh_server: StartServer, prefix: str
-) -> None:
+def test_the_servers_last_complaint_is_an_error_of_ours(fresh_server: StartServer, prefix: str) -> None:
     server = fresh_server(config="max_payload: 2000")
     errors: list[Exception] = []
     with lightlink.connect(server.url, on_error=errors.append, **QUICK) as client:
@@ -338,7 +330,7 @@ def test_what_the_server_complains_of_before_it_hangs_up_is_an_error_of_ours(
         client.flush()
 
 
-def test_a_flush_says_once_what_a_broken_connection_may_have_lost(proxy: StartProxy, url: str, prefix: str) -> None:
+def test_a_flush_says_once_what_may_be_lost(proxy: StartProxy, url: str, prefix: str) -> None:
     line = proxy()
     with (
         lightlink.connect(line.url, **QUICK) as client,
@@ -415,7 +407,7 @@ def test_a_message_that_fits_no_more_is_dropped_alone(fresh_server: StartServer,
         assert client._connection.session.losses == 1
 
 
-def test_a_payload_over_the_servers_limit_is_refused_in_the_callers_thread(fresh_server: StartServer) -> None:
+def test_a_payload_over_the_limit_is_refused_in_the_caller(fresh_server: StartServer) -> None:
     server = fresh_server(config="max_payload: 1000")
     with lightlink.connect(server.url) as client, client.subscribe("x", raw=True) as subscription:
         client.publish("x", bytes(1000))
@@ -428,7 +420,7 @@ def test_a_payload_over_the_servers_limit_is_refused_in_the_callers_thread(fresh
         assert [len(subscription.get(30).data) for _ in range(2)] == [1000, 5]
 
 
-def test_every_size_around_the_limit_is_either_sent_or_refused_and_costs_no_connection(
+def test_every_size_around_the_limit_is_sent_or_refused(
     fresh_server: StartServer,
 ) -> None:
     server = fresh_server(config="max_payload: 1000")
@@ -448,22 +440,18 @@ def test_every_size_around_the_limit_is_either_sent_or_refused_and_costs_no_conn
 
 
 @pytest.mark.parametrize("subject", ["a b", "a.*", "a.>", "", "a..b", "a\r\nPUB x 0\r\n\r\n", "a\x00", None, 5])
-def test_a_subject_that_cannot_be_published_to_is_refused_in_the_callers_thread(
-    subject: Any, client: lightlink.Client
-) -> None:
+def test_a_bad_subject_is_refused_in_the_callers_thread(subject: Any, client: lightlink.Client) -> None:
     with pytest.raises(InvalidName):
         client.publish(subject, 1)
 
 
 @pytest.mark.parametrize("headers", [{"a b": "x"}, {"A": "x\r\nB: y"}, {"": "x"}, {"A": 5}])
-def test_headers_that_would_break_the_message_are_refused_in_the_callers_thread(
-    headers: Any, client: lightlink.Client
-) -> None:
+def test_headers_that_would_break_the_message_are_refused(headers: Any, client: lightlink.Client) -> None:
     with pytest.raises(InvalidName):
         client.publish("a", 1, headers=headers)
 
 
-def test_a_value_that_json_cannot_carry_is_refused_in_the_callers_thread(client: lightlink.Client) -> None:
+def test_a_value_that_json_cannot_carry_is_refused(client: lightlink.Client) -> None:
     with pytest.raises(lightlink.EncodeError, match="the message for 'a'"):
         client.publish("a", object())
     with pytest.raises(lightlink.EncodeError, match="the arguments of 'add'"):
@@ -526,7 +514,7 @@ def test_every_method_of_a_closed_client_says_so(url: str, prefix: str) -> None:
     assert repr(client).startswith("<Client 'client' closed nats://")
 
 
-def test_closing_from_another_thread_ends_calls_flushes_and_reads_at_once(
+def test_closing_from_another_thread_ends_what_waits(
     client: lightlink.Client, line: TcpProxy, url: str, prefix: str
 ) -> None:
     go, begun = threading.Event(), threading.Event()
@@ -547,7 +535,7 @@ def test_closing_from_another_thread_ends_calls_flushes_and_reads_at_once(
         go.set()
 
 
-def test_closing_while_disconnected_ends_what_waits_and_says_what_was_not_sent(
+def test_closing_while_disconnected_says_what_was_not_sent(
     client: lightlink.Client, line: TcpProxy, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     cut_off(client, line)
@@ -582,7 +570,7 @@ def test_many_threads_may_close_at_once(url: str) -> None:
     assert client.status is Status.CLOSED
 
 
-def test_publishing_while_another_thread_closes_either_works_or_says_that_it_is_closed(url: str, prefix: str) -> None:
+def test_publishing_while_another_closes_works_or_says_so(url: str, prefix: str) -> None:
     client = lightlink.connect(url)
 
     def publish() -> bool:
@@ -598,7 +586,7 @@ def test_publishing_while_another_thread_closes_either_works_or_says_that_it_is_
     assert all(each.wait() for each in publishers)
 
 
-def test_a_blocking_method_called_on_the_loops_own_thread_is_refused_by_name(client: lightlink.Client) -> None:
+def test_blocking_on_the_loops_own_thread_is_refused_by_name(client: lightlink.Client) -> None:
     subscription = client.subscribe("x")
 
     async def misuse(method: Callable[[], Any]) -> None:
@@ -618,7 +606,7 @@ def test_a_blocking_method_called_on_the_loops_own_thread_is_refused_by_name(cli
     assert not subscription.closed
 
 
-def test_a_subscription_given_up_while_it_is_made_receives_nothing(
+def test_a_subscription_given_up_meanwhile_receives_nothing(
     client: lightlink.Client, line: TcpProxy, url: str, prefix: str
 ) -> None:
     """So Ctrl-C, and once more the same line of a notebook, does not make two of it."""
@@ -649,7 +637,7 @@ def test_a_status_listener_may_close_the_client(url: str, proxy: StartProxy) -> 
     assert closed.wait(30)
 
 
-def test_a_client_that_is_forgotten_does_not_lose_its_subscriptions(url: str, prefix: str) -> None:
+def test_a_forgotten_client_does_not_lose_its_subscriptions(url: str, prefix: str) -> None:
     seen: list[Any] = []
     heard = threading.Event()
 

@@ -75,7 +75,7 @@ def test_an_alert_is_put_into_words(name: str, tls: lightlink.TLS | None, words:
     assert words in explain(alert(name), 5.0, ConnectOptions(tls=tls))
 
 
-def test_with_another_proof_of_identity_a_violation_is_not_blamed_on_the_certificate() -> None:
+def test_another_proof_of_identity_keeps_blame_off_certificates() -> None:
     violation = nats.errors.Error("nats: 'Authorization Violation'")
     assert explain(violation, 5.0, ConnectOptions(tls=CERT, user="ada", password="x")) == "Authorization Violation"
     # Its file is gone meanwhile.

@@ -74,7 +74,7 @@ def failure(url: str | list[str], timeout: float = 5.0) -> ConnectError:
     return caught.value
 
 
-def test_a_port_where_nobody_listens_is_a_connect_error_with_what_was_tried(dead_port: int) -> None:
+def test_a_port_where_nobody_listens_is_a_connect_error(dead_port: int) -> None:
     error = failure(f"nats://127.0.0.1:{dead_port}")
     assert error.tried == [(f"nats://127.0.0.1:{dead_port}", "connection refused")]
 
@@ -91,7 +91,7 @@ def test_one_who_never_says_a_word_is_given_up_after_the_limit(answering: Callab
     assert failure(url, 0.2).tried == [(url, "no NATS server answered within 0.2 s")]
 
 
-def test_an_http_server_that_waits_for_a_request_is_given_up_after_the_limit() -> None:
+def test_an_http_server_that_waits_is_given_up_after_the_limit() -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as web:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
@@ -133,7 +133,7 @@ def test_a_server_that_falls_silent_in_the_handshake_is_given_up(answering: Call
     assert "no NATS server answered" in failure(url, 0.2).tried[0][1]
 
 
-def test_a_server_that_falls_silent_after_the_handshake_is_given_up_too(answering: Callable[[bytes], str]) -> None:
+def test_a_server_silent_after_the_handshake_is_given_up_too(answering: Callable[[bytes], str]) -> None:
     url = answering(b'INFO {"server_id":"x","version":"2.10.0","max_payload":100}\r\nPONG\r\n')
     assert failure(url, 0.2).servers == [url]
 
@@ -158,9 +158,7 @@ def test_a_dead_server_among_several_is_passed_over(order: int, url: str, dead_p
 
 
 @pytest.mark.parametrize("order", range(4))
-def test_a_silent_server_among_several_leaves_time_for_the_others(
-    order: int, url: str, answering: Callable[[bytes], str]
-) -> None:
+def test_a_silent_server_leaves_time_for_the_others(order: int, url: str, answering: Callable[[bytes], str]) -> None:
     random.seed(order)
     with lightlink.connect([answering(b""), url, answering(b"")], connect_timeout=0.9) as client:
         client.flush()
@@ -179,13 +177,13 @@ def test_when_all_servers_fail_each_is_named_with_its_own_reason(
     assert all(server in str(error) for server in (dead, web, silent))
 
 
-def test_the_share_of_the_first_connect_does_not_shorten_later_ones(url: str, dead_port: int) -> None:
+def test_the_first_connects_share_does_not_shorten_later_ones(url: str, dead_port: int) -> None:
     random.seed(0)
     with lightlink.connect([f"nats://127.0.0.1:{dead_port}", url], connect_timeout=3.0) as client:
         assert client._connection.session.nc.options["connect_timeout"] == 3.0
 
 
-def test_connecting_through_a_network_that_comes_back_in_time_succeeds(proxy: StartProxy) -> None:
+def test_connecting_through_a_network_back_in_time_succeeds(proxy: StartProxy) -> None:
     slow = proxy()
     slow.pause()
     threading.Timer(0.1, slow.resume).start()
@@ -209,7 +207,7 @@ def test_several_servers_are_all_known_to_the_reconnect(fresh_server: StartServe
             second.start()
 
 
-def test_waits_between_attempts_double_up_to_a_cap_with_jitter_and_begin_again() -> None:
+def test_waits_between_attempts_double_up_to_a_cap() -> None:
     backoff = Backoff(ConnectOptions(reconnect_wait=0.1, reconnect_wait_max=1.0))
     servers = [Server(uri=Srv(urlsplit(f"nats://{name}:1")).uri, reconnects=0) for name in "ab"]  # type: ignore[arg-type]
     chosen = [backoff(servers, {}) for _ in range(20)]
@@ -223,7 +221,7 @@ def test_waits_between_attempts_double_up_to_a_cap_with_jitter_and_begin_again()
     assert backoff(servers, {})[1] <= 0.1
 
 
-def test_connecting_from_a_thread_with_a_running_event_loop_works(url: str) -> None:
+def test_connecting_from_a_thread_with_a_running_loop_works(url: str) -> None:
     async def main() -> lightlink.Status:
         with lightlink.connect(url) as client:
             client.flush()

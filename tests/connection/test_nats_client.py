@@ -94,9 +94,7 @@ def test_a_frame_with_headers_equals_nats_pys_own_hpub(
     assert publish_frame(subject.encode(), reply.encode(), payload, block) == hpub_cmd(subject, reply, block, payload)
 
 
-def test_a_routed_subscription_delivers_each_message_as_it_was_published(
-    wire: Wire, peer: RawPeer, prefix: str
-) -> None:
+def test_a_routed_subscription_delivers_messages_unchanged(wire: Wire, peer: RawPeer, prefix: str) -> None:
     _, found = wire.arrivals(f"{prefix}.*")
     peer.run(peer.nc.publish(f"{prefix}.a", b"1", reply="answer.here"))
     peer.run(peer.nc.publish(f"{prefix}.b", b"", headers={"X": "y"}))
@@ -123,7 +121,7 @@ def test_what_is_written_arrives_in_order_however_it_is_batched(wire: Wire, peer
     assert peer.run(collect()) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_an_exception_in_a_sink_is_logged_and_the_connection_goes_on(
+def test_an_exception_in_a_sink_is_logged(
     wire: Wire, peer: RawPeer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arrival: object) -> None:
@@ -138,7 +136,7 @@ def test_an_exception_in_a_sink_is_logged_and_the_connection_goes_on(
     assert "a bug in a sink" in caplog.text
 
 
-def test_an_unrouted_subscription_gets_nothing_more_and_ends_but_once(wire: Wire, peer: RawPeer, prefix: str) -> None:
+def test_an_unrouted_subscription_ends_but_once(wire: Wire, peer: RawPeer, prefix: str) -> None:
     subscription, found = wire.arrivals(prefix)
     wire.run(wire.nc.unroute(subscription))
     wire.run(wire.nc.unroute(subscription))
@@ -150,7 +148,7 @@ def test_an_unrouted_subscription_gets_nothing_more_and_ends_but_once(wire: Wire
     assert found == []
 
 
-def test_stopping_a_route_returns_when_all_that_was_sent_is_delivered(wire: Wire, peer: RawPeer, prefix: str) -> None:
+def test_stopping_a_route_returns_when_all_is_delivered(wire: Wire, peer: RawPeer, prefix: str) -> None:
     subscription, found = wire.arrivals(prefix)
     for _ in range(100):
         peer.run(peer.nc.publish(prefix, b"x"))
@@ -166,7 +164,7 @@ def test_ending_a_route_of_a_closed_connection_raises_nothing(wire: Wire, prefix
     wire.run(wire.nc.unroute(subscription))
 
 
-def test_the_server_knows_of_a_subscription_before_it_answers_the_flush_that_follows(
+def test_the_server_knows_a_subscription_before_the_flush_ends(
     fresh_server: StartServer,
 ) -> None:
     server = fresh_server(extra_args=["-DV"])
@@ -183,7 +181,7 @@ def test_the_server_knows_of_a_subscription_before_it_answers_the_flush_that_fol
     assert commands[subscribed + 1].startswith("PING"), commands
 
 
-def test_a_refused_publish_is_told_with_the_subject_as_it_was_written(fresh_server: StartServer) -> None:
+def test_a_refused_publish_is_told_with_its_subject(fresh_server: StartServer) -> None:
     wire = Wire(fresh_server(config=DENY).url, user="a", password="a")
 
     async def publish() -> None:
@@ -196,7 +194,7 @@ def test_a_refused_publish_is_told_with_the_subject_as_it_was_written(fresh_serv
     wire.stop()
 
 
-def test_a_refused_subscription_is_told_with_the_subject_as_it_was_written(fresh_server: StartServer) -> None:
+def test_a_refused_subscription_is_told_with_its_subject(fresh_server: StartServer) -> None:
     wire = Wire(fresh_server(config=DENY).url, user="a", password="a")
     wire.arrivals("Secret.*", queue="Team")
     assert wire.denied == [("subscribe", "Secret.*")]
@@ -217,7 +215,7 @@ def test_a_permissions_violation_is_read_from_its_text(message: str, expected: t
     assert _denied_operation(message) == expected
 
 
-def test_too_many_subscriptions_are_reported_and_do_not_cost_the_connection(fresh_server: StartServer) -> None:
+def test_too_many_subscriptions_do_not_cost_the_connection(fresh_server: StartServer) -> None:
     server = fresh_server(config="max_subscriptions: 2")
     wire = Wire(server.url, allow_reconnect=True)
     for n in range(3):
@@ -227,9 +225,7 @@ def test_too_many_subscriptions_are_reported_and_do_not_cost_the_connection(fres
     wire.stop()
 
 
-def test_a_pong_that_comes_after_its_flush_was_given_up_leaves_the_connection_able_to_read(
-    proxy: StartProxy, peer: RawPeer, prefix: str
-) -> None:
+def test_a_pong_after_its_flush_was_given_up_does_no_harm(proxy: StartProxy, peer: RawPeer, prefix: str) -> None:
     slow = proxy()
     wire = Wire(slow.url)
     _, found = wire.arrivals(prefix)
@@ -243,7 +239,7 @@ def test_a_pong_that_comes_after_its_flush_was_given_up_leaves_the_connection_ab
     wire.stop()
 
 
-def test_a_flush_is_not_confirmed_when_the_connection_has_just_been_lost(url: str) -> None:
+def test_a_flush_is_not_confirmed_by_a_lost_connection(url: str) -> None:
     wire = Wire(url, allow_reconnect=True)
 
     async def flush_while_reconnecting() -> None:
@@ -255,7 +251,7 @@ def test_a_flush_is_not_confirmed_when_the_connection_has_just_been_lost(url: st
     wire.stop()
 
 
-def test_what_is_said_to_a_connection_that_has_just_ended_is_no_mistake(url: str) -> None:
+def test_what_is_said_to_a_connection_just_ended_is_no_mistake(url: str) -> None:
     """With uvloop it was, and ended for good whatever reads a stream, say a watch."""
     pytest.importorskip("uvloop")
     with lightlink.connect(url) as client:
@@ -277,7 +273,7 @@ def test_what_is_said_to_a_connection_that_has_just_ended_is_no_mistake(url: str
         client._connection.run(speak)
 
 
-def test_a_read_loop_that_dies_of_a_surprise_makes_the_client_reconnect(
+def test_a_read_loop_that_dies_makes_the_client_reconnect(
     url: str, peer: RawPeer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire = Wire(url, allow_reconnect=True, reconnect_time_wait=0.01)
@@ -298,7 +294,7 @@ def test_a_read_loop_that_dies_of_a_surprise_makes_the_client_reconnect(
     wire.stop()
 
 
-def test_reconnecting_goes_on_after_an_error_that_nats_py_does_not_expect(url: str) -> None:
+def test_reconnecting_goes_on_after_an_unexpected_error(url: str) -> None:
     wire = Wire(url, allow_reconnect=True, reconnect_time_wait=0.01, max_reconnect_attempts=-1)
     original = wire.nc._process_connect_init
     surprises = iter([RuntimeError("a surprise"), KeyError("another")])
@@ -316,14 +312,14 @@ def test_reconnecting_goes_on_after_an_error_that_nats_py_does_not_expect(url: s
     wire.stop()
 
 
-def test_a_server_without_tls_is_refused_before_a_credential_is_sent(fresh_server: StartServer) -> None:
+def test_a_server_without_tls_is_refused_before_a_credential(fresh_server: StartServer) -> None:
     server = fresh_server(extra_args=["-DV"])
     with pytest.raises(TLSRequired):
         Wire(server.url, require_tls=True, user="me", password="hush")
     assert "CONNECT {" not in server.log_file.read_text()
 
 
-def test_it_is_writable_only_while_there_is_no_sign_of_the_connections_end(fresh_server: StartServer) -> None:
+def test_it_is_writable_only_while_nothing_tells_of_the_end(fresh_server: StartServer) -> None:
     server = fresh_server()
     wire = Wire(server.url)
     assert wire.nc.is_writable
@@ -332,9 +328,7 @@ def test_it_is_writable_only_while_there_is_no_sign_of_the_connections_end(fresh
     wire.stop()
 
 
-def test_congestion_shows_when_the_other_end_does_not_read_and_ends_when_it_does(
-    proxy: StartProxy, prefix: str
-) -> None:
+def test_congestion_shows_while_the_other_end_does_not_read(proxy: StartProxy, prefix: str) -> None:
     slow = proxy()
     wire = Wire(slow.url)
     slow.pause()

@@ -42,7 +42,7 @@ def test_items_leave_in_the_order_in_which_they_came() -> None:
     assert outbox.take(1000) == []
 
 
-def test_a_batch_holds_about_as_many_bytes_as_asked_for_and_the_rest_stays_in_order() -> None:
+def test_a_batch_holds_about_what_was_asked_for_in_order() -> None:
     outbox = make()
     for number in range(10):
         outbox.put(number, 10, 0)
@@ -79,7 +79,7 @@ def test_it_is_bounded_by_messages_and_by_bytes(max_messages: int, max_bytes: in
     assert outbox.take(1000) == [4]
 
 
-def test_a_message_larger_than_the_bound_is_taken_when_nothing_else_waits() -> None:
+def test_a_message_above_the_bound_is_taken_when_none_waits() -> None:
     outbox = make(max_bytes=10)
     outbox.put("large", 50, 0)
     with pytest.raises(OutboxFull):
@@ -87,7 +87,7 @@ def test_a_message_larger_than_the_bound_is_taken_when_nothing_else_waits() -> N
     assert outbox.take(10) == ["large"]
 
 
-def test_a_publisher_waits_for_room_and_goes_on_when_there_is_some() -> None:
+def test_a_publisher_waits_for_room_and_goes_on() -> None:
     outbox = make(max_messages=1)
     outbox.put("first", 1, 0)
     thread, outcome = in_thread(outbox.put, "second", 1, 30)
@@ -98,7 +98,7 @@ def test_a_publisher_waits_for_room_and_goes_on_when_there_is_some() -> None:
     assert outbox.take(1000) == ["second"]
 
 
-def test_closing_releases_whoever_waits_for_room_and_returns_what_was_never_taken() -> None:
+def test_closing_releases_who_waits_and_returns_what_is_left() -> None:
     outbox = make(max_messages=1)
     outbox.put("first", 1, 0)
     thread, outcome = in_thread(outbox.put, "second", 1, 30)
@@ -110,7 +110,7 @@ def test_closing_releases_whoever_waits_for_room_and_returns_what_was_never_take
         outbox.put("third", 1, 0)
 
 
-def test_a_put_from_within_a_put_as_a_signal_handler_does_it_does_not_deadlock() -> None:
+def test_a_put_within_a_put_in_a_signal_handler_does_not_block() -> None:
     outbox = make()
 
     class Reentrant(int):
@@ -124,7 +124,7 @@ def test_a_put_from_within_a_put_as_a_signal_handler_does_it_does_not_deadlock()
     assert sorted(outbox.take(1000)) == ["inner", "outer"]
 
 
-def test_an_interrupt_while_the_loop_is_woken_does_not_leave_it_asleep_for_ever() -> None:
+def test_an_interrupted_wake_up_leaves_no_loop_asleep() -> None:
     wakes: list[int] = []
 
     def interrupted_once() -> None:
@@ -139,7 +139,7 @@ def test_an_interrupt_while_the_loop_is_woken_does_not_leave_it_asleep_for_ever(
     assert outbox.take(1000) == ["a"]
 
 
-def test_an_interrupt_at_any_instant_of_a_put_does_not_leave_the_loop_asleep_for_ever() -> None:
+def test_an_interrupt_at_any_instant_leaves_no_loop_asleep() -> None:
     for instant in range(1, 100):
         wakes: list[int] = []
         outbox = make(wake=partial(wakes.append, 1))
@@ -155,7 +155,7 @@ def test_an_interrupt_at_any_instant_of_a_put_does_not_leave_the_loop_asleep_for
     raise AssertionError("there is no end of it")
 
 
-def test_many_threads_and_a_taker_lose_nothing_and_keep_each_threads_order() -> None:
+def test_many_threads_lose_nothing_and_keep_their_order() -> None:
     awake = threading.Event()
     outbox = make(max_messages=50, wake=awake.set)
     taken: list[tuple[int, int]] = []

@@ -39,14 +39,14 @@ def wake_all(session: Session) -> None:
         session.replies.end_read()
 
 
-def test_what_is_published_while_callers_are_woken_leaves_after_the_last(
+def test_what_is_published_during_wake_ups_leaves_after_the_last(
     client: lightlink.Client, published: Callable[[], object]
 ) -> None:
     wake_all(client._connection.session)
     assert published() == 1
 
 
-def test_what_is_published_while_callers_are_woken_leaves_with_the_next_read(
+def test_what_is_published_during_wake_ups_leaves_with_a_read(
     client: lightlink.Client, published: Callable[[], object]
 ) -> None:
     session = client._connection.session
@@ -54,7 +54,7 @@ def test_what_is_published_while_callers_are_woken_leaves_with_the_next_read(
     assert published() == 1
 
 
-def test_callers_that_hold_their_turn_hold_up_neither_others_nor_what_is_published() -> None:
+def test_callers_that_hold_their_turn_hold_up_nobody() -> None:
     """As does one in a signal handler: in the handler itself a call would wait for its own end."""
     loop, replies = LoopThread("held-up"), ReplyMap(b"_INBOX.x.")
     pump = Pump(loop, replies, 9, 99)

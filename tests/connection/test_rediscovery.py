@@ -41,7 +41,7 @@ def tell(client: lightlink.Client, urls: list[str]) -> None:
     client._connection.run(nc._process_info, info)
 
 
-def test_a_refusal_by_a_server_that_was_told_of_skips_that_server(fresh_server: StartServer) -> None:
+def test_a_refusal_by_a_server_told_of_skips_that_server(fresh_server: StartServer) -> None:
     strangers = [fresh_server(config="authorization { token: another }") for _ in range(3)]
     server = fresh_server()
     errors: list[Exception] = []
@@ -125,7 +125,7 @@ def users(*allowed: str) -> str:
     """
 
 
-def test_a_subscription_whose_permission_comes_back_is_heard_again(fresh_server: StartServer, tmp_path: Path) -> None:
+def test_a_subscription_allowed_again_is_heard_again(fresh_server: StartServer, tmp_path: Path) -> None:
     config = tmp_path / "nats.conf"
     both = users("news", "more", "$SRV.>")
     config.write_text(both)

@@ -51,7 +51,7 @@ def test_a_wait_ends_at_the_deadline() -> None:
     assert not waiter.wait()
 
 
-def test_a_withdrawn_or_overdue_request_makes_no_bytes_and_was_not_sent() -> None:
+def test_a_withdrawn_or_overdue_request_makes_no_bytes() -> None:
     replies = ReplyMap(b"_INBOX.x.")
     for waiter in (make_waiter(b"withdrawn"), make_waiter(b"overdue", timeout=0)):
         replies.add(waiter)
@@ -61,7 +61,7 @@ def test_a_withdrawn_or_overdue_request_makes_no_bytes_and_was_not_sent() -> Non
         assert not waiter.sent
 
 
-def test_a_request_that_leaves_is_marked_as_sent_and_tells_its_header_maker_the_time_left() -> None:
+def test_a_request_that_leaves_is_marked_as_sent() -> None:
     seen: list[float] = []
 
     def make_headers(remaining: float) -> bytes:
@@ -74,7 +74,7 @@ def test_a_request_that_leaves_is_marked_as_sent_and_tells_its_header_maker_the_
     assert 29 < seen[0] <= 30
 
 
-def test_no_request_leaves_after_its_caller_was_told_that_it_did_not() -> None:
+def test_no_request_leaves_after_its_caller_was_told_otherwise() -> None:
     """The caller looks at ``sent`` after giving up, the loop at ``abandoned`` before sending: one sees the other."""
 
     class Interleaved(Waiter):
@@ -119,7 +119,7 @@ def test_the_waits_for_one_subject_can_be_ended_alone() -> None:
     assert other.error is None
 
 
-def test_failing_all_while_other_threads_add_and_withdraw_neither_breaks_nor_settles_twice() -> None:
+def test_failing_all_meanwhile_settles_nothing_twice() -> None:
     replies = ReplyMap(b"_INBOX.x.")
     stop = threading.Event()
     problems: list[BaseException] = []
@@ -149,7 +149,7 @@ def test_failing_all_while_other_threads_add_and_withdraw_neither_breaks_nor_set
     assert problems == []
 
 
-def test_a_callback_waiter_settles_once_and_lets_go_of_its_function() -> None:
+def test_a_callback_waiter_settles_once_and_lets_go() -> None:
     settled: list[Waiter] = []
 
     class Owner:
@@ -203,7 +203,7 @@ def test_of_the_callers_answered_in_one_read_each_wakes_the_next() -> None:
     assert [waiter.data for waiter in waiters] == [b"for %d" % n for n in range(20)]
 
 
-def test_callers_that_do_not_come_for_their_turn_hold_nobody_up_for_long() -> None:
+def test_callers_that_miss_their_turn_hold_nobody_up_for_long() -> None:
     replies = ReplyMap(b"_INBOX.x.")
     waiters = [turn_waiter(b"%d" % n) for n in range(9)]
     held_up, others = waiters[:4], waiters[4:]

@@ -104,7 +104,7 @@ def test_a_nats_context_names_the_files(
         client.flush()
 
 
-def test_a_url_with_tls_and_no_files_uses_the_system_s_authorities(
+def test_a_tls_url_without_files_uses_the_systems_authorities(
     identities: Path, fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = f'cert_file: "{identities}/server.pem", key_file: "{identities}/server.key"'
@@ -119,7 +119,7 @@ def test_a_url_with_tls_and_no_files_uses_the_system_s_authorities(
 
 
 @pytest.mark.parametrize("way", ["the scheme", "the files"])
-def test_nothing_is_said_to_a_server_without_tls_when_tls_was_asked_for(
+def test_nothing_is_said_to_a_server_without_the_tls_asked_for(
     server: EmbeddedServer, identities: Path, way: str
 ) -> None:
     before = server.log_file.read_text().count("authentication error")
@@ -130,7 +130,7 @@ def test_nothing_is_said_to_a_server_without_tls_when_tls_was_asked_for(
     assert server.log_file.read_text().count("authentication error") == before
 
 
-def test_the_name_to_verify_can_be_another_than_the_one_in_the_url(secured: EmbeddedServer, identities: Path) -> None:
+def test_the_name_to_verify_can_be_another_than_in_the_url(secured: EmbeddedServer, identities: Path) -> None:
     url = secured.url.replace("127.0.0.1", "localhost")
     files = tls_of(identities, "web")
     tls = lightlink.TLS(ca=files.ca, cert=files.cert, key=files.key, hostname="127.0.0.1")
@@ -138,7 +138,7 @@ def test_the_name_to_verify_can_be_another_than_the_one_in_the_url(secured: Embe
         client.flush()
 
 
-def test_a_program_without_tls_does_not_load_what_certificates_take(url: str) -> None:
+def test_a_program_without_tls_loads_nothing_of_it(url: str) -> None:
     code = """
         import sys, lightlink
         lightlink.connect(sys.argv[1]).close()
@@ -192,9 +192,7 @@ def test_a_certificate_without_a_name_leaves_the_prefix_alone(identities: Path) 
 TRIES = range(5)
 
 
-def test_a_certificate_of_another_authority_is_refused_with_the_reason(
-    secured: EmbeddedServer, identities: Path, stranger: Path
-) -> None:
+def test_another_authoritys_certificate_is_refused(secured: EmbeddedServer, identities: Path, stranger: Path) -> None:
     theirs = tls_of(stranger, "web")
     tls = lightlink.TLS(ca=identities / "ca.pem", cert=theirs.cert, key=theirs.key)
     reasons = {refused(secured.url, tls) for _ in TRIES}
@@ -202,7 +200,7 @@ def test_a_certificate_of_another_authority_is_refused_with_the_reason(
     assert reasons == {f"the server refused our certificate {theirs.cert}: {meaning}"}
 
 
-def test_a_client_without_a_certificate_is_refused_with_the_reason(secured: EmbeddedServer, identities: Path) -> None:
+def test_a_client_without_a_certificate_is_refused(secured: EmbeddedServer, identities: Path) -> None:
     reasons = {refused(secured.url, tls_of(identities, None)) for _ in TRIES}
     assert reasons == {
         "the server wants a certificate of ours, and there is none (tls.cert): certificate required",
@@ -210,7 +208,7 @@ def test_a_client_without_a_certificate_is_refused_with_the_reason(secured: Embe
 
 
 @pytest.mark.parametrize("known", [["web"], ["agent-a"], []], ids=["a client", "an agent", "nobody"])
-def test_an_identity_that_the_server_does_not_know_is_refused_with_its_name(
+def test_an_identity_unknown_to_the_server_is_refused_by_name(
     fresh_server: StartServer, authority: CertificateAuthority, known: list[str]
 ) -> None:
     authority.issue_server(["127.0.0.1"])
@@ -225,7 +223,7 @@ def test_an_identity_that_the_server_does_not_know_is_refused_with_its_name(
     }
 
 
-def test_a_server_s_clock_that_has_a_certificate_expired_is_told_apart(
+def test_a_server_clock_that_expires_a_certificate_is_told(
     secured: EmbeddedServer, identities: Path, tmp_path: Path, set_clock: SetClock
 ) -> None:
     authority = CertificateAuthority.load(shutil.copytree(identities, tmp_path / "certs"))
@@ -238,15 +236,13 @@ def test_a_server_s_clock_that_has_a_certificate_expired_is_told_apart(
     assert "expired, or is not valid yet, by the server's clock" in reason
 
 
-def test_a_short_time_to_connect_is_kept_and_the_reason_said_all_the_same(
-    secured: EmbeddedServer, identities: Path
-) -> None:
+def test_a_short_time_to_connect_is_kept_and_the_reason_said(secured: EmbeddedServer, identities: Path) -> None:
     for _ in TRIES:
         with pytest.raises(lightlink.AuthenticationError, match="the server wants a certificate of ours"):
             lightlink.connect(secured.url, tls=tls_of(identities, None), connect_timeout=3)
 
 
-def test_a_server_that_is_silent_in_the_handshake_is_given_up_in_time(identities: Path) -> None:
+def test_a_server_silent_in_the_handshake_is_given_up_in_time(identities: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
         url = f"tls://127.0.0.1:{listener.getsockname()[1]}"
         failing = threads.submit(lightlink.connect, url, tls=tls_of(identities, "web"), connect_timeout=0.5)
@@ -297,7 +293,7 @@ def test_a_server_of_another_host_is_not_accepted(secured: EmbeddedServer, ident
 
 
 @pytest.mark.parametrize(("offset", "words"), [(-30, "has expired"), (30, "is not valid yet")])
-def test_a_server_whose_certificate_is_out_of_date_is_not_accepted(
+def test_a_server_with_an_outdated_certificate_is_refused(
     fresh_server: StartServer, tmp_path: Path, set_clock: SetClock, offset: int, words: str
 ) -> None:
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)

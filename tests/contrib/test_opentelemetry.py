@@ -58,9 +58,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-def test_one_trace_goes_through_calls_nested_calls_events_and_links_to_commands(
-    spans: Spans, world: World, url: str, prefix: str
-) -> None:
+def test_one_trace_goes_through_calls_events_and_commands(spans: Spans, world: World, url: str, prefix: str) -> None:
     handled: queue.SimpleQueue[str] = queue.SimpleQueue()
     outer, inner = lightlink.Service("outer" + prefix, url), lightlink.Service("inner" + prefix, url)
     manager = world.manager(sweep_interval=None)
@@ -109,9 +107,7 @@ def test_one_trace_goes_through_calls_nested_calls_events_and_links_to_commands(
     assert (link.context.trace_id, link.context.span_id) == (steps[-1].context.trace_id, steps[-1].context.span_id)
 
 
-def test_attributes_are_those_of_the_conventions_with_few_destinations(
-    spans: Spans, world: World, url: str, prefix: str
-) -> None:
+def test_attributes_are_conventional_with_few_destinations(spans: Spans, world: World, url: str, prefix: str) -> None:
     got: queue.SimpleQueue[Any] = queue.SimpleQueue()
     service = lightlink.Service(prefix, url)
     service.register("add", lambda a: a)
@@ -169,7 +165,7 @@ def test_attributes_are_those_of_the_conventions_with_few_destinations(
     }
 
 
-def test_a_durable_event_begins_a_trace_that_links_to_its_senders(spans: Spans, world: World, prefix: str) -> None:
+def test_a_durable_event_begins_a_trace_linked_to_its_sender(spans: Spans, world: World, prefix: str) -> None:
     client = world.client()
     client.stream(f"S_{prefix}", [f"{prefix}.>"])
     handled: queue.SimpleQueue[str] = queue.SimpleQueue()

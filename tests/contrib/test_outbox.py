@@ -135,7 +135,7 @@ def stored(client: lightlink.Client, prefix: str) -> list[Any]:
     return [event.data for event in client.replay(f"{prefix}.>")]
 
 
-def test_what_is_committed_goes_out_and_what_is_rolled_back_does_not(
+def test_what_is_committed_goes_out_what_is_rolled_back_stays(
     shop: Shop, client: lightlink.Client, prefix: str
 ) -> None:
     with Session(shop.engine) as session, session.begin():
@@ -155,9 +155,7 @@ def test_what_is_committed_goes_out_and_what_is_rolled_back_does_not(
     assert relay.relay() == 0
 
 
-def test_events_of_a_key_keep_their_order_and_wait_for_one_that_is_refused(
-    shop: Shop, client: lightlink.Client, prefix: str
-) -> None:
+def test_events_of_a_key_wait_in_order_for_a_refused_one(shop: Shop, client: lightlink.Client, prefix: str) -> None:
     with shop.engine.begin() as connection:
         for number in range(20):
             shop.outbox.add(connection, f"{prefix}.a", number, key="one")
@@ -171,9 +169,7 @@ def test_events_of_a_key_keep_their_order_and_wait_for_one_that_is_refused(
     assert (refused.attempts, refused.error.split(":")[0], behind.attempts) == (1, "NotStored", 0)
 
 
-def test_a_thread_relays_what_comes_and_goes_on_after_an_outage_of_the_database(
-    shop: Shop, client: lightlink.Client, prefix: str
-) -> None:
+def test_a_relay_thread_goes_on_after_a_database_outage(shop: Shop, client: lightlink.Client, prefix: str) -> None:
     with shop.outbox.relay(shop.engine, client, interval=0.05) as relay:
         with pytest.raises(NotReady, match="is running already"):
             relay.start()

@@ -61,9 +61,7 @@ def test_a_handler_gets_the_data_on_a_worker_thread(client: lightlink.Client, pr
     assert thread.startswith("lightlink-client-worker-")
 
 
-def test_a_handler_annotated_message_gets_subject_data_headers_and_reply(
-    client: lightlink.Client, peer: RawPeer, prefix: str
-) -> None:
+def test_a_handler_annotated_message_gets_all_of_it(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     seen: queue.SimpleQueue[lightlink.Message] = queue.SimpleQueue()
 
     @client.on(f"{prefix}.>")
@@ -75,7 +73,7 @@ def test_a_handler_annotated_message_gets_subject_data_headers_and_reply(
     assert message == lightlink.Message(f"{prefix}.a.b", {"x": 1}, {"Trace": "7"}, "answer.here")
 
 
-def test_a_handler_annotated_with_a_type_gets_the_data_as_that_type(
+def test_a_handler_annotated_with_a_type_gets_that_type(
     client: lightlink.Client, prefix: str, errors: queue.SimpleQueue[Exception]
 ) -> None:
     readings = queue.SimpleQueue[Reading]()
@@ -169,7 +167,7 @@ def unfit(data: Reading | Handlers | dict[str, int]) -> None:
     ],
     ids=["no-callable", "coroutine", "partial-coroutine", "two", "keyword", "none", "unfit-type"],
 )
-def test_a_handler_that_cannot_be_called_with_a_message_is_refused(
+def test_a_handler_that_takes_no_message_is_refused(
     handler: Any, problem: str, client: lightlink.Client, prefix: str
 ) -> None:
     with pytest.raises(InvalidOption, match=problem):
@@ -178,7 +176,7 @@ def test_a_handler_that_cannot_be_called_with_a_message_is_refused(
         client.on(prefix)(handler)
 
 
-def test_the_decorator_needs_the_subject_and_returns_the_function(client: lightlink.Client, prefix: str) -> None:
+def test_the_decorator_takes_a_subject_and_returns_the_function(client: lightlink.Client, prefix: str) -> None:
     with pytest.raises(InvalidOption, match="name the subject"):
         client.on(two)  # type: ignore[arg-type]
 
@@ -197,9 +195,7 @@ def test_limits_must_be_whole_numbers_above_0(settings: dict[str, Any], client: 
 
 
 @pytest.mark.parametrize(("subject", "queue"), [("a b", ""), ("", ""), ("a..b", ""), ("a.>.b", ""), ("a", "q q")])
-def test_a_bad_subject_or_queue_group_is_refused_in_the_callers_thread(
-    subject: str, queue: str, client: lightlink.Client
-) -> None:
+def test_a_bad_subject_or_group_is_refused_in_the_caller(subject: str, queue: str, client: lightlink.Client) -> None:
     with pytest.raises(InvalidName):
         client.subscribe(subject, queue=queue)
 
@@ -207,7 +203,7 @@ def test_a_bad_subject_or_queue_group_is_refused_in_the_callers_thread(
 # Which messages -------------------------------------------------------------------------------------------------------
 
 
-def test_messages_are_handled_in_the_order_in_which_they_were_published(client: lightlink.Client, prefix: str) -> None:
+def test_messages_are_handled_in_the_order_published(client: lightlink.Client, prefix: str) -> None:
     handled = Collector()
     client.subscribe(prefix, handled)
     for n in range(5000):
@@ -224,7 +220,7 @@ def test_wildcards_select_subjects(client: lightlink.Client, prefix: str) -> Non
     assert [all_below.get(30).subject for _ in range(3)] == [f"{prefix}.a", f"{prefix}.a.b", f"{prefix}.end"]
 
 
-def test_members_of_a_queue_group_share_the_messages_and_others_get_all(client: lightlink.Client, prefix: str) -> None:
+def test_a_queue_group_shares_the_messages_and_others_get_all(client: lightlink.Client, prefix: str) -> None:
     members = [Collector(), Collector()]
     outsider = Collector()
     for member in members:
@@ -252,7 +248,7 @@ def test_concurrency_lets_several_messages_be_handled_at_a_time(client: lightlin
     assert sorted(done.wait(8)) == list(range(8))
 
 
-def test_a_thousand_subscriptions_each_get_their_own_and_all_end_with_the_client(url: str, prefix: str) -> None:
+def test_a_thousand_subscriptions_get_their_own_and_end(url: str, prefix: str) -> None:
     handled = Collector()
     with lightlink.connect(url) as client:
         subscriptions = [client.subscribe(f"{prefix}.{n}", handled) for n in range(1000)]
@@ -266,7 +262,7 @@ def test_a_thousand_subscriptions_each_get_their_own_and_all_end_with_the_client
 
 
 @pytest.mark.parametrize("payload", [b"not JSON", b"", b"\xff\xfe", b'{"a":'])
-def test_a_message_that_is_not_json_is_reported_and_logged_and_the_subscription_goes_on(
+def test_a_message_that_is_not_json_is_reported_and_passed_over(
     payload: bytes,
     client: lightlink.Client,
     prefix: str,
@@ -287,7 +283,7 @@ def test_a_message_that_is_not_json_is_reported_and_logged_and_the_subscription_
     assert caplog.text.count(f"cannot decode the message on '{prefix}'") == 2
 
 
-def test_a_handler_that_raises_is_logged_and_reported_and_gets_the_next_message(
+def test_a_handler_that_raises_is_reported_and_goes_on(
     client: lightlink.Client, prefix: str, errors: queue.SimpleQueue[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     handled = Collector()
@@ -317,9 +313,7 @@ def test_a_handler_that_exits_ends_neither_thread_nor_program(client: lightlink.
     assert handled.wait(1) == [1]
 
 
-def test_an_error_hook_that_fails_is_logged_and_the_subscription_goes_on(
-    url: str, prefix: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_hook_that_fails_is_logged(url: str, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     def hook(error: Exception) -> None:
         raise RuntimeError("a bug in the hook")
 
@@ -332,7 +326,7 @@ def test_an_error_hook_that_fails_is_logged_and_the_subscription_goes_on(
     assert "a bug in the hook" in caplog.text
 
 
-def test_a_slow_handler_loses_what_does_not_fit_and_counts_it_and_logs_once_a_burst(
+def test_a_slow_handler_loses_counts_and_logs_once_a_burst(
     client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     go = threading.Semaphore(0)
@@ -401,7 +395,7 @@ def test_a_slow_handler_does_not_slow_another_subscription_down(client: lightlin
     assert slow.wait(500) == list(range(500))
 
 
-def test_a_subscription_that_the_server_refuses_is_an_error_in_the_callers_thread(fresh_server: StartServer) -> None:
+def test_a_refused_subscription_is_an_error_in_the_caller(fresh_server: StartServer) -> None:
     config = 'authorization { users = [{user: a, password: a, permissions: {subscribe: {deny: ["Secret.>"]}}}] }'
     server = fresh_server(config=config)
     with lightlink.connect(server.url, user="a", password="a") as client:
@@ -413,7 +407,7 @@ def test_a_subscription_that_the_server_refuses_is_an_error_in_the_callers_threa
             assert subscription.get(30).data == 1
 
 
-def test_one_subscription_too_many_is_an_error_in_the_callers_thread_and_the_others_go_on(
+def test_one_subscription_too_many_is_an_error_in_the_caller(
     fresh_server: StartServer,
 ) -> None:
     server = fresh_server(config="max_subscriptions: 3")  # replies need one
@@ -431,7 +425,7 @@ def test_one_subscription_too_many_is_an_error_in_the_callers_thread_and_the_oth
     assert errors == []
 
 
-def test_threads_that_subscribe_to_the_same_refused_subject_are_all_told(fresh_server: StartServer) -> None:
+def test_all_threads_that_subscribe_to_the_refused_are_told(fresh_server: StartServer) -> None:
     config = 'authorization { users = [{user: a, password: a, permissions: {subscribe: {deny: ["Secret.>"]}}}] }'
     server = fresh_server(config=config)
     outcomes: list[str] = []
@@ -514,9 +508,7 @@ def test_several_threads_can_read_one_subscription(client: lightlink.Client, pre
     assert sorted(found) == list(range(1000))
 
 
-def test_iteration_yields_what_is_left_and_ends_when_the_subscription_stops(
-    client: lightlink.Client, prefix: str
-) -> None:
+def test_iteration_yields_what_is_left_when_it_stops(client: lightlink.Client, prefix: str) -> None:
     subscription = client.subscribe(prefix)
     for n in range(3):
         client.publish(prefix, n)
@@ -528,7 +520,7 @@ def test_iteration_yields_what_is_left_and_ends_when_the_subscription_stops(
 
 
 @pytest.mark.parametrize("end", ["stop", "close"])
-def test_iteration_in_another_thread_ends_with_the_subscription_or_the_client(end: str, url: str, prefix: str) -> None:
+def test_iteration_in_another_thread_ends_with_its_source(end: str, url: str, prefix: str) -> None:
     client = lightlink.connect(url)
     subscription = client.subscribe(prefix)
     found = Collector()
@@ -542,7 +534,7 @@ def test_iteration_in_another_thread_ends_with_the_subscription_or_the_client(en
     client.close()
 
 
-def test_a_reply_subject_that_is_no_text_does_not_break_the_reader(url: str, prefix: str) -> None:
+def test_a_bad_reply_subject_does_not_break_the_reader(url: str, prefix: str) -> None:
     import socket
     from urllib.parse import urlsplit
 
@@ -595,7 +587,7 @@ def test_stopping_gives_up_on_a_handler_that_does_not_finish(
     go.set()
 
 
-def test_a_handler_may_stop_its_own_subscription_and_gets_no_more(client: lightlink.Client, prefix: str) -> None:
+def test_a_handler_may_stop_its_own_subscription(client: lightlink.Client, prefix: str) -> None:
     handled, stopped = Collector(), threading.Event()
     filled = threading.Event()
 
@@ -662,7 +654,7 @@ def test_a_subscription_tells_what_it_is(client: lightlink.Client, prefix: str) 
     assert repr(subscription) == f"<Subscription '{prefix}' closed>"
 
 
-def test_a_message_that_comes_after_the_end_is_not_counted_as_dropped(
+def test_a_message_after_the_end_is_not_counted_as_dropped(
     client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     subscription = client.subscribe(prefix)

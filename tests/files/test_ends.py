@@ -50,7 +50,7 @@ class Refused(Exception):
 # Sources ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_object_is_read_from_where_it_stands_and_left_open(store: lightlink.FileStore, content: bytes) -> None:
+def test_a_file_object_is_read_from_where_it_stands(store: lightlink.FileStore, content: bytes) -> None:
     source = io.BytesIO(content)
     source.seek(10)
     told: list[tuple[int, int | None]] = []
@@ -238,7 +238,7 @@ def test_a_download_replaces_what_was_there_and_keeps_its_mode(store: lightlink.
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_file_is_on_the_disk_whole_before_it_takes_the_place_of_another(
+def test_a_file_is_whole_on_disk_before_it_replaces_another(
     store: lightlink.FileStore, tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = store.upload(io.BytesIO(content))

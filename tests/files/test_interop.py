@@ -117,7 +117,7 @@ def test_a_file_they_put_again_is_the_new_one(store: lightlink.FileStore, peer: 
     assert len(store.files()) == 1
 
 
-def test_the_name_they_gave_a_file_with_our_kind_of_id_is_in_its_description(
+def test_a_foreign_name_like_our_ids_is_in_the_description(
     store: lightlink.FileStore, peer: RawPeer, prefix: str
 ) -> None:
     file_id = "1b4e28ba-2fa1-4d2e-883f-0016d3cca427"

@@ -159,9 +159,7 @@ def test_an_identity_with_files_may_do_all_that_takes(
     assert denied == []
 
 
-def test_an_upload_that_somebody_else_adds_to_is_refused_in_the_end(
-    proxy: StartProxy, peer: RawPeer, prefix: str
-) -> None:
+def test_an_upload_somebody_else_adds_to_is_refused(proxy: StartProxy, peer: RawPeer, prefix: str) -> None:
     link = proxy()
     add_later = at([0.6], lambda: peer.run(peer.nc.jetstream().publish(next(iter(chunks_in(peer, prefix))), b"stray")))
     cut_first = at([0.3], link.cut)
@@ -341,7 +339,7 @@ def test_a_description_that_does_not_fit_is_noticed(
         store.download(info.id, io.BytesIO())
 
 
-def test_a_description_that_cannot_be_read_is_reported_and_spoils_no_list(url: str, peer: RawPeer, prefix: str) -> None:
+def test_an_unreadable_description_spoils_no_list(url: str, peer: RawPeer, prefix: str) -> None:
     reported: list[Exception] = []
     with lightlink.connect(url, on_error=reported.append) as client:
         store = client.file_store(prefix)

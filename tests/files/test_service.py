@@ -157,9 +157,7 @@ def test_an_announced_file_that_is_not_there_is_reported(client: lightlink.Clien
     assert [type(error) for error in reported] == [StoredFileNotFound]
 
 
-def test_several_files_are_handled_at_a_time_where_that_is_wanted(
-    url: str, client: lightlink.Client, prefix: str
-) -> None:
+def test_several_files_are_handled_at_a_time_where_wanted(url: str, client: lightlink.Client, prefix: str) -> None:
     both = threading.Barrier(2, timeout=30)
     served = lightlink.Service(prefix, url)
     met = threading.Event()

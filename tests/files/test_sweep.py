@@ -57,7 +57,7 @@ def store(url: str, prefix: str) -> Iterator[lightlink.FileStore]:
         yield client.file_store(prefix)
 
 
-def test_what_a_killed_upload_has_left_is_swept_away_and_files_stay(
+def test_what_a_killed_upload_left_is_swept_and_files_stay(
     store: lightlink.FileStore, peer: RawPeer, python: StartPython, url: str, prefix: str
 ) -> None:
     kept = store.upload(io.BytesIO(bytes(3 * CHUNK)))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from helpers.pki import ConnectAs
 
 # A fleet does not look at what else a client says of itself.
-take(tls.test_role_permissions, globals(), "test_the_certificate_decides_who_one_is_and_nothing_else_does")
+take(tls.test_role_permissions, globals(), "test_the_certificate_alone_decides_who_one_is")
 
 
 @pytest.mark.parametrize("claim", [{"user": "ops", "password": "x"}, {"token": "ops"}])

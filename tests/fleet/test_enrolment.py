@@ -261,7 +261,7 @@ def test_who_waits_in_vain_gives_up_and_may_come_again(admin: Fleet, tmp_path: P
 # Signers --------------------------------------------------------------------------------------------------------------
 
 
-def test_while_the_signer_is_away_nobody_is_enrolled_and_nothing_is_lost(
+def test_without_the_signer_nobody_is_enrolled_and_nothing_lost(
     fleet: FleetWorld, admin: Fleet, tmp_path: Path
 ) -> None:
     token = admin.token("a")

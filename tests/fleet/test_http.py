@@ -134,7 +134,7 @@ def test_only_the_scope_fleet_may(browser: Browser) -> None:
     }
 
 
-def test_a_token_for_some_names_neither_sees_nor_decides_about_others(
+def test_a_token_for_some_names_knows_nothing_of_others(
     browser: Browser, boss: Api, admin: Fleet, machines: concurrent.futures.ThreadPoolExecutor, tmp_path: Path
 ) -> None:
     berlin = Api(browser, "berlin")

@@ -76,7 +76,7 @@ def test_every_responder_knows_who_was_revoked(fleet: FleetWorld) -> None:
     fleet.link("manager").flush()
 
 
-def test_without_responders_who_is_connected_goes_on_and_others_wait(fleet: FleetWorld) -> None:
+def test_without_responders_the_connected_go_on(fleet: FleetWorld) -> None:
     agent = start(fleet, "a", connect_timeout=1.0)
     fleet.authority.issue("b", "agent")
     manager = fleet.manager
@@ -95,7 +95,7 @@ def test_without_responders_who_is_connected_goes_on_and_others_wait(fleet: Flee
     fleet.link("b")
 
 
-def test_nothing_is_delivered_to_where_a_lost_connection_listened(fleet: FleetWorld) -> None:
+def test_nothing_is_delivered_where_a_lost_connection_listened(fleet: FleetWorld) -> None:
     agent = start(fleet, "a")
     seen: list[lightlink.Status] = []
     agent.client.on_status_change(seen.append)

@@ -146,7 +146,7 @@ def test_a_server_without_tls_behind_a_gateway_is_refused(
     assert "the server does not offer TLS" in str(error)
 
 
-def test_a_gateway_of_another_authority_is_refused_by_the_outer_tls(
+def test_another_authoritys_gateway_is_refused_by_the_outer_tls(
     tmp_path: Path, secured: EmbeddedServer, link: Link
 ) -> None:
     other = lightlink.certs.CertificateAuthority.create(tmp_path / "other")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from conftest import StartPython
 
 
-def test_eventually_returns_the_first_true_value_or_fails_with_the_last() -> None:
+def test_eventually_returns_the_first_true_value_or_fails() -> None:
     values = iter([0, "", "now"])
     assert eventually(lambda: next(values)) == "now"
     with pytest.raises(AssertionError, match=r"still \[\] after 0 s"):
@@ -27,7 +27,7 @@ def test_a_prefix_is_a_valid_name_everywhere(name: str, prefix: str) -> None:
     assert re.fullmatch("[A-Za-z0-9_]{1,50}", prefix)
 
 
-def test_a_raw_peer_runs_functions_and_coroutines_and_tells_timeouts_apart(peer: RawPeer, prefix: str) -> None:
+def test_a_raw_peer_runs_functions_and_coroutines(peer: RawPeer, prefix: str) -> None:
     async def talk(nc: object) -> bytes:
         subscription = await peer.nc.subscribe(prefix)
         await peer.nc.publish(prefix, b"hello")

@@ -163,7 +163,7 @@ def test_the_timeout_is_30_seconds_unless_given(http: Http, prefix: str) -> None
     assert http.get(f"/api/command/{send(http, prefix, 'add')}").json["command"]["timeout"] == 30
 
 
-def test_a_command_that_is_not_to_be_queued_is_refused_for_a_client_that_is_offline(http: Http, prefix: str) -> None:
+def test_what_is_not_to_be_queued_is_refused_when_offline(http: Http, prefix: str) -> None:
     answer = http.post("/api/command", {"client_id": prefix, "command_type": "add", "queue": False})
 
     assert answer.status == 503
@@ -171,13 +171,13 @@ def test_a_command_that_is_not_to_be_queued_is_refused_for_a_client_that_is_offl
     assert http.get(f"/api/commands?client_id={prefix}").json["commands"] == []
 
 
-def test_a_command_that_is_not_to_be_queued_is_sent_to_a_client_that_is_online(http: Http, agent: Agent) -> None:
+def test_what_is_not_to_be_queued_is_sent_when_online(http: Http, agent: Agent) -> None:
     command_id = send(http, agent.client_id, "add", {"a": 2, "b": 2}, queue=False)
 
     assert http.get(f"/api/command/{command_id}?wait=20").json["command"]["result"] == 4
 
 
-def test_sending_again_with_the_same_key_brings_the_first_command(http: Http, prefix: str) -> None:
+def test_the_same_key_again_brings_the_first_command(http: Http, prefix: str) -> None:
     first = send(http, prefix, "add", {"a": 1}, idempotency_key=f"{prefix}-1")
 
     assert send(http, prefix, "add", {"a": 2}, idempotency_key=f"{prefix}-1") == first
@@ -296,7 +296,7 @@ def test_labels_that_nobody_carries_reach_nobody(http: Http, prefix: str) -> Non
     assert (answer.json["total"], answer.json["results"]) == (0, [])
 
 
-def test_a_command_to_many_that_somebody_never_takes_ends_as_timeout(http: Http, prefix: str) -> None:
+def test_what_one_of_many_never_takes_ends_as_timeout(http: Http, prefix: str) -> None:
     answer = http.post("/api/command/multi", {"client_ids": [prefix], "command_type": "add", "timeout": 0.1})
 
     assert answer.json["success"] is False

@@ -129,9 +129,7 @@ def test_a_site_carries_the_app_beside_its_own_pages(python: StartPython, url: s
     assert Http(f"http://127.0.0.1:{http.port}").get("/own").body == b"the site's own page"
 
 
-def test_what_a_flask_site_does_before_its_requests_it_does_before_those_of_the_blueprint(
-    python: StartPython, url: str
-) -> None:
+def test_a_flask_sites_hooks_run_before_the_blueprints_requests(python: StartPython, url: str) -> None:
     _, http = carried(python, url, FLASK_BLUEPRINT)
 
     answer = http.get("/api/commands", headers={"X-Blocked": "yes"})
@@ -208,9 +206,7 @@ def test_gunicorn_s_forked_workers_give_the_same_answers(
     assert process.wait().returncode == 0
 
 
-def test_a_gunicorn_worker_that_is_killed_is_replaced_by_one_that_serves(
-    python: StartPython, url: str, agent: Agent, tmp_path: Path
-) -> None:
+def test_a_killed_gunicorn_worker_is_replaced(python: StartPython, url: str, agent: Agent, tmp_path: Path) -> None:
     _, http = gunicorn(python, url, tmp_path, agent.client_id)
     victims = eventually(lambda: _pair(processes(http)), timeout=30)
     for victim in victims:

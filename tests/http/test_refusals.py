@@ -158,7 +158,7 @@ def test_a_body_without_a_length_is_refused_beyond_the_limit_too(http: Http) -> 
     assert (answer.status, answer.error) == (413, "the body has more than 1048576 bytes")
 
 
-def test_a_body_far_beyond_the_limit_is_refused_without_being_read(http: Http) -> None:
+def test_a_huge_body_is_refused_without_being_read(http: Http) -> None:
     head = b"POST /api/command HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
 
     reply = http.send_raw(head)
@@ -322,7 +322,7 @@ def test_without_nats_every_call_says_so_and_none_hangs(fresh_server: StartServe
 
 
 @pytest.mark.slow
-def test_when_nats_falls_silent_every_call_says_so_and_none_hangs(proxy: StartProxy) -> None:
+def test_when_nats_falls_silent_every_call_says_so(proxy: StartProxy) -> None:
     between = proxy()
     with HttpProcess(between.url) as running:
         between.pause()

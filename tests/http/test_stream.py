@@ -206,7 +206,7 @@ def test_a_quiet_stream_shows_that_it_lives(client: lightlink.Client, prefix: st
         assert app.room.taken == 0
 
 
-def test_a_stream_that_is_dropped_before_it_is_read_gives_its_seat_back(client: lightlink.Client) -> None:
+def test_a_stream_dropped_before_it_is_read_gives_its_seat_back(client: lightlink.Client) -> None:
     with CommandManager(client) as manager:
         app = create_app(manager)
         environ = {

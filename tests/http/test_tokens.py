@@ -149,9 +149,7 @@ def test_without_tokens_other_machines_are_not_answered(manager: CommandManager,
         "[2001:db8::1]:80",
     ],
 )
-def test_without_tokens_a_browser_that_was_told_a_false_name_is_not_answered(
-    manager: CommandManager, host: str
-) -> None:
+def test_a_browser_told_a_false_name_is_not_answered(manager: CommandManager, host: str) -> None:
     answer = Browser(create_app(manager)).get("/api/commands", headers={"Host": host})
 
     assert answer.status_code == 403

@@ -94,7 +94,7 @@ def test_a_wait_ends_with_the_result_and_not_with_the_next_look(
 
 
 @pytest.mark.slow
-def test_half_of_all_waits_end_within_50_milliseconds_of_the_result(
+def test_half_of_all_waits_end_within_50_ms_of_the_result(
     running: HttpProcess, gate: Gate, client: lightlink.Client
 ) -> None:
     lags = []
@@ -118,7 +118,7 @@ def _timed_get(http_: Http, path: str) -> float:
     return time.monotonic()
 
 
-def test_two_hundred_wait_at_a_time_and_others_are_answered_meanwhile(running: HttpProcess, gate: Gate) -> None:
+def test_two_hundred_wait_while_others_are_answered(running: HttpProcess, gate: Gate) -> None:
     ids = [send(running.http, gate.agent.client_id, number) for number in range(100)]
     polls = [running.http.open(f"/api/command/{command_id}?wait=60") for command_id in ids * 2]
     try:
@@ -135,7 +135,7 @@ def test_two_hundred_wait_at_a_time_and_others_are_answered_meanwhile(running: H
     assert waiting(running.http) == 0
 
 
-def test_beyond_the_limit_a_wait_is_refused_and_all_else_is_answered(url: str, prefix: str) -> None:
+def test_beyond_the_limit_a_wait_is_refused_and_nothing_else(url: str, prefix: str) -> None:
     with HttpProcess(url, "--max-waiting=2") as running:
         command_id = send(running.http, prefix)
         with (
@@ -153,7 +153,7 @@ def test_beyond_the_limit_a_wait_is_refused_and_all_else_is_answered(url: str, p
             assert running.http.get(f"/api/command/{command_id}").status == 200
 
 
-def test_many_commands_are_not_sent_when_there_is_no_room_to_wait_for_them(url: str, prefix: str) -> None:
+def test_many_are_not_sent_without_room_to_wait_for_them(url: str, prefix: str) -> None:
     with HttpProcess(url, "--max-waiting=1") as running:
         command_id = send(running.http, prefix)
         with running.http.open(f"/api/command/{command_id}?wait=60"):
@@ -221,7 +221,7 @@ def test_a_wait_lasts_through_an_outage_of_nats(fresh_server: StartServer, prefi
     assert (command["status"], command["result"]) == ("completed", 5)
 
 
-def test_waiting_for_many_does_not_keep_the_others_from_being_answered(running: HttpProcess, gate: Gate) -> None:
+def test_waiting_for_many_leaves_the_others_answered(running: HttpProcess, gate: Gate) -> None:
     body = {"client_ids": [gate.agent.client_id], "command_type": "pass", "payload": {"number": 3}}
     with ThreadPoolExecutor(1) as pool:
         together = pool.submit(running.http.post, "/api/command/multi", body)

@@ -148,9 +148,7 @@ def test_its_service_client_discovers_ours(service: lightlink.Service, url: str,
     assert json.loads(told["result"]) == {"type": "object", "additionalProperties": {"type": "integer"}}
 
 
-def test_a_service_of_its_service_client_is_found_described_and_typed(
-    client: lightlink.Client, url: str, prefix: str
-) -> None:
+def test_their_client_finds_and_understands_a_service(client: lightlink.Client, url: str, prefix: str) -> None:
     with Script(
         """
         const services = new Svcm(nc);
@@ -308,9 +306,7 @@ def test_files_are_fetched_and_stored_by_both(client: lightlink.Client, url: str
     assert target.getvalue() == content[::-1]
 
 
-def test_an_agent_written_in_javascript_takes_a_command_and_a_manager_hears_of_its_end(
-    fresh_server: StartServer, prefix: str
-) -> None:
+def test_an_agent_written_in_javascript_takes_a_command(fresh_server: StartServer, prefix: str) -> None:
     url = fresh_server().url
     with World(url, FAST) as world:
         manager = world.manager()

@@ -94,7 +94,7 @@ def test_where_no_stream_listens_there_are_no_responders(connection: Connection,
         assert caught.value.no_responders
 
 
-def test_a_message_whose_headers_bring_it_over_the_limit_is_not_sent(connection: Connection, stream: str) -> None:
+def test_a_message_whose_headers_exceed_the_limit_is_not_sent(connection: Connection, stream: str) -> None:
     limit = connection.max_payload
     with pytest.raises(PayloadTooLarge) as caught:
         store(connection, f"{stream}.a", bytes(limit - 5), Colour="red")

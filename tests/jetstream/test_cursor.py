@@ -63,7 +63,7 @@ def test_the_policy_counts_until_all_that_was_there_has_come() -> None:
     assert (config["deliver_policy"], config["opt_start_seq"]) == ("by_start_sequence", 21)
 
 
-def test_values_overwritten_while_they_are_read_are_not_waited_for() -> None:
+def test_values_overwritten_meanwhile_are_not_waited_for() -> None:
     reading = position()
     reading.begin(ConsumerInfo(num_pending=10))
     reading.passed(delivery(10, pending=3))
@@ -72,7 +72,7 @@ def test_values_overwritten_while_they_are_read_are_not_waited_for() -> None:
     assert reading.is_current
 
 
-def test_a_writer_that_never_rests_does_not_put_off_the_end_of_the_current_values() -> None:
+def test_a_restless_writer_does_not_put_off_the_current_values() -> None:
     reading = position()
     reading.begin(ConsumerInfo(num_pending=2))
     reading.passed(delivery(10, pending=50))
@@ -120,7 +120,7 @@ def test_a_stream_that_is_another_is_read_as_at_the_start(info: dict[str, object
     assert reading.passed(delivery(5, pending=0))
 
 
-def test_one_filter_is_part_of_the_subject_as_permissions_need_it() -> None:
+def test_one_filter_is_part_of_the_subject_for_permissions() -> None:
     name, subject, request = position().consumer_request()
     assert subject == f"CONSUMER.CREATE.S.{name.decode()}.s.>"
     assert request["config"]["filter_subject"] == "s.>"
@@ -130,7 +130,7 @@ def test_one_filter_is_part_of_the_subject_as_permissions_need_it() -> None:
     assert request["config"]["headers_only"]
 
 
-def test_pull_requests_are_limited_in_bytes_only_where_that_loses_nothing() -> None:
+def test_pulls_are_limited_in_bytes_where_that_loses_nothing() -> None:
     reading = position()
     reading.begin(ConsumerInfo(num_pending=1))
     assert not reading.may_limit_bytes
@@ -171,7 +171,7 @@ def test_what_comes_after_the_start_is_not_waited_for() -> None:
     assert reading.is_current
 
 
-def test_what_a_replica_gives_from_before_the_first_sequence_is_not_wanted() -> None:
+def test_what_a_replica_gives_from_before_is_not_wanted() -> None:
     reading = position(EVERYTHING, first=30)
     reading.expect(29)
     reading.begin(ConsumerInfo(num_pending=0))

@@ -57,7 +57,7 @@ def _is_reached(client: lightlink.Client) -> bool:
         return False
 
 
-def test_state_is_kept_in_the_domain_that_is_named_and_not_in_the_nearest(edge: Edge) -> None:
+def test_state_is_kept_in_the_named_domain_not_the_nearest(edge: Edge) -> None:
     with (
         lightlink.connect(edge.leaf.url, jetstream_domain="hub") as client,
         lightlink.connect(edge.leaf.url) as near,
@@ -120,7 +120,7 @@ def test_an_acknowledgement_of_another_domain_is_none(edge: Edge) -> None:
             api.publish(client._connection, "orders", b"orders.new", b"", 5)
 
 
-def test_a_domain_that_is_not_there_is_an_error_at_once_that_names_where_it_was_asked(url: str) -> None:
+def test_a_missing_domain_is_named_at_once(url: str) -> None:
     with lightlink.connect(url, jetstream_domain="nowhere") as client:
         with pytest.raises(LightLinkError, match=r"JetStream"):
             client.set_state("a", 1, timeout=2)
@@ -143,7 +143,7 @@ accounts {
 """
 
 
-def test_the_state_of_another_account_is_written_and_read_below_its_prefix(fresh_server: StartServer) -> None:
+def test_anothers_state_is_reached_below_its_prefix(fresh_server: StartServer) -> None:
     server = fresh_server(config=_IMPORT)
     settings: dict[str, Any] = {"user": "app", "password": "p", "jetstream_prefix": "JS.store"}
     with (

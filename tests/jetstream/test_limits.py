@@ -53,9 +53,7 @@ def test_all_that_reads_streams_honours_the_limit(strict: EmbeddedServer) -> Non
     assert "Exceeded" not in strict.log_file.read_text()
 
 
-def test_what_a_consumer_never_allows_is_reported_once_and_not_asked_at_full_speed(
-    url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_never_allowed_is_reported_once(url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where another limit is in force, which is not in the consumer's configuration as we know it."""
     errors: list[Exception] = []
     with lightlink.connect(url, on_error=errors.append) as client:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lightlink.jetstream.pull_window import Window
 
 
-def test_half_the_window_is_asked_for_and_again_when_half_of_that_has_come() -> None:
+def test_half_the_window_is_asked_for_and_again_at_half() -> None:
     window = Window(messages=16, size=1600)
     assert window.wants_pull()
     assert window.pulled(8) == 1
@@ -31,7 +31,7 @@ def test_large_messages_count_by_their_bytes() -> None:
     assert window.wants_pull()
 
 
-def test_a_reader_that_is_behind_stops_the_pulling_until_it_catches_up() -> None:
+def test_a_reader_that_is_behind_stops_the_pulling() -> None:
     window = Window(messages=8, size=1_000_000)
     window.pulled(4)
     for _ in range(4):
@@ -66,7 +66,7 @@ def test_a_pull_the_server_ended_is_forgotten_once() -> None:
     assert window.wants_pull()
 
 
-def test_without_a_limit_in_bytes_as_many_are_asked_for_as_likely_fit() -> None:
+def test_without_a_limit_in_bytes_as_many_as_fit_are_asked_for() -> None:
     window = Window(messages=1000, size=3200)
     assert window.cautious_messages() == 16
     window.pulled(16)

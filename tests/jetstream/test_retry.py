@@ -50,9 +50,7 @@ def test_what_has_no_leader_is_asked_again_until_it_has_one(connection: Connecti
     leading.join()
 
 
-def test_what_nobody_answers_is_asked_again_only_if_that_may_be_done_twice(
-    connection: Connection, peer: RawPeer, prefix: str
-) -> None:
+def test_the_unanswered_is_repeated_only_if_that_is_safe(connection: Connection, peer: RawPeer, prefix: str) -> None:
     asked: list[bytes] = []
 
     async def answer_the_third(message: Msg) -> None:
@@ -73,9 +71,7 @@ def test_what_nobody_answers_is_asked_again_only_if_that_may_be_done_twice(
     assert len(asked) == 3
 
 
-def test_the_error_tells_of_the_whole_time_and_whether_anything_has_left(
-    connection: Connection, peer: RawPeer, prefix: str
-) -> None:
+def test_the_error_tells_the_whole_time_and_what_has_left(connection: Connection, peer: RawPeer, prefix: str) -> None:
     peer.run(peer.nc.subscribe(prefix))
     peer.run(peer.nc.flush())
     started = time.monotonic()

@@ -173,7 +173,7 @@ def test_what_waits_for_a_server_that_is_gone_is_shown(
         eventually(lambda: read(registry, "lightlink_client_outbox_messages", client=prefix) == 0)
 
 
-def test_messages_that_a_slow_subscription_drops_still_count_when_it_is_gone(
+def test_dropped_messages_count_when_the_subscription_is_gone(
     registry: CollectorRegistry, client: lightlink.Client, prefix: str
 ) -> None:
     metrics.register(client, registry)

@@ -87,7 +87,7 @@ def test_other_values_become_the_json_one_would_expect(value: Any, text: str) ->
 
 
 @pytest.mark.parametrize("value", [object(), print, {(1, 2): 3}, "\ud800", nested(100_000), [1, {2: iter([])}], 1j])
-def test_a_value_that_json_cannot_carry_is_an_encode_error_that_names_it(value: Any) -> None:
+def test_a_value_json_cannot_carry_is_named_in_the_error(value: Any) -> None:
     with pytest.raises(EncodeError) as caught:
         codec.encode(value, "the message for 'a.b'")
     assert caught.value.what == "the message for 'a.b'"
@@ -116,7 +116,7 @@ def test_arbitrary_bytes_are_decoded_or_refused_and_nothing_else(data: bytes) ->
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1,]", b"\xff", b"nan", b"1 2", b"[" * 100_000, b'"\\ud800"'])
-def test_bytes_that_are_not_json_are_a_decode_error_with_the_first_of_them(data: bytes) -> None:
+def test_bytes_that_are_not_json_are_shown_in_the_error(data: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         codec.decode(data, "a.b")
     assert caught.value.subject == "a.b"
@@ -130,14 +130,14 @@ def test_a_value_can_be_decoded_into_a_type() -> None:
         codec.decode(b'{"points":[{"x":"1"}]}', "s", Path)
 
 
-def test_a_type_that_nothing_can_be_decoded_into_is_found_out_before_any_message() -> None:
+def test_an_impossible_type_is_found_out_before_any_message() -> None:
     with pytest.raises(TypeError):
         codec.decoder(Point | Path)
 
 
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values))
-def test_a_request_is_the_envelope_of_the_wire_format_and_comes_back(args: dict[str, Any]) -> None:
+def test_a_request_is_the_envelope_of_the_wire_format(args: dict[str, Any]) -> None:
     body = codec.encode_request("id-1", "add", args)
     assert json.loads(body) == {"id": "id-1", "method": "add", "args": args}
     request = codec.decode_request(body, "s")
@@ -147,7 +147,7 @@ def test_a_request_is_the_envelope_of_the_wire_format_and_comes_back(args: dict[
 
 @settings(max_examples=50)
 @given(json_values)
-def test_a_success_is_the_envelope_of_the_wire_format_and_comes_back(result: Any) -> None:
+def test_a_success_is_the_envelope_of_the_wire_format(result: Any) -> None:
     body = codec.encode_success("id-1", result)
     assert json.loads(body) == {"id": "id-1", "success": True, "result": result}
     response = codec.decode_response(body, "s")
@@ -160,16 +160,14 @@ def test_a_success_is_the_envelope_of_the_wire_format_and_comes_back(result: Any
     st.sampled_from(sorted(codec.STATUS_OF_CODE)),
     st.text(),
 )
-def test_a_failure_is_the_envelope_of_the_wire_format_whatever_the_text(
-    request_id: str | None, code: str, error: str
-) -> None:
+def test_a_failure_is_the_envelope_of_the_wire_format(request_id: str | None, code: str, error: str) -> None:
     body = codec.encode_failure(request_id, code, error)
     response = codec.decode_response(body, "s")
     assert (response.success, response.id, response.code) == (False, request_id, code)
     assert set(json.loads(body)) == {"success", "id", "code", "error"}
 
 
-def test_peers_may_leave_out_args_and_code_and_add_fields_of_their_own() -> None:
+def test_peers_may_leave_out_fields_and_add_their_own() -> None:
     request = codec.decode_request(b'{"id":"1","method":"m","trace":7}', "s")
     assert bytes(request.args) == b"{}"
     response = codec.decode_response(b'{"id":"1","success":false,"error":"no","more":[]}', "s")
@@ -188,7 +186,7 @@ def test_a_body_that_is_not_an_envelope_is_refused(body: bytes) -> None:
     ("body", "expected"),
     [(b'{"id":"x","method":3}', "x"), (b'{"id":5}', None), (b"[1]", None), (b"{", None), (b'{"id":"y"', None)],
 )
-def test_the_id_of_a_request_that_is_none_is_found_if_there_is_one(body: bytes, expected: str | None) -> None:
+def test_the_id_of_a_bad_request_is_found_if_there_is_one(body: bytes, expected: str | None) -> None:
     assert codec.peek_request_id(body) == expected
 
 

@@ -39,7 +39,7 @@ NO_NAMES = {
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
-def test_a_name_that_is_no_nats_user_or_dns_name_is_refused_with_the_reason(name: str) -> None:
+def test_a_name_that_is_no_nats_user_or_dns_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidName, match=re.escape(NO_NAMES[name])):
         identity_name(name)
 
@@ -50,7 +50,7 @@ def test_a_name_that_is_both_is_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["service", "agent"])
-def test_a_dot_is_refused_where_it_would_reach_into_another_s_subjects(role: str) -> None:
+def test_a_dot_that_reaches_into_anothers_subjects_is_refused(role: str) -> None:
     with pytest.raises(InvalidName, match="dot"):
         identity_name("a.b", role)
 
@@ -60,7 +60,7 @@ def test_something_that_is_no_string_is_no_name() -> None:
         identity_name(None)  # type: ignore[arg-type]
 
 
-def test_the_inboxes_of_an_identity_do_not_cover_those_of_one_below_it() -> None:
+def test_an_identitys_inboxes_do_not_cover_those_below_it() -> None:
     assert inbox_prefix("a") == "_INBOX.a"
     assert inbox_prefix("a.b") == "_INBOX.a_b"
     assert inbox_prefix("user-service") == "_INBOX.user-service"
@@ -79,7 +79,7 @@ def test_an_inbox_prefix_is_two_tokens_whatever_the_name(name: str) -> None:
 @pytest.mark.parametrize(
     "subject", [">", "*", "*.x", "$JS.API.>", "$KV.x", "_INBOX.x", "_INBOX.web.>", "ll.commands.x"]
 )
-def test_an_event_subject_that_reaches_further_than_events_is_refused(subject: str) -> None:
+def test_an_event_subject_that_reaches_too_far_is_refused(subject: str) -> None:
     for operation in ("publish", "subscribe"):
         with pytest.raises(InvalidName, match="event subject"):
             Grant.of("service", **{operation: [subject]})

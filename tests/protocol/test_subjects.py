@@ -28,7 +28,7 @@ def refused(check: Callable[[Any], Any], name: Any) -> str:
 
 
 @pytest.mark.parametrize("subject", ["a", "a.b.c", "$SRV.math.add", "Ünï.cödé", "a-b_c=d/e", "x" * 2048, "a:b", "!"])
-def test_a_publish_subject_may_hold_anything_but_space_wildcards_and_empty_tokens(subject: str) -> None:
+def test_a_publish_subject_may_hold_anything_but_a_few(subject: str) -> None:
     assert subjects.publish_subject(subject) == subject.encode()
     assert subjects.subscribe_subject(subject) == subject
 
@@ -36,7 +36,7 @@ def test_a_publish_subject_may_hold_anything_but_space_wildcards_and_empty_token
 @pytest.mark.parametrize(
     "subject", ["", ".", "a.", ".a", "a..b", "a b", "a\tb", "a\r\nPUB x 0\r\n", "a\x00b", "a\x7f", "x" * 2049, "\ud800"]
 )
-def test_a_subject_that_nats_would_refuse_is_refused_for_publishing_and_subscribing(subject: str) -> None:
+def test_a_subject_nats_would_refuse_is_refused(subject: str) -> None:
     refused(subjects.publish_subject, subject)
     refused(subjects.subscribe_subject, subject)
 
@@ -134,7 +134,7 @@ def test_a_queue_group_with_white_space_is_refused(queue: str) -> None:
 
 
 @given(spiced)
-def test_whatever_is_accepted_is_one_word_on_the_wire_and_fine_for_nats_py(name: str) -> None:
+def test_whatever_is_accepted_is_one_word_on_the_wire(name: str) -> None:
     with contextlib.suppress(InvalidName):
         encoded = subjects.publish_subject(name)
         assert len(encoded.split()) == 1

@@ -66,7 +66,7 @@ def test_a_callback_that_waits_holds_up_no_call(stuck: lightlink.Client, peer: R
         stuck.call(f"{prefix}-silent", "m", timeout=0.2)
 
 
-def test_waiting_for_a_future_in_a_callback_of_another_raises_at_once(url: str, prefix: str, peer: RawPeer) -> None:
+def test_waiting_for_a_future_in_a_callback_raises_at_once(url: str, prefix: str, peer: RawPeer) -> None:
     peer.run(peer.nc.subscribe(f"$SRV.{prefix}.m"))
     peer.run(peer.nc.flush())
     seen: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
@@ -97,7 +97,7 @@ def test_a_callback_may_call_and_look_at_a_future_that_is_done(url: str, prefix:
         assert seen.get(timeout=30) == 3
 
 
-def test_an_error_hook_and_a_status_listener_that_wait_hold_up_nothing(fresh_server: StartServer, prefix: str) -> None:
+def test_a_hook_and_a_listener_that_wait_hold_up_nothing(fresh_server: StartServer, prefix: str) -> None:
     server = fresh_server()
     may_end = threading.Event()
     with lightlink.connect(server.url, on_error=lambda _: may_end.wait(60)) as client:

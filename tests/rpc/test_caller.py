@@ -101,7 +101,7 @@ def failure(message: Msg, error: Any, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.interop
-def test_a_peer_that_knows_only_the_wire_format_serves_our_client(
+def test_a_peer_that_knows_the_wire_format_serves_our_client(
     client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:
     peer_service = PeerService(peer, prefix, lambda m: [success(m, {"sum": 3})])
@@ -191,7 +191,7 @@ def test_an_error_code_becomes_its_error(
         ({"success": False}, RemoteError, "None"),
     ],
 )
-def test_an_error_of_a_peer_that_sends_no_code_is_read_all_the_same(
+def test_an_error_without_a_code_is_read_all_the_same(
     reply: Any, kind: type[RemoteError], message: str, client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:
     PeerService(peer, prefix, lambda m: [reply])
@@ -229,9 +229,7 @@ def test_a_result_for_another_request_is_not_taken(
         client.call(prefix, "m")
 
 
-def test_the_first_reply_counts_and_doubled_late_and_forged_ones_are_dropped(
-    client: lightlink.Client, peer: RawPeer, prefix: str
-) -> None:
+def test_the_first_reply_counts_and_others_are_dropped(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     PeerService(peer, prefix, lambda m: [success(m, 1), success(m, 2), success(m, 3)])
     assert [client.call(prefix, "m") for _ in range(20)] == [1] * 20
     replies = client._connection.session.replies
@@ -277,7 +275,7 @@ def test_a_result_can_be_converted_to_a_type(client: lightlink.Client, service: 
 
 
 @pytest.mark.parametrize("returns", [Point | dict[str, int], [int]], ids=["union", "list"])
-def test_a_type_that_no_result_can_be_converted_to_is_refused_before_the_call_is_made(
+def test_an_impossible_result_type_is_refused_before_the_call(
     returns: Any, client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:
     peer_service = PeerService(peer, prefix, lambda m: [success(m, 1)])
@@ -288,9 +286,7 @@ def test_a_type_that_no_result_can_be_converted_to_is_refused_before_the_call_is
     assert peer_service.requests.get(timeout=30).subject.endswith(".end")
 
 
-def test_an_unknown_service_is_unavailable_at_once_and_not_after_the_timeout(
-    client: lightlink.Client, prefix: str
-) -> None:
+def test_an_unknown_service_is_unavailable_at_once(client: lightlink.Client, prefix: str) -> None:
     client.flush()
     began = time.monotonic()
     with pytest.raises(ServiceUnavailable, match="no responders") as caught:
@@ -317,7 +313,7 @@ def test_an_unknown_method_is_named(client: lightlink.Client, service: lightlink
         (None, "missing argument 'a'"),
     ],
 )
-def test_a_wrong_argument_is_a_typed_error_that_names_method_argument_and_expectation(
+def test_a_wrong_argument_is_named_with_what_was_expected(
     args: Any, words: str, client: lightlink.Client, service: lightlink.Service, prefix: str
 ) -> None:
     with pytest.raises(InvalidArguments) as caught:
@@ -326,9 +322,7 @@ def test_a_wrong_argument_is_a_typed_error_that_names_method_argument_and_expect
     assert f"{prefix}.add" in str(caught.value)
 
 
-def test_a_call_whose_time_is_over_before_it_is_sent_is_not_told_that_there_is_no_connection(
-    client: lightlink.Client, prefix: str
-) -> None:
+def test_an_overdue_call_is_not_told_of_a_missing_connection(client: lightlink.Client, prefix: str) -> None:
     words = re.escape(f"{prefix}.any is unavailable: the call could not be sent within 1e-09 s")
     with pytest.raises(lightlink.ServiceUnavailable, match=words):
         client.call(prefix, "any", timeout=1e-9)
@@ -336,7 +330,7 @@ def test_a_call_whose_time_is_over_before_it_is_sent_is_not_told_that_there_is_n
         client.submit(prefix, "any", timeout=1e-9).result(30)
 
 
-def test_arguments_that_cannot_be_sent_are_refused_in_the_callers_thread(client: lightlink.Client, prefix: str) -> None:
+def test_what_cannot_be_sent_is_refused_in_the_callers_thread(client: lightlink.Client, prefix: str) -> None:
     for method in (client.call, client.submit):
         with pytest.raises(EncodeError, match="the arguments of 'add'"):
             method(prefix, "add", {"a": object()})
@@ -423,9 +417,7 @@ def test_a_future_times_out_like_a_call(client: lightlink.Client, peer: RawPeer,
     assert len(client._connection.session.replies) == 0
 
 
-def test_a_cancelled_future_is_done_for_everybody_and_its_reply_dropped(
-    client: lightlink.Client, peer: RawPeer, prefix: str
-) -> None:
+def test_a_cancelled_future_is_done_and_its_reply_dropped(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     held: list[Msg] = []
     PeerService(peer, prefix, lambda m: held.append(m) or [])
     future, other = client.submit(prefix, "m", timeout=30), client.submit(prefix, "m", timeout=30)
@@ -441,7 +433,7 @@ def test_a_cancelled_future_is_done_for_everybody_and_its_reply_dropped(
     assert client._connection.session.replies.strays == 1
 
 
-def test_cancelling_races_with_the_reply_and_leaves_every_future_done(
+def test_cancelling_races_with_the_reply_and_ends_every_future(
     client: lightlink.Client, service: lightlink.Service, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     futures = [client.submit(prefix, "add", {"a": n, "b": 0}) for n in range(300)]
@@ -485,7 +477,7 @@ def test_futures_under_way_end_when_the_client_closes(url: str, peer: RawPeer, p
 # Many -----------------------------------------------------------------------------------------------------------------
 
 
-def test_64_threads_make_10_000_calls_through_one_client_and_every_answer_fits_its_question(
+def test_64_threads_get_the_answers_to_their_own_calls(
     client: lightlink.Client, service: lightlink.Service, prefix: str
 ) -> None:
     wrong: list[Any] = []
@@ -515,7 +507,7 @@ def test_64_threads_make_10_000_calls_through_one_client_and_every_answer_fits_i
     assert len(client._connection.session.replies) == 0
 
 
-def test_large_arguments_and_results_up_to_the_limit_come_through(
+def test_large_arguments_and_results_come_through(
     client: lightlink.Client, service: lightlink.Service, prefix: str
 ) -> None:
     text = "x" * 1_000_000

@@ -215,9 +215,7 @@ def test_calls_through_a_proxy_ask_for_nothing_else(
         assert sorted(asked) == [f"$SRV.INFO.{prefix}", f"$SRV.STATS.{prefix}"]
 
 
-def test_a_proxy_of_what_is_not_there_explains_nothing_and_asks_again(
-    client: lightlink.Client, url: str, prefix: str
-) -> None:
+def test_a_proxy_of_what_is_not_there_asks_again(client: lightlink.Client, url: str, prefix: str) -> None:
     proxy = client.service(prefix)
     assert dir(proxy) == ["info", "ping", "stats"]
     assert proxy.add.__doc__ == f"{prefix}.add(**arguments)"

@@ -189,7 +189,7 @@ def test_a_call_during_an_outage_is_repeated_after_it(proxy: StartProxy, flaky: 
     assert flaky.runs == 1
 
 
-def test_a_call_that_waited_too_long_in_the_service_may_be_made_again(
+def test_a_call_that_waited_in_the_service_may_be_made_again(
     client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:
     asked: list[bytes] = []
@@ -245,9 +245,7 @@ def test_a_service_that_knows_that_it_does_no_harm_may_say_so(
     assert client.call(prefix, "work", retry=Retry(**QUICK, on=HandlerError)) == 3
 
 
-def test_a_declared_method_is_repeated_after_a_timeout_though_its_service_is_held_up(
-    client: lightlink.Client, harmless: Flaky, prefix: str
-) -> None:
+def test_a_declared_method_is_repeated_after_a_timeout(client: lightlink.Client, harmless: Flaky, prefix: str) -> None:
     """Its only worker is at the first call still: what it says of itself needs no worker."""
     go_on = threading.Event()
     harmless.fails = lambda run: go_on.wait(30)
@@ -257,9 +255,7 @@ def test_a_declared_method_is_repeated_after_a_timeout_though_its_service_is_hel
     letting_go.join()
 
 
-def test_it_does_not_count_what_the_service_says_of_another_method(
-    client: lightlink.Client, url: str, prefix: str
-) -> None:
+def test_what_is_said_of_another_method_does_not_count(client: lightlink.Client, url: str, prefix: str) -> None:
     flaky = Flaky(url, prefix)
     flaky.fails = fail
     flaky.service.register("other", lambda: None, idempotent=True)
@@ -268,9 +264,7 @@ def test_it_does_not_count_what_the_service_says_of_another_method(
     assert flaky.runs == 1
 
 
-def test_what_an_earlier_version_of_the_service_said_does_not_count(
-    client: lightlink.Client, url: str, prefix: str
-) -> None:
+def test_what_an_earlier_version_said_does_not_count(client: lightlink.Client, url: str, prefix: str) -> None:
     retry = Retry(**QUICK, on=HandlerError)
     for declared, runs in ((True, 3), (False, 1), (True, 3)):
         flaky = Flaky(url, prefix, idempotent=declared)
@@ -280,9 +274,7 @@ def test_what_an_earlier_version_of_the_service_said_does_not_count(
         assert flaky.runs == runs
 
 
-def test_a_peer_that_says_nothing_of_its_methods_has_them_called_once(
-    client: lightlink.Client, peer: RawPeer, prefix: str
-) -> None:
+def test_a_peer_that_declares_nothing_is_called_once(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     asked: list[bytes] = []
 
     async def keep_silent(nc: NatsClient) -> None:

@@ -213,7 +213,7 @@ def test_a_later_run_replaces_the_one_that_has_its_lock(world: RunWorld) -> None
         assert second.state == "completed"
 
 
-def test_a_run_does_not_replace_a_later_one_and_leaves_it_where_it_came_to_replace(world: RunWorld) -> None:
+def test_a_run_does_not_replace_a_later_one(world: RunWorld) -> None:
     world.agents(*NAMES)
     world.gates["install"] = threading.Event()
     ops = world.orchestrator()
@@ -229,7 +229,7 @@ def test_a_run_does_not_replace_a_later_one_and_leaves_it_where_it_came_to_repla
     assert earlier.wait(30) in ("completed", "cancelled")
 
 
-def test_a_lock_that_is_taken_away_and_what_else_people_did_is_in_the_audit(world: RunWorld) -> None:
+def test_a_lock_taken_away_is_in_the_audit(world: RunWorld) -> None:
     world.agents("a0")
     world.gates["install"] = threading.Event()
     ops = world.orchestrator()
@@ -330,7 +330,7 @@ def test_a_step_may_call_a_service(world: RunWorld) -> None:
     assert "not this one" in failed.error
 
 
-def test_an_agent_that_never_comes_is_a_failure_and_is_not_undone(world: RunWorld) -> None:
+def test_an_agent_that_never_comes_is_a_failure(world: RunWorld) -> None:
     world.agents("a0")
     plan = Plan("p", targets=["a0", "gone"], on_failure="rollback")
     plan.step("install", "install", timeout=1, undo=("undo.install", None))
@@ -368,7 +368,7 @@ def test_a_rollback_works_whichever_step_fails(world: RunWorld, step: str) -> No
     ]
 
 
-def test_an_ended_run_is_rolled_back_when_asked_and_again_where_that_failed(world: RunWorld) -> None:
+def test_an_ended_run_is_rolled_back_when_asked_and_again(world: RunWorld) -> None:
     world.agents(*NAMES)
     ops = world.orchestrator()
     run = ops.start(rollout(), {"version": "4"})
@@ -403,7 +403,7 @@ def test_a_key_starts_one_run_and_runs_are_listed(world: RunWorld) -> None:
         ops.run("nonsense")
 
 
-def test_labels_mean_known_agents_and_the_check_tells_who_is_offline(world: RunWorld) -> None:
+def test_labels_mean_known_agents_and_the_check_tells_who_is_off(world: RunWorld) -> None:
     world.agents("b0", "b1", labels={"site": "berlin"})
     ops = world.orchestrator()
     ops.assign_labels("b2", {"site": "berlin"})  # it is known, and offline
@@ -491,7 +491,7 @@ def test_all_runs_are_watched(world: RunWorld) -> None:
     assert seen[-1] == (run.run_id, "completed")
 
 
-def test_a_type_that_agents_do_not_take_is_refused_before_anything_is_sent(world: RunWorld) -> None:
+def test_a_type_agents_do_not_take_is_refused_before_sending(world: RunWorld) -> None:
     world.agents(*NAMES)
     ops = world.orchestrator()
     plan = Plan("p", targets=NAMES).step("info", "info").step("odd", "instal", undo=("undo.odd", None))
@@ -522,7 +522,7 @@ def test_a_retry_does_not_pass_a_gate_that_nobody_passed(world: RunWorld) -> Non
     assert run.wait(20) == "completed"
 
 
-def test_state_is_kept_before_a_run_and_written_back_by_a_rollback(world: RunWorld) -> None:
+def test_state_is_kept_before_a_run_and_restored_by_a_rollback(world: RunWorld) -> None:
     world.agents(*NAMES)
     world.failing.add(("a3", "verify"))
     bucket = world.client().state("devices")

@@ -80,7 +80,7 @@ def test_without_a_barrier_each_target_goes_on_by_itself() -> None:
     assert shown(stage.take()) == ["a.two.0"]
 
 
-def test_what_failed_is_repeated_and_the_rest_of_its_target_is_left() -> None:
+def test_what_failed_is_repeated_and_the_rest_is_left() -> None:
     stage = stage_of(run_of(three_steps()))
     sent = play(stage, {("a", "two"): ["failed", "not_run", "done"], ("b", "two"): ["failed"] * 3})
     assert [each for each in shown(sent) if each.startswith("a.")] == [

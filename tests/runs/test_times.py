@@ -30,7 +30,7 @@ def info() -> Plan:
     return Plan("p", targets=["a0"]).step("info", "info")
 
 
-def test_a_time_that_does_not_exist_is_the_first_after_and_one_that_is_twice_counts_once() -> None:
+def test_a_missing_time_is_the_next_and_a_doubled_one_the_first() -> None:
     assert next_time("30 2 * * *", BERLIN, berlin(2026, 3, 28, 12)) == berlin(2026, 3, 29, 3)
     first = next_time("30 2 * * *", BERLIN, berlin(2026, 10, 24, 12))
     assert first == datetime(2026, 10, 25, 0, 30, tzinfo=timezone.utc)  # the first of the two

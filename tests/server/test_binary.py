@@ -47,7 +47,7 @@ def test_the_variable_names_the_server_to_run(monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize("executable", [True, False])
-def test_a_wrong_variable_is_an_error_though_there_are_other_servers(
+def test_a_wrong_variable_is_an_error_beside_other_servers(
     executable: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     named = tmp_path / "nats-server"

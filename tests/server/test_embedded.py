@@ -212,7 +212,7 @@ def test_stop_and_start_keep_the_port_and_begin_with_nothing(fresh_server: Start
     assert streams(server) == 0
 
 
-def test_a_server_that_crashed_is_noticed_and_can_be_started_again(fresh_server: StartServer) -> None:
+def test_a_crashed_server_is_noticed_and_can_be_started_again(fresh_server: StartServer) -> None:
     server = fresh_server()
     store(server, b"survivor")
     os.kill(server.pid, signal.SIGKILL)
@@ -335,7 +335,7 @@ def test_a_server_with_tls_gets_ready(fresh_server: StartServer, tmp_path: Path)
     assert read_info(server.port)["tls_required"] is True
 
 
-def test_a_certificate_directory_makes_a_server_with_mutual_tls_for_who_is_in_it(
+def test_a_certificate_directory_makes_a_server_with_mutual_tls(
     fresh_server: StartServer, authority: CertificateAuthority
 ) -> None:
     authority.issue_server(["127.0.0.1"])
@@ -355,7 +355,7 @@ def test_a_certificate_directory_makes_a_server_with_mutual_tls_for_who_is_in_it
     assert [path.name for path in server.store_dir.rglob("KEPT")] == ["KEPT"]
 
 
-def test_a_certificate_directory_that_is_not_fit_is_named_and_leaves_nothing_behind(
+def test_an_unfit_certificate_directory_is_named_and_left_alone(
     temporary: Path, authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidOption, match=str(tmp_path / "nowhere")):
@@ -365,7 +365,7 @@ def test_a_certificate_directory_that_is_not_fit_is_named_and_leaves_nothing_beh
     assert list(temporary.iterdir()) == []
 
 
-def test_what_does_not_go_with_a_certificate_directory_is_refused(tmp_path: Path) -> None:
+def test_what_does_not_go_with_certificates_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="config"):
         EmbeddedServer(tls=tmp_path, config="")
     with pytest.raises(InvalidOption, match="jetstream"):

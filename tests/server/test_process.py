@@ -55,7 +55,7 @@ def test_the_server_ends_with_its_parent(ending: str, python: StartPython) -> No
     expect_gone(pid, files)
 
 
-def test_a_normal_exit_says_nothing_and_waits_for_the_servers_end(python: StartPython) -> None:
+def test_a_normal_exit_waits_silently_for_the_servers_end(python: StartPython) -> None:
     process = python(PARENT)
     pid, files = follow(process)
     result = process.wait()

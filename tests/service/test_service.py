@@ -94,7 +94,7 @@ class Gate:
 
 
 @pytest.mark.interop
-def test_a_peer_that_knows_only_the_wire_format_calls_our_service(
+def test_a_peer_that_knows_the_wire_format_calls_our_service(
     service: lightlink.Service, peer: RawPeer, prefix: str
 ) -> None:
     with service:
@@ -118,7 +118,7 @@ def test_a_peer_that_knows_only_the_wire_format_calls_our_service(
         ("add", b'{"id":"7","method":5}', "invalid_request", "400", "invalid request"),
     ],
 )
-def test_an_error_reply_echoes_the_id_and_carries_code_text_and_headers(
+def test_an_error_reply_echoes_the_id_with_code_and_text(
     method: str, body: Any, code: str, status: str, words: str, service: lightlink.Service, peer: RawPeer, prefix: str
 ) -> None:
     service.register("fail", lambda: 1 // 0)
@@ -137,7 +137,7 @@ def test_an_error_reply_echoes_the_id_and_carries_code_text_and_headers(
 @pytest.mark.parametrize(
     "body", [b"", b"not JSON", b"[]", b"7", b"null", b"\xff\xfe", b'{"method":"add"}', b'{"id":5}']
 )
-def test_a_request_that_is_no_envelope_gets_an_error_reply_is_counted_and_the_service_goes_on(
+def test_a_request_that_is_no_envelope_gets_an_error_reply(
     body: bytes, service: lightlink.Service, peer: RawPeer, prefix: str
 ) -> None:
     with service:
@@ -151,7 +151,7 @@ def test_a_request_that_is_no_envelope_gets_an_error_reply_is_counted_and_the_se
         assert json.loads(ask(peer, f"$SRV.{prefix}.add", request).data)["result"] == 3
 
 
-def test_a_request_without_a_reply_subject_is_run_and_not_answered(
+def test_a_request_without_a_reply_subject_is_only_run(
     service: lightlink.Service, peer: RawPeer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -185,7 +185,7 @@ def test_instances_share_the_load_in_the_queue_group_q(url: str, client: lightli
 # Handlers -------------------------------------------------------------------------------------------------------------
 
 
-def test_methods_are_registered_by_decorator_by_name_and_by_function(
+def test_methods_are_registered_by_decorator_name_and_function(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
     @service.rpc
@@ -267,7 +267,7 @@ def test_a_handler_may_call_another_service_and_its_own(
         assert client.call(prefix, "outer", {"n": 5}) == [25, 6]
 
 
-def test_a_handler_that_raises_is_told_by_type_and_text_and_its_traceback_stays_in_the_log(
+def test_a_handler_that_raises_is_told_by_type_and_text(
     service: lightlink.Service, client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @service.rpc
@@ -301,7 +301,7 @@ class Untellable(Exception):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_whatever_a_handler_raises_is_answered_and_the_worker_lives_on(
+def test_whatever_a_handler_raises_is_answered(
     error: BaseException,
     message: str,
     url: str,
@@ -343,7 +343,7 @@ def test_a_result_that_json_cannot_carry_is_the_handlers_error(
         assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
 
 
-def test_a_result_over_the_servers_limit_is_an_error_and_not_a_timeout(
+def test_a_result_over_the_limit_is_an_error_and_no_timeout(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
     service.register("large", lambda: "x" * 2_000_000)
@@ -357,9 +357,7 @@ def test_a_result_over_the_servers_limit_is_an_error_and_not_a_timeout(
 # Overload -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_exceeds_workers_and_waiting_room_is_refused_as_busy_at_once(
-    url: str, client: lightlink.Client, prefix: str
-) -> None:
+def test_what_exceeds_the_waiting_room_is_refused_as_busy(url: str, client: lightlink.Client, prefix: str) -> None:
     gate = Gate()
     service = lightlink.Service(prefix, url, workers=2, max_pending=3)
     service.register("wait", gate)
@@ -417,7 +415,7 @@ def test_a_busy_reply_echoes_the_id_and_is_counted(
         assert (stats.requests, stats.errors) == (3, 1)
 
 
-def test_a_request_whose_caller_has_given_up_meanwhile_is_not_run(
+def test_a_request_whose_caller_has_given_up_is_not_run(
     url: str, client: lightlink.Client, peer: RawPeer, prefix: str
 ) -> None:
     gate = Gate()
@@ -496,7 +494,7 @@ def test_an_empty_queue_group_gives_every_instance_every_event(url: str, client:
         eventually(lambda: handled == [1, 1])
 
 
-def test_event_handlers_of_a_service_take_the_same_forms_as_others(
+def test_event_handlers_of_a_service_take_the_same_forms(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
     handled: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -661,7 +659,7 @@ def test_nothing_can_be_registered_after_the_start(service: lightlink.Service, p
     ],
     ids=["42", "coroutine", "star", "rpc-coroutine", "nameless", "on-coroutine", "on-two", "on-42", "on-bare"],
 )
-def test_a_handler_that_cannot_be_is_refused_when_it_is_registered(
+def test_a_handler_that_cannot_be_is_refused_at_once(
     register: Callable[[lightlink.Service], Any], error: str, service: lightlink.Service
 ) -> None:
     with pytest.raises(InvalidOption, match=error):
@@ -669,9 +667,7 @@ def test_a_handler_that_cannot_be_is_refused_when_it_is_registered(
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a..b", "*", "<lambda>", 5])
-def test_a_method_or_service_with_a_name_that_nats_would_refuse_is_refused(
-    name: Any, service: lightlink.Service
-) -> None:
+def test_a_name_nats_would_refuse_is_refused_at_once(name: Any, service: lightlink.Service) -> None:
     with pytest.raises(InvalidName):
         service.register(name, add)
     with pytest.raises(InvalidName):
@@ -735,9 +731,7 @@ def test_a_service_that_cannot_connect_says_so_and_may_try_again(url: str, prefi
         assert service.client.status is lightlink.Status.CONNECTED
 
 
-def test_a_service_that_may_not_subscribe_says_so_and_leaves_nothing_behind(
-    fresh_server: StartServer, prefix: str
-) -> None:
+def test_a_service_that_may_not_subscribe_says_so(fresh_server: StartServer, prefix: str) -> None:
     config = 'authorization { users = [{user: a, password: a, permissions: {subscribe: {deny: "$SRV.>"}}}] }'
     service = lightlink.Service(prefix, fresh_server(config=config).url, user="a", password="a")
     service.register("add", add)
@@ -779,7 +773,7 @@ def test_stopping_is_bounded_by_its_timeout(
     future.cancel()
 
 
-def test_one_that_comes_while_another_stops_the_service_waits_for_the_end_too(
+def test_who_stops_a_stopping_service_waits_for_the_end_too(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
     gate = Gate()
@@ -953,7 +947,7 @@ def test_a_second_signal_ends_a_run_that_drains(
     assert process.wait().returncode == -signal.SIGTERM
 
 
-def test_run_ends_when_another_thread_or_a_handler_stops_the_service(
+def test_run_ends_when_somebody_stops_the_service(
     python: StartPython, client: lightlink.Client, url: str, prefix: str
 ) -> None:
     code = RUN.replace("held.append(1)", "service.stop(); return 'stopping'")
@@ -1038,9 +1032,7 @@ def test_a_method_s_name_may_have_dots_in_it(client: lightlink.Client, peer: Raw
     assert client.call(prefix, "backup.create") == "backup.create"
 
 
-def test_a_result_may_be_wrapped_for_peers_that_take_objects_only(
-    client: lightlink.Client, url: str, prefix: str
-) -> None:
+def test_a_result_may_be_wrapped_for_peers_that_take_objects(client: lightlink.Client, url: str, prefix: str) -> None:
     service = lightlink.Service(prefix, url)
 
     @service.rpc(wrap="value")

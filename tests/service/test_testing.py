@@ -63,7 +63,7 @@ def service() -> lightlink.Service:
     return made
 
 
-def test_a_call_runs_in_the_callers_thread_as_it_would_behind_a_server(service: lightlink.Service) -> None:
+def test_a_call_runs_in_the_callers_thread_as_behind_a_server(service: lightlink.Service) -> None:
     client = service.test_client()
     assert client.call("add", {"a": 1}) == 3
     assert client.call("move", {"point": Point(1, 2)}) == {"x": 2, "y": 2}

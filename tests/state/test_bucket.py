@@ -131,7 +131,7 @@ def test_a_bucket_of_bytes_keeps_them_as_they_are(client: lightlink.Client, pref
     assert raw.get("empty") == b""
 
 
-def test_a_value_that_is_not_what_it_should_be_raises_decode_error(
+def test_a_value_of_the_wrong_kind_raises_decode_error(
     client: lightlink.Client, bucket: lightlink.StateBucket[Any]
 ) -> None:
     bucket.set("key", b"{not json")
@@ -162,7 +162,7 @@ def test_an_update_needs_the_last_revision(bucket: lightlink.StateBucket[Any]) -
     assert bucket.get("key", default=None) is None
 
 
-def test_a_revision_that_the_server_would_take_for_another_is_refused(bucket: lightlink.StateBucket[Any]) -> None:
+def test_a_revision_the_server_would_mistake_is_refused(bucket: lightlink.StateBucket[Any]) -> None:
     last = bucket.set("key", 1)
     writes: list[Callable[[int], object]] = [
         lambda revision: bucket.update("key", 2, revision=revision),
@@ -383,9 +383,7 @@ def test_what_deleted_keys_have_left_is_purged(client: lightlink.Client, prefix:
     assert client.state(f"{prefix}_none").purge_deletes() == 0
 
 
-def test_markers_of_deleted_keys_go_by_themselves_where_they_would_fill_the_bucket(
-    client: lightlink.Client, prefix: str
-) -> None:
+def test_markers_of_deleted_keys_go_by_themselves(client: lightlink.Client, prefix: str) -> None:
     bounded = client.state(prefix, max_bytes=1_000_000, marker_ttl=1)
     seen: list[str] = []
     watch = bounded.watch(">", lambda change: seen.append(change.operation))

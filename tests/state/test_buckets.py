@@ -117,7 +117,7 @@ def test_a_watch_from_a_revision_brings_what_came_since(bucket: lightlink.StateB
     assert got == [("b", 1), ("a", None), ("b", 2), ("c", 1)]
 
 
-def test_a_watch_from_now_on_of_a_bucket_that_is_not_there_waits_for_it(client: lightlink.Client, prefix: str) -> None:
+def test_a_watch_from_now_on_waits_for_its_bucket(client: lightlink.Client, prefix: str) -> None:
     bucket = client.state(prefix)
     with bucket.watch(since="now") as watch:
         bucket.set("a", 1)

@@ -184,7 +184,7 @@ def test_bucket_options_that_cannot_be_are_refused(client: lightlink.Client, opt
         client.state("bucket", **options)
 
 
-def test_a_bucket_that_is_not_purgeable_cannot_be_erased_by_one_writer(
+def test_an_unpurgeable_bucket_cannot_be_erased_by_one_writer(
     client: lightlink.Client, prefix: str, peer: RawPeer
 ) -> None:
     bucket = client.state(prefix, purgeable=False)

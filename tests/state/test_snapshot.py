@@ -42,7 +42,7 @@ def test_what_changed_is_written_back_and_what_is_new_removed(bucket: StateBucke
     assert bucket.restore(before).written == ()
 
 
-def test_what_others_changed_since_is_refused_kept_or_overwritten(bucket: StateBucket[Any]) -> None:
+def test_what_others_changed_is_refused_kept_or_overwritten(bucket: StateBucket[Any]) -> None:
     before = bucket.snapshot("device.*")
     bucket.set("device.a", {"mode": "night"})
     after = bucket.snapshot("device.*")

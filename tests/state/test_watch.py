@@ -141,9 +141,7 @@ def test_a_slow_reader_gets_everything_in_order(client: lightlink.Client, prefix
     assert revisions == list(range(1, 2001))
 
 
-def test_a_value_that_is_not_json_goes_to_the_error_hook_and_the_watch_goes_on(
-    url: str, prefix: str, peer: RawPeer
-) -> None:
+def test_a_value_that_is_not_json_goes_to_the_error_hook(url: str, prefix: str, peer: RawPeer) -> None:
     errors: queue.Queue[Exception] = queue.Queue()
     with lightlink.connect(url, on_error=errors.put) as client:
         bucket = client.state(prefix)
@@ -162,7 +160,7 @@ def test_a_value_that_is_not_json_goes_to_the_error_hook_and_the_watch_goes_on(
             assert error.subject == f"$KV.{prefix}.bad"
 
 
-def test_a_handler_that_raises_is_reported_and_gets_the_next_change(url: str, prefix: str) -> None:
+def test_a_handler_that_raises_gets_the_next_change(url: str, prefix: str) -> None:
     errors: queue.Queue[Exception] = queue.Queue()
     changes: queue.Queue[Change] = queue.Queue()
 
@@ -226,7 +224,7 @@ def test_a_watch_goes_on_after_a_kill_of_the_server(fresh_server: StartServer) -
         assert changes.empty()
 
 
-def test_changes_made_during_an_outage_are_told_once_each_after_it(url: str, prefix: str, proxy: StartProxy) -> None:
+def test_changes_during_an_outage_are_told_once_each(url: str, prefix: str, proxy: StartProxy) -> None:
     link = proxy()
     with lightlink.connect(link.url) as client, lightlink.connect(url) as writer:
         ours, theirs = client.state(prefix, history=5), writer.state(prefix, history=5)
@@ -339,7 +337,7 @@ def test_a_watch_outlives_a_server_that_keeps_nothing(fresh_server: StartServer)
             assert told(watch.get(15)) == ("key", 2, "put")
 
 
-def test_a_half_open_connection_is_noticed_by_the_missing_heartbeats(url: str, prefix: str, proxy: StartProxy) -> None:
+def test_a_half_open_connection_shows_by_missing_heartbeats(url: str, prefix: str, proxy: StartProxy) -> None:
     link = proxy()
     with lightlink.connect(link.url, ping_interval=0.5) as client, lightlink.connect(url) as writer:
         theirs = writer.state(prefix)
@@ -357,7 +355,7 @@ def test_a_half_open_connection_is_noticed_by_the_missing_heartbeats(url: str, p
 # The end ------------------------------------------------------------------------------------------------------------
 
 
-def test_stop_returns_at_once_though_the_handler_hangs_and_the_queue_is_full(
+def test_stop_returns_at_once_though_the_handler_hangs(
     bucket: lightlink.StateBucket[Any], prefix: str, peer: RawPeer
 ) -> None:
     with ThreadPoolExecutor(16) as pool:

@@ -174,7 +174,7 @@ def test_events_of_one_key_are_handled_one_at_a_time_in_order(client: lightlink.
         assert [number for each, number in seen if each == customer] == sorted([*range(20), 7])
 
 
-def test_a_handler_that_does_not_end_is_told_and_its_event_tried_again(client: lightlink.Client) -> None:
+def test_a_handler_that_does_not_end_has_its_event_tried_again(client: lightlink.Client) -> None:
     attempts: list[StoredMessage] = []
 
     @client.consume("orders.>", name="billing", workers=2, timeout=0.2, retries=QUICK)

@@ -59,7 +59,7 @@ def test_a_consumer_that_they_made_otherwise_is_refused_by_name(client: lightlin
 @pytest.mark.skipif(
     shutil.which("nats") is None, reason="the nats command is not here; CONTRIBUTING.md says how to get it"
 )
-def test_the_nats_command_sees_streams_consumers_and_dead_letters(client: lightlink.Client) -> None:
+def test_the_nats_command_sees_streams_and_dead_letters(client: lightlink.Client) -> None:
     def run(*arguments: str) -> str:
         command = ["nats", "-s", client.server or "", *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout

@@ -105,9 +105,7 @@ def test_a_description_makes_its_reader_say_nothing(
 
 
 @pytest.mark.parametrize("name", EVERYONE)
-def test_nobody_settles_a_command_by_a_subject_that_is_not_its_own(
-    connect_as: ConnectAs, link_as: LinkAs, name: str
-) -> None:
+def test_nobody_settles_a_command_by_a_subject_not_its_own(connect_as: ConnectAs, link_as: LinkAs, name: str) -> None:
     client = link_as("ops")
     with CommandManager(client, sweep_interval=None) as manager:
         victim = manager.send("agent-b", "work", timeout=600)

@@ -115,7 +115,7 @@ def test_the_five_commands_work_as_they_stand_there(terminal: Terminal) -> None:
     assert terminal.run(stranger) == ""
 
 
-def test_the_page_on_certificates_works_as_it_stands_there_with_a_plain_nats_server(terminal: Terminal) -> None:
+def test_the_page_on_certificates_works_with_a_plain_server(terminal: Terminal) -> None:
     heading = "## From nothing to a service behind mutual TLS"
     (block,) = code_blocks("certs/README.md", heading, "sh")
     *preparing, server = block.strip().splitlines()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_an_identity_issued_later_gets_in_with_a_reload_and_one_removed_is_put_out(tmp_path: Path) -> None:
+def test_a_reload_lets_the_new_in_and_puts_the_removed_out(tmp_path: Path) -> None:
     authority = CertificateAuthority.create(tmp_path / "certs")
     authority.issue_server(["127.0.0.1"])
     authority.issue("math", "service")
@@ -66,7 +66,7 @@ def test_the_server_s_certificate_opens_no_client_connection(secured: EmbeddedSe
     assert "BAD_CERTIFICATE" in refusal(secured, client_context(identities, "server"))
 
 
-def test_a_client_does_not_accept_the_server_of_another_authority(secured: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_client_refuses_the_server_of_another_authority(secured: EmbeddedServer, tmp_path: Path) -> None:
     other = CertificateAuthority.create(tmp_path / "certs")
     other.issue("web")
     assert refusal(secured, client_context(other.directory, "web")) == "CERTIFICATE_VERIFY_FAILED"

@@ -52,7 +52,7 @@ def test_each_of_many_callers_hears_of_the_refusal(link_as: LinkAs) -> None:
     assert {type(future.exception(LONG)) for future in futures} == {lightlink.PermissionDenied}
 
 
-def test_a_subscription_that_is_not_allowed_raises_and_leaves_the_others_alone(link_as: LinkAs) -> None:
+def test_a_subscription_not_allowed_raises_for_itself_alone(link_as: LinkAs) -> None:
     client, ops = link_as("web.eu"), link_as("ops")
     news = client.subscribe("events.news")
     denied("subscribe", "events.Secret", lambda: client.subscribe("events.Secret"))
@@ -61,7 +61,7 @@ def test_a_subscription_that_is_not_allowed_raises_and_leaves_the_others_alone(l
     assert news.get(timeout=30).data == 1
 
 
-def test_a_publish_that_is_not_allowed_is_reported_and_fails_the_next_flush(link_as: LinkAs) -> None:
+def test_a_publish_not_allowed_fails_the_next_flush(link_as: LinkAs) -> None:
     reported: queue.SimpleQueue[Exception] = queue.SimpleQueue()
     client, ops = link_as("web", on_error=reported.put), link_as("ops")
     heard = ops.subscribe("events.>")
@@ -84,7 +84,7 @@ def test_an_identity_cannot_listen_to_another_s_replies(link_as: LinkAs) -> None
         denied("subscribe", f"{inbox}*", lambda name=name: link_as(name).subscribe(f"{inbox}*"))  # type: ignore[misc]
 
 
-def test_what_was_allowed_when_it_was_subscribed_and_is_not_at_the_reconnect_is_reported(
+def test_what_is_no_longer_allowed_at_the_reconnect_is_reported(
     fresh_server: StartServer, authority: CertificateAuthority
 ) -> None:
     authority.issue_server(["127.0.0.1"])
@@ -195,9 +195,7 @@ def test_a_service_cannot_take_another_s_name(link_as: LinkAs) -> None:
     denied("subscribe", "$SRV.math.>", service.start)
 
 
-def test_a_service_that_listens_to_what_it_was_not_granted_does_not_start(
-    secured: EmbeddedServer, identities: Path
-) -> None:
+def test_a_service_without_the_grant_does_not_start(secured: EmbeddedServer, identities: Path) -> None:
     service = lightlink.Service("user-service", secured.url, tls=tls_of(identities, "user-service"))
     service.on("events.secret")(print)
     denied("subscribe", "events.secret", service.start)

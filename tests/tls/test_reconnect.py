@@ -205,7 +205,7 @@ def test_a_server_that_accepts_our_authority_no_more_is_given_up(
     assert reason.endswith("(unknown ca)")
 
 
-def test_a_certificate_that_expired_while_connected_is_given_up_with_its_file(
+def test_a_certificate_expired_while_connected_is_given_up(
     fresh_server: StartServer,
     tmp_path: Path,
     set_clock: SetClock,
@@ -258,7 +258,7 @@ def test_a_program_that_is_refused_for_good_ends_with_the_reason(
     assert "is that of 'one', whom the server does not know" in str(error)
 
 
-def test_the_run_command_that_is_refused_for_good_ends_as_not_connected(
+def test_a_run_refused_for_good_ends_as_not_connected(
     fresh_server: StartServer, folder: Path, authority: CertificateAuthority, tmp_path: Path, python: StartPython
 ) -> None:
     without = shutil.copytree(folder, tmp_path / "without")
@@ -303,7 +303,7 @@ def test_renewed_files_count_at_the_next_reconnect(
     assert errors.empty()
 
 
-def test_files_named_from_the_current_folder_are_found_again_from_another(
+def test_files_named_from_the_current_folder_are_found_again(
     fresh_server: StartServer,
     folder: Path,
     tmp_path: Path,
@@ -324,7 +324,7 @@ def test_files_named_from_the_current_folder_are_found_again_from_another(
     assert errors.empty()
 
 
-def test_files_that_are_renewed_while_the_server_refuses_the_old_ones_heal_it(
+def test_renewed_files_heal_a_refused_client(
     fresh_server: StartServer,
     folder: Path,
     tmp_path: Path,
@@ -356,7 +356,7 @@ def test_a_renewed_certificate_alone_counts(
     client.flush(20)
 
 
-def test_files_that_have_become_unfit_are_reported_and_the_last_good_ones_go_on(
+def test_files_become_unfit_are_reported_and_the_last_good_used(
     fresh_server: StartServer,
     folder: Path,
     connect: Callable[..., lightlink.Client],

@@ -283,7 +283,7 @@ def test_a_caller_cannot_make_a_service_publish_for_it(connect_as: ConnectAs) ->
     assert seen.pending_msgs == 0
 
 
-def test_the_certificate_decides_who_one_is_and_nothing_else_does(
+def test_the_certificate_alone_decides_who_one_is(
     connect_as: ConnectAs, secured: EmbeddedServer, identities: Path
 ) -> None:
     with pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
@@ -305,7 +305,7 @@ def remove_stream(connect_as: ConnectAs, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["keeper", "store"])
-def test_an_identity_with_state_can_do_all_that_nats_py_does_with_a_bucket(connect_as: ConnectAs, name: str) -> None:
+def test_an_identity_with_state_can_do_all_of_nats_py_s_bucket(connect_as: ConnectAs, name: str) -> None:
     remove_stream(connect_as, f"KV_{STATE_BUCKET}")
     peer = connect_as(name)
 
@@ -338,9 +338,7 @@ def test_an_identity_with_state_can_do_all_that_nats_py_does_with_a_bucket(conne
 
 
 @pytest.mark.parametrize("name", ["keeper", "store"])
-def test_an_identity_with_files_can_do_all_that_nats_py_does_with_an_object_store(
-    connect_as: ConnectAs, name: str
-) -> None:
+def test_an_identity_with_files_can_do_all_of_nats_py_s_store(connect_as: ConnectAs, name: str) -> None:
     remove_stream(connect_as, f"OBJ_{FILES_BUCKET}")
     peer = connect_as(name)
     data = bytes(range(256)) * 1024

@@ -116,9 +116,7 @@ def test_what_a_handler_raises_becomes_the_error(
     assert not command.outcome_unknown
 
 
-def test_an_exception_that_cannot_be_shown_is_an_error_all_the_same(
-    world: World, manager: CommandManager, prefix: str
-) -> None:
+def test_an_exception_that_cannot_be_shown_is_an_error(world: World, manager: CommandManager, prefix: str) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -213,9 +211,7 @@ def test_an_executor_need_not_know_of_contexts(world: World, manager: CommandMan
 # Order and time -------------------------------------------------------------------------------------------------------
 
 
-def test_what_waited_for_the_agent_is_run_by_priority_and_then_by_age(
-    world: World, manager: CommandManager, prefix: str
-) -> None:
+def test_what_waited_is_run_by_priority_and_then_by_age(world: World, manager: CommandManager, prefix: str) -> None:
     priorities = [0, 5, 1, 0, 9, 5, -3]
     promises = [
         manager.send(prefix, "note", {"number": number}, priority=priority)
@@ -299,9 +295,7 @@ def test_what_overruns_does_not_keep_others_from_being_told(world: World, manage
     release.set()
 
 
-def test_a_command_that_is_overdue_when_its_turn_comes_is_not_run(
-    world: World, manager: CommandManager, prefix: str
-) -> None:
+def test_a_command_overdue_at_its_turn_is_not_run(world: World, manager: CommandManager, prefix: str) -> None:
     runs: list[str] = []
     release = threading.Event()
     agent = world.agent(prefix, workers=1)
@@ -319,9 +313,7 @@ def test_a_command_that_is_overdue_when_its_turn_comes_is_not_run(
     assert runs == []
 
 
-def test_a_command_held_for_longer_than_the_server_waits_is_run_once(
-    world: World, manager: CommandManager, prefix: str
-) -> None:
+def test_a_command_held_longer_than_ack_wait_is_run_once(world: World, manager: CommandManager, prefix: str) -> None:
     runs: list[int] = []
     agent = world.agent(prefix, workers=1)
 
@@ -419,9 +411,7 @@ def test_presence_lasts_as_long_as_the_agent(world: World, manager: CommandManag
     assert manager.clients({"a": "b"}) == []
 
 
-def test_an_agent_goes_by_the_heartbeat_the_streams_were_made_for(
-    world: World, manager: CommandManager, prefix: str
-) -> None:
+def test_an_agent_goes_by_its_streams_heartbeat(world: World, manager: CommandManager, prefix: str) -> None:
     # By its own options it would be gone most of the time.
     agent = world.agent(prefix, store=StoreOptions(heartbeat=10), labels={"c": "d"}).start()
     (first,) = manager.clients({"c": "d"})
@@ -703,7 +693,7 @@ def test_closing_the_client_under_an_agent_ends_it(world: World, prefix: str) ->
     assert len(errors) == 1
 
 
-def test_a_shared_client_outlives_its_agents_and_nothing_of_them_is_left(world: World, prefix: str) -> None:
+def test_a_shared_client_outlives_its_agents(world: World, prefix: str) -> None:
     client = world.client(name=prefix)
     listeners = len(client._connection._listeners)
     agents = [world.agent(f"{prefix}-{number}", target=client) for number in range(5)]

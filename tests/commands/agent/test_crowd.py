@@ -46,6 +46,6 @@ def test_agents_in_one_process_finish_their_first_burst(fresh_server: StartServe
 
 
 @pytest.mark.slow
-def test_three_hundred_agents_in_one_process_finish_their_first_burst(fresh_server: StartServer) -> None:
+def test_three_hundred_agents_finish_their_first_burst(fresh_server: StartServer) -> None:
     with World(fresh_server().url) as world:
         _burst(world, 300, 10)

@@ -131,7 +131,7 @@ def _descendants(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-def test_an_agent_that_may_make_no_streams_does_not_try_again_and_again(
+def test_an_agent_that_may_make_no_streams_asks_seldom(
     fresh_server: StartServer, authority: CertificateAuthority
 ) -> None:
     folder = authority.directory

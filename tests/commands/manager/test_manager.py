@@ -162,7 +162,7 @@ def test_an_idempotency_key_brings_the_first_command_back(world: World, manager:
     assert other.send(agent.client_id, "add", {"x": 5}, idempotency_key=agent.client_id).result(30) == 6
 
 
-def test_an_idempotency_key_of_a_command_under_way_shares_its_promise(manager: CommandManager, agent: Agent) -> None:
+def test_an_idempotency_key_under_way_shares_its_promise(manager: CommandManager, agent: Agent) -> None:
     first = manager.send(agent.client_id, "wait", idempotency_key=agent.client_id)
     eventually(lambda: running(first))
     second = manager.send(agent.client_id, "wait", idempotency_key=agent.client_id)
@@ -512,7 +512,7 @@ def test_a_forked_child_is_told_to_make_its_own_manager(manager: CommandManager,
 # Outages --------------------------------------------------------------------------------------------------------------
 
 
-def test_while_disconnected_sending_says_so_and_sends_nothing_later(
+def test_while_disconnected_nothing_is_sent_later(
     world: World, proxy: StartProxy, manager: CommandManager, prefix: str
 ) -> None:
     link = proxy()

@@ -227,9 +227,7 @@ def test_the_audit_of_all_is_in_order_and_can_begin_later(
         assert list(read_audit(manager._store, None, model.now())) == []
 
 
-def test_the_audit_is_in_order_when_statuses_are_few_between_requests(
-    fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_audit_is_in_order_with_few_statuses(fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightlink.commands.store.audit._BLOCK", 10)
     with World(fresh_server().url) as world:
         manager = world.manager(sweep_interval=None)
@@ -293,7 +291,7 @@ def test_a_sweep_begins_where_the_one_before_left_off(fresh_server: StartServer)
         assert after.reached == len(old) + 1
 
 
-def test_one_manager_sweeps_at_a_time_and_another_when_it_has_gone(fresh_server: StartServer) -> None:
+def test_one_manager_sweeps_at_a_time_and_then_another(fresh_server: StartServer) -> None:
     with World(fresh_server().url) as world:
         manager = world.manager(sweep_interval=None)
         store = manager._store
@@ -311,7 +309,7 @@ def test_one_manager_sweeps_at_a_time_and_another_when_it_has_gone(fresh_server:
         assert ones.sweep() == 5
 
 
-def test_a_lease_of_a_machine_whose_clock_is_wrong_does_not_count(fresh_server: StartServer) -> None:
+def test_a_lease_of_a_machine_with_a_wrong_clock_counts_not(fresh_server: StartServer) -> None:
     with World(fresh_server().url) as world:
         store = world.manager(sweep_interval=None)._store
         record = {"reached": 7, "holder": "x", "until": store.clock.timestamp() + 3600}

@@ -78,7 +78,7 @@ def test_every_request_has_a_deadline(timeout: float) -> None:
     assert not model.is_overdue(record, record.created_at)
 
 
-def test_null_is_as_good_as_nothing_and_a_whole_number_may_have_a_fraction() -> None:
+def test_null_is_nothing_and_a_whole_number_may_have_a_fraction() -> None:
     nothing = dict.fromkeys(("payload", "batch_id", "issued_by", "idempotency_key"))
     assert request(**nothing, priority=5.0) == request(priority=5)
     assert bytes(request(priority=None, payload=7.0).payload) == b"7.0"

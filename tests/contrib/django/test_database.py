@@ -92,7 +92,7 @@ PLACE = """
 """
 
 
-def test_no_order_is_lost_or_told_of_for_nothing_whoever_is_killed(
+def test_no_order_is_lost_or_made_up_whoever_is_killed(
     python: StartPython, fresh_server: StartServer, postgres: Postgres
 ) -> None:
     env, url = environment(postgres), fresh_server().url

@@ -267,7 +267,7 @@ def test_a_form_without_a_chosen_file_is_the_view_s_mistake(app: flask.Flask, li
 # Health and commands --------------------------------------------------------------------------------------------------
 
 
-def test_health_tells_a_process_that_lives_from_one_that_is_ready(url: str, link: LightLink) -> None:
+def test_health_tells_a_live_process_from_a_ready_one(url: str, link: LightLink) -> None:
     answers = []
     for where in (url, NOWHERE):
         app = make_app(link, LIGHTLINK_URL=where, LIGHTLINK_OPTIONS={"connect_timeout": 0.2})

@@ -121,7 +121,7 @@ def test_all_that_pass_the_filters_are_cancelled(page: Page, running: HttpProces
     assert list(status.values()) == ["failed"] * 3 + ["pending"]
 
 
-def test_all_that_failed_is_sent_again_but_not_what_was_cancelled(
+def test_what_failed_is_sent_again_but_not_what_was_cancelled(
     page: Page, running: HttpProcess, world: RunWorld
 ) -> None:
     kept = send(running, "again-3", "retry")

@@ -181,7 +181,7 @@ def test_state_is_written_over_what_was_looked_at(
     assert prefix in [each["name"] for each in http.get("/api/state").json["buckets"]]
 
 
-def test_no_bucket_is_made_by_a_visit_and_none_of_lightlinks_own_is_touched(http: Http, prefix: str) -> None:
+def test_a_visit_makes_no_bucket_and_touches_none_of_ours(http: Http, prefix: str) -> None:
     missing = put(http, f"/api/state/{prefix}/a", {"value": 1, "revision": 0})
     own = [http.get(f"/api/state/{name}") for name in (schema.AGENTS_BUCKET, schema.STATUS_BUCKET)]
 
