@@ -128,7 +128,10 @@ class Progress:
 
 @attrs.frozen(kw_only=True)
 class Command:
-    """A command as it stands at one instant. ``timeout`` in seconds; times are aware datetimes in UTC."""
+    """A command as it stands at one instant. ``timeout`` in seconds; times are aware datetimes in UTC.
+
+    ``undo`` is the type of the command that takes it back, as its agent said at the end; empty when nothing does.
+    """
 
     command_id: str
     client_id: str
@@ -151,6 +154,7 @@ class Command:
     cancel_requested: bool = False
     outcome_unknown: bool = False
     late_result: Any = None
+    undo: str = ""
 
     @property
     def ended(self) -> bool:
@@ -226,6 +230,7 @@ def fold(
         cancel_requested=status.cancel_requested,
         outcome_unknown=status.outcome_unknown,
         late_result=status.late_result,
+        undo="" if status.undo is None else status.undo.command,
         **common,
     )
 

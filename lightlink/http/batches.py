@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import attrs
 from msgspec import UNSET
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 
@@ -66,7 +67,7 @@ def get_batch(call: Call) -> BatchView:
     commands: list[Command] = []
     after: str | None = None
     while True:
-        page = manager.list(batch_id=batch_id, limit=MAX_LIMIT, after=after)
+        page = manager.list(batch_id=batch_id, limit=MAX_LIMIT, after=after, brief=call.query.results == "none")
         commands += page
         after = page.next
         if after is None:
@@ -74,7 +75,8 @@ def get_batch(call: Call) -> BatchView:
     visible = [command for command in commands if call.may_see(command)]
     if not visible:
         raise NotFound(f"Batch not found: {batch_id}")
-    return batch_view(batch_id, sorted(visible, key=lambda command: command.client_id))
+    view = batch_view(batch_id, sorted(visible, key=lambda command: command.client_id))
+    return view if call.query.results == "all" else attrs.evolve(view, results=[])
 
 
 def _refuse_too_much(call: Call, targets: list[str]) -> None:

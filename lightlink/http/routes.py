@@ -47,6 +47,7 @@ ROUTES: tuple[Route, ...] = (
         path="/api/batch/<batch_id>",
         view=batches.get_batch,
         summary="Look at the commands sent to many agents.",
+        query=schemas.BatchQuery,
         replies={200: schemas.BatchView},
         problems=(404,),
     ),

@@ -110,6 +110,7 @@ class ListQuery:
     client_id: ClientId | UnsetType = UNSET
     status: StatusName | UnsetType = UNSET
     command_type: CommandType | UnsetType = UNSET
+    batch_id: Annotated[str, Meta(min_length=1, max_length=64, description="Only of a batch.")] | UnsetType = UNSET
     last: Annotated[float, Meta(gt=0, le=_YEAR, description="Only those of so many seconds until now.")] | UnsetType = (
         UNSET
     )
@@ -122,6 +123,15 @@ class ListQuery:
         Annotated[int, Meta(ge=1, le=1000, description="Which page of `page_size`; `after` is faster.")] | UnsetType
     ) = UNSET
     page_size: Annotated[int, Meta(ge=1, le=100, description="How many on a page.")] | UnsetType = UNSET
+
+
+@attrs.frozen(kw_only=True)
+class BatchQuery:
+    """How much of a batch to show."""
+
+    results: Annotated[
+        Literal["all", "none"], Meta(description="`none` leaves the results out; the counts are of all.")
+    ] = "all"
 
 
 @attrs.frozen(kw_only=True)
@@ -222,6 +232,7 @@ class CommandView:
     progress: ProgressView | UnsetType = UNSET
     batch_id: str | UnsetType = UNSET
     late_result: Any | UnsetType = UNSET
+    undo: Annotated[str, Meta(description="The type of the command that takes it back.")] | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -96,6 +96,7 @@ def list_commands(call: Call) -> CommandPage:
             query.client_id or None,
             query.status or None,
             command_type=query.command_type or None,
+            batch_id=query.batch_id or None,
             since=since,
             limit=min(skipped + wanted - len(found), MAX_LIMIT),
             after=after,

@@ -62,7 +62,7 @@ def command_view(command: Command) -> CommandView:
     for name in ("sent_at", "completed_at", "batch_id", "late_result"):
         value = getattr(command, name)
         facts[name] = UNSET if value is None else value
-    for name in ("error", "instance"):
+    for name in ("error", "instance", "undo"):
         facts[name] = getattr(command, name) or UNSET
     if command.progress is not None:
         facts["progress"] = ProgressView(fraction=command.progress.fraction, note=command.progress.note)

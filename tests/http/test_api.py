@@ -321,6 +321,9 @@ def test_a_batch_is_asked_for_later(http: Http, agent: Agent, prefix: str) -> No
 
     assert batch["success"] is True
     assert (batch["total"], batch["success_count"], batch["failed_count"]) == (2, 1, 0)
+    assert http.get(f"/api/batch/{batch_id}?results=none").json == batch | {"results": []}
+    listed = http.get(f"/api/commands?batch_id={batch_id}&status=completed").json["commands"]
+    assert [(each["client_id"], each["batch_id"]) for each in listed] == [(agent.client_id, batch_id)]
     assert [(each["client_id"], each["status"]) for each in batch["results"]] == [
         (agent.client_id, "completed"),
         (f"{prefix}_offline", "pending"),
@@ -526,9 +529,12 @@ def test_a_command_is_taken_back_once(http: Http, client: lightlink.Client, pref
     with agent:
         body = {"client_id": agent.client_id, "command_type": "set", "payload": {"mode": "night"}}
         sent = http.post("/api/command", body).json["command_id"]
-        assert http.get(f"/api/command/{sent}?wait=10").json["command"]["status"] == "completed"
+        done = http.get(f"/api/command/{sent}?wait=10").json["command"]
+        assert (done["status"], done["undo"]) == ("completed", "restore")
         undo = http.post(f"/api/command/{sent}/undo").json["command_id"]
-        assert http.get(f"/api/command/{undo}?wait=10").json["command"]["status"] == "completed"
+        undone = http.get(f"/api/command/{undo}?wait=10").json["command"]
+        assert undone["status"] == "completed"
+        assert "undo" not in undone  # nothing takes this one back
         assert found == {"mode": "day"}
         assert http.post(f"/api/command/{sent}/undo").status == 409
         assert http.post("/api/command/nonsense/undo").status == 404

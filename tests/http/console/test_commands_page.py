@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ def test_a_command_is_taken_back_once(page: Page, running: HttpProcess, world: R
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("main h1")).to_have_text("restore")
     expect(shown_state(page)).to_have_text("done")
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)  # nothing takes the undo back
     assert found == {"mode": "day"}
     page.go_back()
     expect(page.locator("main h1")).to_have_text("set")
@@ -168,7 +170,11 @@ def test_a_command_is_sent_by_labels(page: Page, running: HttpProcess, world: Ru
     answer_for(page, "the new version")
 
     eventually(lambda: sorted(world.of("prepare")) == ["label-1", "label-2"])
-    expect(page.get_by_role("heading", name="Commands")).to_be_visible()
+    expect(page.get_by_role("heading", name="Batch")).to_be_visible()
+    expect(page.locator(".batch")).to_contain_text("2 done, 0 failed, 0 open, of 2")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("link", name="prepare", exact=True).first.click()
+    expect(page.get_by_label("Facts").get_by_role("link")).to_have_attribute("href", re.compile("batch_id="))
 
 
 def test_what_is_typed_is_checked_before_it_is_sent(page: Page, running: HttpProcess, world: RunWorld) -> None:

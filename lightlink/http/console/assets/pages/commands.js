@@ -1,7 +1,7 @@
 // The list keeps its filters in the address. One command: its state first, then why it failed, then what happened when.
 import { get, may, post } from "../api.js";
 import { ago, at, button, complain, confirm, empty, facts, h, json, link, mono, note, number, redraw, section, segments, span, state, shape, table, toast } from "../dom.js";
-import { progress } from "../charts.js";
+import { progress, stacked } from "../charts.js";
 import { follow, live } from "../live.js";
 import { t } from "../text.js";
 import { goer } from "./agents.js";
@@ -25,10 +25,10 @@ export function commandTable(commands) {
     { head: t("col.by"), min: "m", cell: (each) => each.issued_by }, { head: "ID", min: "l", cell: (each) => mono(each.command_id.slice(0, 8), "quiet") }], commands, (each) => each.command_id);
 }
 export default async function commands({ query }) {
-  const go = goer("commands", query), names = ["client_id", "command_type", "status", "last"];
+  const go = goer("commands", query), names = ["client_id", "command_type", "status", "last", "batch_id"];
   const wanted = Object.fromEntries(names.map((name) => [name, query.get(name) ?? ""]));
   const after = query.get("after") ?? "";
-  const page = await get("api/commands", { ...wanted, after, limit: SIZE });
+  const [page, batch] = await Promise.all([get("api/commands", { ...wanted, after, limit: SIZE }), wanted.batch_id ? follower(wanted.batch_id) : null]);
   const rows = h("div", {});
   let failedFirst = query.get("order") === "failed";
   const actions = h("div", { class: "row" });
@@ -51,7 +51,7 @@ export default async function commands({ query }) {
   }
   const footer = () => page.next || after ? h("div", { class: "pager" }, after && button(t("newest"), () => go({}), "small"), page.next && button(t("older"), () => go({ after: page.next }), "small")) : null;
   draw();
-  const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status);
+  const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status) && (!wanted.batch_id || each.batch_id === wanted.batch_id);
   // Rows change in place. New ones come at the top, unless somebody points at the list: then it stays as it is.
   let fresh = 0;
   const more = h("button", { type: "button", class: "btn small", hidden: true, onclick: () => { fresh = 0; goer("commands", query)({ after: "" }); window.dispatchEvent(new HashChangeEvent("hashchange")); } });
@@ -66,14 +66,31 @@ export default async function commands({ query }) {
       }
     }
     if (touched) draw();
+    if (batch && changes.some((each) => each.batch_id === wanted.batch_id)) batch.look();
   });
   const client = h("input", { type: "search", value: wanted.client_id, placeholder: t("commands.client"), "aria-label": t("commands.client"), autocomplete: "off", onchange: () => go({ client_id: client.value.trim() }) });
   const type = h("input", { type: "search", value: wanted.command_type, placeholder: t("col.type"), "aria-label": t("col.type"), autocomplete: "off", onchange: () => go({ command_type: type.value.trim() }) });
   const last = h("select", { "aria-label": t("col.time"), onchange: () => go({ last: last.value }) }, [["", "any"], ["3600", "hour"], ["86400", "day"], ["604800", "week"]].map(([value, name]) => h("option", { value, selected: value === wanted.last }, t(`time.${name}`))));
   const order = h("input", { type: "checkbox", checked: failedFirst, onchange: () => { failedFirst = order.checked; go({ order: failedFirst ? "failed" : "", after }); } });
-  return { title: t("nav.commands"), leave: stop, body: [
-    h("div", { class: "page-head" }, h("h1", {}, t("nav.commands")), actions),
+  const title = batch ? t("batch.title", { x: wanted.batch_id.slice(0, 8) }) : t("nav.commands");
+  return { title, leave: () => { stop(); batch?.stop(); }, body: [
+    h("div", { class: "page-head" }, h("div", {}, h("h1", {}, title), batch && h("p", { class: "under" }, link("commands", t("commands.all")))), actions), batch?.body,
     h("div", { class: "filters" }, client, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
+}
+// How far the commands have come that were sent together; counted again when one of them changes, once a second at most.
+const COUNT_MS = 1000;
+async function follower(batchId) {
+  const root = h("div", { class: "batch" });
+  let timer = null, gone = false;
+  async function count() {
+    const { total, success_count: done, failed_count: wrong } = await get(`api/batch/${encodeURIComponent(batchId)}`, { results: "none" });
+    const said = t("batch.said", { a: number(done), b: number(wrong), c: number(total - done - wrong), n: number(total) });
+    if (!gone) redraw(root, [stacked(done / total, wrong / total, said), h("p", {}, said)]);
+  }
+  await count();
+  // What cannot be counted now is counted with the next change; the band says that the server is away.
+  const look = () => { timer ??= setTimeout(() => { timer = null; count().catch(() => null); }, COUNT_MS); };
+  return { body: root, look, stop: () => { gone = true; clearTimeout(timer); } };
 }
 const MOST = 1000;
 async function all(wanted, statuses) {
@@ -129,11 +146,11 @@ function top(one) {
   const undo = async () => { try { location.hash = `#/command/${(await post(`api/command/${one.command_id}/undo`, {})).command_id}`; } catch (error) { complain(error); } };
   const cancel = () => confirm(t("command.cancel"), t(one.status === "executing" ? "command.cancel.running" : "command.cancel.pending"), t("command.cancel"), async (reason) => { await post(`api/command/${one.command_id}/cancel`, { reason }); toast(t("command.cancelled")); }, true);
   return h("div", { class: "page-head" }, h("div", {}, h("h1", {}, one.command_type), h("p", { class: "under" }, commandState(one), h("span", { class: "quiet" }, t("on")), link(`agent/${one.client_id}`, one.client_id, "strong"), h("span", { class: "quiet" }, ago(one.created_at)))),
-    may("send") && h("div", { class: "row" }, open && button(t("command.cancel"), cancel, "", { disabled: one.cancel_requested }), one.status === "completed" && button(t("command.undo"), undo), !open && button(t("command.again"), again, "primary")));
+    may("send") && h("div", { class: "row" }, open && button(t("command.cancel"), cancel, "", { disabled: one.cancel_requested }), one.undo && button(t("command.undo"), undo, "", { title: t("command.undo.by", { x: one.undo }) }), !open && button(t("command.again"), again, "primary")));
 }
 function body(one, entries) {
   return h("div", { class: "cols" }, h("div", { class: "stack" }, outcome(one), section(t("command.timeline"), null, timeline(entries))),
-    h("aside", { class: "rail", "aria-label": t("facts") }, facts([["ID", mono(one.command_id)], [t("col.by"), one.issued_by], [t("timeout"), span(one.timeout)], [t("priority"), String(one.priority)], one.attempt > 1 && [t("attempt"), String(one.attempt)], one.batch_id && [t("batch"), mono(one.batch_id)], one.instance && [t("instance"), mono(one.instance)]]), h("h2", {}, t("payload")), json(one.payload)));
+    h("aside", { class: "rail", "aria-label": t("facts") }, facts([["ID", mono(one.command_id)], [t("col.by"), one.issued_by], [t("timeout"), span(one.timeout)], [t("priority"), String(one.priority)], one.attempt > 1 && [t("attempt"), String(one.attempt)], one.batch_id && [t("batch"), link(`commands?batch_id=${one.batch_id}`, mono(one.batch_id))], one.instance && [t("instance"), mono(one.instance)]]), h("h2", {}, t("payload")), json(one.payload)));
 }
 function outcome(one) {
   if (one.status === "pending") return note("pending", h("strong", {}, t("command.pending")), h("p", {}, t("command.pending.more")));

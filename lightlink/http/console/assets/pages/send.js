@@ -63,7 +63,7 @@ export default async function send({ query }) {
     confirm(t("send.to", { n: number(targets.length) }), t("send.sure", { type: chosen.type, n: number(targets.length) }), t("send.to", { n: number(targets.length) }), async () => {
       const answer = await post("api/command/multi", { ...common, client_ids: targets.map((each) => each.client_id), wait: false });
       toast(t("send.sent", { n: number(answer.total) }));
-      location.hash = `#/commands?command_type=${encodeURIComponent(chosen.type)}`;
+      location.hash = `#/commands?batch_id=${answer.batch_id}`;
     });
   }
   drawTo();
