@@ -13,7 +13,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
 }
-LARGEST_FOLDER = 30
+LARGEST_FOLDER = 18  # 17 modules and the package
 LONGEST_NAME = 60
 
 

@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         # Here, because its packages may be missing; a command imports more of them when it is used.
         from lightlink.cli.app import cli  # noqa: PLC0415
-        from lightlink.cli.exits import run  # noqa: PLC0415
+        from lightlink.cli.terminal.exits import run  # noqa: PLC0415
 
         return run(cli, args)
     except ModuleNotFoundError as exc:

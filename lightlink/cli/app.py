@@ -8,16 +8,16 @@ import platform
 
 import click
 
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.printing import say
 from lightlink.version import __version__
 
 # Where each command or group is, in the order of the help. A new one needs one line here. They are imported when they
 # are used: `lightlink call` need not wait for what `lightlink certs` takes along.
 COMMANDS = {
     "demo": "lightlink.cli.demo.command:demo",
-    "server": "lightlink.cli.server:server",
-    "run": "lightlink.cli.run:run",
-    "service": "lightlink.cli.service:service",
+    "server": "lightlink.cli.processes.server:server",
+    "run": "lightlink.cli.processes.run:run",
+    "service": "lightlink.cli.processes.service:service",
     "services": "lightlink.cli.services:services",
     "doctor": "lightlink.cli.doctor:doctor",
     "stub": "lightlink.cli.stub:stub",
@@ -37,11 +37,11 @@ COMMANDS = {
     "plan": "lightlink.cli.runs:plan",
     "runs": "lightlink.cli.runs:runs",
     "schedule": "lightlink.cli.schedule:schedule",
-    "agent": "lightlink.cli.agent:agent",
-    "agents": "lightlink.cli.agent:agents",
-    "clients": "lightlink.cli.agent:clients",
-    "http": "lightlink.cli.http:http",
-    "gateway": "lightlink.cli.gateway:gateway",
+    "agent": "lightlink.cli.processes.agent:agent",
+    "agents": "lightlink.cli.processes.agent:agents",
+    "clients": "lightlink.cli.processes.agent:clients",
+    "http": "lightlink.cli.processes.http:http",
+    "gateway": "lightlink.cli.processes.gateway:gateway",
     "certs": "lightlink.cli.certs:certs",
     "fleet": "lightlink.cli.fleet:fleet",
 }

@@ -21,9 +21,9 @@ from lightlink.certs import (
     server_config,
 )
 from lightlink.certs.signing import check_server
-from lightlink.cli.exits import report
-from lightlink.cli.options import json_option, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import report
+from lightlink.cli.terminal.options import json_option, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES
 from lightlink.protocol.subjects import FILES_BUCKET, STATE_BUCKET

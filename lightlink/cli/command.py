@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import SECONDS, json_bytes, json_option, link_options, print_data, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.commands import CommandManager
 from lightlink.commands.model import STATUSES
 from lightlink.commands.store.changes import Changes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.commands import Command
     from lightlink.commands.manager.promise import CommandPromise
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lightlink.cli.exits import Exit
-from lightlink.cli.options import SECONDS, json_option, link_options, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.conformance import ClientJudge, judge_service
 from lightlink.conformance.vectors import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.conformance import Verdict
 
 

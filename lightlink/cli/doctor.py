@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from lightlink.cli.exits import Exit
-from lightlink.cli.options import link_options
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit
+from lightlink.cli.terminal.options import link_options
+from lightlink.cli.terminal.printing import say
 from lightlink.commands.store import schema
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.errors import LightLinkError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import lightlink
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 GOOD, ODD, BAD = "ok", "note", "BAD"
 # A difference of clocks that is worth a word, and one that breaks certificates and what people read in logs.

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from lightlink.cli.options import SECONDS, json_option, link_options, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import LightLinkError
 from lightlink.files.store import DEFAULT_STALL_TIMEOUT, DEFAULT_SWEEP_AGE
 from lightlink.protocol.subjects import FILES_BUCKET
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import lightlink
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.files import Progress as Tell
 
 _SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True)

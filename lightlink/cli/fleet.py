@@ -15,8 +15,8 @@ from lightlink.certs import CertificateAuthority
 from lightlink.certs.files import PRIVATE, write_file
 from lightlink.cli.certs import rights, rights_options
 from lightlink.cli.command import labels, managing
-from lightlink.cli.options import SECONDS, json_option, link_options, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.concurrency.signals import StopSignal
 from lightlink.contrib import systemd
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
@@ -27,7 +27,7 @@ from lightlink.fleet.signer import CERTIFICATE_DAYS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.fleet import Entry, Identity, TokenRecord
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import (
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import (
     SECONDS,
     json_bytes,
     json_object,
@@ -18,13 +18,13 @@ from lightlink.cli.options import (
     read_argument,
     to_json,
 )
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     import lightlink
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 
 @click.command()

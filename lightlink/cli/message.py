@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from lightlink.cli.command import managing, read_payload
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import SECONDS, json_option, link_options, print_data
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, print_data
+from lightlink.cli.terminal.printing import say
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.commands import Receipt
 
 _type = click.argument("message_type", metavar="TYPE")

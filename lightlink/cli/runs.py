@@ -15,19 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from lightlink.cli.command import clock, user
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import SECONDS, json_object, json_option, link_options, print_data, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import SECONDS, json_object, json_option, link_options, print_data, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.concurrency.threads import Condition
 from lightlink.contrib.systemd import notify
 from lightlink.runs import Orchestrator, Plan
-from lightlink.runs.records import STATES
-from lightlink.runs.stage import OUTCOMES
+from lightlink.runs.model.records import STATES
+from lightlink.runs.model.stage import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.runs import PlanRun, RunState
 
 _OPEN = "open"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lightlink.cli.command import clock
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import json_option, link_options, to_json
-from lightlink.cli.printing import say
 from lightlink.cli.runs import orchestrating, params_argument, plan_argument
-from lightlink.runs.times import next_time
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import json_option, link_options, to_json
+from lightlink.cli.terminal.printing import say
+from lightlink.runs.model.times import next_time
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.runs import Plan
 
 

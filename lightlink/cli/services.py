@@ -10,14 +10,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lightlink.cli.options import SECONDS, json_option, link_options, print_data
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, print_data
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import ServiceUnavailable
 from lightlink.protocol.text import visible
 
 if TYPE_CHECKING:
     import lightlink
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.rpc.discovery import MethodInfo, RunningService
 
 _WATCH_SECONDS = 2.0

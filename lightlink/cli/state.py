@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import SECONDS, json_bytes, json_option, link_options, print_data, read_argument, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import (
+    SECONDS,
+    json_bytes,
+    json_option,
+    link_options,
+    print_data,
+    read_argument,
+    to_json,
+)
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import STATE_BUCKET
 
 if TYPE_CHECKING:
     import lightlink
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 _bucket = click.option("--bucket", default=STATE_BUCKET, show_default=True, metavar="NAME", help="The bucket.")
 _raw = click.option("--raw", is_flag=True, help="Values are text or bytes as they are; they need not be JSON.")

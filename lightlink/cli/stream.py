@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lightlink.cli.command import clock
-from lightlink.cli.options import SECONDS, json_option, link_options, print_data, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, print_data, to_json
+from lightlink.cli.terminal.printing import say
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.streams import DeadLetter, StoredMessage
 
 _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])

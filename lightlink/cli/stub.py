@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lightlink.cli.exits import Exit, report
-from lightlink.cli.options import SECONDS, link_options
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.options import SECONDS, link_options
+from lightlink.cli.terminal.printing import say
 from lightlink.protocol import codec
 from lightlink.protocol.text import visible_json
 from lightlink.rpc.openapi import write_openapi
 from lightlink.rpc.stub import write_stub
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 _output = click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; default: print it."

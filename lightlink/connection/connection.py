@@ -19,12 +19,12 @@ from lightlink.concurrency.patched import refuse_patched_threads
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import refuse_at_exit, start_thread
 from lightlink.connection.clock import ServerClock
-from lightlink.connection.dial import Backoff
+from lightlink.connection.dialing.dial import Backoff
+from lightlink.connection.dialing.tls import with_inbox_prefix
 from lightlink.connection.nats_client import publish_frame, refuse_unsafe
 from lightlink.connection.outbox import Unsent
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.connection.session import Session, Status
-from lightlink.connection.tls import with_inbox_prefix
 from lightlink.errors import (
     AuthenticationError,
     ClosedError,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.connection.dial import Backoff
+    from lightlink.connection.dialing.dial import Backoff
     from lightlink.connection.nats_client import WireClient
     from lightlink.connection.pump import Pump
     from lightlink.connection.replies import ReplyMap

@@ -15,15 +15,15 @@ import nats.errors
 from lightlink.concurrency.loop import LoopThread
 from lightlink.concurrency.notifier import Notifier
 from lightlink.concurrency.workers import WorkerPool
-from lightlink.connection.diagnosis import explain, is_refusal, true_reason
-from lightlink.connection.dial import Backoff, dial
+from lightlink.connection.dialing.diagnosis import explain, is_refusal, true_reason
+from lightlink.connection.dialing.dial import Backoff, dial
+from lightlink.connection.dialing.tls import Contexts, whose
 from lightlink.connection.fallback import GatewayWatch
 from lightlink.connection.lame_duck import Mover
 from lightlink.connection.nats_client import TOO_MANY_SUBSCRIPTIONS, WireClient
 from lightlink.connection.permission_errors import Denials
 from lightlink.connection.pump import Flush, Pump
 from lightlink.connection.replies import ReplyMap
-from lightlink.connection.tls import Contexts, whose
 from lightlink.connection.transports import make_transport
 from lightlink.errors import (
     AuthenticationError,

@@ -17,7 +17,7 @@ from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
 from lightlink.runs import Orchestrator
-from lightlink.runs.records import STATES
+from lightlink.runs.model.records import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

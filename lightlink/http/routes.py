@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightlink.http import (
+from lightlink.http import fleet_schemas, run_schemas, schemas
+from lightlink.http.access import APPROVE, FLEET, PLAN, SEND
+from lightlink.http.data.routes import ROUTES as DATA_ROUTES
+from lightlink.http.route import Route
+from lightlink.http.views import (
     agents,
     batches,
     events,
     fleet,
-    fleet_schemas,
     operations,
-    run_schemas,
     runs,
-    schemas,
     single,
     stream,
     survey,
 )
-from lightlink.http.access import APPROVE, FLEET, PLAN, SEND
-from lightlink.http.data.routes import ROUTES as DATA_ROUTES
-from lightlink.http.route import Route
 
 ROUTES: tuple[Route, ...] = (
     Route(

@@ -9,7 +9,7 @@ import attrs
 from msgspec import UNSET, Meta, UnsetType
 
 from lightlink.http.schemas import ClientId, Count, IdempotencyKey
-from lightlink.runs.records import StateName
+from lightlink.runs.model.records import StateName
 
 Reason = Annotated[str, Meta(max_length=1024)]
 PlanObject = Annotated[dict[str, Any], Meta(description="A plan, as in its JSON file; see `lightlink plan schema`.")]

@@ -9,8 +9,8 @@ from lightlink.commands.model import RequestRecord
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import LightLinkError, StoreUnavailable
-from lightlink.runs import machine, records
-from lightlink.runs.stage import (
+from lightlink.runs.model import machine, records
+from lightlink.runs.model.stage import (
     RUN_ITSELF,
     Lane,
     Stage,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lightlink.jetstream.pull import Pulled
-    from lightlink.runs.records import Attention, RunPlan, RunState
+    from lightlink.runs.model.records import Attention, RunPlan, RunState
     from lightlink.runs.work import Ports
 
 _log = logging.getLogger("lightlink")

@@ -20,7 +20,7 @@ from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError
 from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, read_current
 from lightlink.protocol.subjects import as_text
-from lightlink.runs.plan import Plan
+from lightlink.runs.model.plan import Plan
 
 if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore

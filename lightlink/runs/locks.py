@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightlink.runs import references
+from lightlink.runs.model import references
 
 if TYPE_CHECKING:
-    from lightlink.runs.records import RunPlan, Target
+    from lightlink.runs.model.records import RunPlan, Target
     from lightlink.runs.store import RunStore
 
 

@@ -15,19 +15,19 @@ from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, PlanNotFound
 from lightlink.protocol.ids import new_id
-from lightlink.runs import machine
 from lightlink.runs.calls import CallExecutor
-from lightlink.runs.checks import check_params, needs_labels, unknown_types
 from lightlink.runs.definitions import Definitions, Freeze, Schedule, StoredPlan
 from lightlink.runs.locks import names_of_locks
-from lightlink.runs.plan import Plan, one_step_plan
+from lightlink.runs.model import machine
+from lightlink.runs.model.checks import check_params, needs_labels, unknown_types
+from lightlink.runs.model.plan import Plan, one_step_plan
+from lightlink.runs.model.records import STATES, RunPlan, Target, digest_of, run_id_of
+from lightlink.runs.model.references import MissingReference
+from lightlink.runs.model.times import next_time
 from lightlink.runs.plan_run import PlanRun
-from lightlink.runs.records import STATES, RunPlan, Target, digest_of, run_id_of
-from lightlink.runs.references import MissingReference
 from lightlink.runs.runner import Runner
 from lightlink.runs.scheduler import EVERY_SECONDS, Scheduler
 from lightlink.runs.store import Lock, RunStore, run_id
-from lightlink.runs.times import next_time
 from lightlink.runs.watch import RunWatcher
 from lightlink.runs.work import Ports
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from lightlink.client import Client
     from lightlink.commands import AgentRecord, Presence
-    from lightlink.runs.plan_model import Targets
-    from lightlink.runs.records import RunState
+    from lightlink.runs.model.plan_model import Targets
+    from lightlink.runs.model.records import RunState
 
 _WORKERS = 4
 _CALLERS = 8

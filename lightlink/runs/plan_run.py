@@ -12,14 +12,15 @@ from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, StoreUnavailable
 from lightlink.protocol import html
-from lightlink.runs import machine, survey
+from lightlink.runs import survey
+from lightlink.runs.model import machine
 from lightlink.runs.store import read_state, state_event
 from lightlink.validators import wait_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lightlink.runs.records import Attention, RunPlan, RunState
+    from lightlink.runs.model.records import Attention, RunPlan, RunState
     from lightlink.runs.survey import TargetResult
     from lightlink.runs.work import Ports
 
@@ -53,7 +54,7 @@ class PlanRun:
 
     @property
     def state(self) -> str:
-        """The run's state, read now: see `lightlink.runs.records.STATES`."""
+        """The run's state, read now: see `lightlink.runs.model.records.STATES`."""
         return self.refresh().state
 
     @property

@@ -14,17 +14,17 @@ from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, LightLinkError, RunNotFound, RunRefused
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.protocol.subjects import as_text
-from lightlink.runs import machine, records
 from lightlink.runs.active import Active
 from lightlink.runs.locks import names_of_locks, release_all, take_all
+from lightlink.runs.model import machine, records
+from lightlink.runs.model.times import opens_at
 from lightlink.runs.store import CONSUMER, EVENTS, STREAM, read_state
-from lightlink.runs.times import opens_at
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from lightlink.jetstream.pull import Pulled
-    from lightlink.runs.records import RunPlan, RunState
+    from lightlink.runs.model.records import RunPlan, RunState
     from lightlink.runs.work import Ports
 
 _log = logging.getLogger("lightlink")

@@ -11,15 +11,15 @@ import msgspec
 
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import LightLinkError, RunNotFound, StoreUnavailable
-from lightlink.runs import machine
-from lightlink.runs.times import last_time
+from lightlink.runs.model import machine
+from lightlink.runs.model.times import last_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from lightlink.runs.definitions import Definitions, Schedule
-    from lightlink.runs.records import RunPlan
+    from lightlink.runs.model.records import RunPlan
     from lightlink.runs.store import RunStore
 
 _log = logging.getLogger("lightlink")

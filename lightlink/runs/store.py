@@ -24,7 +24,7 @@ from lightlink.jetstream.api import JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
-from lightlink.runs.records import RunPlan, RunState
+from lightlink.runs.model.records import RunPlan, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from lightlink.protocol import html
-from lightlink.runs import records
-from lightlink.runs.stage import OUTCOMES, Lane, Stage, lane_outcome, once_lane, wave_lanes
+from lightlink.runs.model import records
+from lightlink.runs.model.stage import OUTCOMES, Lane, Stage, lane_outcome, once_lane, wave_lanes
 from lightlink.runs.work import read_statuses
 
 if TYPE_CHECKING:
-    from lightlink.runs.records import RunPlan, RunState
+    from lightlink.runs.model.records import RunPlan, RunState
     from lightlink.runs.work import Ports
 
 OPEN = "open"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lightlink.connection.connection import Connection
-    from lightlink.runs.records import RunState
+    from lightlink.runs.model.records import RunState
 
 _KEPT = 10_000
 _KEPT_BYTES = 16 * 1024 * 1024

@@ -15,7 +15,7 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.cli import main
 from lightlink.cli.app import COMMANDS
-from lightlink.cli.exits import Exit, exit_code
+from lightlink.cli.terminal.exits import Exit, exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 
 from lightlink.certs import CertificateAuthority, server_config
 from lightlink.cli.certs import certs
-from lightlink.cli.exits import Exit, run
+from lightlink.cli.terminal.exits import Exit, run
 from lightlink.protocol.edge import INNER_NAME
 
 if TYPE_CHECKING:

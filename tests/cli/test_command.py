@@ -15,7 +15,7 @@ from helpers.commands import FAST, World
 from helpers.waiting import eventually
 
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.commands import CommandContext, Undoable
 
 if TYPE_CHECKING:

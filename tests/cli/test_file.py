@@ -14,8 +14,8 @@ from helpers.stored import fetched, messages_in
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.cli.exits import Exit, run
 from lightlink.cli.file import file
+from lightlink.cli.terminal.exits import Exit, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

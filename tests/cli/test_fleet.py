@@ -15,7 +15,7 @@ from helpers.waiting import eventually
 
 from lightlink.certs.certificate import describe, load_certificates
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.protocol.permissions import Grant
 from lightlink.server import EmbeddedServer
 

@@ -11,7 +11,7 @@ from helpers.process import alive
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from helpers.runs import RunWorld
 from helpers.waiting import eventually
 
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.runs import Plan
 
 if TYPE_CHECKING:

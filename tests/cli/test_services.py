@@ -12,7 +12,7 @@ import pytest
 
 import lightlink
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.cli import main
-from lightlink.cli.exits import Exit, run
 from lightlink.cli.state import state
+from lightlink.cli.terminal.exits import Exit, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.errors import Reject
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pytest
 from helpers.waiting import eventually
 
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.contrib import systemd
 from lightlink.errors import InvalidOption
 

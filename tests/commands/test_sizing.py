@@ -11,7 +11,7 @@ from helpers.commands import World
 from helpers.waiting import eventually
 
 from lightlink.commands.store import schema
-from lightlink.connection.dial import Backoff
+from lightlink.connection.dialing.dial import Backoff
 from lightlink.options import ConnectOptions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 import lightlink
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.conformance import ClientJudge, Vectors, judge_service
 from lightlink.protocol import codec
 

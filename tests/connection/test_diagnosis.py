@@ -8,7 +8,7 @@ import nats.errors
 import pytest
 
 import lightlink
-from lightlink.connection.diagnosis import explain, is_refusal
+from lightlink.connection.dialing.diagnosis import explain, is_refusal
 from lightlink.connection.nats_client import TLSRequired
 from lightlink.options import ConnectOptions
 

@@ -14,7 +14,7 @@ from helpers.waiting import eventually
 from nats.aio.client import Server, Srv
 
 import lightlink
-from lightlink.connection.dial import Backoff
+from lightlink.connection.dialing.dial import Backoff
 from lightlink.errors import ConnectError
 from lightlink.options import ConnectOptions
 

@@ -14,7 +14,7 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.connection.dial import Backoff
+from lightlink.connection.dialing.dial import Backoff
 from lightlink.errors import AuthenticationError, PermissionDenied
 
 if TYPE_CHECKING:

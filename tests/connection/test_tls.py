@@ -22,7 +22,7 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.certs import CertificateAuthority, server_config
-from lightlink.connection.tls import with_inbox_prefix
+from lightlink.connection.dialing.tls import with_inbox_prefix
 from lightlink.options import ConnectOptions
 from lightlink.protocol.permissions import inbox_prefix
 

@@ -20,7 +20,7 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.contrib import systemd
 from lightlink.errors import InvalidOption
 

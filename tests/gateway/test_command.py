@@ -11,8 +11,8 @@ from helpers.edge import gateway_for, url_of
 from helpers.pki import tls_of
 
 import lightlink
-from lightlink.cli.exits import run
-from lightlink.cli.gateway import gateway as command
+from lightlink.cli.processes.gateway import gateway as command
+from lightlink.cli.terminal.exits import run
 from lightlink.errors import LinkError
 from lightlink.gateway.health import HealthServer
 

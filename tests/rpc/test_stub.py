@@ -18,7 +18,7 @@ from helpers.process import ROOT
 import lightlink
 from lightlink import describe
 from lightlink.cli import main
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.describe import Description
 from lightlink.errors import UnsupportedSchema
 from lightlink.rpc.discovery import MethodInfo, RunningService, ServiceInstance

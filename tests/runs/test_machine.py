@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightlink.errors import RunRefused
-from lightlink.runs import Approval, Plan, machine
-from lightlink.runs.records import ENDED, Attention, RunPlan, Target
+from lightlink.runs import Approval, Plan
+from lightlink.runs.model import machine
+from lightlink.runs.model.records import ENDED, Attention, RunPlan, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.runs.records import RunState
+    from lightlink.runs.model.records import RunState
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lightlink.errors import InvalidOption, PlanInvalid
 from lightlink.runs import Approval, Param, Plan, Step, Targets
-from lightlink.runs.checks import check_params
-from lightlink.runs.plan_model import duration
+from lightlink.runs.model.checks import check_params
+from lightlink.runs.model.plan_model import duration
 
 YAML = """
 name: firmware

@@ -11,8 +11,8 @@ from helpers.waiting import eventually
 
 from lightlink.errors import InvalidOption, PlanInvalid
 from lightlink.runs import Plan, Window
+from lightlink.runs.model.times import last_time, next_time, opens_at
 from lightlink.runs.scheduler import Scheduler, planned_run_id
-from lightlink.runs.times import last_time, next_time, opens_at
 
 if TYPE_CHECKING:
     from helpers.runs import RunWorld

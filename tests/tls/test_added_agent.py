@@ -11,7 +11,7 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.certs import CertificateAuthority, server_config
 from lightlink.cli.certs import certs
-from lightlink.cli.exits import Exit, run
+from lightlink.cli.terminal.exits import Exit, run
 from lightlink.commands import Agent, CommandManager
 from lightlink.server import EmbeddedServer
 

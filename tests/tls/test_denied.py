@@ -9,7 +9,7 @@ from helpers.pki import tls_of
 
 import lightlink
 from lightlink.cli.certs import certs
-from lightlink.cli.exits import run
+from lightlink.cli.terminal.exits import run
 from lightlink.protocol.permissions import grant_for
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_a_user_is_named_and_an_unknown_one_is_not(fresh_server: StartServer) ->
 def test_what_a_module_says_wins_over_the_environment(
     fresh_server: StartServer, authority: CertificateAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
     folder = authority.directory
     authority.issue_server(["127.0.0.1"])

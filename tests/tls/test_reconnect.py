@@ -17,7 +17,7 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.certs import CertificateAuthority, server_config
-from lightlink.cli.exits import Exit
+from lightlink.cli.terminal.exits import Exit
 from lightlink.commands import Agent, CommandManager
 from lightlink.connection.connection import Status
 

@@ -12,7 +12,7 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.certs import CertificateAuthority, remake_config, server_config
 from lightlink.cli.certs import certs
-from lightlink.cli.exits import Exit, run
+from lightlink.cli.terminal.exits import Exit, run
 from lightlink.commands import Agent, CommandManager
 from lightlink.commands.agent.agent import Stage
 from lightlink.errors import InvalidName, InvalidOption

@@ -21,10 +21,10 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 import lightlink
-from lightlink.cli import children
 from lightlink.cli.demo import service as demo_service
 from lightlink.cli.demo.chapters import CHAPTERS
-from lightlink.cli.options import Link
+from lightlink.cli.processes import children
+from lightlink.cli.terminal.options import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,7 +9,7 @@ import msgspec
 import nats.aio.transport
 import nats.errors
 
-from lightlink.connection.resolver import Resolver
+from lightlink.connection.dialing.resolver import Resolver
 
 if TYPE_CHECKING:
     import ssl

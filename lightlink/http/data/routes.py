@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lightlink.http import stream
 from lightlink.http.access import CALL, DATA, EDIT
 from lightlink.http.data import files, schemas, services, state, streams, tail
 from lightlink.http.route import Route
+from lightlink.http.views import stream
 
 ROUTES: tuple[Route, ...] = (
     Route(

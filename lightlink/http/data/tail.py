@@ -10,8 +10,8 @@ from msgspec import UNSET, UnsetType
 
 from lightlink.commands import model
 from lightlink.concurrency.mailbox import Closed, MessageQueue
-from lightlink.http import stream
 from lightlink.http.data.content import check_event, is_event, shown
+from lightlink.http.views import stream
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 

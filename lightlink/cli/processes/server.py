@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lightlink.cli.options import json_option, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import json_option, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import ServerError
 from lightlink.server import EmbeddedCluster, EmbeddedServer
 

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 import lightlink
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import DecodeError, EncodeError
 from lightlink.protocol import codec
 from lightlink.protocol.text import visible_json

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lightlink.cli.options import json_option, link_options, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import json_option, link_options, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

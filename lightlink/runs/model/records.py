@@ -11,7 +11,7 @@ import msgspec
 
 from lightlink.commands.model import UNTOLD
 from lightlink.protocol import codec
-from lightlink.runs.plan import Plan
+from lightlink.runs.model.plan import Plan
 
 # What a run is about.
 QUEUED: Final = "queued"  # for a lock that another run has

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from lightlink.runs.plan_model import Window
+    from lightlink.runs.model.plan_model import Window
 
 _WEEKLY = re.compile(r"(mon|tue|wed|thu|fri|sat|sun) (\d{1,2}):(\d{2})", re.IGNORECASE)
 _MOST_HOURS = 7 * 24

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 import lightlink
-from lightlink.cli import systemd
-from lightlink.cli.printing import say
-from lightlink.cli.serving import load
+from lightlink.cli.processes import systemd
+from lightlink.cli.processes.serving import load
+from lightlink.cli.terminal.printing import say
 from lightlink.contrib.systemd import unit
 
 

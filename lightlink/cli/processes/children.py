@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING
 
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from lightlink.http.schemas import (
     Stretch,
     Summary,
 )
-from lightlink.http.views import audit_view
+from lightlink.http.views.representations import audit_view
 
 if TYPE_CHECKING:
     from lightlink.commands.model import Command

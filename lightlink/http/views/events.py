@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
-from lightlink.http import stream
-from lightlink.http.runs import run_event
+from lightlink.http.views import stream
+from lightlink.http.views.runs import run_event
 from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from lightlink.commands.store.history import MAX_LIMIT
 from lightlink.errors import AgentOffline, StoreUnavailable
 from lightlink.http.limits import MAX_WAIT
 from lightlink.http.schemas import DEFAULT_TIMEOUT, BatchResult, BatchStarted, BatchView
-from lightlink.http.views import batch_view, sent_to
+from lightlink.http.views.representations import batch_view, sent_to
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from lightlink.cli.options import json_option, to_json
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.options import json_option, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.contrib.systemd import notify
 from lightlink.gateway import Gateway, GatewayOptions
 from lightlink.gateway.health import HealthServer

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightlink.errors import RunRefused
-from lightlink.runs.plan_model import duration
-from lightlink.runs.records import Approved, Attention, RunPlan, RunState, Verdict, with_attention
+from lightlink.runs.model.plan_model import duration
+from lightlink.runs.model.records import Approved, Attention, RunPlan, RunState, Verdict, with_attention
 
 if TYPE_CHECKING:
-    from lightlink.runs.records import StageName, StateName
+    from lightlink.runs.model.records import StageName, StateName
 
 _STATE_AT: dict[StageName, StateName] = {
     "lock": "queued",

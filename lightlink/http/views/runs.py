@@ -27,10 +27,10 @@ from lightlink.http.run_schemas import (
     ScheduleView,
     TargetView,
 )
-from lightlink.http.stream import GREETING, respond
+from lightlink.http.views.stream import GREETING, respond
 from lightlink.protocol import codec
 from lightlink.runs import Orchestrator, Plan
-from lightlink.runs.times import next_time
+from lightlink.runs.model.times import next_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from lightlink.commands.store import schema
 from lightlink.commands.store.presence import read_presence
 from lightlink.errors import InvalidName
 from lightlink.http.schemas import AgentPage, ClientList, ClientView, MessageSent, TypeList, TypeView
-from lightlink.http.views import agent_view, client_view, message_view
+from lightlink.http.views.representations import agent_view, client_view, message_view
 
 if TYPE_CHECKING:
     from lightlink.http.call import Call

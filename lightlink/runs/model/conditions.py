@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from lightlink.runs import references
-from lightlink.runs.references import MissingReference
+from lightlink.runs.model import references
+from lightlink.runs.model.references import MissingReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.runs.references import Lookup
+    from lightlink.runs.model.references import Lookup
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,

@@ -9,8 +9,8 @@ import msgspec
 
 from lightlink.errors import InvalidOption, PlanInvalid
 from lightlink.protocol import codec
-from lightlink.runs.checks import check_static
-from lightlink.runs.plan_model import DEFAULT_TIMEOUT, PlanData, Step, Targets, Undo
+from lightlink.runs.model.checks import check_static
+from lightlink.runs.model.plan_model import DEFAULT_TIMEOUT, PlanData, Step, Targets, Undo
 
 if TYPE_CHECKING:
     import os

@@ -13,9 +13,9 @@ from lightlink.commands.store import schema
 from lightlink.commands.store.presence import MOST_TYPES
 from lightlink.errors import InvalidName, InvalidOption, PlanInvalid
 from lightlink.protocol import codec
-from lightlink.runs import conditions, references
-from lightlink.runs.plan_model import PYTHON_TYPES, REST, Param, PlanData, Step, Undo, duration, share
-from lightlink.runs.times import check_window
+from lightlink.runs.model import conditions, references
+from lightlink.runs.model.plan_model import PYTHON_TYPES, REST, Param, PlanData, Step, Undo, duration, share
+from lightlink.runs.model.times import check_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 import lightlink
-from lightlink.cli import children
-from lightlink.cli.options import SECONDS, link_options
-from lightlink.cli.serving import load, point, serve, wait_option
+from lightlink.cli.processes import children
+from lightlink.cli.processes.serving import load, point, serve, wait_option
+from lightlink.cli.terminal.options import SECONDS, link_options
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 
 @click.command()
@@ -36,7 +36,7 @@ def run(link: Link, target: str, reload: bool, drain_timeout: float, child_of: i
     if child_of is not None:
         children.die_with(child_of)
     if reload:
-        from lightlink.cli.reload import supervise  # noqa: PLC0415 - only this needs to watch files
+        from lightlink.cli.processes.reload import supervise  # noqa: PLC0415 - only this needs to watch files
 
         waits = [] if wait is None else [f"--wait={wait}"]
         arguments = [target, f"--drain-timeout={drain_timeout}", *waits, *link.arguments()]

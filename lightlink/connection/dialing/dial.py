@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
-from lightlink.connection.credentials import identity_settings
-from lightlink.connection.diagnosis import explain, is_refusal, true_reason
+from lightlink.connection.dialing.credentials import identity_settings
+from lightlink.connection.dialing.diagnosis import explain, is_refusal, true_reason
 from lightlink.errors import AuthenticationError, ConnectError
 
 if TYPE_CHECKING:

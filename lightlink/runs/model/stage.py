@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from lightlink.commands import model
-from lightlink.runs import conditions, references
-from lightlink.runs.checks import predecessors
-from lightlink.runs.conditions import CannotCompare
-from lightlink.runs.plan_model import Step, Undo
-from lightlink.runs.records import Attention, RunPlan, Target, command_id_of
-from lightlink.runs.references import MissingReference, descend
+from lightlink.runs.model import conditions, references
+from lightlink.runs.model.checks import predecessors
+from lightlink.runs.model.conditions import CannotCompare
+from lightlink.runs.model.plan_model import Step, Undo
+from lightlink.runs.model.records import Attention, RunPlan, Target, command_id_of
+from lightlink.runs.model.references import MissingReference, descend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

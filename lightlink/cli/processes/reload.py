@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from watchfiles import PythonFilter, watch
 
-from lightlink.cli import children
-from lightlink.cli.printing import say
+from lightlink.cli.processes import children
+from lightlink.cli.terminal.printing import say
 
 if TYPE_CHECKING:
     import subprocess

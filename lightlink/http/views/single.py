@@ -12,7 +12,7 @@ from werkzeug.exceptions import Conflict
 from lightlink.commands.store.history import MAX_LIMIT, PAGE_BYTES
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
 from lightlink.http.schemas import DEFAULT_TIMEOUT, AuditList, CommandPage, CommandSent, OneCommand
-from lightlink.http.views import audit_view, command_view
+from lightlink.http.views.representations import audit_view, command_view
 
 if TYPE_CHECKING:
     from lightlink.commands.model import Command

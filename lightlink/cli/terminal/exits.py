@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.printing import say
 from lightlink.errors import (
     AgentOffline,
     ConnectError,

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from lightlink.cli import systemd
 from lightlink.cli.command import labels, managing
-from lightlink.cli.options import SECONDS, json_option, link_options, to_json
-from lightlink.cli.printing import say
-from lightlink.cli.serving import load, point, serve, wait_option
+from lightlink.cli.processes import systemd
+from lightlink.cli.processes.serving import load, point, serve, wait_option
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.terminal.printing import say
 from lightlink.commands import Agent
 from lightlink.contrib.systemd import unit
 
 if TYPE_CHECKING:
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
     from lightlink.fleet import AgentFiles
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from lightlink.commands.store.changes import Changes
 from lightlink.errors import LightLinkError
-from lightlink.http.views import command_view
+from lightlink.http.views.representations import command_view
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import click
 
-from lightlink.cli.printing import say
+from lightlink.cli.terminal.printing import say
 from lightlink.contrib.systemd import keep_alive, notify
 from lightlink.errors import LightLinkError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     import lightlink
-    from lightlink.cli.options import Link
+    from lightlink.cli.terminal.options import Link
 
 
 class Runnable(Protocol):

@@ -1,0 +1,1 @@
+"""Subcommands that run until they are stopped, and what they share."""

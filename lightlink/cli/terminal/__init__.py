@@ -1,0 +1,1 @@
+"""What all subcommands share: connection options, output, exit codes."""
