@@ -89,8 +89,8 @@ pictures: $(STAMP) ## take the pictures of the web console in docs/images anew (
 soak: $(STAMP) ## run everything at once under random faults for MINUTES=5 and balance the books; SEED= repeats a run
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-bench: $(BENCH_STAMP) ## measure the speed against what else one could use, in ten minutes; QUICK=1: in one
-	@echo "==> bench: LightLink against its peers$(if $(QUICK),, (ten minutes; QUICK=1 takes one))"
+bench: $(BENCH_STAMP) ## measure the speed against what else one could use, in fifteen minutes; QUICK=1: in two
+	@echo "==> bench: LightLink against its peers$(if $(QUICK),, (fifteen minutes; QUICK=1 takes two))"
 	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick) --plot $(PLOT) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 interop: $(JAVASCRIPT) ## what talks to other people's clients, the official JavaScript ones among them (needs Node)

@@ -14,7 +14,7 @@ import attrs
 from rich.console import Console
 
 from lightlink.server import EmbeddedServer
-from tests.benchmarks import against, curves, machine, measures, scale, storage
+from tests.benchmarks import against, cost, curves, edge, machine, measures, scale, storage
 from tests.benchmarks.effort import FULL, QUICK, TINY
 from tests.benchmarks.plot import draw
 from tests.benchmarks.report import Report
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _MEASURES: dict[str, Callable[[Stage], list[Row]]] = {
     "P1": measures.publish,
+    "P1b": measures.publish_core,
     "P2": measures.call,
     "P3": measures.calls,
     "P4": measures.serve,
@@ -37,8 +38,14 @@ _MEASURES: dict[str, Callable[[Stage], list[Row]]] = {
     "P8": storage.command,
     "P9": storage.batch,
     "P10": measures.imports,
+    "P11": measures.calls_from_one,
+    "P12": edge.beside_upload,
+    "P13": measures.publish_large,
+    "P14": edge.over_tls,
     "P15": storage.durable,
     "P16": storage.runs,
+    "P18": edge.over_quic,
+    "cost": cost.idle,
 }
 _AGAINST: dict[str, Callable[[Stage], list[Row]]] = {
     "P1": against.publish,
@@ -60,14 +67,17 @@ _SCALE: dict[str, Callable[[Stage], Curve]] = {
     "commands": scale.commands,
 }
 
+# What the pages of the design call them.
+_ALIASES = {"P17": "scale", "quic": "P18"}
+
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    names = [*_MEASURES, *_CURVES, "scale"]
+    names = [*_MEASURES, *_CURVES, *_ALIASES, "scale"]
     parser.add_argument(
-        "what", nargs="*", metavar="MEASURE", help=f"of {' '.join(names)}; without, all but scale", default=[]
+        "what", nargs="*", metavar="MEASURE", help=f"of {' '.join(names)}; without, all but scale (P17)", default=[]
     )
-    parser.add_argument("--quick", action="store_true", help="end within a minute")
+    parser.add_argument("--quick", action="store_true", help="end within two minutes")
     parser.add_argument("--tiny", action="store_true", help="only see that it works")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
     parser.add_argument("--slice", type=float, help="seconds that a side is measured in a round, for rates")
@@ -82,6 +92,7 @@ def _arguments() -> argparse.Namespace:
     unknown = set(arguments.what) - set(names)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    arguments.what = [_ALIASES.get(name, name) for name in arguments.what]
     return arguments
 
 

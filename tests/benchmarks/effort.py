@@ -23,6 +23,8 @@ class Effort:
     batch: int  # commands in a batch
     curve_rounds: int
     curve_slice: float
+    mixed_calls: int  # one after the other beside an upload
+    idle: float  # seconds for which those who do nothing are watched
     long_run: int  # publishes in the run that watches the memory
     limit: float
 
@@ -39,8 +41,10 @@ FULL = Effort(
     batch=10_000,
     curve_rounds=3,
     curve_slice=0.4,
+    mixed_calls=400,
+    idle=60.0,
     long_run=10_000_000,
-    limit=570.0,
+    limit=870.0,
 )
 
 QUICK = Effort(
@@ -55,9 +59,13 @@ QUICK = Effort(
     batch=500,
     curve_rounds=1,
     curve_slice=0.08,
+    mixed_calls=40,
+    idle=3.0,
     long_run=300_000,
-    limit=50.0,
+    limit=110.0,
 )
 
 # For the harness's own test: everything happens, nothing is worth reading.
-TINY = attrs.evolve(QUICK, name="tiny", rounds=1, slice=0.02, calls=5, stored_calls=5, curve_slice=0.02)
+TINY = attrs.evolve(
+    QUICK, name="tiny", rounds=1, slice=0.02, calls=5, stored_calls=5, mixed_calls=5, idle=0.1, curve_slice=0.02
+)

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from lightlink.server.binary import find_server
 
-_PACKAGES = ("lightlink", "nats-py", "uvloop", "nats-py-sync", "pynats2", "grpcio", "Pyro5", "msgspec", "anyio")
+_PACKAGES = (
+    "lightlink",
+    "nats-py",
+    "nats-core",
+    "uvloop",
+    "nats-py-sync",
+    "pynats2",
+    "grpcio",
+    "Pyro5",
+    "msgspec",
+    "anyio",
+)
 
 
 def describe() -> dict[str, str]:

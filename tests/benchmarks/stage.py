@@ -22,13 +22,26 @@ SYNC = "nats-py-sync"
 PYNATS2 = "pynats2"
 GRPC = "grpcio sync"
 PYRO = "Pyro5"
+NATS_CORE = "nats-core"
+NATS_CORE_UVLOOP = "nats-core on uvloop"
 MICRO = "nats.micro"
 EXECUTOR = "run_in_executor"
 
 WORKERS = 8
-_ACTORS = {OURS: "Ours", ASYNCIO: "Asyncio", WRAPPER: "Wrapper", SYNC: "Sync", PYNATS2: "Pynats2"}
+_ACTORS = {
+    OURS: "Ours",
+    ASYNCIO: "Asyncio",
+    WRAPPER: "Wrapper",
+    SYNC: "Sync",
+    PYNATS2: "Pynats2",
+    NATS_CORE: "NatsCore",
+    NATS_CORE_UVLOOP: "NatsCoreUvloop",
+}
 CALLERS = (OURS, OURS_WHOLE, ASYNCIO, WRAPPER, SYNC, PYNATS2, GRPC, PYRO)
 PUBLISHERS = (OURS, ASYNCIO, WRAPPER, SYNC, PYNATS2)
+SERVICES = (OURS, MICRO, EXECUTOR)
+# Who can be given TLS files here.
+OVER_TLS = frozenset({OURS, ASYNCIO, MICRO})
 _SERVICE = "bench"
 _IN_FLIGHT = 256
 
@@ -37,19 +50,37 @@ class Stage:
     """Makes each side when it is first asked for, and keeps it to the end.
 
     ``url`` is the server. ``without_uvloop`` lets LightLink run on asyncio's own loop, as the peers do. ``before`` is a
-    folder with another version of it.
+    folder with another version of it. ``tls`` is a folder of identities: everybody who can then speaks mutual TLS.
     """
 
-    def __init__(self, effort: Effort, url: str, without_uvloop: bool = False, before: Path | None = None) -> None:
+    def __init__(
+        self,
+        effort: Effort,
+        url: str,
+        without_uvloop: bool = False,
+        before: Path | None = None,
+        tls: str | None = None,
+    ) -> None:
         self.effort = effort
         self.url = url
         self.before = before
+        self.tls = tls
         self._without_uvloop = without_uvloop
         self._sides: dict[tuple[str, str], Side] = {}
         # The percentiles of a call's time, by side, for the plot.
         self.distributions: dict[str, list[float]] = {}
         self.seconds: dict[str, float] = {}
         self._end = time.monotonic() + effort.limit
+
+    def secured(self, url: str, tls: str) -> Stage:
+        """Return a stage of its own before a server with mutual TLS. It is to be closed, and late when this one is."""
+        other = Stage(self.effort, url, self._without_uvloop, tls=tls)
+        other._end = self._end
+        return other
+
+    def taking_part(self, labels: tuple[str, ...]) -> list[str]:
+        """Return those of the sides that can speak as this stage wants it."""
+        return [label for label in labels if self.tls is None or label in OVER_TLS]
 
     def close(self) -> None:
         """End all sides."""
@@ -79,7 +110,8 @@ class Stage:
 
     def nats(self, target: str, **settings: Any) -> Side:
         """Return an actor that is given the server's address."""
-        return self.side(target, url=self.url, **settings)
+        secured = {} if self.tls is None else {"tls": self.tls}
+        return self.side(target, url=self.url, **secured, **settings)
 
     def caller(self, label: str) -> Side:
         """Return who calls an echo, with the echo started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from helpers.process import run_python
@@ -18,7 +19,7 @@ runpy.run_module("tests.benchmarks", run_name="__main__")
 
 
 def test_a_measure_compares_both_sides_and_writes_json(tmp_path: Path) -> None:
-    finished = run_python(_RUN, "P1", "--tiny", "--json", tmp_path / "all.json")
+    finished = run_python(_RUN, "P1", "P1b", "cost", "--tiny", "--json", tmp_path / "all.json")
     assert finished.returncode == 0, finished.stderr
     report: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())
     rows = {row["peer"]: row for row in report["rows"]}
@@ -28,7 +29,12 @@ def test_a_measure_compares_both_sides_and_writes_json(tmp_path: Path) -> None:
         assert row["samples"] == {"LightLink": [row["ours"]], peer: [row["theirs"]]}
         assert row["verdict"] in ("as hoped", "reached", "missed")
     assert rows["pynats2"]["ratio"] or rows["pynats2"]["problem"]
+    if sys.version_info < (3, 13):
+        assert "nats-core needs Python 3.13" in rows["nats-core"]["problem"]
     assert report["machine"]["nats-py"] != "not installed"
+    costs = {row["what"]: row["ours"] for row in report["rows"] if row["measure"] == "cost"}
+    assert costs["resident memory of an idle client"] > 1
+    assert costs["threads of an idle client"] >= 1
 
 
 def test_the_growth_of_a_fleet_is_measured_when_asked_for(tmp_path: Path) -> None:

@@ -6,17 +6,20 @@ All but `Ours` send and get the value as JSON, with nothing around it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import nats
 
 from tests.benchmarks.actors import timing
+from tests.benchmarks.actors.links import connect, connect_raw
 from tests.benchmarks.payload import VALUE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from nats.aio.client import Client as NatsClient
 
@@ -26,10 +29,8 @@ _TIMEOUT = 5.0
 class Ours:
     """One client shared by all threads; calls ``echo`` of a service."""
 
-    def __init__(self, url: str, service: str) -> None:
-        import lightlink
-
-        self._client = lightlink.connect(url)
+    def __init__(self, url: str, service: str, tls: str | None = None) -> None:
+        self._client = connect(url, tls)
         self._service = service
 
     def times(self, count: int) -> dict[str, Any]:
@@ -38,6 +39,22 @@ class Ours:
     def rate(self, callers: int, seconds: float) -> dict[str, Any]:
         return timing.rate(lambda _: self._call, callers, seconds)
 
+    def map_rate(self, callers: int, seconds: float) -> dict[str, Any]:
+        """Call with ``callers`` calls under way at a time, from this one thread."""
+
+        def arguments() -> Iterator[Any]:
+            while time.perf_counter() < end:
+                yield VALUE
+
+        count = 0
+        gc.collect()
+        began = time.perf_counter()
+        end = began + seconds
+        for result in self._client.map(self._service, "echo", arguments(), concurrency=callers, timeout=_TIMEOUT):
+            assert result["n"] == VALUE["n"]
+            count += 1
+        return {"rate": count / (time.perf_counter() - began), "count": count}
+
     def _call(self) -> None:
         assert self._client.call(self._service, "echo", VALUE, timeout=_TIMEOUT)["n"] == VALUE["n"]
 
@@ -45,9 +62,9 @@ class Ours:
 class Asyncio:
     """nats-py as its documentation shows it: one connection, `request` awaited by tasks."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: str | None = None) -> None:
         self._loop = asyncio.new_event_loop()
-        self._nc = self._loop.run_until_complete(nats.connect(url))
+        self._nc = self._loop.run_until_complete(connect_raw(url, tls))
 
     def times(self, count: int) -> dict[str, Any]:
         return self._loop.run_until_complete(timing.async_times(self._call, count))

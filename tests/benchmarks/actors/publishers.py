@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import nats
 
+from tests.benchmarks.actors.links import connect, connect_raw
 from tests.benchmarks.payload import ENCODED
 
 if TYPE_CHECKING:
@@ -44,10 +47,8 @@ def _rate(publish: Callable[[], object], flush: Callable[[], object], seconds: f
 class Ours:
     """`Client.publish`, then `Client.flush`."""
 
-    def __init__(self, url: str) -> None:
-        import lightlink
-
-        self._client = lightlink.connect(url)
+    def __init__(self, url: str, tls: str | None = None) -> None:
+        self._client = connect(url, tls)
 
     def rate(self, seconds: float, size: int | None = None) -> float:
         payload = _payload(size)
@@ -72,9 +73,15 @@ class Ours:
 class Asyncio:
     """nats-py: `await nc.publish` in a loop, then `await nc.flush`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: str | None = None) -> None:
         self._loop = asyncio.new_event_loop()
-        self._nc = self._loop.run_until_complete(nats.connect(url))
+        self._nc = self._loop.run_until_complete(self._connect(url, tls))
+
+    async def _connect(self, url: str, tls: str | None) -> Any:
+        return await connect_raw(url, tls)
+
+    async def _flush(self) -> None:
+        await self._nc.flush(int(_TIMEOUT))
 
     def rate(self, seconds: float, size: int | None = None) -> float:
         return self._loop.run_until_complete(self._rate(seconds, _payload(size)))
@@ -87,8 +94,33 @@ class Asyncio:
             for _ in range(turn):
                 await publish(_SUBJECT, payload)
             sent += turn
-        await self._nc.flush(int(_TIMEOUT))
+        await self._flush()
         return sent / (time.perf_counter() - started)
+
+
+class NatsCore(Asyncio):
+    """nats-core, the official new client: `await client.publish` in a loop, then `await client.flush`."""
+
+    async def _connect(self, url: str, tls: str | None) -> Any:
+        assert tls is None
+        if sys.version_info < (3, 13):
+            raise RuntimeError(f"nats-core needs Python 3.13, this is {platform.python_version()}")
+        from nats.client import connect as connect_core
+
+        return await connect_core(url)
+
+    async def _flush(self) -> None:
+        await self._nc.flush(_TIMEOUT)
+
+
+class NatsCoreUvloop(NatsCore):
+    """The same on uvloop."""
+
+    def __init__(self, url: str) -> None:
+        import uvloop
+
+        self._loop = uvloop.new_event_loop()
+        self._nc = self._loop.run_until_complete(self._connect(url, None))
 
 
 class Wrapper:

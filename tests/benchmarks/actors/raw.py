@@ -6,35 +6,25 @@ services are what is measured. Both are the same for all sides.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from tests.benchmarks.actors.links import connect_socket
 from tests.benchmarks.payload import ENCODED, MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\n'
 _CHUNK = 256 * 1024
 _PATIENCE_SECONDS = 5.0
-
-
-def _connect(url: str) -> socket.socket:
-    parts = urlsplit(url)
-    connected = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 4222))
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connected.sendall(_CONNECT)
-    return connected
 
 
 class Echo:
     """Answers calls of ``$SRV.plain.echo`` as a LightLink service would, and requests on ``plain.echo`` as they are."""
 
-    def __init__(self, url: str) -> None:
-        self._socket = _connect(url)
+    def __init__(self, url: str, tls: str | None = None) -> None:
+        self._socket = connect_socket(url, tls)
         self._socket.sendall(b"SUB plain.echo 1\r\nSUB $SRV.plain.* 2\r\nPING\r\n")
         self._listening = threading.Event()
         threading.Thread(target=self._work, daemon=True).start()
@@ -84,8 +74,8 @@ def _success(request: bytes) -> bytes:
 class Load:
     """Keeps a fixed number of requests in flight, and counts the good replies."""
 
-    def __init__(self, url: str) -> None:
-        self._socket = _connect(url)
+    def __init__(self, url: str, tls: str | None = None) -> None:
+        self._socket = connect_socket(url, tls)
         self._socket.sendall(b"SUB _INBOX.load 1\r\n")
         self._socket.settimeout(_PATIENCE_SECONDS)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import nats
 
+from tests.benchmarks.actors import links
+
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.micro.request import Request
@@ -24,7 +26,15 @@ def echo(device: str, temperature: float, unit: str, n: int) -> dict[str, Any]:
 class Ours:
     """A LightLink service with ``echo``, ``sleep`` (waits) and ``burn`` (computes), each for ``busy`` seconds."""
 
-    def __init__(self, url: str, name: str, workers: int = 8, busy: float = 0.0, burn: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        workers: int = 8,
+        busy: float = 0.0,
+        burn: bool = False,
+        tls: str | None = None,
+    ) -> None:
         import lightlink
 
         def wait(**args: Any) -> dict[str, Any]:
@@ -37,7 +47,7 @@ class Ours:
                 sum(range(500))
             return args
 
-        self._service = lightlink.Service(name, url, workers=workers)
+        self._service = lightlink.Service(name, url, workers=workers, **links.ours(tls))
         self._service.register("echo", echo if not busy else compute if burn else wait)
         self._service.start()
 
@@ -50,17 +60,17 @@ class _OnLoop:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._serve(url, **settings), self._loop).result(10)
 
-    async def _serve(self, url: str) -> None:
+    async def _serve(self, url: str, **settings: Any) -> None:
         raise NotImplementedError
 
 
 class Micro(_OnLoop):
     """`nats.micro` as its documentation shows it: the handler runs on the loop."""
 
-    async def _serve(self, url: str) -> None:
+    async def _serve(self, url: str, tls: str | None = None) -> None:
         from nats import micro
 
-        nc = await nats.connect(url)
+        nc = await links.connect_raw(url, tls)
         service = await micro.add_service(nc, name="micro", version="1.0.0")
         await service.add_endpoint(name="echo", subject="micro.echo", handler=self._answer)
         await nc.flush()

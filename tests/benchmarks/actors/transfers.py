@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nats
-
+from tests.benchmarks.actors.links import connect, connect_raw
 from tests.benchmarks.actors.memory import forget_peak, peak_mib, resident_mib
 
 if TYPE_CHECKING:
@@ -52,10 +51,8 @@ class _Mover:
 class Ours(_Mover):
     """`Client.upload` and `Client.download`."""
 
-    def __init__(self, url: str) -> None:
-        import lightlink
-
-        self._client = lightlink.connect(url)
+    def __init__(self, url: str, tls: str | None = None) -> None:
+        self._client = connect(url, tls)
         self._id = ""
 
     def _put(self, path: str) -> None:
@@ -71,12 +68,12 @@ class Ours(_Mover):
 class Asyncio(_Mover):
     """nats-py's object store: `put` a file object, `get(writeinto=)`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: str | None = None) -> None:
         self._loop = asyncio.new_event_loop()
-        self._run(self._open(url))
+        self._run(self._open(url, tls))
 
-    async def _open(self, url: str) -> None:
-        nc = await nats.connect(url)
+    async def _open(self, url: str, tls: str | None) -> None:
+        nc = await connect_raw(url, tls)
         self._store = await nc.jetstream().create_object_store("bench_files")
 
     def _put(self, path: str) -> None:
