@@ -64,7 +64,7 @@ class _Commands(click.Group):
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "anyio", "msgspec"))
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "msgspec"))
     say(f"lightlink {__version__} (Python {platform.python_version()}, {packages})")
     ctx.exit()
 

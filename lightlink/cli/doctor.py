@@ -62,7 +62,7 @@ def doctor(ctx: click.Context, link: Link) -> None:
 
     It looks at versions, the server, clocks, permissions, JetStream and the streams of commands, and changes nothing.
     """
-    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "anyio", "msgspec"))
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "msgspec"))
     _tell((GOOD, "versions", f"lightlink {__version__}, Python {platform.python_version()}, {packages}"))
     with link.connect() as client:
         findings = [_told(finding) for finding in examine(client)]

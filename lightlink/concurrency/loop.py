@@ -7,15 +7,12 @@ import concurrent.futures
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
-from anyio.from_thread import BlockingPortal
-
 from lightlink.concurrency import turns
 from lightlink.concurrency.threads import Promise, join_thread, not_started, refuse_at_exit, start_thread
 from lightlink.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -28,7 +25,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._name = f"lightlink-loop-{name}"
-        self._portal: BlockingPortal
+        self._asked_to_end: asyncio.Event
         self._jobs: set[_Job[Any]] = set()
         self._has_served = False
         self.loop: asyncio.AbstractEventLoop
@@ -105,17 +102,20 @@ class LoopThread:
             job.start()
 
     def _end(self) -> None:
-        self._ending = asyncio.ensure_future(self._portal.stop(True))
+        self._asked_to_end.set()
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:
         turns.loop_began()
+        serving = self._serve(started)
         try:
-            anyio.run(self._serve, started, backend_options={"use_uvloop": _has_uvloop()})
+            # What still runs is cancelled, and waited for, as it ends.
+            _runner()(serving)
         except BaseException as exc:
             if started.done():
                 raise
             started.set_exception(exc)
         finally:
+            serving.close()  # it may never have begun
             turns.loop_ended()
             for job in list(self._jobs):
                 job.give_up()
@@ -123,10 +123,10 @@ class LoopThread:
     async def _serve(self, started: concurrent.futures.Future[None]) -> None:
         self.ident = get_ident()
         self.loop = asyncio.get_running_loop()
+        self._asked_to_end = asyncio.Event()
         try:
-            async with BlockingPortal() as self._portal:
-                started.set_result(None)
-                await self._portal.sleep_until_stopped()
+            started.set_result(None)
+            await self._asked_to_end.wait()
         finally:
             self._has_served = True
 
@@ -134,8 +134,8 @@ class LoopThread:
 class _Job(Generic[T]):
     """A coroutine function to be run once on the loop, that can be cancelled before it has begun.
 
-    It does without `concurrent.futures`, and so without the portal's calls: Ctrl-C may leave a future's own lock taken
-    by the thread that waits for it, and the loop, which has to take it too, would never come back.
+    It does without `concurrent.futures`: Ctrl-C may leave a future's own lock taken by the thread that waits for it, and
+    the loop, which has to take it too, would never come back.
     """
 
     def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
@@ -199,9 +199,10 @@ class _Job(Generic[T]):
         return await self._function(*self._args)
 
 
-def _has_uvloop() -> bool:
+def _runner() -> Callable[[Coroutine[Any, Any, None]], object]:
+    """Return what runs a coroutine on a loop of its own."""
     try:
-        import uvloop  # noqa: F401, PLC0415 - optional, and slow to import
+        import uvloop  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
-        return False
-    return True
+        return asyncio.run
+    return uvloop.run

@@ -20,7 +20,6 @@ _PACKAGES = (
     "grpcio",
     "Pyro5",
     "msgspec",
-    "anyio",
 )
 
 

@@ -5,8 +5,8 @@ import gc
 import threading
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
+import uvloop
 from helpers.process import run_python
 
 from lightlink.concurrency.loop import LoopThread
@@ -78,7 +78,7 @@ def test_a_failure_to_start_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) 
     def no_loop(*args: object, **kwargs: object) -> None:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(anyio, "run", no_loop)
+    monkeypatch.setattr(uvloop, "run", no_loop)
     with pytest.raises(ResourceExhausted, match="too many open files"):
         LoopThread("unlucky").start()
 
