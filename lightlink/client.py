@@ -10,7 +10,6 @@ from msgspec import UNSET
 
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import Lock, refuse_at_exit
-from lightlink.connection.bulk import BulkConnection
 from lightlink.connection.connection import Connection, Status
 from lightlink.errors import InvalidOption
 from lightlink.events.subscription import DEFAULT_MAX_PENDING, Subscription, stop_all
@@ -20,12 +19,7 @@ from lightlink.middleware import Call
 from lightlink.options import ConnectOptions
 from lightlink.protocol import codec, html, subjects
 from lightlink.rpc.caller import Caller
-from lightlink.rpc.discovery import RunningService, find_services
 from lightlink.rpc.futures import call_on_thread
-from lightlink.rpc.mapping import CallMap
-from lightlink.rpc.proxy import ServiceProxy
-from lightlink.rpc.retry import Retry
-from lightlink.rpc.waiting import wait_for_service
 from lightlink.validators import seconds, wait_limit
 
 if TYPE_CHECKING:
@@ -38,7 +32,10 @@ if TYPE_CHECKING:
     from lightlink.middleware import Middleware, Observer
     from lightlink.options import TLS, Key, Secret
     from lightlink.protocol.codec import HeaderMap
+    from lightlink.rpc.discovery import RunningService
     from lightlink.rpc.mapping import Errors
+    from lightlink.rpc.proxy import ServiceProxy
+    from lightlink.rpc.retry import Retry
     from lightlink.state import BucketInfo, StateBucket, StateChange, StateWatch
     from lightlink.state.lock import Leader
     from lightlink.state.lock import Lock as NamedLock
@@ -398,6 +395,8 @@ class Client:
 
         Raises InvalidOption here, and as results are asked for the errors of `call`.
         """
+        from lightlink.rpc.mapping import CallMap  # noqa: PLC0415 - not every program maps
+
         calls = CallMap(
             caller=self._caller,
             service=service,
@@ -422,6 +421,8 @@ class Client:
 
         ``timeout``, ``retry`` and ``headers`` are those of `call`.
         """
+        from lightlink.rpc.proxy import ServiceProxy  # noqa: PLC0415 - not every program has proxies
+
         return ServiceProxy(self._caller, self._connection, name, timeout, retry, headers)
 
     def services(
@@ -432,6 +433,8 @@ class Client:
         Answers are gathered until a quarter of a second has brought none, or until ``expect`` instances have answered;
         for ``timeout`` seconds at most. Raises InvalidName, InvalidOption, PermissionDenied, ClosedError.
         """
+        from lightlink.rpc.discovery import find_services  # noqa: PLC0415 - not every program asks
+
         return find_services(self._connection, name, self._limit(timeout), expect)
 
     def wait_for(
@@ -448,6 +451,8 @@ class Client:
         Raises ServiceUnavailable after ``timeout`` seconds, which says what was missing; InvalidName, InvalidOption,
         PermissionDenied, ClosedError.
         """
+        from lightlink.rpc.waiting import wait_for_service  # noqa: PLC0415 - not every program waits
+
         return wait_for_service(self._connection, service, methods, version, instances, seconds("timeout", timeout))
 
     # Events ---------------------------------------------------------------------------------------------------------
@@ -848,6 +853,8 @@ class Client:
     def _connection_for_files(self) -> Connection:
         if not self.options.bulk_connection or self.status is Status.CLOSED:
             return self._connection
+        from lightlink.connection.bulk import BulkConnection  # noqa: PLC0415 - not every program has files
+
         with self._bulk_lock:
             if self._bulk is None:
                 self._bulk = BulkConnection(self._connection)

@@ -6,7 +6,6 @@ the context that is selected. Secrets are kept out of every repr and message.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -256,6 +255,8 @@ class ConnectOptions:
         """Raise InvalidOption for a setting that there is not; ``others`` are names that may have been meant too."""
         names = {field.name for field in attrs.fields(cls)}
         for unknown in sorted({*settings} - names - {"context"}):
+            import difflib  # noqa: PLC0415 - for mistakes only
+
             close = difflib.get_close_matches(unknown, [*names, *others], 1)
             raise InvalidOption(unknown, "no such setting" + (f"; did you mean {close[0]}?" if close else ""))
 

@@ -134,8 +134,8 @@ class LoopThread:
 class _Job(Generic[T]):
     """A coroutine function to be run once on the loop, that can be cancelled before it has begun.
 
-    It does without `concurrent.futures`: Ctrl-C may leave a future's own lock taken by the thread that waits for it, and
-    the loop, which has to take it too, would never come back.
+    It does without `concurrent.futures`: Ctrl-C may leave a future's own lock taken by the thread that waits for it,
+    and the loop, which has to take it too, would never come back.
     """
 
     def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lightlink.errors import PermissionDenied
-from lightlink.protocol.permissions import grant_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +48,8 @@ class Denials:
         """Return the error for a refusal, with who was refused, and what would allow it."""
         if not self._certified:
             return PermissionDenied(operation, subject, self._identity)
+        from lightlink.protocol.permissions import grant_for  # noqa: PLC0415 - its tables are needed now only
+
         return PermissionDenied(operation, subject, self._identity, grant_for(operation, subject))
 
     def add_subscription(self, subject: str) -> bool:

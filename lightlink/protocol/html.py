@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from lightlink.protocol.text import visible
@@ -41,5 +40,7 @@ def _says(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
+    from html import escape  # noqa: PLC0415 - its table of entities is for notebooks only
+
     text = visible(value if isinstance(value, str) else repr(value) if isinstance(value, (dict, list)) else str(value))
     return escape(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")

@@ -23,7 +23,6 @@ from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 from lightlink.rpc.futures import CallFuture, call_on_thread
 from lightlink.rpc.results import read_result
-from lightlink.rpc.retry import DID_NOT_RUN, Retry
 from lightlink.validators import seconds
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from lightlink.middleware import Stack
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.results import Reader
+    from lightlink.rpc.retry import Retry
 
 
 class EndpointInfo(msgspec.Struct):
@@ -70,8 +70,8 @@ class Caller:
     ) -> Any:
         """Call a method and return its result; see `Client.call`."""
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
-        if retry is not None and not isinstance(retry, Retry):
-            raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
+        if retry is not None:
+            _check(retry)
         if self._connection.middleware.is_used:
             return self._call_around(service, method, args, limit, returns, retry, headers)
         if retry is None:
@@ -122,6 +122,8 @@ class Caller:
 
     def _may_repeat(self, error: CallError, service: str, method: str, retry: Retry, timeout: float) -> bool:
         """Tell whether repeating a call does no harm: it did not run, or running it twice is declared harmless."""
+        from lightlink.rpc.retry import DID_NOT_RUN  # noqa: PLC0415 - most calls are made once
+
         if isinstance(error, DID_NOT_RUN) or retry.idempotent:
             return True
         return self._is_declared_idempotent(service, method, timeout)
@@ -334,3 +336,10 @@ def _no_reply(
 def _result(service: str, method: str, request_id: str, waiter: Waiter, read: Reader) -> Any:
     """Return the result in a reply, or raise the error in it."""
     return read_result(service, method, request_id, waiter.subject.decode(), waiter.data, waiter.headers, read)
+
+
+def _check(retry: object) -> None:
+    from lightlink.rpc.retry import Retry  # noqa: PLC0415 - most calls are made once
+
+    if not isinstance(retry, Retry):
+        raise InvalidOption("retry", "must be a lightlink.Retry", type(retry).__name__)
