@@ -38,6 +38,8 @@ _MAX_DATA, _MAX_STREAM_DATA = 4 * 1024 * 1024, 2 * 1024 * 1024
 # Streams that a connection may have had.
 _MOST_STREAMS_EVER = 1024
 _RESETS_A_SECOND = 100
+# Where the id of a connection ends in a short header.
+_CID_END = 1 + CID_LENGTH
 # How many times the bound of half-open connections there may be, addresses validated, before more are ignored.
 _VALIDATED_SHARE = 8
 
@@ -196,10 +198,10 @@ class Door:
     def receive(self, datagrams: list[bytes], address: Any) -> None:
         """Give datagrams of one address to their connections, as many at once as belong to one."""
         first = datagrams[0]
-        cid = first[1 : 1 + CID_LENGTH]
+        cid = first[1:_CID_END]
         connection = self._by_cid.get(cid)
         # As mostly: all of one connection, in packets with a short header.
-        if connection is not None and all(data[:1] < b"\x80" and data[1 : 1 + CID_LENGTH] == cid for data in datagrams):
+        if connection is not None and max(datagrams) < b"\x80" and {data[1:_CID_END] for data in datagrams} == {cid}:
             connection.receive(datagrams, address)
             return
         for data in datagrams:

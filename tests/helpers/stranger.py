@@ -7,9 +7,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.connection import QuicConnection
 
 from lightlink.connection.transports.quic import ClientLink
+from lightlink.connection.transports.quic_link import Core
 from lightlink.connection.transports.udp import UdpSocket
 from lightlink.protocol.edge import ALPN
 
@@ -34,8 +34,7 @@ class Stranger:
         udp = await UdpSocket.open(("127.0.0.1", 0), socket.AF_INET, lambda data, _: links[0].receive(data, address))
         configuration = QuicConfiguration(alpn_protocols=[ALPN], server_name="127.0.0.1")
         configuration.load_verify_locations(str(ca))
-        connection: Any = QuicConnection(configuration=configuration)
-        self.link = ClientLink(connection, udp)
+        self.link = ClientLink(Core(configuration=configuration), udp)
         links.append(self.link)
         await self.link.connect(address)
 

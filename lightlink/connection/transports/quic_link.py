@@ -6,11 +6,14 @@ Only the sans-I/O part of qh3 is used, `qh3.quic`; what it says is turned here i
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.packet import QuicErrorCode
 
 from lightlink.connection.transports.quic_errors import GatewayError
 from lightlink.connection.transports.quic_stream import QuicStream
@@ -23,22 +26,62 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 # What the core says when the other side has closed the connection.
 _CLOSED = "connection is closed"
+_ADDRESS = itemgetter(1)
+# The core sends an ACK for every second packet and after 1 ms, by itself if there is nothing else, and a packet costs
+# more than what is in it. So the ACK of a request, which is mostly answered soon, waits for the answer: seconds, a
+# fraction of the 25 ms in which the other side expects it (RFC 9000, section 13.2.1). Who sends more than so many
+# packets, or larger ones (bytes), may be waiting for ACKs itself.
+_ACK_DELAY = 0.005
+_MOST_UNACKNOWLEDGED = 2
+_SMALL = 1000
 # It warns of each connection that the other side closes.
 logging.getLogger("quic").setLevel(logging.CRITICAL)
 
 
 class Core(QuicConnection):
-    """qh3's, without a log of packets."""
+    """qh3's, without the logs for which it takes each packet in hand."""
 
-    def _log_packets(self, event: str, data: bytes) -> None:
-        # It takes each packet apart that is sent, for a log that there is not: a twelfth of an upload's time.
-        pass
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """Return the datagrams that are due, each with the address that it is for."""
+        due: list[tuple[bytes, Address]] = []
+        if self._core is None:
+            return due
+        poll = self._core.poll_transmit
+        try:
+            while (found := poll(now)) is not None:
+                due.append(found[:2])
+        except RuntimeError as exc:
+            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(exc)) from exc
+        return due
+
+    def receive_many_datagrams(self, datagrams: list[bytes], addr: Address, now: float) -> None:
+        """Take datagrams that came from an address."""
+        if self._core is None or not self._handshake_complete:
+            super().receive_many_datagrams(datagrams, addr, now)
+            return
+        self._call_core(self._core.receive_many_datagrams, datagrams, addr, now)
+        self._drain_core()
+
+    def get_timer(self) -> float | None:
+        """Return when `handle_timer` is to be called; an ACK may wait for something to go along with."""
+        timer = None if self._core is None else self._core.get_timer()
+        if timer is None:
+            return None
+        kind, due = timer
+        # What is to be sent has a timer of its own (pacing), which is not seen while the ACK's comes first.
+        may_wait = kind == "ack_application" and not self.get_send_buffer_size()
+        return due + _ACK_DELAY if may_wait else due
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the handshake is done, for both sides."""
+        return self._handshake_confirmed
 
 
 class Link:
     """One QUIC connection. ``send`` takes datagrams and the address that they are for."""
 
-    def __init__(self, quic: QuicConnection, send: Callable[[list[bytes], Address], object]) -> None:
+    def __init__(self, quic: Core, send: Callable[[list[bytes], Address], object]) -> None:
         self.quic = quic
         self.streams: dict[int, QuicStream] = {}
         self.peer: Address = None
@@ -48,6 +91,8 @@ class Link:
         self._timer_at = 0.0
         self._due: float | None = None
         self._transmitting: asyncio.Handle | None = None
+        self._is_waiting = False  # for something to send along with an ACK
+        self._received = 0  # datagrams, since something was sent
         self.ended = False
 
     # For the owner to redefine --------------------------------------------------------------------------------------
@@ -75,30 +120,44 @@ class Link:
         """Take datagrams that came from an address."""
         self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
         self._handle_events()
-        # Later in this turn of the loop: who waits for what came goes first, and an answer takes the ACK along.
-        self.transmit_soon()
+        if self._may_wait(datagrams):
+            self._acknowledge_later()
+        else:
+            # Later in this turn of the loop: who waits for what came goes first, and an answer takes the ACK along.
+            self.transmit_soon()
+
+    def _may_wait(self, datagrams: list[bytes]) -> bool:
+        """Tell whether nothing but an ACK is due for what came, that need not be sent by itself."""
+        self._received += len(datagrams)
+        if self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL:
+            return False
+        return not self.ended and self.quic.is_settled and not self._attempt(self.quic.get_send_buffer_size)
+
+    def _acknowledge_later(self) -> None:
+        if self._transmitting is None:
+            self._transmitting = self._loop.call_later(_ACK_DELAY, self.transmit)
+            self._is_waiting = True
 
     def transmit(self) -> None:
         """Send what is due, and set the timer."""
         if self._transmitting is not None:
             self._transmitting.cancel()
             self._transmitting = None
-        batch: list[bytes] = []
-        for datagram, address in self._attempt(self.quic.datagrams_to_send, self._loop.time()) or ():
-            if address != self.peer:
-                if batch:
-                    self._send(batch, self.peer)
-                    batch = []
-                self.peer = address
-            batch.append(datagram)
-        if batch:
-            self._send(batch, self.peer)
+        self._is_waiting = False
+        self._received = 0
+        due = self._attempt(self.quic.datagrams_to_send, self._loop.time())
+        for address, group in itertools.groupby(due or (), key=_ADDRESS):
+            self.peer = address
+            self._send([datagram for datagram, _ in group], address)
         self._set_timer(None if self.ended else self.quic.get_timer())
         for stream in tuple(self.streams.values()):
             stream.look_at_buffer()
 
     def transmit_soon(self) -> None:
         """Send what is due once all that is written in this turn of the loop is there."""
+        if self._is_waiting and self._transmitting is not None:
+            self._transmitting.cancel()
+            self._transmitting, self._is_waiting = None, False
         if self._transmitting is None:
             self._transmitting = self._loop.call_soon(self.transmit)
 
