@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from helpers.loop import LoopThread
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     import lightlink
+
+
+# As the library's own sockets: it is the loss that a test asks for that is to be seen, and no other.
+_BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class StartGateway(Protocol):
@@ -50,8 +55,17 @@ class _Side(asyncio.DatagramProtocol):
         self._take(data, addr)
 
 
+class _Mapping:
+    """A client, and the ports from which its datagrams come out."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.back: Any = None
+        self.other: Any = None
+
+
 class UdpRelay:
-    """Relay datagrams of one client at a time to a port of 127.0.0.1, as long as the test lets them through."""
+    """Relay datagrams of clients to a port of 127.0.0.1, as long as the test lets them through."""
 
     def __init__(self, port: int, seed: int = 1) -> None:
         self._target = ("127.0.0.1", port)
@@ -62,10 +76,8 @@ class UdpRelay:
         self.jitter = 0.0  # and up to that much more, which reorders them
         self.is_open = True
         self.relayed = 0
-        self._client: Any = None
         self._front: Any = None
-        self._back: Any = None
-        self._other: Any = None
+        self._mappings: dict[Any, _Mapping] = {}
         self.port = 0
         self._thread.run(self._start())
 
@@ -80,15 +92,15 @@ class UdpRelay:
         return f"quic://127.0.0.1:{self.port}"
 
     def move(self) -> None:
-        """Let what comes from now on come from another port: the mapping of a NAT was dropped."""
+        """Let what comes from now on come from other ports: the mappings of a NAT were dropped."""
         self._thread.run(self._move())
 
     def swap(self) -> None:
-        """Let what comes from now on come from the other of two ports."""
+        """Let what comes from now on come from the other of two ports of each client."""
         self._thread.run(self._swap())
 
     def stop(self) -> None:
-        """Close both sides. Idempotent."""
+        """Close all ports. Idempotent."""
         if not self._thread.loop.is_closed():
             self._thread.run(self._close())
             self._thread.stop()
@@ -104,34 +116,48 @@ class UdpRelay:
     async def _start(self) -> None:
         self._front = await self._open(self._to_target)
         self.port = self._front.get_extra_info("sockname")[1]
-        self._back = await self._open(self._to_client)
 
     async def _open(self, take: Any) -> Any:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Side(take), local_addr=("127.0.0.1", 0))
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        sock.bind(("127.0.0.1", 0))
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Side(take), sock=sock)
         return transport
 
     async def _move(self) -> None:
-        before, self._back = self._back, await self._open(self._to_client)
-        before.close()
+        for mapping in self._mappings.values():
+            before, mapping.back = mapping.back, await self._open_back(mapping)
+            before.close()
 
     async def _swap(self) -> None:
-        if self._other is None:
-            self._other = await self._open(self._to_client)
-        self._back, self._other = self._other, self._back
+        for mapping in self._mappings.values():
+            if mapping.other is None:
+                mapping.other = await self._open_back(mapping)
+            mapping.back, mapping.other = mapping.other, mapping.back
 
     async def _close(self) -> None:
-        for each in (self._front, self._back, self._other):
+        ends = [end for mapping in self._mappings.values() for end in (mapping.back, mapping.other)]
+        for each in (self._front, *ends):
             if each is not None:
                 each.close()
 
-    def _to_target(self, data: bytes, client: Any) -> None:
-        self._client = client
-        self._relay(lambda: self._back.sendto(data, self._target))
+    async def _open_back(self, mapping: _Mapping) -> Any:
+        return await self._open(lambda data, _: self._relay(lambda: self._front.sendto(data, mapping.client)))
 
-    def _to_client(self, data: bytes, _: Any) -> None:
-        client = self._client
-        self._relay(lambda: self._front.sendto(data, client))
+    def _to_target(self, data: bytes, client: Any) -> None:
+        mapping = self._mappings.get(client)
+        if mapping is not None and mapping.back is not None:
+            self._relay(lambda: mapping.back.sendto(data, self._target))
+        elif mapping is None:
+            self._mappings[client] = _Mapping(client)
+            self._thread.loop.create_task(self._begin(data, client))
+
+    async def _begin(self, data: bytes, client: Any) -> None:
+        mapping = self._mappings[client]
+        mapping.back = await self._open_back(mapping)
+        self._to_target(data, client)
 
     def _relay(self, send: Any) -> None:
         if not self.is_open or self._chance.random() < self.loss:
