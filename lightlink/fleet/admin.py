@@ -46,13 +46,15 @@ class Fleet:
         labels: Mapping[str, str] | None = None,
         approve: bool = False,
         urls: Sequence[str] = (),
+        by: str = "",
     ) -> str:
         """Return a token, good once within ``hours``, with which the machine ``name`` enrolls.
 
         ``role`` is agent, service, client or manager; ``rights`` what it may do in it, as lists of what
         `CertificateAuthority.issue` takes: ``{"calls": ["math"]}``. ``labels`` are the agent's. With
         ``approve`` it gets its certificate when somebody has accepted its fingerprint. ``urls`` are the
-        servers for the machine; by default those that this client is given.
+        servers for the machine; by default those that this client is given. ``by`` is who has asked, for the
+        audit; so it is with `accept`, `reject` and `revoke`.
         """
         body = {
             "name": name,
@@ -62,19 +64,21 @@ class Fleet:
             "labels": dict(labels or {}),
             "approve": approve,
             "urls": [*(urls or self._connection.options.servers)],
+            "by": by,
         }
         token: str = self._ask("token", body)["token"]
         return token
+
+    def tokens(self) -> list[TokenRecord]:
+        """Return the tokens that no machine has used yet and whose time is not over, by name; not their texts."""
+        return msgspec.convert(self._ask("tokens"), list[TokenRecord])
 
     def pending(self) -> list[TokenRecord]:
         """Return the requests that wait for somebody to accept or reject their fingerprint."""
         return msgspec.convert(self._ask("pending"), list[TokenRecord])
 
     def accept(self, fingerprint: str, *, by: str = "") -> TokenRecord:
-        """Let a machine have its certificate; compare the fingerprint with what it shows.
-
-        ``by`` is who has decided, for the audit; so it is with `reject` and `revoke`.
-        """
+        """Let a machine have its certificate; compare the fingerprint with what it shows."""
         return self._decide(fingerprint, "accepted", by)
 
     def reject(self, fingerprint: str, *, by: str = "") -> TokenRecord:

@@ -43,6 +43,7 @@ class Operations:
         self._health = health
         self._operations: dict[str, Callable[[dict[str, Any]], Any]] = {
             "token": self._token,
+            "tokens": self._open_tokens,
             "pending": self._pending,
             "decide": self._decide,
             "revoke": self._revoke,
@@ -67,8 +68,11 @@ class Operations:
         name = identity_name(body.get("name", ""), "agent")
         grant = _grant(body.get("role", "agent"), body.get("rights", {}))
         approve = bool(body.get("approve"))
-        text, token = self._signer.make_token(name, urls, body.get("hours", 1), labels, approve, grant)
+        text, token = self._signer.make_token(name, urls, body.get("hours", 1), labels, approve, grant, _by(body))
         return {"token": text, "id": token.id, "expires": token.expires}
+
+    def _open_tokens(self, _: dict[str, Any]) -> list[Any]:
+        return [msgspec.to_builtins(token) for token in self._signer.open_tokens()]
 
     def _pending(self, _: dict[str, Any]) -> list[Any]:
         return [msgspec.to_builtins(token) for token in self._tokens.all() if token.pending]

@@ -66,8 +66,12 @@ class Signer:
         labels: Mapping[str, str],
         approve: bool,
         grant: Grant,
+        facts: Mapping[str, str],
     ) -> tuple[str, TokenRecord]:
-        """Return a new token for a name, and what it may do, as text and as it is remembered."""
+        """Return a new token for a name, and what it may do, as text and as it is remembered.
+
+        ``facts`` are for the audit.
+        """
         rights = _rights(grant)
         self._refuse_in_use(name)
         certificate, key = self._authority()
@@ -85,9 +89,15 @@ class Signer:
             rights=rights,
         )
         self._tokens.add(token)
-        facts = {option: " ".join(values) for option, values in rights.items()} if grant.role != "agent" else {}
-        self._audit.note("token", name, token=token_id, approve=str(approve).lower(), role=grant.role, **facts)
+        granted = {option: " ".join(values) for option, values in rights.items()} if grant.role != "agent" else {}
+        granted |= {"role": grant.role, **facts}
+        self._audit.note("token", name, token=token_id, approve=str(approve).lower(), **granted)
         return text, token
+
+    def open_tokens(self) -> list[TokenRecord]:
+        """Return the tokens that no machine has used and whose time is not over."""
+        now = self._clock.timestamp()
+        return [token for token in self._tokens.all() if not token.fingerprint and token.expires > now]
 
     def decide(self, wanted: str, decision: str, facts: Mapping[str, str]) -> TokenRecord:
         """Accept or reject what waits with a fingerprint; ``facts`` are for the audit.

@@ -26,11 +26,50 @@ class DecideRequest:
 
 
 @attrs.frozen(kw_only=True)
+class MakeToken:
+    """A token for one agent; ``urls`` are the servers it connects to, by default those of this server."""
+
+    name: IdentityName
+    hours: Annotated[float, Meta(gt=0, le=720, description="How long it can be used, once.")] = 1.0
+    labels: dict[str, str] = attrs.Factory(dict)
+    approve: Annotated[bool, Meta(description="Whether somebody must accept the machine's fingerprint.")] = False
+    urls: Annotated[list[str], Meta(max_length=64)] = attrs.Factory(list)
+
+
+@attrs.frozen(kw_only=True)
 class RevokeIdentity:
     """Who is put out."""
 
     name: IdentityName
     reason: Annotated[str, Meta(max_length=1024)] = ""
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class TokenMade:
+    """The token, which is shown this once."""
+
+    name: str
+    token: str
+    success: Literal[True] = True
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class OpenToken:
+    """A token that no machine has used yet."""
+
+    name: str
+    role: str
+    expires: datetime
+    approve: bool
+    labels: dict[str, str] = attrs.Factory(dict)
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class TokenList:
+    """The tokens that can still be used, by name."""
+
+    tokens: list[OpenToken]
+    success: Literal[True] = True
 
 
 @attrs.frozen(kw_only=True, slots=False)

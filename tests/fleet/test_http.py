@@ -78,7 +78,12 @@ def test_a_machine_waits_until_it_is_accepted(
 ) -> None:
     assert boss.get("/api/fleet/requests").json == {"success": True, "requests": []}
     told: list[str] = []
-    token = admin.token("a-0815", labels={"site": "berlin"}, approve=True)
+    made = boss.post("/api/fleet/tokens", name="a-0815", labels={"site": "berlin"}, approve=True).json
+    assert made is not None
+    token = made["token"]
+    (unused,) = boss.get("/api/fleet/tokens").json["tokens"]  # type: ignore[index]
+    assert (unused["name"], unused["role"], unused["approve"]) == ("a-0815", "agent", True)
+    assert token not in str(unused)
     enrolling = machines.submit(enroll, token, tmp_path / "agent", timeout=60, on_pending=told.append)
     (request,) = boss.waiting()
     assert (request["name"], request["labels"], request["decision"]) == ("a-0815", {"site": "berlin"}, "")
@@ -86,12 +91,14 @@ def test_a_machine_waits_until_it_is_accepted(
     accepted = boss.post("/api/fleet/accept", fingerprint=request["fingerprint"])
     assert (accepted.status_code, accepted.json["request"]["decision"]) == (200, "accepted")  # type: ignore[index]
     assert enrolling.result(30).name == "a-0815"
+    assert boss.get("/api/fleet/tokens").json["tokens"] == []  # type: ignore[index]
     assert boss.get("/api/fleet/requests").json["requests"] == []  # type: ignore[index]
     assert boss.post("/api/fleet/accept", fingerprint=request["fingerprint"]).status_code == 404
     (known,) = boss.get("/api/fleet/identities").json["identities"]  # type: ignore[index]
     assert (known["name"], known["role"], known["revoked"]) == ("a-0815", "agent", False)
     entry = next(each for each in admin.audit() if each.what == "accepted")
     assert entry.facts["by"] == "boss"
+    assert next(each for each in admin.audit() if each.what == "token").facts["by"] == "boss"
 
 
 def test_a_machine_that_is_rejected_gets_nothing(
@@ -125,6 +132,8 @@ def test_only_the_scope_fleet_may(browser: Browser) -> None:
     answers = [
         reader.get("/api/fleet/requests"),
         reader.get("/api/fleet/identities"),
+        reader.get("/api/fleet/tokens"),
+        reader.post("/api/fleet/tokens", name="a-1"),
         reader.post("/api/fleet/accept", fingerprint=NOBODY),
         reader.post("/api/fleet/reject", fingerprint=NOBODY),
         reader.post("/api/fleet/revoke", name="ops"),
@@ -141,6 +150,9 @@ def test_a_token_for_some_names_knows_nothing_of_others(
     enrolling = machines.submit(enroll, admin.token("munich-1", approve=True), tmp_path / "agent", timeout=60)
     (request,) = boss.waiting()
     assert berlin.get("/api/fleet/requests").json["requests"] == []  # type: ignore[index]
+    boss.post("/api/fleet/tokens", name="munich-2")
+    assert berlin.get("/api/fleet/tokens").json["tokens"] == []  # type: ignore[index]
+    assert berlin.post("/api/fleet/tokens", name="munich-3").status_code == 403
     assert berlin.post("/api/fleet/accept", fingerprint=request["fingerprint"]).status_code == 404
     assert berlin.post("/api/fleet/revoke", name="munich-1").status_code == 403
     boss.post("/api/fleet/accept", fingerprint=request["fingerprint"])

@@ -16,7 +16,10 @@ from lightlink.http.fleet_schemas import (
     IdentityList,
     IdentityView,
     OneEnrolment,
+    OpenToken,
     Revoked,
+    TokenList,
+    TokenMade,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +31,25 @@ if TYPE_CHECKING:
     from lightlink.http.call import Call
 
 T = TypeVar("T")
+
+
+def make_token(call: Call) -> TokenMade:
+    """Make a token for an agent; other roles are an admin's to give out, with `lightlink fleet token`."""
+    body = call.body
+    call.check(body.name)
+    fleet = _fleet(call)
+    with call.seat():
+        options = {"hours": body.hours, "labels": body.labels, "approve": body.approve, "urls": body.urls}
+        text = _asked(lambda: fleet.token(body.name, by=call.issued_by or "", **options))
+    return TokenMade(name=body.name, token=text)
+
+
+def list_tokens(call: Call) -> TokenList:
+    """List the tokens that can still be used."""
+    fleet = _fleet(call)
+    with call.seat():
+        found = _asked(fleet.tokens)
+    return TokenList(tokens=[_open_token(each) for each in found if _may_see(call, each.name)])
 
 
 def list_enrolments(call: Call) -> EnrolmentList:
@@ -108,6 +130,16 @@ def _enrolment(token: TokenRecord) -> EnrolmentView:
         labels=token.labels,
         role=token.role,
         decision=token.decision,  # type: ignore[arg-type]
+    )
+
+
+def _open_token(token: TokenRecord) -> OpenToken:
+    return OpenToken(
+        name=token.name,
+        role=token.role,
+        expires=datetime.fromtimestamp(token.expires, timezone.utc),
+        approve=token.approve,
+        labels=token.labels,
     )
 
 

@@ -50,18 +50,43 @@ def console(fleet: FleetWorld) -> Iterator[str]:
         server.server_close()
 
 
+def make_token(page: Page, name: str) -> str:
+    """Make a token in the console, and return what it shows this once."""
+    page.get_by_role("button", name="Make a token").click()
+    dialog = page.get_by_role("dialog", name="Make a token")
+    dialog.get_by_label("Name").fill(f"{name} ?")
+    dialog.get_by_label("Hours").fill("800")
+    dialog.get_by_role("button", name="Make it").click()
+    expect(dialog.get_by_text("Use letters, digits, _ and -.")).to_be_visible()
+    expect(dialog.get_by_text("Enter hours above 0, at most 720.")).to_be_visible()
+    dialog.get_by_label("Name").fill(name)
+    dialog.get_by_label("Hours").fill("2")
+    dialog.get_by_label("Labels").fill("site=berlin, kind=pump")
+    dialog.get_by_label("Somebody compares its fingerprint").check()
+    dialog.get_by_role("button", name="Make it").click()
+    shown = page.get_by_role("dialog", name=f"Token for {name}")
+    token = shown.locator(".token").inner_text()
+    shown.get_by_role("button", name="Close").click()
+    row = page.get_by_role("table", name="Tokens not used yet").locator("tr", has_text=name)
+    expect(row).to_contain_text("waits for you to accept it")
+    expect(row).to_contain_text("site=berlin")
+    return token
+
+
 def test_a_machine_is_let_in_another_rejected_and_one_put_out(
     page: Page, console: str, fleet: FleetWorld, tmp_path: Path
 ) -> None:
     admin, told = fleet.admin(), list[str]()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        tokens = {name: admin.token(name, approve=True) for name in ("good-1", "odd-1")}
+        page.goto(f"{console}/#/fleet")
+        tokens = {"good-1": make_token(page, "good-1"), "odd-1": admin.token("odd-1", approve=True)}
         enrolling = {
             name: pool.submit(enroll, token, tmp_path / name, timeout=60, on_pending=told.append)
             for name, token in tokens.items()
         }
         eventually(lambda: len(told) == 2)
-        page.goto(f"{console}/#/fleet")
+        page.reload()
+        expect(page.get_by_text("No token waits for its machine.")).to_be_visible()
         waiting = page.get_by_role("table", name="Asks to come in")
         expect(waiting.locator("tbody tr")).to_have_count(2)
 

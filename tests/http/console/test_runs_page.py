@@ -117,6 +117,37 @@ def test_runs_and_schedules_are_listed(page: Page, running: HttpProcess, waiting
     page.get_by_label("Plan").fill("another")
     page.get_by_label("Plan").press("Enter")
     expect(page.get_by_role("heading", name="No run is of this plan")).to_be_visible()
+    page.get_by_role("button", name="Remove nightly").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+
+    expect(page.get_by_role("cell", name="nightly", exact=True)).to_have_count(0)
+    names = [each["name"] for each in running.http.get("/api/schedules").json["schedules"]]
+    assert "nightly" not in names
+
+
+def test_a_plan_is_run_by_the_clock(page: Page, running: HttpProcess, agents: None) -> None:
+    running.http.post("/api/stored-plans", {"plan": {**PLAN, "name": "by-night"}})
+    log_in(page, running, to="runs")
+
+    page.get_by_role("link", name="Add a schedule").click()
+    expect(page).to_have_title("Add a schedule · LightLink")
+    page.get_by_label("Plan").select_option("by-night")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("button", name="Run it by the clock").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Name")).to_have_value("by-night")
+    dialog.get_by_label("cron").fill("61 2 * * *")
+    dialog.get_by_label("Time zone").fill("Europe/Berlin")
+    dialog.get_by_role("button", name="Add a schedule").click()
+    expect(dialog.get_by_text("61")).to_be_visible()
+    dialog.get_by_label("cron").fill("30 2 * * 1-5")
+    dialog.get_by_label("What was missed").select_option("run it once, late")
+    dialog.get_by_role("button", name="Add a schedule").click()
+
+    row = page.get_by_role("table", name="Schedules").locator("tr", has_text="by-night")
+    expect(row).to_contain_text("30 2 * * 1-5 Europe/Berlin")
+    (made,) = [one for one in running.http.get("/api/schedules").json["schedules"] if one["name"] == "by-night"]
+    assert (made["plan"], made["missed"], made["overlap"], made["by"]) == ("by-night", "run", "skip", "ops")
 
 
 def test_a_plan_is_checked_and_then_started(page: Page, running: HttpProcess, agents: None) -> None:

@@ -82,6 +82,12 @@ export function at(text) {
   return h("time", { datetime: text, title: utc(date) }, day + date.toLocaleTimeString("en-GB"));
 }
 
+// An instant to come, to the minute.
+export function moment(text) {
+  const date = new Date(text);
+  return h("time", { datetime: text, title: utc(date) }, `${date.toLocaleDateString(locale)} ${date.toLocaleTimeString("en-GB").slice(0, 5)}`);
+}
+
 // Pieces --------------------------------------------------------------------------------------------------------------
 export const link = (to, content, kind) => h("a", { href: `#/${to}`, class: kind }, content);
 export const mono = (text, kind = "") => h("code", { class: kind }, text);

@@ -1,6 +1,6 @@
 // A run: what waits for somebody first, then the steps as counts, then the targets, failed ones first.
-import { get, may, post } from "../api.js";
-import { ago, at, button, complain, confirm, empty, facts, h, link, mono, note, number, redraw, section, shape, state, table, toast, field } from "../dom.js";
+import { call, get, may, post } from "../api.js";
+import { ago, at, button, complain, confirm, empty, facts, h, link, moment, mono, note, number, redraw, section, shape, state, table, toast, field } from "../dom.js";
 import { stacked } from "../charts.js";
 import { follow } from "../live.js";
 import { t } from "../text.js";
@@ -23,9 +23,18 @@ export default async function runs({ query }) {
       { head: t("col.targets"), num: true, cell: (run) => number(run.targets) }, { head: t("col.failed"), num: true, min: "m", cell: (run) => number(run.counts.failed ?? 0) },
       { head: t("col.by"), min: "m", cell: (run) => run.started_by }, { head: t("col.changed"), num: true, cell: (run) => ago(run.at) }], page.runs)
       : plan ? empty(t("runs.nomatch"), t("commands.none.more"), link("runs", t("filter.clear"), "btn")) : empty(t("runs.0"), t("runs.0.more"), h("pre", { class: "code-line" }, "lightlink plan start plan.yaml")),
-    schedules.schedules.length ? section(t("schedules"), null, table(t("schedules"), [
-      { head: t("col.name"), cell: (each) => h("strong", {}, each.name) }, { head: t("col.plan"), cell: (each) => each.plan }, { head: "cron", cell: (each) => mono(`${each.cron} ${each.tz}`) },
-      { head: t("col.next"), num: true, cell: (each) => h("time", { datetime: each.next, title: new Date(each.next).toUTCString() }, new Date(each.next).toLocaleString()) }], schedules.schedules)) : null] };
+    scheduled(schedules.schedules)] };
+}
+function scheduled(list) {
+  const remove = (each) => confirm(t("schedule.remove.n", { name: each.name }), t("schedule.remove.more"), t("schedule.remove"), async () => {
+    await call("DELETE", `api/schedules/${encodeURIComponent(each.name)}`);
+    window.dispatchEvent(new HashChangeEvent("hashchange"));
+  }, true, false);
+  const add = may("plan") && link("start?by=clock", t("schedule.add"), "btn small");
+  return section(t("schedules"), add, list.length ? table(t("schedules"), [
+    { head: t("col.name"), cell: (each) => [h("strong", {}, each.name), each.error && h("span", { class: "sub bad" }, each.error)] }, { head: t("col.plan"), cell: (each) => each.plan }, { head: "cron", cell: (each) => mono(`${each.cron} ${each.tz}`) },
+    { head: t("schedule.last"), num: true, min: "m", cell: (each) => (each.run_id ? link(`run/${each.run_id}`, each.last ? ago(each.last) : t("col.run")) : "–") }, { head: t("col.next"), num: true, cell: (each) => moment(each.next) },
+    may("plan") && { head: t("col.do"), cell: (each) => button(t("schedule.remove"), () => remove(each), "small ghost", { "aria-label": `${t("schedule.remove")} ${each.name}` }) }].filter(Boolean), list) : h("p", { class: "quiet" }, t("schedules.none")));
 }
 export async function run({ rest }) {
   const load = async () => {
