@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
+import sys
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
     from lightlink.commands import CommandManager
 
+
+# Hundreds of processes import what is tested: without bytecode kept, compiling it is most of what the suite does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # No bound in time on an example, or on making them: a machine may be busy.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

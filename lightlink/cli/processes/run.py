@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def run(link: Link, target: str, reload: bool, drain_timeout: float, child_of: i
     """
     if child_of is not None:
         children.die_with(child_of)
+        # Bytecode is known by the second and the size of its source: a change within both would not be seen.
+        sys.dont_write_bytecode = True
     if reload:
         from lightlink.cli.processes.reload import supervise  # noqa: PLC0415 - only this needs to watch files
 
