@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lightlink.errors import DecodeError, InvalidName, InvalidOption, LinkError, PayloadTooLarge, StoredFileNotFound
 from lightlink.files.info import ObjectMeta
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import STORE_FAILED, STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
-from lightlink.jetstream.retry import while_electing
+from lightlink.jetstream.retry import is_unheard, while_electing
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.validators import integer, seconds
@@ -71,7 +71,7 @@ class Bucket:
             with self._needs_jetstream():
                 message = api.get_last_written(self._connection, self.stream, subject, timeout)
         except JetStreamError as exc:
-            if exc.err_code != api.STREAM_NOT_FOUND:
+            if exc.err_code != STREAM_NOT_FOUND:
                 raise
             message = None
         if message is None:
@@ -89,7 +89,7 @@ class Bucket:
         try:
             found = read_current(self._connection, self.stream, pattern, timeout, policy=LAST_OF_EACH)
         except JetStreamError as exc:
-            if exc.err_code != api.STREAM_NOT_FOUND:
+            if exc.err_code != STREAM_NOT_FOUND:
                 raise
             found = []
         listed: list[tuple[ObjectMeta, datetime]] = []
@@ -122,7 +122,7 @@ class Bucket:
         while_electing(
             lambda limit: api.publish(self._connection, self.stream, subject, body, limit, headers),
             timeout,
-            lambda exc: getattr(exc, "no_responders", False),
+            is_unheard,
             repeatable=True,
         )
 
@@ -134,7 +134,7 @@ class Bucket:
         try:
             self.put(meta.as_deleted(), timeout)
         except JetStreamError as exc:
-            if exc.err_code != api.STORE_FAILED:
+            if exc.err_code != STORE_FAILED:
                 raise
         else:
             if not self._is_limited(timeout):

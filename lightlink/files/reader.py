@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lightlink.concurrency.mailbox import MessageQueue
 from lightlink.jetstream import api
-from lightlink.jetstream.patience import persist
 from lightlink.jetstream.read import OrderedReader
+from lightlink.jetstream.retry import across_outages
 from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class ChunkReader:
         """
         deadline = self._transfer.deadline()
         if self._reader is None:
-            self._reader = persist(self._connection, deadline, self._start)
+            self._reader = across_outages(self._connection, deadline, self._start)
         while True:
             try:
                 delivery: Delivery | None = self._arrived.get(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
             except TimeoutError:
-                if persist(self._connection, deadline, self._is_exhausted):
+                if across_outages(self._connection, deadline, self._is_exhausted):
                     return None
                 continue
             if delivery is None:

@@ -18,8 +18,8 @@ from lightlink.files.source import open_source
 from lightlink.files.target import open_target
 from lightlink.files.transfer import Transfer, operation
 from lightlink.files.writer import ChunkWriter, discard
-from lightlink.jetstream.api import JetStreamError
-from lightlink.jetstream.patience import persist
+from lightlink.jetstream.errors import JetStreamError
+from lightlink.jetstream.retry import across_outages
 from lightlink.protocol import codec, subjects
 from lightlink.validators import integer, seconds
 
@@ -114,7 +114,7 @@ class FileStore:
             transfer = Transfer(what, meta.name, opened.size, stall_timeout, progress)
             with transfer.errors():
                 self._bucket.check_size(meta)
-                persist(self._connection, transfer.deadline(), self._bucket.make)
+                across_outages(self._connection, transfer.deadline(), self._bucket.make)
                 self._store(opened, meta, transfer)
         return meta.to_info(datetime.now(timezone.utc))
 
@@ -138,7 +138,7 @@ class FileStore:
         """
         transfer = Transfer(f"the download of {file_id!r}", file_id, None, stall_timeout, progress)
         with transfer.errors():
-            bucket, meta, created = persist(
+            bucket, meta, created = across_outages(
                 self._connection, transfer.deadline(), lambda timeout: self._resolve(file_id, timeout)
             )
             transfer.total = meta.size or 0
@@ -221,7 +221,9 @@ class FileStore:
                 transfer.total = transfer.done
                 transfer.tell()
                 meta.size, meta.chunks, meta.digest = transfer.done, writer.chunks, encode_digest(digest.digest())
-                persist(self._connection, transfer.deadline(), lambda timeout: self._bucket.put_new(meta, timeout))
+                across_outages(
+                    self._connection, transfer.deadline(), lambda timeout: self._bucket.put_new(meta, timeout)
+                )
             except BaseException:
                 self._bucket.forget()
                 if meta.digest:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LinkError, TransferStalled
-from lightlink.jetstream.api import JetStreamError
-from lightlink.jetstream.patience import OutOfTime
+from lightlink.jetstream.errors import JetStreamError
+from lightlink.jetstream.retry import OutOfTime
 from lightlink.progress import ProgressBar, is_wanted
 from lightlink.validators import seconds
 

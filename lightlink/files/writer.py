@@ -18,8 +18,9 @@ from lightlink.connection.pipeline import Broken, Pipeline
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, FileCorrupt, LightLinkError, OutboxFull
 from lightlink.jetstream import api
-from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, JetStreamError
-from lightlink.jetstream.patience import is_passing, persist
+from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
+from lightlink.jetstream.errors import JetStreamError
+from lightlink.jetstream.retry import across_outages, is_passing
 from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ChunkWriter:
         while self._held:
             self._settle()
         if self._recovered or self._paused:
-            count = persist(
+            count = across_outages(
                 self._connection,
                 self._transfer.deadline(),
                 lambda timeout: api.count_messages(self._connection, self._stream, self._subject, timeout),
@@ -146,7 +147,7 @@ class ChunkWriter:
         _log.debug("lightlink: the upload to %s goes on from chunk %d: %r", self._subject, self.chunks, reason)
         self._recovered = True
         self._pipeline.close()
-        stored = persist(self._connection, deadline, self._catch_up)
+        stored = across_outages(self._connection, deadline, self._catch_up)
         self._pipeline = Pipeline(self._connection)
         for chunk in list(self._held)[len(stored) :]:
             self._send(chunk)

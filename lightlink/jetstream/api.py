@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import attrs
 import msgspec
 
-from lightlink.errors import DecodeError, LightLinkError, PayloadTooLarge
+from lightlink.errors import DecodeError, PayloadTooLarge
 from lightlink.jetstream.answers import (
     ConsumerNames,
     MessageAnswer,
@@ -23,6 +23,17 @@ from lightlink.jetstream.answers import (
     StreamInfo,
     StreamPage,
     parse_time,
+)
+from lightlink.jetstream.errors import (
+    JETSTREAM_DISABLED,
+    MESSAGE_DELETE_FAILED,
+    NO_MESSAGE,
+    NO_RESPONDERS,
+    SEQUENCE_NOT_FOUND,
+    STREAM_NAME_IN_USE,
+    STREAM_NOT_FOUND,
+    WRONG_STREAM,
+    JetStreamError,
 )
 from lightlink.jetstream.retry import while_electing
 from lightlink.options import DEFAULT_JETSTREAM_API
@@ -41,45 +52,6 @@ T = TypeVar("T")
 EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = "Nats-Rollup"
 TTL = "Nats-TTL"
-
-# The server's error codes (err_code) that are told apart here or by those who build on this.
-JETSTREAM_DISABLED = frozenset({10039, 10076})
-WRONG_STREAM = 10060
-TOO_LARGE = frozenset({10002, 10023, 10028, 10047})  # more than the server or the account has room for
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-UNAVAILABLE = 10008  # JetStream starts, or its cluster elects a leader
-CONSUMER_NOT_FOUND = 10014
-NO_MESSAGE = 10037
-SEQUENCE_NOT_FOUND = 10043
-MESSAGE_TOO_LARGE = 10054
-MESSAGE_DELETE_FAILED = 10057  # what the server also says of a sequence beyond the last
-STREAM_NAME_IN_USE = 10058
-STREAM_NOT_FOUND = 10059
-STORE_FAILED = 10077  # what the server also says of a stream that is full
-TTL_INVALID = 10165
-TTL_DISABLED = 10166
-
-NO_RESPONDERS = 503
-
-
-class JetStreamError(LightLinkError):
-    """JetStream refused a request; ``subject`` is where it went. For use inside the library.
-
-    ``code`` is like an HTTP status, ``err_code`` tells exactly which error (0: the server gave none).
-    """
-
-    subject: str
-    code: int
-    err_code: int
-    description: str
-
-    def __str__(self) -> str:
-        return f"{self.description} (code {self.code}, err_code {self.err_code})"
-
-    @property
-    def no_responders(self) -> bool:
-        """Whether nobody listens on the subject: no such stream or consumer, or no JetStream at all."""
-        return self.code == NO_RESPONDERS and not self.err_code
 
 
 class PubAck(msgspec.Struct):
@@ -264,7 +236,7 @@ def _get_from_leader(
     def ask(limit: float) -> StoredMessage | None:
         return parse_written(connection.request(api_subject(connection, f"STREAM.MSG.GET.{stream}"), payload, limit))
 
-    return while_electing(ask, timeout, _is_unavailable, repeatable=True)
+    return while_electing(ask, timeout, repeatable=True)
 
 
 def parse_written(waiter: Waiter) -> StoredMessage | None:
@@ -298,11 +270,7 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
         raise_problem(waiter)
         return codec.decode(waiter.data, waiter.subject.decode(), as_type)
 
-    return while_electing(ask, timeout, _is_unavailable, repeatable=True)
-
-
-def _is_unavailable(exc: Exception) -> bool:
-    return getattr(exc, "err_code", 0) == UNAVAILABLE
+    return while_electing(ask, timeout, repeatable=True)
 
 
 def create_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:

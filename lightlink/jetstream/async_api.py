@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lightlink.connection.replies import Waiter
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import MessageAnswer
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import NO_MESSAGE, JetStreamError
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def last_written(connection: Connection, stream: str, patterns: Sequence[s
         try:
             answer = await ask(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern}, MessageAnswer)
         except JetStreamError as exc:
-            if exc.err_code != api.NO_MESSAGE:
+            if exc.err_code != NO_MESSAGE:
                 raise
         else:
             last = max(last, answer.message.seq)

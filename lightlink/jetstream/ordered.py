@@ -18,8 +18,9 @@ from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, LinkError
 from lightlink.jetstream import api, async_api
 from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
-from lightlink.jetstream.api import JetStreamError, nanoseconds
+from lightlink.jetstream.api import nanoseconds
 from lightlink.jetstream.cursor import EVERYTHING, Delivery, Position, read_delivery
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.pull_window import Window
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_inbox
@@ -320,7 +321,7 @@ class OrderedReader:
         try:
             info = await async_api.ask(self._connection, f"STREAM.INFO.{self.stream}", None, StreamInfo)
         except JetStreamError as exc:
-            if exc.err_code != api.STREAM_NOT_FOUND or self._make_stream is None:
+            if exc.err_code != STREAM_NOT_FOUND or self._make_stream is None:
                 raise
             info = await async_api.ask(self._connection, f"STREAM.CREATE.{self.stream}", self._make_stream, StreamInfo)
         self._position.check_stream(info)

@@ -20,7 +20,7 @@ from lightlink.commands.store.access import FAILURES, Access, Conflict, unavaila
 from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError, InvalidName, RunNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text

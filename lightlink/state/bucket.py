@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from lightlink.errors import InvalidOption, RevisionConflict, StateNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
@@ -256,7 +256,7 @@ class StateBucket(Generic[T]):
             try:
                 watch = self._start_watch(pattern, handler, since, deadline)
             except JetStreamError as exc:
-                if exc.err_code != api.STREAM_NOT_FOUND:
+                if exc.err_code != STREAM_NOT_FOUND:
                     raise
                 self._stream.make("watch", deadline)
                 watch = self._start_watch(pattern, handler, since, deadline)
@@ -280,7 +280,7 @@ class StateBucket(Generic[T]):
             try:
                 api.delete_stream(self._connection, self._stream.name, self._limit(timeout))
             except JetStreamError as exc:
-                if exc.err_code != api.STREAM_NOT_FOUND:
+                if exc.err_code != STREAM_NOT_FOUND:
                     raise
                 return False
         return True
@@ -353,7 +353,7 @@ class StateBucket(Generic[T]):
             try:
                 found = read_current(self._connection, self._stream.name, subject, limit, **settings)
             except JetStreamError as exc:
-                if exc.err_code != api.STREAM_NOT_FOUND:
+                if exc.err_code != STREAM_NOT_FOUND:
                     raise
                 return []
         for delivery in found:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, RevisionConflict, StateError
-from lightlink.jetstream.api import WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.jetstream.errors import WRONG_LAST_SEQUENCE, JetStreamError
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,8 +13,8 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import StreamConfig, StreamInfo
-from lightlink.jetstream.api import JetStreamError
-from lightlink.jetstream.retry import while_electing
+from lightlink.jetstream.errors import MESSAGE_TOO_LARGE, STREAM_NOT_FOUND, JetStreamError
+from lightlink.jetstream.retry import is_electing, is_unheard, while_electing
 from lightlink.jetstream.revisions import revisions_of
 from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import subjects
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lightlink.connection.connection import Connection
-    from lightlink.errors import LightLinkError
     from lightlink.jetstream.answers import Mirror
     from lightlink.jetstream.api import StoredMessage
 
-_PAUSE = 0.1
 # How long a marker of a deleted key stays in a bucket of limited size, for watches that were away.
 _MARKER_SECONDS = 86_400.0
 # How long making the stream may take before the write is tried again, at first; then twice as long each time.
@@ -99,7 +97,7 @@ class BucketStream:
                 # There is no bucket, or an old one that allows no direct gets, or nobody yet who answers them.
                 return self.last_written(key, time.monotonic() + limit)
 
-        message = while_electing(ask, remaining(deadline), _is_electing, repeatable=True)
+        message = while_electing(ask, remaining(deadline), repeatable=True)
         if message is None and self.look(deadline):
             return self.last(key, deadline)
         seq = message.seq if message is not None else 0
@@ -114,7 +112,7 @@ class BucketStream:
         try:
             message = api.get_last_written(self._connection, self.name, self.prefix + key, remaining(deadline))
         except JetStreamError as exc:
-            if exc.err_code != api.STREAM_NOT_FOUND:
+            if exc.err_code != STREAM_NOT_FOUND:
                 raise
             message = None
         self.revisions.learn(key, message.seq if message is not None else 0)
@@ -204,29 +202,38 @@ class BucketStream:
     ) -> int:
         timeout = remaining(deadline)
         is_there: bool | None = None  # not known yet
-        limit = _MAKING_SECONDS
-        while True:
+        making = _MAKING_SECONDS
+
+        def publish() -> int:
             subject = (self._write_prefix + key).encode()
+            limit = remaining(deadline)
+            return api.publish(self._connection, self._written_to, subject, payload, limit, headers).seq
+
+        def ask(_: float) -> int:
+            nonlocal is_there, making
             try:
-                limit_now = remaining(deadline)
-                return api.publish(self._connection, self._written_to, subject, payload, limit_now, headers).seq
+                return publish()
             except JetStreamError as exc:
-                if exc.err_code == api.MESSAGE_TOO_LARGE:
-                    raise PayloadTooLarge(subject.decode(), len(payload), self._max_size(operation, deadline)) from exc
-                if not exc.no_responders:
+                if not exc.no_responders or is_there:
                     raise
-            if remaining(deadline) < _PAUSE:
-                reason = f"no server has taken it within {timeout:.3g} s; the bucket may be without a leader"
-                raise StateError(self.bucket, operation, reason)
-            if is_there:
-                time.sleep(_PAUSE)
-                continue
-            is_there = self._is_there(operation, min(limit, remaining(deadline)), make)
+            is_there = self._is_there(operation, min(making, remaining(deadline)), make)
+            making *= 2
             if is_there is False:
                 return 0
             if is_there and self.look(deadline):
                 is_there = None  # it is written elsewhere
-            limit *= 2
+            return publish()
+
+        try:
+            return while_electing(ask, timeout, is_unheard)
+        except JetStreamError as exc:
+            if exc.err_code == MESSAGE_TOO_LARGE:
+                subject = self._write_prefix + key
+                raise PayloadTooLarge(subject, len(payload), self._max_size(operation, deadline)) from exc
+            if not exc.no_responders:
+                raise
+            reason = f"no server has taken it within {timeout:.3g} s; the bucket may be without a leader"
+            raise StateError(self.bucket, operation, reason) from exc
 
     def _is_there(self, operation: str, timeout: float, make: bool) -> bool | None:
         """Make the stream, or look whether it is there; None when that cannot be told yet.
@@ -242,7 +249,7 @@ class BucketStream:
             except NoReply:
                 return None
             except JetStreamError as exc:
-                if not _is_electing(exc):
+                if not is_electing(exc):
                     raise
                 return None
 
@@ -268,7 +275,3 @@ def _marker_lives(config: StreamConfig) -> tuple[float, float]:
 def remaining(deadline: float) -> float:
     """Return the seconds until a deadline, or next to none."""
     return max(deadline - time.monotonic(), 0.001)
-
-
-def _is_electing(error: LightLinkError) -> bool:
-    return isinstance(error, JetStreamError) and error.err_code == api.UNAVAILABLE

@@ -13,7 +13,7 @@ import attrs
 
 from lightlink.errors import StreamError, StreamNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import read_current
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
@@ -123,7 +123,7 @@ class DeadLetters:
             try:
                 return read_current(self._connection, DEAD_STREAM, subject, timeout)
             except JetStreamError as exc:
-                if exc.err_code == api.STREAM_NOT_FOUND:
+                if exc.err_code == STREAM_NOT_FOUND:
                     return []  # nothing has ever died
                 raise
 

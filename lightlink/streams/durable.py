@@ -11,7 +11,7 @@ import attrs
 from lightlink.errors import InvalidOption, StreamError, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import ConsumerInfo
-from lightlink.jetstream.api import CONSUMER_NOT_FOUND, JetStreamError
+from lightlink.jetstream.errors import CONSUMER_NOT_FOUND, JetStreamError
 from lightlink.protocol import subjects
 from lightlink.streams.stream import ask, start_of, stream_name
 

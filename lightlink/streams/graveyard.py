@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import JetStreamError
 from lightlink.streams.dead import (
     DEAD_STREAM,
     copy_headers,

@@ -12,7 +12,7 @@ from lightlink.concurrency.threads import Condition
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, NotStored
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import JetStreamError
 from lightlink.logs import outgoing
 from lightlink.middleware import Call
 from lightlink.protocol import codec, subjects

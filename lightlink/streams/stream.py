@@ -11,7 +11,7 @@ import attrs
 from lightlink.connection.connection import NoReply
 from lightlink.errors import InvalidName, InvalidOption, StreamError, StreamNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.protocol import subjects
 from lightlink.validators import integer, seconds
 
@@ -164,7 +164,7 @@ def ask(stream: str, operation: str, question: Callable[[float], T], timeout: fl
     try:
         return question(timeout)
     except _FAILURES as exc:
-        if isinstance(exc, JetStreamError) and exc.err_code == api.STREAM_NOT_FOUND:
+        if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
             raise StreamNotFound(stream) from exc
         raise StreamError(stream, operation, str(exc)) from exc
 

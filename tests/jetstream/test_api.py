@@ -11,7 +11,7 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.errors import InvalidName, PayloadTooLarge
 from lightlink.jetstream import api, read
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ def test_an_expected_sequence_is_compared(connection: Connection, stream: str) -
     api.publish(connection, stream, f"{stream}.a".encode(), b"", 5, {expect: str(ack.seq)})
     with pytest.raises(JetStreamError) as caught:
         api.publish(connection, stream, f"{stream}.a".encode(), b"", 5, {expect: str(ack.seq)})
-    assert caught.value.err_code in api.WRONG_LAST_SEQUENCE
+    assert caught.value.err_code in WRONG_LAST_SEQUENCE
 
 
 def test_where_no_stream_listens_there_are_no_responders(connection: Connection, prefix: str) -> None:
@@ -233,4 +233,4 @@ def test_reading_leaves_no_consumer_behind(connection: Connection, stream: str, 
 def test_reading_a_stream_that_is_not_there_says_so(connection: Connection, prefix: str) -> None:
     with pytest.raises(JetStreamError) as caught:
         read.read_current(connection, prefix, f"{prefix}.>", 5)
-    assert caught.value.err_code == api.STREAM_NOT_FOUND
+    assert caught.value.err_code == STREAM_NOT_FOUND

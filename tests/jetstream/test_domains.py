@@ -14,7 +14,7 @@ import lightlink
 from lightlink.commands import Agent, CommandManager
 from lightlink.errors import InvalidOption, LightLinkError, StateNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import JetStreamError
 
 if TYPE_CHECKING:
     from conftest import StartServer

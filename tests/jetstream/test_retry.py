@@ -11,7 +11,7 @@ import pytest
 import lightlink
 from lightlink.connection.connection import NoReply
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import JetStreamError
 from lightlink.jetstream.retry import while_electing
 
 if TYPE_CHECKING:

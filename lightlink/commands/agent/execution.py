@@ -18,9 +18,10 @@ from lightlink.commands.agent.context import CommandContext
 from lightlink.commands.agent.handlers import CANCELLED_TEXT
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, StoreUnavailable
+from lightlink.jetstream.retry import pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lightlink.commands.agent.delivery import Deliveries, Delivery
     from lightlink.commands.agent.handlers import Handlers, Outcome
@@ -165,7 +166,7 @@ class Execution:
         # Most commands are new, so the first attempt does without reading the status.
         current: StatusRecord | None = None
         revision = 0
-        for pause in pauses():
+        for pause in pauses(_RETRY_FIRST, _RETRY_MOST):
             decision = self._decide(running, current)
             if isinstance(decision, model.Ignore):
                 self._deliveries.ack(running.delivery)
@@ -273,7 +274,7 @@ class Execution:
         the last attempt did.
         """
         request = running.delivery.request
-        for pause in pauses():
+        for pause in pauses(_RETRY_FIRST, _RETRY_MOST):
             assert running.last is not None
             current, revision = running.last
             record = following(current)
@@ -309,7 +310,7 @@ class Execution:
         that lasts and there is no status any more or the command is long over: the server has lost what it stored.
         """
         stale = StoreUnavailable("reading a status", "what was answered is older than what was written")
-        for pause in itertools.islice(pauses(), _STALE_TRIES):
+        for pause in itertools.islice(pauses(_RETRY_FIRST, _RETRY_MOST), _STALE_TRIES):
             current, revision = self._store.read_status(request.client_id, request.command_id)
             if revision > known:
                 return current, revision
@@ -318,11 +319,3 @@ class Execution:
         if (current is None and known) or model.is_overdue(request, self._store.clock.now(), grace=_LONG_OVER):
             raise Conflict(request.command_id)
         raise stale
-
-
-def pauses() -> Iterator[float]:
-    """Yield the seconds to wait before each further attempt, without end."""
-    pause = _RETRY_FIRST
-    while True:
-        yield pause
-        pause = min(pause * 2, _RETRY_MOST)

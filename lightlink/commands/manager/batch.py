@@ -17,9 +17,10 @@ from attrs import validators
 
 from lightlink.commands import frames, model
 from lightlink.commands.store import checks
-from lightlink.commands.store.access import Conflict, hope
+from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
+from lightlink.jetstream.retry import PAUSE, RetryBudget
 from lightlink.progress import ProgressBar
 from lightlink.validators import field, integer, wait_limit
 
@@ -36,7 +37,6 @@ _log = logging.getLogger("lightlink")
 
 # How many requests are on their way to the store at a time.
 _PIPELINE = 1024
-_RETRY_SECONDS = 0.2
 
 
 @attrs.frozen(kw_only=True)
@@ -217,7 +217,7 @@ class Rollout:
         self._again: list[RequestRecord] = []
         self._unknown: set[str] = set()
         self._complaint = logging.ERROR
-        self._failing_since: float | None = None
+        self._budget: RetryBudget | None = None
         self._changed = Condition()
 
     def start(self) -> None:
@@ -270,7 +270,7 @@ class Rollout:
                 if self._on_way <= _PIPELINE // 2:  # each wake-up costs as much as a command
                     self._changed.notify_all()
             if stored:
-                self._failing_since = None
+                self._budget = None
             first = again and len(self._again) == 1
         if first:
             self._pool.put(self._store_again)
@@ -282,18 +282,18 @@ class Rollout:
     def _is_worth_trying(self, record: RequestRecord, error: Exception | None) -> bool:
         """Tell whether to store again what was not stored, or perhaps not: under the same id it is stored once.
 
-        The patience is for all together; what is left when it is over fails at once.
+        The budget is for all together; what is left when it is over fails at once.
         """
         if not isinstance(error, StoreUnavailable):
             return False
         if error.unknown:
             self._unknown.add(record.command_id)
-        if self._failing_since is None:
-            self._failing_since = time.monotonic()
-        return time.monotonic() - self._failing_since < hope(error, self._store.timeout)
+        if self._budget is None:
+            self._budget = RetryBudget(self._store.timeout)
+        return self._budget.allows(error)
 
     def _store_again(self) -> None:
-        time.sleep(_RETRY_SECONDS)
+        time.sleep(PAUSE)
         with self._changed:
             records, self._again = self._again, []
         self._store.put_requests(records, self._on_stored)

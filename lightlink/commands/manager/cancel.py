@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from lightlink.commands import model
-from lightlink.commands.store.access import Conflict, hope
+from lightlink.commands.store.access import Conflict
 from lightlink.commands.store.store import StatusWrite
 from lightlink.errors import CommandEnded, StoreUnavailable
+from lightlink.jetstream.retry import PAUSE, RetryBudget, retry_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore
 
 _AT_ONCE = 500
-_RETRY_SECONDS = 0.1
 
 
 class Canceller:
@@ -59,7 +59,7 @@ class Canceller:
         try:
             return self._store.write_statuses(writes), False
         except StoreUnavailable as exc:
-            if not hope(exc, self._store.timeout):
+            if not retry_seconds(exc, self._store.timeout):
                 raise
             return [None] * len(writes), True
 
@@ -72,7 +72,7 @@ class Canceller:
         unknown: bool = False,
     ) -> Command:
         """Cancel a command with a known status; ``unknown`` says that this may have been done already."""
-        started = time.monotonic()
+        budget = RetryBudget(self._store.timeout)
         while True:
             status, revision = last
             at = self._store.clock.now()
@@ -92,10 +92,10 @@ class Canceller:
                     return model.fold(request, record, at)
             except StoreUnavailable as exc:
                 unknown = unknown or exc.unknown
-                if time.monotonic() - started >= hope(exc, self._store.timeout):
+                if not budget.allows(exc):
                     raise StoreUnavailable("cancelling a command", exc.reason, unknown) from exc
             if last[1] <= revision:
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(PAUSE)
 
 
 def _is_ours(status: StatusRecord | None, by: str, reason: str) -> bool:

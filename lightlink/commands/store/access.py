@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
-from lightlink.jetstream import api
+from lightlink.jetstream import api, retry
 from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
-from lightlink.jetstream.api import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
-from lightlink.jetstream.retry import while_electing
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.jetstream.retry import is_leaderless, while_electing
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ _log = logging.getLogger("lightlink")
 
 # What a request to JetStream may end with that says nothing about who asked.
 FAILURES = (JetStreamError, NoReply, OutboxFull, TimeoutError)
-# What a cluster answers while it elects who leads a stream, or all of them.
-_PASSING = frozenset({api.UNAVAILABLE, 10009})
-# How long that lasts at the most; the servers take up to nine seconds to notice, and then vote.
-_ELECTION_SECONDS = 15.0
 # A stream's leader that does not answer within this is not there; a replica is asked then.
 _LEADER_SECONDS = 1.0
 
@@ -67,7 +63,7 @@ class Access:
         waited for as long as an election may take.
         """
         operation = f"reading {subject}"
-        give_up_at = time.monotonic() + _ELECTION_SECONDS
+        give_up_at = time.monotonic() + retry.ELECTION_SECONDS
         while True:
             try:
                 timeout = min(_LEADER_SECONDS, self.timeout)
@@ -79,7 +75,7 @@ class Access:
             found = self.patiently(operation, lambda limit: api.find_last(self.connection, stream, subject, limit))
             if found is not None:
                 return found
-            if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_passing(failure)):
+            if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_leaderless(failure)):
                 raise StoreUnavailable(operation, str(failure)) from failure
 
     def stream_info(self, stream: str, operation: str) -> StreamInfo | None:
@@ -137,13 +133,10 @@ class Access:
 
     def patiently(self, operation: str, ask: Callable[[float], T]) -> T:
         """Return what ``ask(limit)`` returns, asked again while nobody leads what it asks; it may be done twice."""
-        give_up = time.monotonic() + _ELECTION_SECONDS
-        while True:
-            try:
-                return while_electing(ask, self.timeout, is_passing, repeatable=True)
-            except FAILURES as exc:
-                if not is_passing(exc) or time.monotonic() > give_up:
-                    raise StoreUnavailable(operation, str(exc)) from exc
+        try:
+            return while_electing(ask, self.timeout, is_leaderless, repeatable=True, through_election=True)
+        except FAILURES as exc:
+            raise StoreUnavailable(operation, str(exc)) from exc
 
     def request_all(
         self, requests: Sequence[tuple[bytes, bytes, Callable[[float], bytes] | None]], timeout: float | None = None
@@ -159,22 +152,6 @@ def check(waiter: Waiter) -> None:
     """Raise what a request ended with instead of a reply."""
     if waiter.error is not None:
         raise waiter.error
-
-
-def is_passing(exc: Exception) -> bool:
-    """Tell whether a refusal is that of a cluster that elects who leads: nothing was done, and asking again may help.
-
-    So is that of a stream that nobody has made yet.
-    """
-    cause = exc.__cause__ if isinstance(exc, StoreUnavailable) else exc
-    return isinstance(cause, JetStreamError) and (cause.no_responders or cause.err_code in _PASSING)
-
-
-def hope(exc: StoreUnavailable, timeout: float) -> float:
-    """Return for how many seconds a write, which may be done twice, is worth trying that ended so; 0: it is not."""
-    if is_passing(exc):
-        return _ELECTION_SECONDS
-    return 2 * timeout if exc.unknown else 0.0
 
 
 def unavailable(operation: str, exc: Exception) -> StoreUnavailable:

@@ -20,7 +20,7 @@ from lightlink.connection.connection import NoReply
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, DecodeError
 from lightlink.jetstream import api
-from lightlink.jetstream.api import JetStreamError
+from lightlink.jetstream.errors import JetStreamError
 from lightlink.jetstream.read import Delivery, OrderedReader
 from lightlink.protocol.subjects import as_text
 

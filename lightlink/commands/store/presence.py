@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lightlink.commands.store import records, schema
-from lightlink.commands.store.access import FAILURES, Conflict, is_passing, unavailable
+from lightlink.commands.store.access import FAILURES, Conflict, unavailable
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
-from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, STREAM_NOT_FOUND, JetStreamError
+from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
+from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
+from lightlink.jetstream.retry import is_leaderless
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text, is_plain_token
 from lightlink.version import __version__
@@ -173,7 +175,7 @@ class Claim:
 
     def _bear(self, exc: StoreUnavailable, give_up: float) -> None:
         """Say, once, why the id cannot be claimed yet; raise that when it is time to give up."""
-        if is_passing(exc):
+        if is_leaderless(exc):
             reason = "the streams of commands are not there yet (a manager makes them), or have no leader"
             exc = StoreUnavailable(exc.operation, f"{reason}: {exc.reason}", exc.unknown)
         if time.monotonic() > give_up:

@@ -19,7 +19,7 @@ import msgspec
 from lightlink.commands import model
 from lightlink.commands.model import Progress, RequestRecord, StatusRecord
 from lightlink.commands.store import records, schema
-from lightlink.commands.store.access import FAILURES, Access, Conflict, check, hope, unavailable
+from lightlink.commands.store.access import FAILURES, Access, Conflict, check, unavailable
 from lightlink.errors import (
     CommandNotFound,
     DecodeError,
@@ -31,7 +31,9 @@ from lightlink.errors import (
 )
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import ConsumerInfo
-from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
+from lightlink.jetstream.errors import CONSUMER_NOT_FOUND, TOO_LARGE, WRONG_LAST_SEQUENCE, JetStreamError
+from lightlink.jetstream.retry import PAUSE, RetryBudget
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 
@@ -57,7 +59,6 @@ _SHRINK = 8
 _SETTLE_SECONDS = 0.3
 _SETTLE_ROUNDS = 100
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
-_RETRY_SECONDS = 0.1
 # From so many agents on it is quicker to list the consumers that are there.
 _WORTH_A_LIST = 100
 # How long a manager may go on trying to have a command stored.
@@ -114,7 +115,7 @@ class CommandStore(Access):
             try:
                 return api.create_stream(self.connection, sized, self.timeout), room
             except FAILURES as exc:
-                if not isinstance(exc, JetStreamError) or exc.err_code not in api.TOO_LARGE:
+                if not isinstance(exc, JetStreamError) or exc.err_code not in TOO_LARGE:
                     raise StoreUnavailable(f"making stream {name}", str(exc)) from exc
                 smaller = room // _SHRINK
                 if schema.share(name, smaller) < _LEAST_STREAM:
@@ -224,7 +225,7 @@ class CommandStore(Access):
                     check(waiter)
                     api.raise_problem(waiter)
                 except JetStreamError as exc:
-                    if exc.err_code != api.CONSUMER_NOT_FOUND:
+                    if exc.err_code != CONSUMER_NOT_FOUND:
                         raise StoreUnavailable("looking for agents", str(exc)) from exc
                     missing.append(client_id)
                 except FAILURES as exc:
@@ -248,7 +249,7 @@ class CommandStore(Access):
 
     def put_request(self, record: RequestRecord) -> RequestRecord:
         """Store a request and return what is stored under its id: this one, or the one that came first."""
-        started = time.monotonic()
+        budget = RetryBudget(self.timeout)
         subject, payload = encoded_request(record)
         unknown = False
         while True:
@@ -259,8 +260,8 @@ class CommandStore(Access):
             except StoreUnavailable as exc:
                 # Whatever became of it, asking again under the same id stores it once.
                 unknown = unknown or exc.unknown
-                if time.monotonic() - started < hope(exc, self.timeout):
-                    time.sleep(_RETRY_SECONDS)
+                if budget.allows(exc):
+                    time.sleep(PAUSE)
                     continue
                 raise StoreUnavailable(exc.operation, exc.reason, unknown) from exc
             return record

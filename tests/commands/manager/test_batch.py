@@ -220,7 +220,7 @@ def test_what_cannot_be_stored_is_counted_as_not_sent(proxy: StartProxy, prefix:
 def test_a_store_that_refuses_all_ends_a_large_batch_soon(
     fresh_server: StartServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightlink.commands.store.access._ELECTION_SECONDS", 0.5)
+    monkeypatch.setattr("lightlink.jetstream.retry.ELECTION_SECONDS", 0.5)
     with World(fresh_server().url) as world:
         manager = world.manager(sweep_interval=None)
         manager._store.ensure_consumers([prefix])
