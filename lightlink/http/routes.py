@@ -98,6 +98,13 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
+        path="/api/server",
+        view=operations.get_server,
+        summary="Look at the NATS server: how fast it answers, its clock, how full the streams of commands are.",
+        replies={200: schemas.ServerView},
+    ),
+    Route(
+        method="GET",
         path="/api/audit",
         view=survey.get_audit,
         summary="Look at what happened in the last while: of what, when, by whom.",

@@ -446,6 +446,28 @@ class Summary:
 
 
 @attrs.frozen(kw_only=True, slots=False)
+class OwnStream:
+    """A stream that holds commands, runs or plans; ``max_bytes`` is left out where there is no limit."""
+
+    name: str
+    messages: Count
+    bytes: Count
+    max_bytes: Count | UnsetType = UNSET
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class ServerView:
+    """The NATS server, by whose time commands run: ``clock_behind`` is by how much this host's clock is behind it."""
+
+    success: Literal[True] = True
+    server: str
+    time: datetime
+    round_trip: float
+    clock_behind: float
+    streams: list[OwnStream]
+
+
+@attrs.frozen(kw_only=True, slots=False)
 class MethodView:
     """A method of a service, with what all its instances have done; ``average`` is in seconds."""
 

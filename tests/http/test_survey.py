@@ -64,6 +64,18 @@ def test_a_limited_token_counts_its_own_only(running: HttpProcess) -> None:
     assert limited.get("/api/commands/summary").json["counts"] == {"completed": 1}
     assert limited.get("/api/audit").status == 403
     assert limited.get("/api/services").status == 403
+    assert limited.get("/api/server").status == 403
+
+
+def test_the_server_tells_its_clock_and_how_full_its_streams_are(running: HttpProcess, world: RunWorld) -> None:
+    found = running.http.get("/api/server").json
+
+    assert f"nats://{found['server']}" == world.url
+    assert 0 < found["round_trip"] < 2
+    assert abs(found["clock_behind"]) < 2
+    streams = {each["name"]: each for each in found["streams"]}
+    assert streams["LIGHTLINK_COMMANDS"]["messages"] == 4
+    assert 0 < streams["LIGHTLINK_COMMANDS"]["bytes"] < streams["LIGHTLINK_COMMANDS"]["max_bytes"]
 
 
 def test_the_audit_tells_who_did_what(running: HttpProcess) -> None:

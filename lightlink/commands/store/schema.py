@@ -36,6 +36,7 @@ _PRESENCE_MESSAGE_BYTES = 64 * 1024
 _PROGRESS_MESSAGE_BYTES = 32 * 1024
 # Of all that the streams may hold together, in eighteenths.
 _SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1, RUNS: 1, PLANS: 1}
+STREAMS = tuple(_SHARES)
 _PARTS = sum(_SHARES.values())
 LEAST_BYTES = 1024 * 1024
 _HEARTBEATS = 3  # so many may be missed

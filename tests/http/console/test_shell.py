@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from conftest import StartProxy
     from helpers.runs import RunWorld
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 
 def test_agents_and_commands_are_found_by_search(page: Page, running: HttpProcess, world: RunWorld) -> None:
@@ -166,3 +166,23 @@ def test_tabs_share_one_stream_and_one_takes_over(page: Page, running: HttpProce
     expect(shown_state(other)).to_have_text("cancelled")
     assert len(streams) == 2
     assert problems == []
+
+
+def test_what_is_wrong_with_the_server_comes_first(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.agents("health")
+
+    def worse(route: Route) -> None:
+        """Answer as the server does, but when its clock is apart and a stream nearly full."""
+        found = route.fetch().json()
+        found["clock_behind"] = 75.0
+        found["streams"][0]["bytes"] = int(0.93 * found["streams"][0]["max_bytes"])
+        route.fulfill(json=found)
+
+    log_in(page, running)
+    expect(page.get_by_label("NATS server")).to_contain_text("agrees with NATS")
+    expect(page.get_by_role("table", name="How full the streams are")).to_contain_text("LIGHTLINK_COMMANDS")
+    page.route("**/api/server", worse)
+    page.reload()
+
+    expect(page.locator(".needs li").first).to_contain_text("LIGHTLINK_COMMANDS is 93 % full")
+    expect(page.get_by_label("NATS server")).to_contain_text("this server is 75 s behind NATS")
