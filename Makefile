@@ -31,7 +31,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest test-slow test-browser pictures soak bench interop check format docs docs-serve dist certs clean distclean
+.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest test-slow test-edge test-browser pictures soak bench interop check format docs docs-serve dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -77,6 +77,10 @@ newest: $(STAMP) ## run the suite against the newest nats-py and nats-server, pr
 test-slow: $(STAMP) ## run the tests that take minutes: long outages, overload, large files, many commands
 	@echo "==> test-slow: the long forms of the tests, one after the other"
 	@$(BIN)/pytest -m slow $(ARGS)
+
+test-edge: $(STAMP) ## run the outages, forks, exits and interrupts of tests/chaos through a QUIC gateway
+	@echo "==> test-edge: what fails over TCP is to do no more harm over QUIC"
+	@$(BIN)/pytest --transport quic $(foreach what,outages interrupts fork exit follow prefork overload,tests/chaos/test_$(what).py) $(ARGS)
 
 test-browser: $(STAMP) ## run all tests of the web console, the long ones too: both colour schemes, 200 %, 10,000 agents (needs Chromium)
 	@echo "==> test-browser: the web console in Chromium"

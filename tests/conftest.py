@@ -6,17 +6,17 @@ import contextlib
 import os
 import re
 import signal
+import ssl
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
 from helpers.commands import World
+from helpers.edge import EdgeServer, proxy_before
 from helpers.pki import connect_to, issue_all, tls_of
 from helpers.process import PythonProcess
-from helpers.proxy import TcpProxy
 from helpers.raw import RawPeer
 
 import lightlink
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.pki import ConnectAs, LinkAs, SetClock
+    from helpers.proxy import TcpProxy
 
     from lightlink.commands import CommandManager
 
@@ -42,10 +43,25 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport",
+        choices=("tcp", "quic"),
+        default="tcp",
+        help="how the clients of tests/chaos reach their servers: quic puts a gateway, and TLS inside, before each",
+    )
+
+
 def pytest_configure() -> None:
     # In the background of a script it would have SIGINT ignored, and the programs that are tested inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    other_way = item.get_closest_marker("tcp")
+    if other_way is not None and item.config.getoption("--transport") != "tcp":
+        pytest.skip(other_way.args[0])
 
 
 class StartServer(Protocol):
@@ -61,9 +77,19 @@ class StartPython(Protocol):
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedServer]:
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How clients reach servers, ``tcp`` or ``quic``."""
+    chosen: str = request.config.getoption("--transport")
+    with pytest.MonkeyPatch.context() as patched:
+        if chosen == "quic":
+            patched.setenv("LIGHTLINK_TLS_CA", str(request.getfixturevalue("identities") / "ca.pem"))
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def server(transport: str, request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     """A server for all tests of a worker. Use ``prefix`` for names; use ``fresh_server`` to stop or kill one."""
-    with EmbeddedServer() as running:
+    with EdgeServer(request.getfixturevalue("identities")) if transport == "quic" else EmbeddedServer() as running:
         yield running
 
 
@@ -74,11 +100,13 @@ def url(server: EmbeddedServer) -> str:
 
 
 @pytest.fixture
-def fresh_server() -> Iterator[StartServer]:
+def fresh_server(transport: str, request: pytest.FixtureRequest) -> Iterator[StartServer]:
     """Start servers of the test's own: ``fresh_server(config=...)``."""
     with contextlib.ExitStack() as stack:
 
         def start(**options: Any) -> EmbeddedServer:
+            if transport == "quic" and not options:
+                return stack.enter_context(EdgeServer(request.getfixturevalue("identities")))
             return stack.enter_context(EmbeddedServer(**options))
 
         yield start
@@ -97,18 +125,19 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[StartProxy]:
     with contextlib.ExitStack() as stack:
 
         def start(target: str | None = None) -> TcpProxy:
-            parts = urlsplit(target or request.getfixturevalue("url"))
-            assert parts.hostname is not None
-            assert parts.port is not None
-            return stack.enter_context(TcpProxy(parts.hostname, parts.port))
+            return stack.enter_context(proxy_before(target or request.getfixturevalue("url")))
 
         yield start
 
 
 @pytest.fixture
-def peer(url: str) -> Iterator[RawPeer]:
+def peer(server: EmbeddedServer, transport: str, request: pytest.FixtureRequest) -> Iterator[RawPeer]:
     """A plain nats-py client of the shared server."""
-    with RawPeer(url) as connected:
+    url, options = server.url, {}
+    if transport == "quic":
+        url = f"tls://127.0.0.1:{server.port}"
+        options = {"tls": ssl.create_default_context(cafile=request.getfixturevalue("identities") / "ca.pem")}
+    with RawPeer(url, **options) as connected:
         yield connected
 
 

@@ -122,9 +122,8 @@ def test_a_program_ends_in_an_outage_too(outage: str, closing: str, python: Star
     process = python(
         f"""
         import socket, sys, threading
-        from urllib.parse import urlsplit
         import lightlink
-        from helpers.proxy import TcpProxy
+        from helpers.edge import proxy_before
 
         hang, asked, forever, resolve = threading.Event(), threading.Event(), threading.Event(), socket.getaddrinfo
 
@@ -135,9 +134,8 @@ def test_a_program_ends_in_an_outage_too(outage: str, closing: str, python: Star
             return resolve("127.0.0.1" if host == "nats.example" else host, *args, **kwargs)
 
         socket.getaddrinfo = answer
-        target = urlsplit(sys.argv[1])
-        link = TcpProxy(target.hostname, target.port)
-        client = lightlink.connect(f"nats://nats.example:{{link.port}}")
+        link = proxy_before(sys.argv[1])
+        client = lightlink.connect(link.url.replace("127.0.0.1", "nats.example"))
         {OUTAGES[outage]}
         client.publish("any", 1)
         {closing}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from helpers.waiting import eventually
 
 import lightlink
@@ -113,6 +114,7 @@ FOLLOWS = (
 )
 
 
+@pytest.mark.tcp("that a process has ended without a word is known at once over TCP only")
 def test_what_is_asked_to_follow_receives_in_each_child(python: StartPython, url: str, prefix: str) -> None:
     done = python(FOLLOWS, url, prefix, options=FORK).wait(60)
     assert done.stdout.splitlines() == ["all follow True 2"] * 2, done.stderr
@@ -145,6 +147,7 @@ DAEMON = (
 )
 
 
+@pytest.mark.tcp("that a process has ended without a word is known at once over TCP only")
 def test_a_daemon_that_forks_twice_goes_on_as_the_last_of_them(
     python: StartPython, fresh_server: StartServer, prefix: str
 ) -> None:

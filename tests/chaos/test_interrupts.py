@@ -101,17 +101,14 @@ def test_ctrl_c_at_any_instant_leaves_the_client_working(operation: str, url: st
 def test_ctrl_c_ends_what_blocks_and_leaves_the_client_working(situation: str, url: str, slow_service: str) -> None:
     finished = run_python(
         f"""
-        import io, socket, sys, threading, time
-        from urllib.parse import urlsplit
+        import io, sys, threading, time
         import lightlink
         from chaos.interrupt import interrupted
-        from helpers.proxy import TcpProxy
+        from helpers.edge import proxy_before, silent_address
 
         url, name = sys.argv[1:]
-        target = urlsplit(url)
-        silent = socket.create_server(("127.0.0.1", 0))
-        nowhere = f"nats://127.0.0.1:{{silent.getsockname()[1]}}"
-        with TcpProxy(target.hostname, target.port) as link:
+        silent, nowhere = silent_address(url)
+        with proxy_before(url) as link:
             client = lightlink.connect(link.url, outbox_bytes=1_000_000, outbox_timeout=60, timeout=30)
             ended = threading.Event()
             busy = client.subscribe(f"{{name}}.busy", lambda data: ended.wait(60))

@@ -72,6 +72,7 @@ def test_a_request_held_back_runs_at_most_once(proxy: StartProxy, url: str, pref
     assert runs.faults()["run twice"] == []
 
 
+@pytest.mark.tcp("a gateway's certificate is for its name, whatever the address")
 def test_a_name_that_gets_another_address_is_looked_up_again(
     fresh_server: StartServer, python: StartPython, prefix: str
 ) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from helpers.loop import LoopThread
+from helpers.proxy import TcpProxy
 from lightlink.gateway import Gateway, GatewayOptions
+from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -45,6 +49,80 @@ def gateway_for(identities: Path, upstream: str, **options: Any) -> Gateway:
 def url_of(gateway: Gateway) -> str:
     """Return where clients connect."""
     return f"quic://127.0.0.1:{gateway.address[1]}"
+
+
+class EdgeServer(EmbeddedServer):
+    """A server with TLS whose ``url`` is that of the gateway before it, for ``--transport quic``.
+
+    Clients verify both by the authority that the variable LIGHTLINK_TLS_CA names. Child processes find the way too.
+    """
+
+    def __init__(self, identities: Path) -> None:
+        super().__init__(config=f"tls {{ cert_file: {identities}/server.pem, key_file: {identities}/server.key }}")
+        self._identities = identities
+        self._gateway: Gateway | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: at the gateway."""
+        return super().url if self._gateway is None else url_of(self._gateway)
+
+    def start(self) -> Self:
+        """Start the server, and the gateway with the first of them."""
+        super().start()
+        if self._gateway is None:
+            self._gateway = gateway_for(self._identities, f"tls://127.0.0.1:{self.port}").start()
+            os.environ[_variable(self.url)] = f"{self.port} {self._identities}"
+        return self
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop both. Idempotent."""
+        if self._gateway is not None:
+            self._gateway.stop()
+        super().stop(timeout)
+
+
+class EdgeProxy(TcpProxy):
+    """A proxy between a gateway of its own and a server."""
+
+    def __init__(self, port: int, identities: Path) -> None:
+        super().__init__("127.0.0.1", port)
+        self._gateway = gateway_for(identities, f"tls://127.0.0.1:{self.port}").start()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: at the gateway."""
+        return url_of(self._gateway)
+
+    def stop(self) -> None:
+        """Stop both. Idempotent."""
+        self._gateway.stop()
+        super().stop()
+
+
+def proxy_before(url: str) -> TcpProxy:
+    """Return a proxy on the way to a server; where that leads through a gateway, between another one and the server."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    if parts.scheme != "quic":
+        return TcpProxy(parts.hostname, parts.port)
+    port, identities = os.environ[_variable(url)].split(" ", 1)
+    return EdgeProxy(int(port), Path(identities))
+
+
+def silent_address(url: str) -> tuple[socket.socket, str]:
+    """Return a socket that says nothing, and its URL, of the same kind as another."""
+    scheme = urlsplit(url).scheme
+    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if scheme == "quic" else socket.SOCK_STREAM)
+    silent.bind(("127.0.0.1", 0))
+    if scheme != "quic":
+        silent.listen()
+    return silent, f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+
+
+def _variable(url: str) -> str:
+    return f"LIGHTLINK_TEST_EDGE_{urlsplit(url).port}"
 
 
 class _Side(asyncio.DatagramProtocol):

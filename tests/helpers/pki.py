@@ -46,7 +46,7 @@ def openssl(*arguments: str | Path) -> str:
 def issue_all(authority: CertificateAuthority) -> None:
     """Issue certificates of a server and a gateway for 127.0.0.1 and identities of every role."""
     authority.issue_server(["127.0.0.1"], force=True)
-    authority.issue_gateway(["127.0.0.1"])
+    authority.issue_gateway(["127.0.0.1", "nats.example"])
     authority.issue("user-service", "service", publish=["events.user.>"], subscribe=["events.orders"], calls=["math"])
     authority.issue("store", "service", state=True, files=True)
     authority.issue("web", "client")
