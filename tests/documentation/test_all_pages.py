@@ -10,6 +10,7 @@ from helpers.pages import ROOT, pages, runnable
 # Pages that are read by the tests of what they are about.
 ELSEWHERE = {
     "certs/README.md": "tests/tls/test_documentation.py",
+    "docs/how-to/celery.md": "tests/contrib/test_celery.py",
     "docs/how-to/django.md": "tests/contrib/django/test_documentation.py",
     "docs/how-to/flask.md": "tests/contrib/flask/test_documentation.py",
     "docs/how-to/mutual-tls.md": "tests/tls/test_documentation.py",
@@ -25,7 +26,6 @@ ELSEWHERE = {
 LEFT_OUT = {
     "docs/how-to/django.md": {"pip install": "tests/documentation/test_packaging.py installs"},
     "docs/how-to/flask.md": {
-        "gunicorn": "tests/contrib/flask/test_carriers.py runs it, preloaded and not",
         "pip install": "tests/documentation/test_packaging.py installs",
     },
     "docs/how-to/notebooks.md": {"pip install": "tests/documentation/test_packaging.py installs"},

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.docs import ROOT, blocks, run, shell_lines
+from helpers.wsgi import deploy
+
+import lightlink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +20,14 @@ if TYPE_CHECKING:
 PAGE = "how-to/django.md"
 SAMPLE = ROOT / "samples" / "django_shop"
 
+# As `django-admin startproject` writes it.
+WSGI = """
+import os
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "website.settings")
+application = get_wsgi_application()
+"""
 RUN = """
     import os, runpy, sys
     os.chdir(sys.argv[1])
@@ -61,3 +72,18 @@ def test_the_page_s_commands_serve(python: StartPython, project: Path, url: str)
         process.wait_line("serving")
         process.signal(SIGTERM)
         assert process.wait().returncode == 0
+
+
+@pytest.mark.parametrize("carrier", ["uwsgi", pytest.param("gunicorn", marks=pytest.mark.slow)])
+def test_the_page_s_servers_serve(python: StartPython, project: Path, url: str, carrier: str) -> None:
+    settings = project / "website" / "settings.py"
+    settings.write_text(settings.read_text().replace("nats://127.0.0.1:4222", url))
+    (project / "website" / "wsgi.py").write_text(WSGI)
+    service = lightlink.Service("prices", url)
+    service.register("of", lambda item: {"apple": 50}[item])
+    (line,) = shell_lines(PAGE, f"{carrier} ")
+    with service:
+        process, http = deploy(python, line, project)
+        assert {http.get("/price/apple").status for _ in range(8)} == {200}
+        process.signal(SIGTERM)
+        process.wait()

@@ -13,6 +13,7 @@ import pytest
 from helpers.docs import run
 from helpers.http import Http
 from helpers.waiting import eventually
+from helpers.wsgi import GUNICORN
 
 import lightlink
 
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from conftest import StartPython
 
 SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "django_shop"
-GUNICORN = """
-    import sys
-    from gunicorn.app.wsgiapp import run
-    sys.argv = ["gunicorn", *sys.argv[1:]]
-    run()
-"""
 
 
 def test_the_sample_passes_its_own_tests(tmp_path: Path) -> None:
@@ -44,7 +39,13 @@ def test_nothing_connects_for_migrate_check_and_the_like(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("worker", "preload"), [("gthread", True), pytest.param("sync", False, marks=pytest.mark.slow)]
+    ("worker", "preload"),
+    [
+        ("gthread", True),
+        pytest.param("sync", False, marks=pytest.mark.slow),
+        pytest.param("sync", True, marks=pytest.mark.slow),
+        pytest.param("gthread", False, marks=pytest.mark.slow),
+    ],
 )
 def test_gunicorn_s_workers_answer(python: StartPython, url: str, tmp_path: Path, worker: str, preload: bool) -> None:
     service = lightlink.Service("catalogue", url)

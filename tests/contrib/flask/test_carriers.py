@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.http import Http
 from helpers.waiting import eventually
+from helpers.wsgi import GUNICORN
 
 import lightlink
 
@@ -44,12 +45,6 @@ def agents():
     return jsonify([each.client_id for each in link.manager.clients()])
 """
 
-GUNICORN = """
-    import sys
-    from gunicorn.app.wsgiapp import run
-    sys.argv = ["gunicorn", *sys.argv[1:]]
-    run()
-"""
 FLASK = """
     import sys
     from flask.cli import main

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from signal import SIGTERM
 from typing import TYPE_CHECKING
 
+import pytest
 from helpers.docs import ROOT, blocks, run, run_pytest, shell_lines
+from helpers.wsgi import deploy
 
 import lightlink
 from lightlink.contrib.flask import STATUSES
@@ -14,6 +17,8 @@ from lightlink.contrib.flask.extension import _DEFAULTS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from conftest import StartPython
 
 PAGE = "how-to/flask.md"
 
@@ -37,6 +42,20 @@ def test_the_page_s_lines_run(tmp_path: Path, url: str) -> None:
     assert len(lines) == 4
     assert "JetStream:  answers" in said
     assert "\n0.5\n" in said
+
+
+@pytest.mark.parametrize("carrier", ["uwsgi", pytest.param("gunicorn", marks=pytest.mark.slow)])
+def test_the_page_s_servers_serve(python: StartPython, tmp_path: Path, url: str, carrier: str) -> None:
+    (tmp_path / "shop.py").write_text("".join(blocks(PAGE, "python")[:2]))
+    service = lightlink.Service("prices", url)
+    service.register("of", lambda item: {"apple": 0.5}[item])
+    (line,) = shell_lines(PAGE, f"{carrier} ")
+    with service:
+        process, http = deploy(python, line, tmp_path, FLASK_LIGHTLINK_URL=url)
+        assert [http.get("/price/apple").json["price"] for _ in range(8)] == [0.5] * 8
+        assert http.get("/health/ready").status == 200
+        process.signal(SIGTERM)
+        process.wait()
 
 
 def test_the_page_tells_every_setting_and_status() -> None:

@@ -263,6 +263,7 @@ export default {
   "server.browser": "your computer",
   "server.streams": "How full the streams are",
   "server.unlimited": "no limit",
+  "by.instance": "by the agent's instance {x}",
   "schedules": "Schedules",
   "run.queued": "queued",
   "run.running": "running",

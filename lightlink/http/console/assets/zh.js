@@ -263,6 +263,7 @@ export default {
   "server.browser": "您的电脑",
   "server.streams": "流的使用量",
   "server.unlimited": "无上限",
+  "by.instance": "由代理实例 {x}",
   "schedules": "定时",
   "run.queued": "排队中",
   "run.running": "运行中",

@@ -19,8 +19,8 @@ const took = (command) => command.completed_at ? span(Math.max(0, (new Date(comm
 export function commandTable(commands) {
   return table(t("nav.commands"), [
     { head: t("col.state"), cell: (each) => commandState(each) },
-    { head: t("col.command"), cell: (each) => [link(`command/${each.command_id}`, each.command_type, "strong"), each.error ? h("span", { class: "sub bad" }, each.error.slice(0, 200)) : each.progress && OPEN.has(each.status) ? h("span", { class: "sub" }, `${Math.round(each.progress.fraction * 100)} % ${each.progress.note}`) : null] },
-    { head: t("col.agent"), cell: (each) => link(`agent/${each.client_id}`, each.client_id) },
+    { head: t("col.command"), cell: (each) => [link(`command/${each.command_id}`, each.command_type, "strong"), each.error ? h("span", { class: "sub bad" }, each.error.slice(0, 200)) : each.progress && OPEN.has(each.status) ? h("span", { class: "sub" }, `${Math.round(each.progress.fraction * 100)} % ${each.progress.note}`) : null, h("span", { class: "sub only-s" }, link(`agent/${each.client_id}`, each.client_id))] },
+    { head: t("col.agent"), min: "m", cell: (each) => link(`agent/${each.client_id}`, each.client_id) },
     { head: t("col.took"), num: true, min: "m", cell: took }, { head: t("col.sent"), num: true, cell: (each) => ago(each.created_at) },
     { head: t("col.by"), min: "m", cell: (each) => each.issued_by }, { head: "ID", min: "l", cell: (each) => mono(each.command_id.slice(0, 8), "quiet") }], commands, (each) => each.command_id);
 }
@@ -164,7 +164,9 @@ function outcome(one) {
     one.late_result !== undefined && section(t("command.late"), null, json(one.late_result))];
 }
 function timeline(entries) {
+  // An instance of an agent names itself by a long number.
+  const who = (by) => (/^[0-9a-f]{32}$/.test(by) ? t("by.instance", { x: by.slice(0, 8) }) : t("by", { x: by }));
   const kind = (entry) => (entry.kind === "request" ? "pending" : entry.kind === "cancel" || entry.status_detail === "cancelled" ? "cancelled" : entry.kind === "late_result" ? "warn" : entry.status);
   const word = (entry) => (entry.kind === "status" ? t(`state.${kind(entry)}`) : t(`entry.${entry.kind}`));
-  return h("ol", { class: "timeline" }, [...entries].reverse().map((entry) => h("li", {}, h("span", { class: `is-${kind(entry)}` }, shape(kind(entry))), h("div", {}, h("strong", {}, word(entry)), h("span", { class: "sub" }, [entry.by && t("by", { x: entry.by }), entry.attempt > 1 && `${t("attempt")} ${entry.attempt}`, entry.error].filter(Boolean).join(" · "))), at(entry.at))));
+  return h("ol", { class: "timeline" }, [...entries].reverse().map((entry) => h("li", {}, h("span", { class: `is-${kind(entry)}` }, shape(kind(entry))), h("div", {}, h("strong", {}, word(entry)), h("span", { class: "sub" }, [entry.by && who(entry.by), entry.attempt > 1 && `${t("attempt")} ${entry.attempt}`, entry.error].filter(Boolean).join(" · "))), at(entry.at))));
 }
