@@ -190,6 +190,11 @@ class WireClient(NatsClient):
         assert self._transport is not None
         self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
+    def write_here(self, frame: bytes) -> bool:
+        """Write a frame in a caller's thread, if nothing is before it; False says that `write` has to, on the loop."""
+        transport: Any = self._transport
+        return self.is_writable and bool(transport.write_here(frame))
+
     @property
     def is_writable(self) -> bool:
         """Whether it is connected, with no sign yet of the connection's end."""
@@ -325,16 +330,15 @@ class WireClient(NatsClient):
     def abandon(self) -> None:
         """Let go, in a forked child, of the parent's socket, without a word to the server.
 
-        The descriptor is pointed at the null device: its owner (asyncio or uvloop) may close it later, and a copy held
-        open here would keep the server from seeing the parent's end.
+        The descriptors are pointed at the null device: their owner (asyncio or uvloop) may close them later, and copies
+        held open here would keep the server from seeing the parent's end.
         """
-        try:
-            inherited = self._socket.get_extra_info("socket").fileno()
-        except AttributeError:  # it was not connected
-            return
-        if inherited >= 0:
+        transport: Any = self._transport
+        inherited = [] if transport is None else transport.descriptors()
+        if inherited:
             null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, inherited)
+            for descriptor in inherited:
+                os.dup2(null, descriptor)
             os.close(null)
 
     def _deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.concurrency.threads import Promise
 from lightlink.connection.nats_client import read_frame
 from lightlink.connection.outbox import Outbox
+from lightlink.connection.replies import TurnWaiter
 from lightlink.errors import ClosedError, PayloadTooLarge
 from lightlink.protocol.subjects import as_text
 
@@ -61,6 +62,8 @@ class Flush:
 class Pump:
     """Owns the outbox and writes what is in it whenever the connection takes it.
 
+    A caller that waits for the reply to its request writes that itself when nothing is before it.
+
     The outbox carries bytes, objects that make their bytes when asked for their ``frame(inbox)``, and `Flush`. While
     callers are woken whose ``replies`` came in one read, writing waits: they may have more to send, and one write and
     one wake-up of the loop are cheaper than many. What the server takes no more as it leaves goes to ``report``.
@@ -98,15 +101,18 @@ class Pump:
 
     def stop(self) -> None:
         """Let what is put into the outbox wait there: there is no connection."""
+        self.outbox.set_shortcut(None)
         self._nc = None
 
     def hold(self) -> None:
         """Let what is put into the outbox wait there until `release`, or until the connection has been made again."""
+        self.outbox.set_shortcut(None)
         self._held = True
 
     def release(self) -> None:
         """Write again."""
         self._held = False
+        self.outbox.set_shortcut(self._write_here)
         self._pump()
 
     def end_read(self) -> None:
@@ -121,6 +127,22 @@ class Pump:
     def _look(self) -> None:
         self._will_look = False
         self.end_read()
+
+    def _write_here(self, item: Any) -> bool:
+        """Write a request in its caller's thread, with the outbox's lock, if the loop has nothing to write before it.
+
+        Only while nobody else waits for a reply, or is about to get one: what many send is cheaper in one write.
+        """
+        nc = self._nc
+        if item.__class__ is not TurnWaiter or nc is None or nc.may_exceed:
+            return False
+        if len(self._replies) > 1 or self._replies.waking:
+            return False
+        frame = item.frame(self._replies.prefix)
+        if frame and not nc.write_here(frame):
+            item.sent = False
+            return False
+        return True
 
     def _wake(self) -> None:
         if self._replies.waking:

@@ -30,6 +30,9 @@ class Transport(Protocol):
     def write(self, payload: bytes) -> Any:
         """Write bytes."""
 
+    def write_here(self, frame: bytes) -> bool:
+        """Write bytes in a caller's thread, if nothing is before them; False says that the loop has to."""
+
     def writelines(self, payload: list[bytes]) -> Any:
         """Write bytes in pieces."""
 
@@ -47,6 +50,9 @@ class Transport(Protocol):
 
     def close(self) -> Any:
         """Close, after what is written."""
+
+    def descriptors(self) -> list[int]:
+        """Return those of this process that lead to the server, for a forked child to let go of."""
 
     def abort(self) -> None:
         """Close at once; what is not written yet is lost."""

@@ -10,6 +10,7 @@ import nats.aio.transport
 import nats.errors
 
 from lightlink.connection.dialing.resolver import Resolver
+from lightlink.connection.transports.shortcut import Shortcut
 
 if TYPE_CHECKING:
     import ssl
@@ -35,6 +36,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         super().__init__()  # type: ignore[no-untyped-call]
         self._in_handshake = False
         self._resolver = Resolver()
+        self._shortcut = Shortcut()
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         """Connect, without TLS, to the first of the host's addresses that takes us."""
@@ -50,12 +52,14 @@ class TcpTransport(nats.aio.transport.TcpTransport):
                     raise
             else:
                 self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = opened
+                self._shortcut.open(opened[1].transport)
                 return
 
     async def connect_tls(
         self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
     ) -> None:
         """Speak TLS from now on."""
+        self._shortcut.close()
         self._in_handshake = True
         await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)  # type: ignore[arg-type]
         self._in_handshake = False
@@ -92,9 +96,37 @@ class TcpTransport(nats.aio.transport.TcpTransport):
 
     def write(self, payload: bytes) -> None:
         """Write bytes."""
-        super().write(payload)  # type: ignore[no-untyped-call]
+        with self._shortcut.lock:
+            rest = self._shortcut.rest()
+            super().write(rest + payload if rest else payload)  # type: ignore[no-untyped-call]
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write bytes in pieces."""
+        self.write(b"".join(payload))
+
+    def write_here(self, frame: bytes) -> bool:
+        """Write bytes in a caller's thread, if nothing is before them; False says that the loop has to."""
+        return self._shortcut.write(frame)
+
+    def close(self) -> None:
+        """Close, after what is written."""
+        with self._shortcut.lock:
+            rest = self._shortcut.rest()
+            if rest and self._io_writer is not None and not self._io_writer.transport.is_closing():
+                super().write(rest)  # type: ignore[no-untyped-call]
+            self._shortcut.close()
+        super().close()  # type: ignore[no-untyped-call]
 
     def abort(self) -> None:
         """Close at once; what is not written yet is lost."""
+        self._shortcut.close()
         if self._io_writer is not None:
             self._io_writer.transport.abort()
+
+    def descriptors(self) -> list[int]:
+        """Return those of this process that lead to the server, for a forked child to let go of."""
+        try:
+            found = [self._io_writer.get_extra_info("socket").fileno(), self._shortcut.fileno()]  # type: ignore[union-attr]
+        except AttributeError:  # it was not connected
+            return []
+        return [each for each in found if each >= 0]
