@@ -1,21 +1,29 @@
-"""Wait for the signal, or the word, that ends a long-running program."""
+"""What SIGINT, SIGTERM and SIGHUP do: the one place that installs signal handlers.
+
+`StopSignal` is for what waits and then stops in order: services, agents, relays, gateways, responders. `handling` is
+for what has a loop of its own that an exception ends: the HTTP server, and the command line around all of them. Either
+way the first signal asks for an orderly stop, and a second one ends the program at once, with 128 and its number.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 _log = logging.getLogger("lightlink")
 
 _LOOK_SECONDS = 1.0
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
@@ -29,7 +37,7 @@ class StopSignal:
         # the queue's `put` is made for that.
         self._words: SimpleQueue[bool] = SimpleQueue()
         self._is_set = False
-        self._caught = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangup else []))
+        self._caught = (*_STOPPING, *([signal.SIGHUP] if hangup else []))
         self._before: dict[int, Any] = {}
         self._pid = 0
 
@@ -87,8 +95,46 @@ class StopSignal:
             self._restore()
             os.kill(os.getpid(), number)
             return
-        if number in (signal.SIGINT, signal.SIGTERM):
+        if number in _STOPPING:
             self.set()
-            _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
+            _tell(number)
         else:
             self._words.put(False)
+
+
+@contextmanager
+def handling(stop: Callable[[int], object]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM call ``stop(number)``, which may raise, in the main thread, until this ends.
+
+    A second signal ends the program at once.
+    """
+    asked = False
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            end(number)
+        asked = True
+        _tell(number)
+        stop(number)
+
+    before = {number: signal.signal(number, on_signal) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM raise SystemExit, so that what is open is closed: by itself it ends Python on the spot."""
+    signal.signal(signal.SIGTERM, lambda number, _: end(number))
+
+
+def end(number: int) -> NoReturn:
+    """End the program as a shell tells of a signal's end: with 128 and its number."""
+    sys.exit(128 + number)
+
+
+def _tell(number: int) -> None:
+    _log.info("lightlink: %s received; stopping", signal.Signals(number).name)

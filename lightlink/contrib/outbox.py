@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from lightlink import logs
-from lightlink.concurrency.signals import StopSignal
+from lightlink.concurrency.lifecycle import Lifecycle, Stage
 from lightlink.concurrency.threads import Condition, Event, join_thread, start_thread
 from lightlink.errors import ClosedError, LightLinkError, NotReady
 from lightlink.protocol import codec, subjects
@@ -88,31 +87,22 @@ class OutboxStore(Protocol):
         ...
 
 
-class Stage(Enum):
-    """How far a relay has come."""
-
-    NEW = "new"
-    RUNNING = "running"
-    STOPPED = "stopped"
-
-
-class OutboxRelay:
+class OutboxRelay(Lifecycle):
     """Relays what is in an outbox, on a thread of its own from `start` to `stop`, or with `run` in this one.
 
     It looks every ``interval`` seconds, and at once when it is nudged.
     """
 
     def __init__(self, store: OutboxStore, client: Client, *, batch: int = 200, interval: float = 0.5) -> None:
+        super().__init__()
         self._store = store
         self._client = client
         self._batch = integer("batch", batch)
         self._interval = seconds("interval", interval)
         self._changed = Condition()
         self._is_nudged = False
-        self._stop_signal = StopSignal()
         self._ended = Event()
         self._thread: Thread | None = None
-        self.stage = Stage.NEW
         self.relayed = 0
 
     @property
@@ -142,30 +132,17 @@ class OutboxRelay:
         """Begin, on a thread; returns self. Raises NotReady after the first start."""
         if self.stage is not Stage.NEW:
             raise NotReady("the outbox's relay", f"is {self.stage.value} already")
-        self.stage = Stage.RUNNING
+        self._stage = Stage.RUNNING
         self._thread = start_thread(self._work, "lightlink-outbox")
         return self
 
-    def run(self, stop_timeout: float = 10.0) -> None:
-        """Relay until SIGINT, SIGTERM or `stop`."""
-        with self._stop_signal.caught():
-            self.start()
-            self._stop_signal.wait()
-        self.stop(stop_timeout)
-
     def stop(self, timeout: float = 10.0) -> None:
         """End, once the batch that is under way is through, within ``timeout`` seconds; idempotent."""
-        self.stage = Stage.STOPPED
+        self._stage = Stage.STOPPED
         self._stop_signal.set()
         self.nudge()
         if self._thread is not None:
             join_thread(self._thread, timeout)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # ------------------------------------------------------------------------------------------------------------------
 

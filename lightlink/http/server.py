@@ -5,10 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import signal
 import socket
-import sys
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from waitress import wasyncore
@@ -16,13 +14,13 @@ from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.task import ErrorTask
 
+from lightlink.concurrency.signals import handling
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.http.schemas import Problem
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from lightlink.http.app import HttpApp
 
@@ -96,7 +94,7 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
         server = create_server(app, map=sockets, sockets=[door], **_settings(app))
         server.channel_class = _Channel
         try:
-            with _stopping_on_signals(app):
+            with handling(partial(_stop, app)):
                 if on_listening is not None:
                     on_listening(_url(door))
                 # Returns when the signal handler has raised _Stop in it, once the threads have ended.
@@ -128,22 +126,10 @@ class _Stop(SystemExit):
     """SIGINT or SIGTERM came; waitress takes any SystemExit for its end."""
 
 
-@contextmanager
-def _stopping_on_signals(app: HttpApp) -> Iterator[None]:
-    def on_signal(number: int, _: FrameType | None) -> NoReturn:
-        if app.stopping.is_set():
-            sys.exit(128 + number)  # asked twice: there is no time for the threads to end
-        _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
-        # The server waits a few seconds for its threads, and these wait for commands.
-        app.stop()
-        raise _Stop
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(app: HttpApp, _: int) -> NoReturn:
+    # The server waits a few seconds for its threads, and these wait for commands.
+    app.stop()
+    raise _Stop
 
 
 def _resolve(listen: str) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-import math
 import os
 import re
 import sys
@@ -12,10 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink.binding import handler_name
-from lightlink.client import Client, connect
-from lightlink.concurrency.signals import StopSignal
+from lightlink.client import Client
+from lightlink.concurrency.lifecycle import Stage
 from lightlink.concurrency.threads import Condition, Event, start_thread
 from lightlink.concurrency.workers import WorkerPool
+from lightlink.connected import Connected
 from lightlink.connection.connection import Status
 from lightlink.describe import DESCRIBE_METHOD
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
@@ -24,7 +23,6 @@ from lightlink.events.subscription import Subscription, stop_all
 from lightlink.files import FileInfo, FileReceiver
 from lightlink.interactive import is_interactive, replace
 from lightlink.middleware import Stack
-from lightlink.options import ConnectOptions
 from lightlink.protocol import html, subjects
 from lightlink.protocol.ids import new_token
 from lightlink.service.discovery import Discovery
@@ -46,15 +44,6 @@ _QUEUE = "q"  # fixed by the wire format: the instances of a service share this 
 _SEMVER = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 
 
-class Stage(enum.Enum):
-    """How far a service has come."""
-
-    NEW = "not started"  # handlers are registered
-    STARTING = "starting"  # some of its subscriptions may be at the server
-    RUNNING = "running"
-    STOPPED = "stopped"  # drained, or being drained; it does not start again
-
-
 _AT_WORK = (Stage.STARTING, Stage.RUNNING)
 
 
@@ -69,7 +58,7 @@ def _inbox_prefix(prefix: Any) -> bytes:
     return subjects.publish_subject(prefix.removesuffix(".") if isinstance(prefix, str) else prefix) + b"."
 
 
-class Service:
+class Service(Connected):
     """A named service; ``workers`` threads run its handlers.
 
     ``target`` is a URL, or several, as for `connect`, with its ``options``; or a `Client`, whose connection is then
@@ -114,15 +103,10 @@ class Service:
             raise InvalidOption("version", "must be a semantic version such as 1.0.0", version)
         for option, value in (("workers", workers), ("max_pending", max_pending)):
             integer(option, value)
-        if isinstance(target, Client) and options:
-            raise InvalidOption(", ".join(options), "belongs to the client, which is given")
+        own_options = ("workers", "max_pending", "version", "description", "metadata")
+        super().__init__(f"service {name!r}", name, target, options, own_options, middleware)
         self._inboxes = tuple(map(_inbox_prefix, [inboxes] if isinstance(inboxes, str) else inboxes))
         self.version = version
-        self._middleware = functions("middleware", middleware)
-        self._target = target
-        ConnectOptions.check_names(options, ("workers", "max_pending", "version", "description", "metadata"))
-        self._options: dict[str, Any] = {"name": name, "wait": math.inf, **options}
-        self._stage = Stage.NEW
         self._pool = WorkerPool(f"lightlink-{name}", workers)
         self._calls = Dispatcher(name, self._pool, max_pending)
         self._discovery = Discovery(
@@ -140,15 +124,11 @@ class Service:
         self._routes: list[Any] = []
         self._registers = registry
         self._registry_entry: RegistryEntry | None = None
-        self._client: Client | None = target if isinstance(target, Client) else None
-        self._stop_signal = StopSignal()
         self._guard = Condition()
         self._gone = Event()
-        self._pid = os.getpid()
         self._after_fork = after_fork
         self._follows = False
         self._is_wanted = False  # started, and not stopped
-        self._lost: LightLinkError | None = None
         self._forget_status: Callable[[], None] = lambda: None
 
     # Registering ----------------------------------------------------------------------------------------------------
@@ -293,35 +273,6 @@ class Service:
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     @property
-    def stage(self) -> Stage:
-        """How far the service has come, in this process."""
-        return Stage.NEW if self._is_in_parent else self._stage
-
-    @property
-    def _is_in_parent(self) -> bool:
-        """Whether it was started, and this process forked from that one since."""
-        return self._pid != os.getpid() and self._stage is not Stage.NEW
-
-    def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
-        """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
-
-        Raises NotReady after the start, InvalidOption for a service that was given a client.
-        """
-        self._refuse_after_start("another connection")
-        if isinstance(self._target, Client):
-            raise InvalidOption("url", f"service {self.name!r} was given a client, whose connection is made already")
-        self._target = url or self._target
-        ConnectOptions.check_names(options)
-        self._options |= {name: value for name, value in options.items() if value is not None}
-
-    @property
-    def client(self) -> Client:
-        """The client the service talks through; raises NotReady before the start."""
-        if self._client is None:
-            raise NotReady(f"service {self.name!r}", "has no client before it is started")
-        return self._client
-
-    @property
     def stats(self) -> ServiceStats:
         """What it has done since its start, and what it holds now."""
         return self._calls.told()
@@ -358,7 +309,7 @@ class Service:
         if is_interactive():
             # The cell that made it was run again: without this every request would be answered by either of the two.
             replace((Service, self.name), f"the service {self.name}", self)
-        client = self._connect()
+        client = self._prepare()
         # A stop from another thread, or from a handler that runs already, waits until all is subscribed.
         with self._guard:
             self._refuse_second_start()
@@ -384,15 +335,14 @@ class Service:
 
     def _begin_anew(self) -> None:
         """Forget, in a forked child, what belongs to the parent: threads, locks and subscriptions."""
-        self._stage = Stage.NEW
+        super()._begin_anew()
         self.instance = new_token()
         self._pool = WorkerPool(f"lightlink-{self.name}", self._pool.size)
         self._calls.begin_anew(self._pool)
         self._discovery.begin_anew(self.instance)
         self._subscriptions, self._routes, self._consumptions = [], [], []
         self._registry_entry = None
-        self._stop_signal, self._guard, self._gone = StopSignal(), Condition(), Event()
-        self._lost = None
+        self._guard, self._gone = Condition(), Event()
 
     def _follow(self) -> None:
         """Serve in a forked child, though the process that it was forked from may have been about to, like this one."""
@@ -407,14 +357,14 @@ class Service:
         reply is to go out too, it returns at once, and the service stops when the handler has returned.
         """
         timeout = seconds("timeout", timeout)
-        if self._pid != os.getpid() or sys.is_finalizing():
+        if self._is_in_parent or sys.is_finalizing():
             return  # it is the parent process's, or gone with all threads
         self._is_wanted = False
         with self._guard:
             was, self._stage = self._stage, Stage.STOPPED
         self._stop_signal.set()
         if was is Stage.NEW:
-            if self._client is not None and self._client is not self._target:
+            if self._client is not None and self._has_own_client:
                 self._client.close(timeout)  # connected, and stopped before it was started
             self._gone.set()
         elif self._pool.is_own_thread:
@@ -456,38 +406,8 @@ class Service:
         self._pool.stop(max(deadline - time.monotonic(), 0))
         _log.info("lightlink: service %s has stopped", self.name)
 
-    def run(self, stop_timeout: float = 10.0) -> None:
-        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop.
-
-        Raises AuthenticationError when the server refuses the identity for good, ClosedError when the client is closed.
-        """
-        try:
-            if self.stage is not Stage.RUNNING and not self._is_in_parent:
-                self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
-        except ClosedError:
-            if self._stop_signal.is_set:
-                return  # it was stopped while it waited for a server
-            raise
-        try:
-            # From before the first request comes: a signal that came with it would end the program, and the request.
-            with self._stop_signal.caught():
-                if self.stage is not Stage.RUNNING:
-                    self.start()
-                self._stop_signal.wait()
-        finally:
-            self.stop(stop_timeout)
-        if self._lost is not None:
-            raise self._lost
-
-    def __enter__(self) -> Service:
-        return self if self.stage is Stage.RUNNING else self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
-        stage = f"in the parent process {self._pid}" if self._is_in_parent else self._stage.value
-        return f"<Service {self.name!r} {self.version} {stage}, {len(self._calls.methods)} methods>"
+        return f"<Service {self.name!r} {self.version} {self._shown_stage}, {len(self._calls.methods)} methods>"
 
     def _repr_html_(self) -> str:
         """Return how a notebook shows it."""
@@ -501,20 +421,9 @@ class Service:
         if self._stage is Stage.STOPPED:
             raise ClosedError(f"service {self.name!r}")
 
-    def _connect(self) -> Client:
+    def _prepare(self) -> Client:
         self._refuse_second_start()
-        if self._client is None:
-            # Lazy, so that `stop` can end the wait for a server that is not there yet.
-            around = (*self._options.get("middleware", ()), *self._middleware)
-            options = {**self._options, "middleware": around, "lazy": True}
-            client = connect(self._target, **options)  # type: ignore[arg-type]
-            self._client = client
-            try:
-                client.open()
-            except BaseException:
-                self._client = None
-                raise
-        return self._client
+        return super()._prepare()
 
     def _subscribe(self, client: Client) -> None:
         self._pool.start()
@@ -574,7 +483,3 @@ class Service:
             self.client.flush(max(deadline - time.monotonic(), 0.1))
         except LightLinkError as exc:
             _log.warning("lightlink: service %s stops with replies not delivered: %s", self.name, exc)
-
-    def _refuse_after_start(self, what: str) -> None:
-        if self._stage is not Stage.NEW:
-            raise NotReady(what, f"comes too late: service {self.name!r} is {self._stage.value}")

@@ -5,22 +5,22 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import click
 
 from lightlink.cli.terminal.printing import say
+from lightlink.concurrency.signals import end, handling
 from lightlink.contrib.systemd import keep_alive, notify
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
     import enum
     from collections.abc import Callable
-    from types import FrameType
 
     import lightlink
     from lightlink.cli.terminal.options import Link
@@ -106,19 +106,20 @@ def serve(
     """
     # Does nothing when the module has set logging up.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # From before the first request or command comes: a signal that came with it would end both.
-    _heed_signals(runnable)
-    try:
-        (start or runnable.start)()
-        servers = ",".join(runnable.client.options.servers)
-        say(f"{announcement} on {servers} (process {os.getpid()})")
-        _tell_systemd(runnable.client, announcement)
-        runnable.run(drain_timeout)
-    except _AskedToStop:
-        return
-    finally:
-        notify("STOPPING=1")
-        runnable.stop(drain_timeout)
+    # From before the first request or command comes: a signal that came with it would end both. `run` has its own
+    # handlers while it waits; after it, during the drain, a second signal means that there is no time for that.
+    with handling(partial(_ask_to_stop, runnable)):
+        try:
+            (start or runnable.start)()
+            servers = ",".join(runnable.client.options.servers)
+            say(f"{announcement} on {servers} (process {os.getpid()})")
+            _tell_systemd(runnable.client, announcement)
+            runnable.run(drain_timeout)
+        except _AskedToStop:
+            return
+        finally:
+            notify("STOPPING=1")
+            runnable.stop(drain_timeout)
 
 
 def _tell_systemd(client: lightlink.Client, announcement: str) -> None:
@@ -132,16 +133,10 @@ class _AskedToStop(Exception):
     """SIGINT or SIGTERM came before `run` listened to signals."""
 
 
-def _heed_signals(runnable: Runnable) -> None:
-    def on_signal(number: int, _: FrameType | None) -> NoReturn:
-        # `run` has its own handlers while it waits. Before that a signal asks for a stop; after it, during the drain,
-        # a second one means that there is no time for that.
-        if runnable.stage.value == "running":
-            raise _AskedToStop
-        sys.exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+def _ask_to_stop(runnable: Runnable, number: int) -> NoReturn:
+    if runnable.stage.value != "running":
+        end(number)
+    raise _AskedToStop
 
 
 def _import(module: str, name: str) -> Any:

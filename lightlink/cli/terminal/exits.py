@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from lightlink.cli.terminal.printing import say
+from lightlink.concurrency import signals
 from lightlink.errors import (
     AgentOffline,
     ConnectError,
@@ -23,7 +23,6 @@ from lightlink.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 
 class Exit(enum.IntEnum):
@@ -54,8 +53,7 @@ def exit_code(error: Exception) -> Exit:
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, having said what went wrong on stderr."""
-    # Without this SIGTERM would end Python on the spot, and nothing would be closed.
-    signal.signal(signal.SIGTERM, _terminate)
+    signals.end_on_sigterm()
     try:
         result = command.main(args, prog_name="lightlink", standalone_mode=False)
     except click.Abort:
@@ -84,7 +82,3 @@ def _usage(error: click.UsageError) -> int:
     where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
     report(f"{error.format_message().rstrip('.')}{where}")
     return Exit.USAGE
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

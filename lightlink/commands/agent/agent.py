@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-import math
 import os
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from lightlink.client import Client, connect
+from lightlink.client import Client
 from lightlink.commands.agent.handlers import CommandExecutor, ContextExecutor, Handlers
 from lightlink.commands.agent.runner import Runner
 from lightlink.commands.messages import MessageHandlers
 from lightlink.commands.store import schema
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.concurrency import forks
-from lightlink.concurrency.signals import StopSignal
+from lightlink.concurrency.lifecycle import Stage
 from lightlink.concurrency.threads import Condition, Event
+from lightlink.connected import Connected
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
-from lightlink.options import ConnectOptions
 from lightlink.protocol import html
 from lightlink.protocol.ids import new_token
-from lightlink.validators import functions, integer, seconds
+from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,17 +35,7 @@ _MAX_WORKERS = 1024
 _MAX_PREFETCH = 1024
 
 
-class Stage(enum.Enum):
-    """How far an agent has come."""
-
-    NEW = "not started"  # handlers are registered
-    STARTING = "starting"  # it may have to wait for its client id
-    RUNNING = "running"
-    STOPPING = "stopping"  # being drained
-    STOPPED = "stopped"  # it does not start again
-
-
-class Agent:
+class Agent(Connected):
     """Runs the commands sent to ``client_id``, on ``workers`` threads, higher priorities first.
 
     ``target`` is a `Client`, whose connection is then shared, or a URL as for `connect`, with its ``options``.
@@ -76,28 +64,19 @@ class Agent:
         self.client_id = schema.client_id(client_id)
         self.instance = new_token()
         self.labels = schema.labels(labels)
-        if isinstance(target, Client) and options:
-            raise InvalidOption(", ".join(options), "belongs to the client, which is given")
+        own_options = ("executor", "workers", "labels", "prefetch", "store")
+        super().__init__(f"agent {client_id!r}", client_id, target, options, own_options, middleware)
         for option, value, most in (("workers", workers, _MAX_WORKERS), ("prefetch", prefetch, _MAX_PREFETCH)):
             integer(option, value, 1, most)
-        self._target = target
-        ConnectOptions.check_names(options, ("executor", "workers", "labels", "prefetch", "store"))
-        self._options: dict[str, Any] = {"name": client_id, "wait": math.inf, **options}
         self._describes = describe
-        self._middleware = functions("middleware", middleware)
         self._store_options = store or StoreOptions()
         self._workers = workers
         self._prefetch = prefetch
         self._handlers = Handlers(executor)
         self._messages = MessageHandlers()
-        self._client: Client | None = target if isinstance(target, Client) else None
         self._runner: Runner | None = None
-        self._pid: int | None = None
-        self._stage = Stage.NEW
         self._changed = Condition()
-        self._lost: LightLinkError | None = None
         self._leaving = Event()
-        self._stop_signal = StopSignal()
 
     # Registering ----------------------------------------------------------------------------------------------------
 
@@ -156,18 +135,6 @@ class Agent:
 
         return decorate
 
-    def use(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
-        """Connect elsewhere, or otherwise, than the constructor said; what is None stays as it was.
-
-        Raises NotReady after the start, InvalidOption for an agent that was given a client.
-        """
-        self._refuse_after_start("another connection")
-        if isinstance(self._target, Client):
-            raise InvalidOption("url", f"agent {self.client_id!r} was given a client, whose connection is made already")
-        self._target = url or self._target
-        ConnectOptions.check_names(options)
-        self._options |= {name: value for name, value in options.items() if value is not None}
-
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     def start(self, timeout: float | None = 30.0) -> Agent:
@@ -205,11 +172,10 @@ class Agent:
 
     def _begin_anew(self) -> None:
         """Forget, in a forked child, what belongs to the parent: threads, locks and the claim to the client id."""
-        self._stage, self._pid = Stage.NEW, None
+        super()._begin_anew()
         self.instance = new_token()
         self._runner = None
-        self._changed, self._leaving, self._stop_signal = Condition(), Event(), StopSignal()
-        self._lost = None
+        self._changed, self._leaving = Condition(), Event()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Take no more commands, hand back what was not begun, finish what runs within ``timeout`` seconds, and leave.
@@ -219,11 +185,11 @@ class Agent:
         agent stops once the handler is done. Idempotent.
         """
         timeout = seconds("timeout", timeout)
-        if self._pid is not None and self._pid != os.getpid():
+        if self._is_in_parent:
             return  # it is the parent's
         self._stop_signal.set()
         self._leaving.set()
-        if self._runner is None and self._client is not None and self._client is not self._target:
+        if self._runner is None and self._client is not None and self._has_own_client:
             self._client.close(0)  # it may wait for a server
         with self._changed:
             if self._stage in (Stage.STARTING, Stage.STOPPING) and not self._is_own_worker:
@@ -237,96 +203,30 @@ class Agent:
         else:
             self._end(timeout)
 
-    def run(self, stop_timeout: float = 10.0) -> None:
-        """Start, wait for SIGINT, SIGTERM or `stop`, then drain within ``stop_timeout`` seconds and stop.
-
-        It tries to start for as long as it takes. Raises AgentInUse also when another agent has taken the client id
-        after ours had been silent for too long, ClosedError when the client is closed, and the errors of `start`.
-        """
-        try:
-            if self.stage is Stage.NEW and not self._is_in_parent:
-                self._connect()  # before signals are caught: Ctrl-C ends this wait like any other
-        except ClosedError:
-            if self._stop_signal.is_set:
-                return  # it was stopped while it waited for a server
-            raise
-        try:
-            # From before the first command comes: a signal that came with it would end the program, and the command.
-            with self._stop_signal.caught():
-                if self.stage is Stage.NEW:
-                    self._start_unless_stopped()
-                self._stop_signal.wait()
-        finally:
-            self.stop(stop_timeout)
-        if self._lost is not None:
-            raise self._lost
-
     def leave_at_exit(self, timeout: float) -> None:
         """Give the client id back as the interpreter ends without a `stop`. For use inside the library."""
         if self._stage is Stage.RUNNING and self._pid == os.getpid() and self._runner is not None:
             self._runner.leave_at_exit(timeout)
 
-    def __enter__(self) -> Agent:
-        return self if self.stage is Stage.RUNNING else self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
-        stage = f"in the parent process {self._pid}" if self._is_in_parent else self._stage.value
-        return f"<Agent {self.client_id!r} {stage}>"
+        return f"<Agent {self.client_id!r} {self._shown_stage}>"
 
     def _repr_html_(self) -> str:
         """Return how a notebook shows it."""
         told = {"stage": self._stage.value, "instance": self.instance, "labels": self.labels or None}
         return html.facts(f"Agent {self.client_id}", told)
 
-    @property
-    def stage(self) -> Stage:
-        """How far the agent has come, in this process."""
-        return Stage.NEW if self._is_in_parent else self._stage
-
-    @property
-    def _is_in_parent(self) -> bool:
-        """Whether it was started, and this process forked from that one since."""
-        return self._pid not in (None, os.getpid())
-
-    @property
-    def client(self) -> Client:
-        """The client the agent talks through; raises NotReady before the start."""
-        if self._client is None:
-            raise NotReady(f"agent {self.client_id!r}", "has no client before it is started")
-        return self._client
-
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> Client:
-        if self._client is None:
-            # Lazy, so that `stop` can end the wait for a server that is not there yet.
-            around = (*self._options.get("middleware", ()), *self._middleware)
-            options = {**self._options, "middleware": around, "lazy": True}
-            client = connect(self._target, **options)  # type: ignore[arg-type]
-            self._client = client
-            try:
-                client.open()
-            except BaseException:
-                self._client = None
-                raise
-        return self._client
-
-    def _start_unless_stopped(self) -> None:
-        try:
-            self.start(timeout=None)
-        except ClosedError:
-            if not self._stop_signal.is_set:
-                raise
+    def _start_patiently(self) -> Agent:
+        return self.start(timeout=None)
 
     def _is_leaving_after(self, pause: float) -> bool:
         """Wait a little and tell whether the agent is to leave before it has come."""
         return self._leaving.wait(pause) or self._stop_signal.is_set
 
     def _begin(self, timeout: float | None) -> None:
-        client = self._connect()
+        client = self._prepare()
         # A client of our own has our middleware already.
         own = self._middleware if client is self._target else ()
         self._handlers.middleware = client.connection.middleware.entries + own
@@ -352,7 +252,7 @@ class Agent:
         try:
             if self._runner is not None:
                 self._runner.stop(timeout)
-            if self._client is not None and self._client is not self._target:
+            if self._client is not None and self._has_own_client:
                 self._client.close(max(min(timeout, 5.0), 0.5))
         finally:
             with self._changed:
@@ -372,7 +272,3 @@ class Agent:
     @property
     def _is_own_worker(self) -> bool:
         return self._runner is not None and self._runner.pool.is_own_thread
-
-    def _refuse_after_start(self, what: str) -> None:
-        if self._stage is not Stage.NEW:
-            raise NotReady(what, f"cannot be registered: the agent is {self._stage.value}")

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightlink.binding import handler_name
 from lightlink.commands.agent.agent import Agent as PlainAgent
-from lightlink.commands.agent.agent import Stage as AgentStage
+from lightlink.concurrency.lifecycle import Stage
 from lightlink.contrib.django import conf
 from lightlink.contrib.django.handlers import Wrapper
 from lightlink.service.service import Service as PlainService
-from lightlink.service.service import Stage as ServiceStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +127,7 @@ class Service(PlainService):
             self._wrap.close_connections()
 
     def _follow_settings(self) -> None:
-        if self.stage is ServiceStage.NEW:
+        if self.stage is Stage.NEW:
             options = conf.read_cached(self._alias).options
             self.use(options.servers, **conf.connect_settings(options))
 
@@ -207,6 +206,6 @@ class Agent(PlainAgent):
             self._wrap.close_connections()
 
     def _follow_settings(self) -> None:
-        if self.stage is AgentStage.NEW:
+        if self.stage is Stage.NEW:
             options = conf.read_cached(self._alias).options
             self.use(options.servers, **conf.connect_settings(options))
