@@ -14,7 +14,7 @@ from helpers.waiting import eventually
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 
-from lightlink.protocol.edge import ALPN, Kind, preamble
+from lightlink.protocol.edge import ALPN, EdgeCode, Kind, preamble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +42,13 @@ class Edge:
 
 @pytest.fixture
 def edge(python: StartPython, secured: EmbeddedServer, identities: Path) -> Edge:
+    return start(python, secured.url, identities)
+
+
+def start(python: StartPython, upstream: str, identities: Path) -> Edge:
     process = python(
         "import sys; from lightlink.cli import main; sys.argv[0] = 'lightlink'; main()",
-        *("gateway", "--listen", "127.0.0.1:0", "--upstream", secured.url, "--max-per-address", 2000, "--json"),
+        *("gateway", "--listen", "127.0.0.1:0", "--upstream", upstream, "--max-per-address", 2000, "--json"),
         *("--cert", identities / "gateway.pem", "--key", identities / "gateway.key"),
     )
     facts = json.loads("{" + process.wait_line("{"))
@@ -98,3 +102,28 @@ def test_a_flood_of_beginnings_fills_no_memory(edge: Edge, identities: Path, thr
     stranger.hang_up()
     # 64 half-open handshakes; had all been kept, it would be a hundred MiB and more.
     assert edge.memory() - before < 32 * KIB * KIB
+
+
+def test_an_endless_sender_before_a_deaf_server_fills_no_memory(
+    python: StartPython, identities: Path, thread: LoopThread
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf, contextlib.ExitStack() as stack:
+        edge = start(python, f"nats://127.0.0.1:{deaf.getsockname()[1]}", identities)
+        other = Stranger(edge.port, identities / "ca.pem", thread)
+        stack.callback(other.hang_up)
+        ear = other.say(preamble(Kind.MAIN))
+        served, _ = deaf.accept()
+        stack.enter_context(served)
+        before = edge.memory()
+        sender = Stranger(edge.port, identities / "ca.pem", thread)
+        stack.callback(sender.hang_up)
+        cut = sender.say(preamble(Kind.MAIN), *[bytes(256 * KIB)] * 256)
+        taken, _ = deaf.accept()
+        stack.enter_context(taken)
+        assert eventually(lambda: cut.code() == EdgeCode.UPSTREAM_SLOW, timeout=60)
+        # 8 MiB may wait; 64 were said.
+        assert edge.memory() - before < 32 * KIB * KIB
+        # And others are served: what comes for the other reaches it.
+        sent = b"INFO {}\r\n"
+        served.sendall(sent)
+        assert eventually(lambda: ear.data == sent)

@@ -13,6 +13,8 @@ from helpers.waiting import eventually
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 
+from lightlink.connection.transports import quic
+from lightlink.errors import ConnectError
 from lightlink.protocol.edge import ALPN, EdgeCode, preamble
 from lightlink.protocol.edge import Kind as StreamKind
 
@@ -95,6 +97,78 @@ def test_an_endless_sender_before_a_stalled_server_is_cut(start_gateway: StartGa
     assert gateway.counts.refusals["upstream_slow"] == 1
     # What the kernel's buffers take, what may wait, and what was under way.
     assert gateway.counts.bytes_in < 16 * 1024 * 1024
+
+
+def test_a_server_that_takes_no_connection_is_not_waited_for(start_gateway: StartGateway, stranger: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+        for _ in range(2):  # as many as it lets wait
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        gateway = start_gateway(f"nats://127.0.0.1:{full.getsockname()[1]}", dial_timeout=0.1)
+        ended(stranger(gateway).say(preamble(StreamKind.MAIN)), EdgeCode.UPSTREAM_UNREACHABLE)
+    assert gateway.counts.refusals["upstream_unreachable"] == 1
+
+
+def test_one_connection_too_many_in_all_is_refused(start_gateway: StartGateway, stranger: Any) -> None:
+    gateway = start_gateway(max_connections=1)
+    first, second = stranger(gateway), stranger(gateway)
+    assert eventually(lambda: second.link.ended)
+    assert not first.link.ended
+    assert gateway.counts.refusals["too_many_connections"] == 1
+
+
+def test_a_unidirectional_stream_is_refused(start_gateway: StartGateway, stranger: Any, thread: LoopThread) -> None:
+    gateway = start_gateway()
+    client = stranger(gateway)
+
+    async def speak() -> None:
+        client.link.send(client.link.quic.get_next_available_stream_id(is_unidirectional=True), b"LLQ/1 main\n")
+
+    thread.run(speak())
+    assert eventually(lambda: client.link.ended)
+    assert gateway.counts.refusals["too_many_streams"] == 1
+
+
+def test_half_a_handshake_is_not_waited_for(start_gateway: StartGateway, link: Link) -> None:
+    gateway = start_gateway(handshake_timeout=0.2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(initial(gateway.address[1]), ("127.0.0.1", gateway.address[1]))
+        assert eventually(lambda: gateway.counts.refusals["handshake_timeout"] == 1)
+    assert gateway.counts.half_open == 0
+    link("keeper", url_of(gateway)).set_state("half", 1)
+
+
+def test_who_speaks_another_protocol_is_refused_and_told(
+    start_gateway: StartGateway, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = start_gateway()
+    monkeypatch.setattr(quic, "ALPN", "another/1")
+    with pytest.raises(ConnectError, match=r"is not a LightLink gateway \(ALPN\)"):
+        link("keeper", url_of(gateway), connect_timeout=3.0)
+    assert eventually(lambda: gateway.counts.refusals["tls"] >= 1)
+    assert gateway.counts.accepted == 0
+
+
+def test_addresses_that_prove_themselves_are_bounded_too(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(retry_above=1)
+    to = ("127.0.0.1", gateway.address[1])
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        first.sendto(initial(to[1]), to)
+        assert eventually(lambda: gateway.counts.half_open == 1)
+        for _ in range(12):
+            client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=[ALPN], server_name="127.0.0.1"))
+            client.connect(to, 1.0)
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.settimeout(30)
+            for answer in (lambda: client.receive_datagram(sock.recv(2048), to, 1.0), lambda: None):  # noqa: B023
+                for data, _ in client.datagrams_to_send(1.0):
+                    sock.sendto(data, to)
+                answer()  # to the Retry; what comes then is not answered
+        assert eventually(lambda: gateway.counts.refusals["too_many_handshakes"] >= 5)
+        assert gateway.counts.half_open == 8
+        assert gateway.counts.retries >= 12
 
 
 def initial(port: int) -> bytes:

@@ -43,7 +43,8 @@ class GatewayError(ConnectionError):
         return self.alert in _CERTIFICATE
 
     def __str__(self) -> str:
-        if self.alert == _NO_ALPN:
+        # qh3's servers send a handshake failure (40), with the reason in words.
+        if self.alert == _NO_ALPN or (self.alert is not None and "ALPN" in self.reason):
             return "what answers there over QUIC is not a LightLink gateway (ALPN)"
         if self.is_refusal:
             return f"the gateway's certificate was not accepted (QUIC, outer TLS): {self.reason or 'bad certificate'}"
