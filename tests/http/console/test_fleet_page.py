@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.console import answer_for, expect, log_in
+from helpers.console import answer_for, expect, log_in, serving
 from helpers.fleet import FleetWorld
 from helpers.waiting import eventually
-from werkzeug.serving import make_server
 
 from lightlink.errors import FleetRefused
 from lightlink.fleet import enroll
@@ -40,14 +38,8 @@ def console(fleet: FleetWorld) -> Iterator[str]:
     _ = fleet.manager  # it makes the streams
     with Orchestrator(fleet.link("ops"), sweep_interval=None) as manager:
         app = create_app(manager)
-        server = make_server("127.0.0.1", 0, app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        app.stop()
-        server.shutdown()
-        thread.join(10)
-        server.server_close()
+        with serving(app, app) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 def make_token(page: Page, name: str) -> str:

@@ -6,33 +6,34 @@ import json
 import urllib.request
 from typing import TYPE_CHECKING
 
-from helpers.console import answer_for, expect, shown_state
+import pytest
+from helpers.console import answer_for, expect, serving, shown_state
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+import lightlink
+from lightlink.http import create_app
+from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:
-    from conftest import StartPython
+    from collections.abc import Iterator
+
     from helpers.runs import RunWorld
     from playwright.sync_api import Page
 
-SITE = """
-    import sys
-    from waitress.server import create_server
-    from werkzeug.exceptions import NotFound
-    from werkzeug.middleware.dispatcher import DispatcherMiddleware
-    import lightlink
-    from lightlink.http import create_app
-    from lightlink.runs import Orchestrator
 
-    with lightlink.connect(sys.argv[1]) as client, Orchestrator(client) as manager:
-        site = DispatcherMiddleware(NotFound(), {"/ops/console": create_app(manager)})
-        server = create_server(site, host="127.0.0.1", port=0)
-        print("port", server.effective_port, flush=True)
-        server.run()
-"""
+@pytest.fixture
+def site(world: RunWorld) -> Iterator[int]:
+    """The port of a site that has the console below a prefix, and nothing else."""
+    with lightlink.connect(world.url) as client, Orchestrator(client, sweep_interval=None) as manager:
+        app = create_app(manager)
+        carrier = DispatcherMiddleware(NotFound(), {"/ops/console": app})
+        with serving(carrier, app) as port:
+            yield port
 
 
-def test_it_works_below_a_prefix(page: Page, world: RunWorld, python: StartPython) -> None:
-    port = python(SITE, world.url).wait_line("port").split()[-1]
-    url = f"http://127.0.0.1:{port}/ops/console"
+def test_it_works_below_a_prefix(page: Page, site: int) -> None:
+    url = f"http://127.0.0.1:{site}/ops/console"
     body = json.dumps({"client_id": "nobody", "command_type": "prefixed"}).encode()
     request = urllib.request.Request(f"{url}/api/command", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from helpers.runs import RunWorld
     from playwright.sync_api import Page
 
+
+@pytest.fixture
+def page(kept_page: Page) -> Page:
+    return kept_page
+
+
 PLAN: dict[str, Any] = {
     "name": "firmware",
     "targets": ["run-1", "run-2"],

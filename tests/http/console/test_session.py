@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from lightlink.server import EmbeddedServer
 
-OPS, READER = "ops-0123456789abcdef", "reader-0123456789abcdef"
+OPS, READER, LEAVER = "ops-0123456789abcdef", "reader-0123456789abcdef", "leaver-0123456789abcdef"
 SAME = {"Sec-Fetch-Site": "same-origin"}
 ENTRIES = (
     {"name": "ops.team", "scope": ["read", "send"], "token": OPS},
     {"name": "reader", "scope": ["read"], "token": READER},
+    {"name": "leaver", "scope": ["read"], "token": LEAVER},
 )
 
 
@@ -119,15 +120,13 @@ def test_a_session_is_good_only_as_it_was_signed(running: HttpProcess) -> None:
         assert running.http.get("/api/commands", headers=headers).status == 401, forged
 
 
-def test_a_session_ends_with_its_token(server: EmbeddedServer, tmp_path: Path) -> None:
-    path = tokens_file(tmp_path / "tokens.json", *ENTRIES)
-    with HttpProcess(server.url, f"--tokens={path}") as process:
-        _, cookie = log_in(process.http)
-        assert process.http.get("/api/commands", headers={"Cookie": cookie}).status == 200
+def test_a_session_ends_with_its_token(running: HttpProcess, tokens: Path) -> None:
+    _, cookie = log_in(running.http, LEAVER)
+    assert running.http.get("/api/commands", headers={"Cookie": cookie}).status == 200
 
-        path.write_text(json.dumps({"tokens": [{**ENTRIES[0], "token": "another-0123456789"}]}))
+    tokens.write_text(json.dumps({"tokens": [*ENTRIES[:2], {**ENTRIES[2], "token": "another-0123456789"}]}))
 
-        assert process.http.get("/api/commands", headers={"Cookie": cookie}).status == 401
+    assert running.http.get("/api/commands", headers={"Cookie": cookie}).status == 401
 
 
 def test_a_session_may_do_what_its_token_may(running: HttpProcess) -> None:
@@ -177,11 +176,3 @@ def test_it_can_be_left_out(server: EmbeddedServer) -> None:
         assert process.http.get("/").status == 404
         assert process.http.get("/console/app.js").status == 404
         assert process.http.get("/health").status == 200
-
-
-def test_without_tokens_nobody_logs_in(server: EmbeddedServer) -> None:
-    with HttpProcess(server.url) as process:
-        session = process.http.get("/console/session").json
-
-    assert session["log_in"] is False
-    assert "send" in session["scope"]

@@ -109,11 +109,14 @@ def test_rows_stay_where_they_are_under_a_pointer(page: Page, running: HttpProce
     expect(page.locator("tbody tr").first).to_have_attribute("data-key", second)
 
 
-def test_the_last_data_stays_while_nats_is_away(
+def test_the_last_data_stays_while_nats_or_the_server_is_away(
     page: Page, own_world: RunWorld, proxy: StartProxy, tmp_path: Path
 ) -> None:
     way = proxy(own_world.url)
     with HttpProcess(way.url) as running:
+        session = running.http.get("/console/session").json
+        assert session["log_in"] is False  # without tokens nobody logs in
+        assert "send" in session["scope"]
         command_id = send(running, "nobody", "install")
         page.goto(f"{running.url}/#/command/{command_id}")
         expect(shown_state(page)).to_have_text("pending")
@@ -125,21 +128,16 @@ def test_the_last_data_stays_while_nats_is_away(
         expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
         own_world.agents("nobody")
         way.accept()
-
         expect(page.locator(".away")).to_be_hidden()
         expect(shown_state(page)).to_have_text("done")
 
-
-def test_it_goes_on_when_the_server_is_started_again(page: Page, own_world: RunWorld) -> None:
-    with HttpProcess(own_world.url) as running:
-        command_id = send(running, "nobody", "install")
+        command_id = send(running, "later", "install")
         page.goto(f"{running.url}/#/command/{command_id}")
         expect(shown_state(page)).to_have_text("pending")
     expect(page.locator(".away")).to_contain_text("the server does not answer")
-    own_world.agents("nobody")
-
-    port = urlsplit(running.url).port
-    with HttpProcess(own_world.url, f"--listen=127.0.0.1:{port}"):
+    expect(shown_state(page)).to_have_text("pending")
+    own_world.agents("later")
+    with HttpProcess(own_world.url, f"--listen=127.0.0.1:{urlsplit(running.url).port}"):
         expect(page.locator(".away")).to_be_hidden()
         expect(shown_state(page)).to_have_text("done")
 
