@@ -565,5 +565,8 @@ def test_the_demo_over_tls_shows_the_same_and_who_is_kept_out(python: StartPytho
         "the guest asks for a price: 0.5",
         "PermissionDenied: permission denied: 'guest' may not subscribe to 'orders.*'",
         "AuthenticationError: could not authenticate with NATS",
+        "the result: updated - attempts: 1",
+        "the gateway saw it move: True",
+        "the agent noticed: nothing",
     ):
         assert f"> {words}" in result.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 import inspect
 import io
 import os
@@ -49,14 +50,20 @@ def demo(secure: bool) -> None:
     if not secure:
         _show(console, lightlink.EmbeddedServer(), Link(), Link(), CHAPTERS)
     else:
-        from lightlink.cli.demo.secure import identities, make_certificates  # noqa: PLC0415 - takes cryptography along
+        from lightlink.cli.demo.secure import (  # noqa: PLC0415 - takes cryptography along
+            identities,
+            make_certificates,
+            roaming,
+        )
 
         with tempfile.TemporaryDirectory(prefix="lightlink-demo-") as folder:
             certificates = Path(folder) / "certs"
             make_certificates(certificates)
             server = lightlink.EmbeddedServer(tls=certificates)
             shop, demo = (_link(certificates, name) for name in ("shop", "demo"))
-            _show(console, server, shop, demo, [*CHAPTERS, identities])
+            # QUIC is an extra.
+            more = [identities, roaming] if importlib.util.find_spec("qh3") else [identities]
+            _show(console, server, shop, demo, [*CHAPTERS, *more])
     console.print()
     _text(console, "The service and the server are stopped. Next: README.md, samples/, `lightlink --help`.")
 

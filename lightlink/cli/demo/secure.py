@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import lightlink
 from lightlink.certs import CertificateAuthority
+from lightlink.cli.demo.nat import Nat
+from lightlink.gateway import Gateway, GatewayOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,8 @@ def make_certificates(folder: Path) -> None:
     # The part of the user, who shows everything.
     authority.issue("demo", "admin")
     authority.issue("guest", "client", publish=[], calls=["shop"])
+    authority.issue_gateway(["127.0.0.1"])
+    authority.issue("train-7", "agent")
 
 
 def identity(folder: Path, name: str) -> lightlink.TLS:
@@ -55,3 +59,32 @@ def identities(client: lightlink.Client) -> None:
         lightlink.connect(server, tls=lightlink.TLS(ca=folder / "ca.pem"))
     except lightlink.AuthenticationError as error:
         print(f"{type(error).__name__}: {error}")
+
+
+def roaming(client: lightlink.Client) -> None:
+    """Change an agent's address while its command runs.
+
+    A gateway speaks QUIC to agents on bad and roaming links, and carries their bytes to the server. TLS with the server
+    runs inside, where the gateway reads nothing. The NAT between agent and gateway forgets the agent with each part, as
+    on a train; nothing is lost, and the agent does not notice.
+    """
+    folder, (server,) = folder_of(client), client.options.servers
+    cert, key = folder / "gateway.pem", folder / "gateway.key"
+    options = GatewayOptions(listen="127.0.0.1:0", upstream=server, cert=cert, key=key)
+    with Gateway(options) as gateway, Nat(gateway.address) as nat:
+        noticed: list[str] = []
+        agent = lightlink.Agent("train-7", f"quic://127.0.0.1:{nat.port}", tls=identity(folder, "train-7"))
+
+        @agent.command("update")
+        def update(context: lightlink.CommandContext) -> str:
+            for part in range(1, 4):
+                print("the agent is at port", nat.forget(), "now")
+                context.progress(part / 3, f"part {part} of 3")
+            return "updated"
+
+        with agent, lightlink.CommandManager(client) as manager:
+            agent.client.on_status_change(lambda status: noticed.append(status.value))
+            command = manager.send("train-7", "update", timeout=20)
+            print("the result:", command.result(timeout=20), "- attempts:", command.command().attempt)
+            print("the gateway saw it move:", gateway.counts.migrations > 0)
+            print("the agent noticed:", noticed or "nothing")
