@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import Lock
 from lightlink.connection.connection import Connection, Status
@@ -149,17 +150,17 @@ class ClientBase:
 
         Idempotent. Calls that still wait in other threads end with ClosedError.
         """
-        deadline = time.monotonic() + wait_limit(timeout)
+        deadline = Deadline(wait_limit(timeout))
         received = list(self._subscriptions)
         stop_all([each for each in received if isinstance(each, Subscription)], timeout)
         for watch in received:
             if not isinstance(watch, Subscription):
-                watch.stop(max(deadline - time.monotonic(), 0.0))
+                watch.stop(deadline.remaining())
         with self._bulk_lock:
             bulk, self._bulk = self._bulk, None
         if bulk is not None:
-            bulk.close(max(deadline - time.monotonic(), 0.1))
-        self._connection.close(max(deadline - time.monotonic(), 0.1))
+            bulk.close(deadline.remaining(0.1))
+        self._connection.close(deadline.remaining(0.1))
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import ClosedError, ResourceExhausted
 
@@ -69,9 +70,9 @@ class ElasticPool:
             self._stopped = True
             threads = list(self._threads)
             self._changed.notify_all()
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         for thread in threads:
-            join_thread(thread, deadline - time.monotonic())
+            join_thread(thread, deadline.remaining())
 
     def _grow(self) -> None:
         """Start a thread if a job has waited for too long, and look again; on the timer's thread."""

@@ -8,9 +8,9 @@ import logging
 import os
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import is_own_thread
 
@@ -146,14 +146,14 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    deadline = time.monotonic() + _EXIT_SECONDS
+    deadline = Deadline(_EXIT_SECONDS)
     for leaver in _leavers:
         try:
-            leaver.leave_at_exit(max(deadline - time.monotonic(), _EXIT_SECONDS_EACH))
+            leaver.leave_at_exit(deadline.remaining(_EXIT_SECONDS_EACH))
         except Exception:
             _log.exception("lightlink: leaving at the exit failed")
     for connection in _live:
-        connection.flush_at_exit(max(deadline - time.monotonic(), _EXIT_SECONDS_EACH))
+        connection.flush_at_exit(deadline.remaining(_EXIT_SECONDS_EACH))
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,6 +8,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import ClosedError, ResourceExhausted
 
@@ -78,8 +79,8 @@ class WorkerPool:
             threads = list(self._threads)
         for _ in threads:
             self._jobs.put(None)
-        deadline = time.monotonic() + timeout
-        stragglers = [t for t in threads if not join_thread(t, deadline - time.monotonic())]
+        deadline = Deadline(timeout)
+        stragglers = [t for t in threads if not join_thread(t, deadline.remaining())]
         for thread in stragglers:
             if thread is not threading.current_thread():
                 _log.warning("lightlink: %s is still running its handler", thread.name)
@@ -87,8 +88,8 @@ class WorkerPool:
 
     def join(self, timeout: float) -> bool:
         """Wait, after `stop`, for threads that had not ended; tell whether they have within ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        return all(join_thread(thread, deadline - time.monotonic()) for thread in self._threads)
+        deadline = Deadline(timeout)
+        return all(join_thread(thread, deadline.remaining()) for thread in self._threads)
 
     @property
     def is_own_thread(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.connection.connection import Connection
 from lightlink.protocol.edge import Kind
@@ -55,11 +56,11 @@ class BulkConnection(Connection):
 
     def close(self, timeout: float) -> None:
         """Close as any connection does, and wait for one that is closing because it was idle."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         super().close(timeout)
         resting = self._resting
         if resting is not None:
-            join_thread(resting, max(deadline - time.monotonic(), 0.0))
+            join_thread(resting, deadline.remaining())
 
     def forget_parent(self) -> Session | None:
         """Start anew in a forked child, where none of the parent's other threads uses it."""

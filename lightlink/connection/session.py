@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.loop import LoopThread
 from lightlink.concurrency.notifier import Notifier
 from lightlink.concurrency.workers import WorkerPool
@@ -205,7 +206,7 @@ class Session:
 
     def close(self, timeout: float) -> None:
         """Flush what was handed over, then close; whoever still waits for a reply gets ClosedError."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         self._set_status(Status.CLOSING)
         try:
             if self._pump.running and timeout > 0:
@@ -216,12 +217,12 @@ class Session:
         if left:
             _log.warning("lightlink: closed with %d messages never sent", left)
         try:
-            self.run(self.nc.close, timeout=max(deadline - time.monotonic(), 0.5))
+            self.run(self.nc.close, timeout=deadline.remaining(0.5))
         except (TimeoutError, LightLinkError, OSError, RuntimeError, nats.errors.Error) as exc:
             # A RuntimeError is uvloop's, when the connection is lost just now.
             _log.debug("lightlink: closing the socket: %r", exc)
         self._set_status(Status.CLOSED)
-        self._end(ClosedError("the client"), max(deadline - time.monotonic(), 0.5))
+        self._end(ClosedError("the client"), deadline.remaining(0.5))
 
     def _tell(self, function: Callable[..., Awaitable[None]], what: Any, timeout: float) -> None:
         try:
@@ -240,7 +241,7 @@ class Session:
 
     def _end(self, error: LightLinkError, timeout: float) -> None:
         """End every thread, within about ``timeout`` seconds, without a word to the server."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         self.status = Status.CLOSED
         self._refuse_more(error)
         if self.loop.is_running:
@@ -249,10 +250,10 @@ class Session:
             except (TimeoutError, LightLinkError) as exc:
                 _log.debug("lightlink: letting go of the socket: %r", exc)
             self.loop.stop(timeout)
-        self.workers.stop(max(deadline - time.monotonic(), 0))
-        self.callers.stop(max(deadline - time.monotonic(), 0.1))
-        self.notifier.stop(max(deadline - time.monotonic(), 0.1))
-        self.callbacks.stop(max(deadline - time.monotonic(), 0.1))
+        self.workers.stop(deadline.remaining())
+        self.callers.stop(deadline.remaining(0.1))
+        self.notifier.stop(deadline.remaining(0.1))
+        self.callbacks.stop(deadline.remaining(0.1))
 
     # On the loop's thread ------------------------------------------------------------------------------------------
 

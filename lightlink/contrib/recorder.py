@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.events.message import Message
@@ -66,13 +66,13 @@ class EventRecorder:
         was_heard = self._covers(subject)
         self.listen(subject)
         limit = seconds("timeout", timeout)
-        deadline = time.monotonic() + limit
+        deadline = Deadline(limit)
         with self._changed:
             while True:
                 found = self._matching(subject, data)
                 if len(found) >= count:
                     return found[count - 1]
-                left = deadline - time.monotonic()
+                left = deadline.remaining()
                 if left <= 0 or not self._changed.wait(left):
                     break
             came = self._came()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightlink import logs
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
@@ -187,9 +188,9 @@ class Subscription:
         was, self._closed = self._closed, True
         return not was
 
-    def finish_stop(self, deadline: float) -> None:
+    def finish_stop(self, deadline: Deadline) -> None:
         """Wait until what has come in is handled, at most until a time of `time.monotonic`."""
-        if not self._box.drain(deadline - time.monotonic()):
+        if not self._box.drain(deadline.remaining()):
             problem = "lightlink: the handler of %r did not finish; %d messages are lost"
             _log.warning(problem, self.subject, self.pending)
         self._box.close()
@@ -256,7 +257,7 @@ def _follow(reference: weakref.ref[Subscription]) -> None:
 def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
     """Stop several subscriptions of one connection at once, all within ``timeout`` seconds; see `Subscription.stop`."""
     timeout = wait_limit(timeout)
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     own = [subscription for subscription in subscriptions if subscription.pid == os.getpid()]
     if not own or sys.is_finalizing():
         return

@@ -52,7 +52,7 @@ class ChunkReader:
             self._reader = across_outages(self._connection, deadline, self._start)
         while True:
             try:
-                delivery: Delivery | None = self._arrived.get(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
+                delivery: Delivery | None = self._arrived.get(min(deadline.at, time.monotonic() + _PATIENCE_SECONDS))
             except TimeoutError:
                 if across_outages(self._connection, deadline, self._is_exhausted):
                     return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LinkError, TransferStalled
 from lightlink.jetstream.errors import JetStreamError
@@ -43,9 +43,9 @@ class Transfer:
             self._told = now
             self._progress(*now)
 
-    def deadline(self) -> float:
-        """Return the instant (of `time.monotonic`) at which it is stalled if nothing has come until then."""
-        return time.monotonic() + self.stall_timeout
+    def deadline(self) -> Deadline:
+        """Return when it is stalled if nothing has come until then."""
+        return Deadline(self.stall_timeout)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

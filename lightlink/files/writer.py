@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.pipeline import Broken, Pipeline
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, FileCorrupt, LightLinkError, OutboxFull
@@ -126,7 +127,7 @@ class ChunkWriter:
         """Take an acknowledgement; when it is missing, go on from the last one."""
         deadline = self._transfer.deadline()
         try:
-            waiter = self._pipeline.next(min(deadline, time.monotonic() + _PATIENCE_SECONDS))
+            waiter = self._pipeline.next(min(deadline.at, time.monotonic() + _PATIENCE_SECONDS))
             self._advance(api.parse_ack(self._connection, waiter, self._stream).seq)
         except JetStreamError as exc:
             if not is_passing(exc):
@@ -143,7 +144,7 @@ class ChunkWriter:
         self._transfer.done += len(chunk)
         self._transfer.tell()
 
-    def _recover(self, deadline: float, reason: Exception) -> None:
+    def _recover(self, deadline: Deadline, reason: Exception) -> None:
         _log.debug("lightlink: the upload to %s goes on from chunk %d: %r", self._subject, self.chunks, reason)
         self._recovered = True
         self._pipeline.close()

@@ -7,13 +7,13 @@ request has left), PermissionDenied, PayloadTooLarge and ClosedError. `lightlink
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import attrs
 import msgspec
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import DecodeError, PayloadTooLarge
 from lightlink.jetstream.answers import (
     ConsumerNames,
@@ -309,11 +309,11 @@ def _of_stream(connection: Connection, stream: str, timeout: float, as_type: typ
 
 def streams_on(connection: Connection, pattern: str, timeout: float) -> list[StreamInfo]:
     """Return what the server says of each stream with subjects that a pattern covers; it answers in pages."""
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     found: list[StreamInfo] = []
     while True:
         asked = {"subject": pattern, "offset": len(found)}
-        page = api(connection, "STREAM.LIST", asked, max(deadline - time.monotonic(), 0.001), StreamPage)
+        page = api(connection, "STREAM.LIST", asked, deadline.as_timeout(), StreamPage)
         found += page.streams or []
         if not page.streams or len(found) >= page.total:
             return found
@@ -329,12 +329,12 @@ def subjects_of(connection: Connection, stream: str, pattern: str, timeout: floa
 
     Of more than 100,000 the server tells them in pages, which are of an instant each.
     """
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     found: set[str] = set()
     offset, total = 0, 1
     while offset < total:
         request = {"subjects_filter": pattern, "offset": offset}
-        limit = max(deadline - time.monotonic(), 0.001)
+        limit = deadline.as_timeout()
         answer = api(connection, f"STREAM.INFO.{stream}", request, limit, StreamInfo)
         page = answer.state.subjects or {}
         found.update(page)
@@ -345,11 +345,11 @@ def subjects_of(connection: Connection, stream: str, pattern: str, timeout: floa
 
 def consumer_names(connection: Connection, stream: str, timeout: float) -> set[str]:
     """Return the names of all consumers of a stream, read in pages that are of an instant each."""
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     found: set[str] = set()
     offset, total = 0, 1
     while offset < total:
-        limit = max(deadline - time.monotonic(), 0.001)
+        limit = deadline.as_timeout()
         answer = api(connection, f"CONSUMER.NAMES.{stream}", {"offset": offset}, limit, ConsumerNames)
         page = answer.consumers or []
         found.update(page)

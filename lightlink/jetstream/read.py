@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import Promise
 from lightlink.connection.connection import NoReply
 from lightlink.jetstream import api
@@ -38,7 +38,7 @@ def read_current(
     With the policy LAST_OF_EACH one message a subject, and one of every subject, however busy its writers are. Raises
     the errors of `OrderedReader.start`.
     """
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     found: list[Delivery] = []
 
     def take(delivery: Delivery) -> bool:
@@ -54,17 +54,17 @@ def read_current(
 
 
 def _with_the_missing(
-    connection: Connection, stream: str, pattern: str, deadline: float, last: dict[bytes, Delivery]
+    connection: Connection, stream: str, pattern: str, deadline: Deadline, last: dict[bytes, Delivery]
 ) -> list[Delivery]:
     """Return the last messages in order, with the subjects that were being written, and without those removed.
 
     The last message of a subject that is written all the time keeps moving to the end of the stream, and the server may
     say that nothing is pending between removing the old one and counting the new (tried with nats-server 2.15.1).
     """
-    present = api.subjects_of(connection, stream, pattern, max(deadline - time.monotonic(), 0.001))
+    present = api.subjects_of(connection, stream, pattern, deadline.as_timeout())
     # What only a replica has was removed; the subjects come in pages, so that one may also have been left out.
     for subject in sorted(present ^ {as_text(each) for each in last}):
-        remaining = max(deadline - time.monotonic(), 0.001)
+        remaining = deadline.as_timeout()
         message = api.get_last_written(connection, stream, subject, remaining)
         if message is not None:
             last[subject.encode()] = from_stored(message)
@@ -116,7 +116,7 @@ def _read_until(
 
     ``timeout`` is for all of it, or for the time since the last message.
     """
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     done, is_done = Promise(), False
 
     def finish() -> None:
@@ -128,7 +128,7 @@ def _read_until(
     def deliver(delivery: Delivery) -> None:
         nonlocal deadline
         if by_silence:
-            deadline = time.monotonic() + timeout
+            deadline = Deadline(timeout)
         if not is_done and take(delivery):
             finish()
         reader.release(delivery)
@@ -137,8 +137,8 @@ def _read_until(
     reader = OrderedReader(connection, stream, patterns, deliver, **settings)
     reader.start(timeout)
     try:
-        while not done.wait(deadline - time.monotonic()):
-            if time.monotonic() >= deadline:
+        while not done.wait(deadline.remaining()):
+            if deadline.is_over:
                 raise NoReply(patterns[0], timeout, True)
     finally:
         reader.stop()

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.connection import NoReply
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
@@ -105,25 +106,24 @@ def while_electing(
         time.sleep(PAUSE)
 
 
-def across_outages(connection: Connection, deadline: float, action: Callable[[float], T]) -> T:
+def across_outages(connection: Connection, deadline: Deadline, action: Callable[[float], T]) -> T:
     """Return what ``action(timeout)`` returns, tried again while there is no connection, no answer or a passing error.
 
-    The action may be done twice. ``deadline`` is an instant of `time.monotonic`. Raises OutOfTime and every other error
-    of the action.
+    The action may be done twice. Raises OutOfTime and every other error of the action.
     """
     for pause in pauses():
         _ = connection.session  # in a forked child it connects
-        remaining = deadline - time.monotonic()
+        remaining = deadline.remaining()
         if remaining <= 0 or not connection.wait_connected(remaining):
             break
         try:
-            return action(min(connection.options.timeout, max(deadline - time.monotonic(), 0.001)))
+            return action(min(connection.options.timeout, deadline.as_timeout()))
         except TimeoutError as exc:
             _log.debug("lightlink: tried again: %r", exc)
         except JetStreamError as exc:
             if not is_passing(exc):
                 raise
-        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        time.sleep(min(pause, deadline.remaining()))
     if connection.status is Status.CLOSED:
         raise ClosedError("the client")
     raise OutOfTime

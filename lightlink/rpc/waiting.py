@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import ServiceUnavailable
 from lightlink.protocol import subjects
 from lightlink.rpc.discovery import Requirement, RunningService, find_services
@@ -26,15 +27,15 @@ def wait_for_service(
         subjects.method_name(method)
     integer("instances", instances)
     required = Requirement(version)
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     pause = _PAUSE_FIRST
     while True:
-        left = deadline - time.monotonic()
+        left = deadline.remaining()
         found = find_services(connection, name, max(min(left, connection.options.timeout), 0.05))
         missing = _missing(found, methods, required, instances)
         if not missing:
             return found[0]
-        if time.monotonic() + pause >= deadline:
+        if deadline.remaining() <= pause:
             raise ServiceUnavailable(name, ", ".join(methods) or "any method", f"{missing} within {timeout:g} s")
         time.sleep(pause)
         pause = min(pause * 2, _PAUSE_MOST)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption, NotReady, ServerError
 from lightlink.server.binary import find_server
 from lightlink.server.process import WatchedProcess
@@ -203,13 +204,13 @@ class EmbeddedServer:
         if self._finalizer is not None:
             self._finalizer.detach()
         self._finalizer = weakref.finalize(self, _discard, process, folder)
-        deadline = time.monotonic() + self.ready_timeout
+        deadline = Deadline(self.ready_timeout)
         while (status := process.exit_status()) is None:
             port = _published_port(folder, process.pid)
             if port is not None:
                 self._await_info(port, deadline)
                 return port
-            if time.monotonic() > deadline:
+            if deadline.is_over:
                 raise self._failure(f"was not ready within {self.ready_timeout:g} s")
             time.sleep(_POLL_INTERVAL)
         raise self._failure(f"ended with status {status} while starting")
@@ -243,13 +244,13 @@ class EmbeddedServer:
             raise InvalidOption("store_dir", "is named by the configuration as well; leave one out", self._store_dir)
         return Path(found[1].strip("\"'"))
 
-    def _await_info(self, port: int, deadline: float) -> None:
+    def _await_info(self, port: int, deadline: Deadline) -> None:
         """Check that a client is greeted, with TLS or without: INFO comes before the handshake.
 
         The server's end of the check is awaited too: one still counted could keep the first client out where
         ``max_connections`` is small.
         """
-        remaining = max(deadline - time.monotonic(), _POLL_INTERVAL)
+        remaining = deadline.remaining(_POLL_INTERVAL)
         try:
             with socket.create_connection((self._address, port), remaining) as client, client.makefile("rb") as lines:
                 greeting = lines.readline(65536)

@@ -6,11 +6,11 @@ import logging
 import os
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink.binding import handler_name
 from lightlink.client import Client
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.lifecycle import Stage
 from lightlink.concurrency.threads import Condition, Event, start_thread
 from lightlink.concurrency.workers import WorkerPool
@@ -383,7 +383,7 @@ class Service(Connected):
             self._gone.set()
 
     def _drain(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         client = self.client
         session = client.connection.session
         self._forget_status()
@@ -391,19 +391,19 @@ class Service(Connected):
             self._registry_entry.stop(timeout)
         # First the door: from here on the server gives new requests to the other instances.
         session.stop_routes(self._routes, timeout)
-        stop_all(self._subscriptions, max(deadline - time.monotonic(), 0.1))
+        stop_all(self._subscriptions, deadline.remaining(0.1))
         for consumption in self._consumptions:
-            consumption.stop(max(deadline - time.monotonic(), 0.1))
+            consumption.stop(deadline.remaining(0.1))
         # Then what was taken: each request held is answered.
-        if not self._calls.drain(deadline - time.monotonic()):
+        if not self._calls.drain(deadline.remaining()):
             _log.warning("lightlink: service %s stops with requests unanswered", self.name)
         session.cut_routes(self._routes)
         # The replies are in the outbox; closing, or this flush, brings them to the server.
         if client is self._target:
             self._flush(deadline)
         else:
-            client.close(max(deadline - time.monotonic(), 0.5))
-        self._pool.stop(max(deadline - time.monotonic(), 0))
+            client.close(deadline.remaining(0.5))
+        self._pool.stop(deadline.remaining())
         _log.info("lightlink: service %s has stopped", self.name)
 
     def __repr__(self) -> str:
@@ -478,8 +478,8 @@ class Service(Connected):
             self._lost = self.client.connection.failure or ClosedError("the client", "was closed under the service")
             self._stop_signal.set()
 
-    def _flush(self, deadline: float) -> None:
+    def _flush(self, deadline: Deadline) -> None:
         try:
-            self.client.flush(max(deadline - time.monotonic(), 0.1))
+            self.client.flush(deadline.remaining(0.1))
         except LightLinkError as exc:
             _log.warning("lightlink: service %s stops with replies not delivered: %s", self.name, exc)

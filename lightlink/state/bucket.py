@@ -5,12 +5,12 @@ A value is the last message on ``$KV.<bucket>.<key>``, its revision that message
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from msgspec import UNSET
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption, RevisionConflict, StateNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
@@ -21,7 +21,7 @@ from lightlink.state.entry import OPERATION_HEADER, StateChange, StateEntry, Val
 from lightlink.state.failures import Failures
 from lightlink.state.options import MIN_TTL_SECONDS, BucketInfo, BucketOptions, check_seconds
 from lightlink.state.snapshot import Restored, Snapshot
-from lightlink.state.stream import BucketStream, remaining
+from lightlink.state.stream import BucketStream
 from lightlink.state.watch import StateWatch
 from lightlink.validators import integer, seconds
 
@@ -129,14 +129,15 @@ class StateBucket(Generic[T]):
         found = self._read("purge_deletes", ">", timeout, policy=LAST_OF_EACH, headers_only=True)
         removed = 0
         with Failures(self.name, "purge_deletes", writes=True):
-            info = api.stream_info(self._connection, self._stream.name, remaining(deadline))
+            info = api.stream_info(self._connection, self._stream.name, deadline.as_timeout())
             if info is None:
                 return 0
             before = (info.told_at or self._connection.clock.now()) - timedelta(seconds=older_than)
             for delivery in found:
                 if operation_in(delivery.headers) != "put" and delivery.created <= before:
                     subject = as_text(delivery.subject)
-                    api.purge_up_to(self._connection, self._stream.name, subject, delivery.seq, remaining(deadline))
+                    left = deadline.as_timeout()
+                    api.purge_up_to(self._connection, self._stream.name, subject, delivery.seq, left)
                     removed += 1
         return removed
 
@@ -296,7 +297,7 @@ class StateBucket(Generic[T]):
         ttl: float | None = None,
         expected: int | None = None,
         timeout: float | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> int:
         # One that is written over may be another client's, with characters that are none of ADR-8's.
         key = subjects.stored_key(key) if expected else subjects.state_key(key)
@@ -333,22 +334,22 @@ class StateBucket(Generic[T]):
         pattern: str,
         handler: Callable[[StateChange[T]], object] | None,
         since: int | Literal["now"] | None,
-        deadline: float,
+        deadline: Deadline,
     ) -> StateWatch[T]:
         self._stream.look(deadline)
         first = since
         if first == "now":
-            info = api.stream_info(self._connection, self._stream.name, remaining(deadline))
+            info = api.stream_info(self._connection, self._stream.name, deadline.as_timeout())
             first = 1 if info is None else info.state.last_seq + 1
         watch = StateWatch(self._connection, pattern, handler, self._values, self._stream, first)
-        watch.start(remaining(deadline))
+        watch.start(deadline.as_timeout())
         return watch
 
     def _read(self, operation: str, pattern: str, timeout: float | None, **settings: Any) -> list[Delivery]:
         """Return the messages of the keys that match a pattern; none where there is no bucket."""
         limit = self._limit(timeout)
         with Failures(self.name, operation):
-            self._stream.look(time.monotonic() + limit)
+            self._stream.look(Deadline(limit))
             subject = self._stream.prefix + pattern
             try:
                 found = read_current(self._connection, self._stream.name, subject, limit, **settings)
@@ -366,8 +367,8 @@ class StateBucket(Generic[T]):
     def _limit(self, timeout: float | None) -> float:
         return self._connection.options.timeout if timeout is None else seconds("timeout", timeout)
 
-    def _deadline(self, timeout: float | None) -> float:
-        return time.monotonic() + self._limit(timeout)
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(self._limit(timeout))
 
 
 def _check_revision(revision: Any) -> int:

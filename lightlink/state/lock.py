@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition, Event, start_thread
 from lightlink.errors import (
@@ -88,10 +89,10 @@ class Lock:
         """
         if self.is_held:
             raise NotReady(f"lock {self.name!r}", "is held already")
-        deadline = time.monotonic() + (self._wait if wait is None else wait_limit(wait))
+        deadline = Deadline(self._wait if wait is None else wait_limit(wait))
         self._stopping.clear()
         while not self._take():
-            remaining = deadline - time.monotonic()
+            remaining = deadline.remaining()
             if remaining <= 0 or self._stopping.wait(min(self.ttl / _TRIES, remaining)):
                 return False
         return True

@@ -6,9 +6,9 @@ cluster that may also mean that the stream is without a leader at the moment, so
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.connection import NoReply
 from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
@@ -34,7 +34,7 @@ _MAKING_SECONDS = 0.25
 
 
 class BucketStream:
-    """Stores and reads a bucket's messages. A ``deadline`` is an instant of `time.monotonic`.
+    """Stores and reads a bucket's messages.
 
     Methods raise JetStreamError, NoReply, StateError, PermissionDenied and ClosedError.
     """
@@ -63,13 +63,13 @@ class BucketStream:
         key: str,
         payload: bytes,
         headers: Mapping[str, str],
-        deadline: float,
+        deadline: Deadline,
         *,
         make: bool = True,
     ) -> int:
         """Store a message of a key and return its sequence; without ``make`` nothing (0) where there is no stream."""
         if self._needs_sight:
-            if self._is_there(operation, remaining(deadline), make) is False:
+            if self._is_there(operation, deadline.as_timeout(), make) is False:
                 return 0
             self._needs_sight = False
         try:
@@ -81,7 +81,7 @@ class BucketStream:
         self.revisions.note(key, seq)
         return seq
 
-    def last(self, key: str, deadline: float) -> StoredMessage | None:
+    def last(self, key: str, deadline: Deadline) -> StoredMessage | None:
         """Return a key's last message, None if it has none; never one older than this client has written or read."""
         if self._direct is None:
             self._direct = api.answers_every_direct_get(self._connection)
@@ -95,9 +95,9 @@ class BucketStream:
                 if not exc.no_responders:
                     raise
                 # There is no bucket, or an old one that allows no direct gets, or nobody yet who answers them.
-                return self.last_written(key, time.monotonic() + limit)
+                return self.last_written(key, Deadline(limit))
 
-        message = while_electing(ask, remaining(deadline), repeatable=True)
+        message = while_electing(ask, deadline.as_timeout(), repeatable=True)
         if message is None and self.look(deadline):
             return self.last(key, deadline)
         seq = message.seq if message is not None else 0
@@ -107,10 +107,10 @@ class BucketStream:
             self.revisions.note(key, seq)
         return message
 
-    def last_written(self, key: str, deadline: float) -> StoredMessage | None:
+    def last_written(self, key: str, deadline: Deadline) -> StoredMessage | None:
         """Return a key's last message as the stream's leader has it, None if there is none, or no stream."""
         try:
-            message = api.get_last_written(self._connection, self.name, self.prefix + key, remaining(deadline))
+            message = api.get_last_written(self._connection, self.name, self.prefix + key, deadline.as_timeout())
         except JetStreamError as exc:
             if exc.err_code != STREAM_NOT_FOUND:
                 raise
@@ -118,7 +118,7 @@ class BucketStream:
         self.revisions.learn(key, message.seq if message is not None else 0)
         return message
 
-    def look(self, deadline: float) -> bool:
+    def look(self, deadline: Deadline) -> bool:
         """Find out, once, whether the bucket mirrors another; tell whether that was found just now.
 
         Its keys have the other bucket's subjects then, and are written there (ADR-8). Raises StateError for a stream
@@ -127,7 +127,7 @@ class BucketStream:
         if self._is_known:
             return False
         try:
-            info = api.stream_info(self._connection, self.name, remaining(deadline))
+            info = api.stream_info(self._connection, self.name, deadline.as_timeout())
         except PermissionDenied:
             info = StreamInfo(StreamConfig([f"{self.prefix}>"]))  # whoever may not look has the usual subjects
         if info is None:
@@ -158,12 +158,12 @@ class BucketStream:
         self._write_prefix = f"{api_prefix}.{self.prefix}" if api_prefix else here
         self._written_to = origin
 
-    def make(self, operation: str, deadline: float) -> None:
+    def make(self, operation: str, deadline: Deadline) -> None:
         """Make the stream unless it is there."""
         with Failures(self.bucket, operation):  # no value is stored by this: without an answer nothing is unknown
-            api.create_stream(self._connection, self.config, remaining(deadline))
+            api.create_stream(self._connection, self.config, deadline.as_timeout())
 
-    def check_takes_ttl(self, operation: str, deadline: float) -> None:
+    def check_takes_ttl(self, operation: str, deadline: Deadline) -> None:
         """Raise StateError unless a value of this bucket may have a time to live of its own."""
         if self._takes_ttl:
             return
@@ -181,7 +181,7 @@ class BucketStream:
             raise StateError(self.bucket, operation, reason)
         self._takes_ttl = True
 
-    def marker_life(self, deadline: float, *, alone: bool) -> float:
+    def marker_life(self, deadline: Deadline, *, alone: bool) -> float:
         """Return for how many seconds a marker of a deleted key stays, 0: for good.
 
         It goes by what the bucket was made with, in one of limited size a day: markers would fill it. One that does not
@@ -189,7 +189,7 @@ class BucketStream:
         """
         if self._marker_lives is None:
             try:
-                info = api.stream_info(self._connection, self.name, remaining(deadline))
+                info = api.stream_info(self._connection, self.name, deadline.as_timeout())
             except PermissionDenied:
                 info = StreamInfo()
             if info is None:
@@ -198,15 +198,15 @@ class BucketStream:
         return self._marker_lives[alone]
 
     def _store(
-        self, operation: str, key: str, payload: bytes, headers: Mapping[str, str], deadline: float, make: bool
+        self, operation: str, key: str, payload: bytes, headers: Mapping[str, str], deadline: Deadline, make: bool
     ) -> int:
-        timeout = remaining(deadline)
+        timeout = deadline.as_timeout()
         is_there: bool | None = None  # not known yet
         making = _MAKING_SECONDS
 
         def publish() -> int:
             subject = (self._write_prefix + key).encode()
-            limit = remaining(deadline)
+            limit = deadline.as_timeout()
             return api.publish(self._connection, self._written_to, subject, payload, limit, headers).seq
 
         def ask(_: float) -> int:
@@ -216,7 +216,7 @@ class BucketStream:
             except JetStreamError as exc:
                 if not exc.no_responders or is_there:
                     raise
-            is_there = self._is_there(operation, min(making, remaining(deadline)), make)
+            is_there = self._is_there(operation, min(making, deadline.as_timeout()), make)
             making *= 2
             if is_there is False:
                 return 0
@@ -253,13 +253,13 @@ class BucketStream:
                     raise
                 return None
 
-    def _max_size(self, operation: str, deadline: float) -> int:
+    def _max_size(self, operation: str, deadline: Deadline) -> int:
         info = self._info(operation, deadline)
         return 0 if info is None else info.config.max_msg_size
 
-    def _info(self, operation: str, deadline: float) -> StreamInfo | None:
+    def _info(self, operation: str, deadline: Deadline) -> StreamInfo | None:
         with Failures(self.bucket, operation):
-            return api.stream_info(self._connection, self.name, remaining(deadline))
+            return api.stream_info(self._connection, self.name, deadline.as_timeout())
 
 
 def _marker_lives(config: StreamConfig) -> tuple[float, float]:
@@ -270,8 +270,3 @@ def _marker_lives(config: StreamConfig) -> tuple[float, float]:
     if not seconds and config.max_bytes > 0:
         seconds = _MARKER_SECONDS
     return (seconds if config.max_msgs_per_subject == 1 else 0.0), seconds
-
-
-def remaining(deadline: float) -> float:
-    """Return the seconds until a deadline, or next to none."""
-    return max(deadline - time.monotonic(), 0.001)

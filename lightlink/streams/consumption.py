@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink import logs
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
@@ -185,13 +186,13 @@ class Consumption:
             waiting = [*self._batch, *self._todo]
             self._batch.clear()
             self._todo.clear()
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         for source in self._sources:
             source.pulls.stop(timeout)
         for job in [*waiting, *self._lanes.drain()]:
             self._give_back(job)
         # What waits in the pool gives itself back; what runs is waited for.
-        if not self._pool.stop(max(deadline - time.monotonic(), 0)):
+        if not self._pool.stop(deadline.remaining()):
             _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
         if self._periodic is not None:
             self._periodic.stop(0.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import Condition
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, NotStored
@@ -140,9 +140,9 @@ class Storing:
 
     def wait(self) -> None:
         """Return when all that was published is stored; raises NotStored."""
-        deadline = time.monotonic() + self._timeout + 1
+        deadline = Deadline(self._timeout + 1)
         with self._changed:
-            self._changed.wait_for(lambda: not self._on_way, max(deadline - time.monotonic(), 0))
+            self._changed.wait_for(lambda: not self._on_way, deadline.remaining())
             self._raise_failure()
 
     def _settled(self, error: Exception | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import queue
-import time
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from lightlink.commands.messages import Inbox
 from lightlink.commands.store import schema
 from lightlink.commands.store.presence import Claim
 from lightlink.commands.store.store import CommandStore, read_status
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.scheduler import Lane, every
 from lightlink.concurrency.threads import Event
 from lightlink.concurrency.workers import WorkerPool
@@ -137,23 +137,23 @@ class Runner:
 
     def stop(self, timeout: float) -> None:
         """Leave within about ``timeout`` seconds, step by step; each begins what takes part in the next."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         if self._periodic:
             # First no new commands; those that wait here go back to the stream, for the next instance.
             self._deliveries.stop(max(min(timeout, 2.0), 0.1))
             self._hand_back()
-        self._inbox.stop(max(min(1.0, deadline - time.monotonic()), 0.1))
+        self._inbox.stop(max(min(1.0, deadline.remaining()), 0.1))
         # Then those that run. They are kept alive meanwhile, and what they say at their end is stored.
-        if not self.pool.stop(max(deadline - time.monotonic(), 0)):
+        if not self.pool.stop(deadline.remaining()):
             _log.warning("lightlink: agent %s stops with commands running; they are told to end", self._client_id)
             self._execution.interrupt()
             self.pool.join(_LAST_CHANCE_SECONDS)
         self._stopping.set()
         for each in self._periodic:
-            each.stop(max(deadline - time.monotonic(), 0.5))
+            each.stop(deadline.remaining(0.5))
         self._hand_back()  # what came from the last round, after the workers had been told to end
         self._forget_status()
-        self.steward.stop(max(deadline - time.monotonic(), 0.1))
+        self.steward.stop(deadline.remaining(0.1))
         # The id is free from here on.
         self._claim.release()
         if self._status_route is not None:

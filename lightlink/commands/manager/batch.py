@@ -18,6 +18,7 @@ from attrs import validators
 from lightlink.commands import frames, model
 from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
 from lightlink.jetstream.retry import PAUSE, RetryBudget
@@ -103,12 +104,12 @@ class Batch:
             return self.changed.wait_for(self._is_over, limit)
 
     def _wait_showing(self, limit: float | None) -> bool:
-        deadline = math.inf if limit is None else time.monotonic() + limit
+        deadline = Deadline(math.inf if limit is None else limit)
         with ProgressBar(f"batch {self.batch_id}", len(self), "commands") as bar:
             while True:
                 over = self._over
                 bar.show(over, len(self), ", ".join(f"{n} {status}" for status, n in self.counts().items() if n))
-                remaining = deadline - time.monotonic()
+                remaining = deadline.remaining()
                 if self._is_over() or remaining <= 0:
                     return self._is_over()
                 with self.changed:

@@ -17,6 +17,7 @@ from lightlink.commands import model
 from lightlink.commands.store import schema
 from lightlink.commands.store.access import FAILURES
 from lightlink.commands.store.store import read_request
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.threads import Condition, start_thread
 from lightlink.errors import DecodeError, LightLinkError
@@ -153,7 +154,7 @@ class CommandIndex:
 
     def _catch_up(self, timeout: float) -> bool:
         """See that it knows all that was acknowledged until now; False when that is too much, or takes too long."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         ends = {}
         for stream in self._reached:
             info = self._store.stream_info(stream, "listing commands")
@@ -168,7 +169,7 @@ class CommandIndex:
         if self._queue is None:
             self._begin()
         with self._changed:
-            self._changed.wait_for(lambda: self._queue is None or self._has(ends), deadline - time.monotonic())
+            self._changed.wait_for(lambda: self._queue is None or self._has(ends), deadline.remaining())
             known = self._queue is not None and self._has(ends)
         self._forget_expired(ends[schema.REQUESTS].first_seq)
         return known

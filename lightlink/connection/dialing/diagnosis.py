@@ -6,11 +6,11 @@ import asyncio
 import os
 import socket
 import ssl
-import time
 from typing import TYPE_CHECKING
 
 import nats.errors
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.nats_client import TLSRequired, WireClient
 from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
 from lightlink.errors import InvalidOption, LightLinkError
@@ -56,13 +56,13 @@ async def true_reason(client: WireClient, exc: BaseException, timeout: float) ->
     it is lost when the connection breaks under what the client has written meanwhile, and so is, sometimes, its word on
     CONNECT. Asking again, and listening before each word, brings it to light.
     """
-    deadline = time.monotonic() + min(timeout, _ASKING)
+    deadline = Deadline(min(timeout, _ASKING))
     pause = min(_PAUSE, timeout / 6)
     for _ in range(_TIMES):
         if not _is_unclear(exc):
             break
         try:
-            await asyncio.wait_for(client.ask_again(pause), max(deadline - time.monotonic(), 0))
+            await asyncio.wait_for(client.ask_again(pause), deadline.remaining())
         except asyncio.TimeoutError:
             break
         except (ssl.SSLError, nats.errors.Error, *_HUNG_UP) as reason:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.dialing.credentials import identity_settings
 from lightlink.connection.dialing.diagnosis import explain, is_refusal, true_reason
 from lightlink.errors import AuthenticationError, ConnectError
@@ -36,19 +36,19 @@ async def dial(
     the time left, so that one that is silent does not keep us from the others. Raises ConnectError,
     AuthenticationError when a server refused us, InvalidOption for unfit key files.
     """
-    deadline = time.monotonic() + options.connect_timeout
+    deadline = Deadline(options.connect_timeout)
     settings = _settings(options)
     tried: list[tuple[str, str]] = []
     refused = False
     servers = _in_turn(options.servers)
     for number, server in enumerate(servers):
-        share = max(deadline - time.monotonic(), 0.0) / (len(servers) - number)
+        share = deadline.remaining() / (len(servers) - number)
         client = make_client()
         try:
             await _connect(client, server, {**settings, "connect_timeout": share}, callbacks)
         except (OSError, ValueError, nats.errors.Error, asyncio.TimeoutError) as exc:
             await _discard(client)
-            reason = await true_reason(client, exc, deadline - time.monotonic())
+            reason = await true_reason(client, exc, deadline.remaining())
             refused = refused or is_refusal(reason)
             tried.append((server, explain(reason, share, options)))
         except BaseException:
