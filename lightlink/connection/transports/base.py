@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
 
 class Transport(Protocol):
@@ -29,6 +30,9 @@ class Transport(Protocol):
 
     def write(self, payload: bytes) -> Any:
         """Write bytes."""
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Write some frames, one behind the other."""
 
     def write_here(self, frame: bytes) -> bool:
         """Write bytes in a caller's thread, if nothing is before them; False says that the loop has to."""

@@ -7,6 +7,13 @@ import contextlib
 import os
 import socket
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What POSIX systems take at least is 16, all that are in use 1024.
+_MOST_AT_ONCE = 1000
 
 
 class Shortcut:
@@ -77,6 +84,23 @@ class Shortcut:
                 with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the connection
                     self._loop.call_soon_threadsafe(self._finish)
             return True
+
+    def send(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Write frames on the loop's thread, with the lock, and return what is left of them.
+
+        Meanwhile others run: uvloop writes with the interpreter's lock.
+        """
+        if self._socket is None or not self._is_free():
+            return frames
+        try:
+            sent = self._socket.sendmsg(frames[:_MOST_AT_ONCE])
+        except OSError:
+            return frames  # the socket is full, or lost
+        for number, frame in enumerate(frames):
+            if sent < len(frame):
+                return [frame[sent:], *frames[number + 1 :]]
+            sent -= len(frame)
+        return ()
 
     def rest(self) -> bytes:
         """Return what has to be written before anything else; with the lock."""

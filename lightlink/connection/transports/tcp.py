@@ -14,6 +14,11 @@ from lightlink.connection.transports.shortcut import Shortcut
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
+
+# From so many bytes on, of frames that are so large, it is cheaper not to join them, and to let other threads run.
+_MANY_BYTES = 64 * 1024
+_LARGE = 1024
 
 
 class _Info(msgspec.Struct):
@@ -103,6 +108,18 @@ class TcpTransport(nats.aio.transport.TcpTransport):
     def writelines(self, payload: list[bytes]) -> None:
         """Write bytes in pieces."""
         self.write(b"".join(payload))
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Write some frames, one behind the other."""
+        with self._shortcut.lock:
+            rest = self._shortcut.rest()
+            size = sum(map(len, frames))
+            if rest:
+                frames = [rest, *frames]
+            elif size > _MANY_BYTES and size > _LARGE * len(frames):
+                frames = self._shortcut.send(frames)
+            if frames:
+                super().write(frames[0] if len(frames) == 1 else b"".join(frames))  # type: ignore[no-untyped-call]
 
     def write_here(self, frame: bytes) -> bool:
         """Write bytes in a caller's thread, if nothing is before them; False says that the loop has to."""

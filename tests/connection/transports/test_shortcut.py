@@ -66,7 +66,7 @@ class Wire:
     def _read(self) -> None:
         chance = random.Random(1)
         with self._far, contextlib.suppress(ConnectionError):
-            while piece := self._far.recv(chance.choice((1, 100, 5000))):
+            while piece := self._far.recv(chance.choice((100, 5000, 50_000))):
                 self.received += piece
 
 
@@ -145,6 +145,15 @@ def test_frames_of_callers_and_of_the_loop_stay_whole(wire: Wire) -> None:
     for name, mine in written.items():
         assert sorted(each for each in received if each.startswith(b"<" + name.encode())) == sorted(mine)
     assert sum(each.startswith(b"<x") for each in received) == 45
+
+
+def test_many_large_frames_are_written_whole_and_in_order(wire: Wire) -> None:
+    many = [[frame(f"a{batch}.{number}", 1200) for number in range(count)] for batch, count in enumerate((60, 1100))]
+    for batch in many:
+        wire.thread.loop.call_soon_threadsafe(wire.transport.write_frames, batch)
+    wire.on_loop(frame("b"))
+    eventually(lambda: wire.received.endswith(b"<b:>"))
+    assert frames(wire.end()) == [*(each for batch in many for each in batch), frame("b")]
 
 
 def test_what_the_socket_does_not_take_is_written_before_anything_else(wire: Wire) -> None:
