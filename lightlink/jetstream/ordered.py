@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, LinkError
 from lightlink.jetstream import api, async_api
@@ -40,9 +40,9 @@ _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 2.0
 # How long a replica that is behind may take before the leader is asked whether it still has what is missing.
 _BEHIND_SECONDS = 0.5
-# Statuses that end one pull request and say nothing against the consumer.
-# What a pull request asks that the consumer does not allow.
+# Begins the status of a pull request that asks for more than the consumer allows.
 _REFUSED = b"Exceeded"
+# Statuses that end one pull request and say nothing against the consumer.
 _PULL_ENDED = (b"Message Size Exceeds MaxBytes", b"Batch Completed", b"Leadership Change")
 
 
@@ -104,23 +104,21 @@ class OrderedReader:
         self._session = session = self._connection.session
         self._nc = session.nc
         self._inbox = new_inbox(self._connection.options.inbox_prefix)
-        deadline = time.monotonic() + timeout
-
-        def remaining() -> float:
-            return max(deadline - time.monotonic(), 0.001)
-
-        info = api.api(self._connection, f"STREAM.INFO.{self.stream}", None, remaining(), StreamInfo)
+        deadline = Deadline(timeout)
+        info = api.api(self._connection, f"STREAM.INFO.{self.stream}", None, deadline.as_timeout(), StreamInfo)
         self._position.check_stream(info)
         if self._position.is_unsure:
             subjects = self._position.filters
-            found = [api.get_last_written(self._connection, self.stream, each, remaining()) for each in subjects]
+            found = [
+                api.get_last_written(self._connection, self.stream, each, deadline.as_timeout()) for each in subjects
+            ]
             self._position.expect(max(message.seq if message is not None else 0 for message in found))
         self._route = self._connection.subscribe(self._inbox + "*", "", self._arrive, timeout)
         self._forget_status = self._connection.on_status(self._on_status)
         try:
             outages = self._outages
             name, subject, request = self._position.consumer_request()
-            self._begin(name, api.api(self._connection, subject, request, remaining(), ConsumerInfo))
+            self._begin(name, api.api(self._connection, subject, request, deadline.as_timeout(), ConsumerInfo))
         except BaseException:
             self.stop()
             raise
@@ -189,11 +187,11 @@ class OrderedReader:
             self._stir.clear()
             while self._window.wants_pull():
                 await self._pull()
-            patience = self._heard + limit - loop.time() if self._window.under_way else None
+            pause = self._heard + limit - loop.time() if self._window.under_way else None
             if self._position.is_behind:
-                patience = min(patience or _BEHIND_SECONDS, _BEHIND_SECONDS)
+                pause = min(pause or _BEHIND_SECONDS, _BEHIND_SECONDS)
             try:
-                await asyncio.wait_for(self._stir.wait(), patience)
+                await asyncio.wait_for(self._stir.wait(), pause)
             except asyncio.TimeoutError:
                 if self._window.under_way and loop.time() - self._heard >= limit:
                     _log.debug("lightlink: no heartbeat from the consumer of %s", self.stream)
