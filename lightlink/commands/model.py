@@ -340,6 +340,17 @@ def with_late_result(current: StatusRecord, result: Any, at: datetime) -> Status
     return msgspec.structs.replace(current, at=at, late_result=result, late=True)
 
 
+def may_precede(earlier: StatusRecord, later: StatusRecord | None) -> bool:
+    """Tell whether a status can have been stored before another of its command: after an end there is only that end."""
+    if not earlier.ended:
+        return True
+    return later is not None and later.ended and _end(earlier) == _end(later)
+
+
+def _end(status: StatusRecord) -> tuple[Any, ...]:
+    return status.status, status.status_detail, status.by, status.completed_at
+
+
 def unreadable(at: datetime, reason: str) -> StatusRecord:
     """Return what a status that cannot be read counts as: only the command's own agent can have written it."""
     return StatusRecord(status=FAILED, status_detail=UNREADABLE, at=at, error=reason, outcome_unknown=True)

@@ -176,7 +176,7 @@ class Execution:
                 try:
                     stored = self._store.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
-                    current, revision = self._read_after(request, revision)
+                    current, revision = self._read_after(request, current, revision)
                     continue
             except StoreUnavailable as exc:
                 # It may have been stored; the next attempt then meets our own claim.
@@ -298,13 +298,16 @@ class Execution:
 
     def _catch_up(self, running: Running, known: int) -> None:
         """Read the revision of our claim that came after a known one; raises Conflict when it is ours no longer."""
-        current, revision = self._read_after(running.delivery.request, known)
+        last = None if running.last is None else running.last[0]
+        current, revision = self._read_after(running.delivery.request, last, known)
         if current is None or current.instance != self._instance:
             raise Conflict(running.delivery.request.command_id)
         running.last = current, revision
 
-    def _read_after(self, request: RequestRecord, known: int) -> tuple[StatusRecord | None, int]:
-        """Return the last status, which is known to be another than the one with a revision, and its revision.
+    def _read_after(
+        self, request: RequestRecord, last: StatusRecord | None, known: int
+    ) -> tuple[StatusRecord | None, int]:
+        """Return the last status, which is known to be another than one with its revision, and its revision.
 
         A replica that answers may be behind, and is asked again. Raises StoreUnavailable while it is, and Conflict when
         that lasts and there is no status any more or the command is long over: the server has lost what it stored.
@@ -313,6 +316,9 @@ class Execution:
         for pause in itertools.islice(pauses(_RETRY_FIRST, _RETRY_MOST), _STALE_TRIES):
             current, revision = self._store.read_status(request.client_id, request.command_id)
             if revision > known:
+                return current, revision
+            if current is not None and not model.may_precede(current, last):
+                # No replica can have been at that: the server has lost what it stored, and counts anew.
                 return current, revision
             if self._stopped.wait(pause):
                 raise stale
