@@ -76,6 +76,11 @@ class OpenRequest:
     _waiter: Waiter
     _timeout: float
 
+    @property
+    def answered(self) -> bool:
+        """Whether `finish` returns, or raises, at once."""
+        return self._waiter.answered
+
     def finish(self) -> Waiter:
         """Wait for the reply and return the waiter, as `Connection.request` does and with its errors."""
         waiter = self._waiter

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.concurrency.deadline import Deadline
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.threads import Lock
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, NotStored
 from lightlink.jetstream import api
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lightlink.connection.connection import Connection
+    from lightlink.connection.connection import Connection, OpenRequest
     from lightlink.connection.replies import Waiter
     from lightlink.protocol.codec import HeaderMap
 
@@ -90,16 +90,17 @@ def submit_stored(connection: Connection, event: Event, timeout: float) -> Futur
 class Storing:
     """A block in which events are stored many at a time; at its end all are, or it raises what failed.
 
-    Made by `Client.storing`. ``stored`` counts what is.
+    Made by `Client.storing`. ``stored`` counts what is, as far as was looked: with each publish, and at the end. When
+    the block ends with an exception, what is on its way is not waited for, and what has not left yet never will.
     """
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._changed = Condition()
-        self._on_way = 0
+        # In the order of publishing; answers come in the same, but for those of other streams.
+        self._on_way: deque[tuple[Event, OpenRequest]] = deque()
+        self._lock = Lock()
         self._failure: Exception | None = None
-        self._failed = 0
         self.stored = 0
 
     def publish(
@@ -111,6 +112,9 @@ class Storing:
         headers: HeaderMap | None = None,
     ) -> None:
         """Publish an event; waits while too many are on their way. Raises what an earlier one failed with."""
+        if not self._connection.middleware.is_used:
+            self._put(Event.of(subject, data, id, outgoing(headers), None))
+            return
         sent = dict(outgoing(headers) or {})
         # It goes on once the event is on its way: what became of it is known at the end of the block.
         self._connection.middleware.run(
@@ -119,42 +123,38 @@ class Storing:
         )
 
     def _put(self, event: Event) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._on_way < _ON_WAY or self._failure is not None)
-            self._raise_failure()
-            self._on_way += 1
-
-        def settle(waiter: Waiter) -> None:
-            try:
-                _outcome(self._connection, event, waiter)
-                self._settled(None)
-            except LightLinkError as exc:
-                self._settled(exc)
-
-        try:
-            _send(self._connection, event, self._timeout, settle)
-        except BaseException:
-            with self._changed:
-                self._on_way -= 1
-            raise
+        while self._on_way and self._on_way[0][1].answered and self._settle_oldest():
+            pass
+        if len(self._on_way) >= _ON_WAY:
+            while len(self._on_way) > _ON_WAY // 2 and self._settle_oldest():
+                pass
+        self._raise_failure()
+        make_headers = None if event.block is None else (lambda _: event.block or b"")
+        request = self._connection.begin_request(event.subject.encode(), event.payload, self._timeout, make_headers)
+        self._on_way.append((event, request))
 
     def wait(self) -> None:
         """Return when all that was published is stored; raises NotStored."""
-        deadline = Deadline(self._timeout + 1)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._on_way, deadline.remaining())
-            self._raise_failure()
+        while self._settle_oldest():
+            pass
+        self._raise_failure()
 
-    def _settled(self, error: Exception | None) -> None:
-        with self._changed:
-            self._on_way -= 1
-            if error is None:
+    def _settle_oldest(self) -> bool:
+        """Wait for what became of the oldest event on its way, at most until its own deadline; False: there is none."""
+        try:
+            event, request = self._on_way.popleft()
+        except IndexError:  # another thread has it
+            return False
+        try:
+            _stored(self._connection, request.finish())
+        except (JetStreamError, NoReply, TimeoutError) as exc:
+            self._failure = self._failure or not_stored(event, exc)
+        except LightLinkError as exc:
+            self._failure = self._failure or exc
+        else:
+            with self._lock:
                 self.stored += 1
-            else:
-                self._failed += 1
-                self._failure = self._failure or error
-            if not self._on_way or self._on_way == _ON_WAY // 2 or error is not None:
-                self._changed.notify_all()
+        return True
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -166,8 +166,12 @@ class Storing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.wait()
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            while self._on_way:
+                self._on_way.popleft()[1].withdraw()
 
 
 def _send(connection: Connection, event: Event, timeout: float, settle: Any) -> None:

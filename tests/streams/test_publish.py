@@ -87,6 +87,17 @@ def test_many_are_stored_together_or_it_says_what_failed(client: lightlink.Clien
         batch.wait()
 
 
+def test_a_block_that_ends_with_an_exception_waits_for_nothing_and_leaves_nothing_behind(
+    client: lightlink.Client,
+) -> None:
+    with pytest.raises(LookupError), client.storing() as batch:  # noqa: PT012 - it is the block that is tested
+        for number in range(100):
+            batch.publish("orders.new", number)
+        raise LookupError
+    assert len(client._connection.session.replies) == 0
+    assert client.publish_stored("orders.new", 1).stream == "ORDERS"
+
+
 def test_what_is_purged_is_gone(client: lightlink.Client, connect: Callable[..., lightlink.Client]) -> None:
     stream = client.stream("ORDERS")
     for subject in ("orders.a", "orders.b", "orders.b"):
