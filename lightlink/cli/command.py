@@ -34,7 +34,7 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 
 @contextlib.contextmanager
 def managing(link: Link, *, with_runs: bool = False) -> Iterator[CommandManager]:
-    """Manage commands in the name of whoever types them. The long-running managers write down what is overdue."""
+    """Manage commands in the user's name. The long-running managers write down what is overdue."""
     settings: dict[str, Any] = {"name": f"cli:{user()}", "sweep_interval": None}
     with link.connect() as client:
         if with_runs:
@@ -333,7 +333,7 @@ def _all_changes(manager: CommandManager, client_id: str | None, deadline: float
 
 
 def _changes_of(promise: CommandPromise, deadline: float | None) -> Iterator[Command]:
-    """Yield a command as often as it is seen to be another, and at its end."""
+    """Yield a command each time it has changed, and at its end."""
     before: Any = None
     while (left := _left(deadline)) > 0:
         ended = promise.wait(min(left, 0.1) if before is not None else 0)
@@ -375,7 +375,7 @@ def _words(status: str, detail: str) -> str:
 
 
 def user() -> str:
-    """Return the name of whoever runs this process."""
+    """Return the name of the user that runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # there is no such user, as in a container

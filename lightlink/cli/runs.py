@@ -50,7 +50,7 @@ _digest = click.option("--digest", metavar="TEXT", help="Only if this is the dig
 
 @contextlib.contextmanager
 def orchestrating(link: Link, *, work: bool = False) -> Iterator[Orchestrator]:
-    """Start, follow and decide about runs in the name of whoever types; others carry them out, unless ``work``."""
+    """Start, follow and decide about runs in the user's name; others carry them out, unless ``work``."""
     name = None if work else f"cli:{user()}"
     sweep = 5.0 if work else None
     with link.connect() as client, Orchestrator(client, work=work, name=name, sweep_interval=sweep) as orchestrator:

@@ -1,4 +1,4 @@
-"""A client's connection: its state, its life, and what is around what it does."""
+"""A client's connection: its state, its lifetime, its middleware and observers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publishing(subject: str, data: Any, headers: HeaderMap | None) -> Call:
 
 
 class ClientBase:
-    """The connection of a client, and its life."""
+    """The connection of a client and its lifetime."""
 
     def __init__(self, options: ConnectOptions) -> None:
         if not isinstance(options, ConnectOptions):

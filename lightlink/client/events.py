@@ -1,4 +1,4 @@
-"""Events that are sent to whoever listens now."""
+"""Events for the subscribers of the moment: publish, flush, subscribe."""
 
 from __future__ import annotations
 

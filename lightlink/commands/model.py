@@ -322,7 +322,7 @@ def with_reason(error: str, reason: str) -> str:
 def expired(request: RequestRecord, current: StatusRecord | None, at: datetime, by: str = "") -> StatusRecord:
     """Return the end at the deadline: before an agent took the command, or while it ran.
 
-    Whoever writes it down, and whenever, it was over at the deadline.
+    It ended at the deadline, whichever process records that, and when.
     """
     facts: dict[str, Any] = {"at": at, "by": by, "completed_at": request.deadline}
     if current is None:

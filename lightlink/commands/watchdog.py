@@ -1,4 +1,4 @@
-"""See to it that programs which commands have started do not outlive this process, however it ends.
+"""End the programs that commands have started when this process ends, in whatever way.
 
 A shell sleeps on a pipe whose write end only this process keeps, as the one beside an embedded server does
 (`lightlink.server.process`). It is told of each program; when the pipe ends, it ends those it knows of.

@@ -1,4 +1,4 @@
-"""What becomes of connections, and of the threads that serve, when the process forks or ends."""
+"""What happens to connections and serving threads when the process forks or exits."""
 
 from __future__ import annotations
 

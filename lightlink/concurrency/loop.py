@@ -160,7 +160,7 @@ class _Job(Generic[T]):
             self._task.cancel()
 
     def give_up(self) -> None:
-        """Tell whoever waits that it will not begin, unless it has, because the loop ends."""
+        """Fail a call that has not begun, because the loop ends."""
         if self._task is None and not self._is_given_up:  # told once: as it comes, or when the loop's thread ends
             self._is_given_up = True
             self._ended.keep()
@@ -192,7 +192,7 @@ class _Job(Generic[T]):
 
     def _note_end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            task.exception()  # asyncio reports one that nobody asks for, and whoever waited may be gone
+            task.exception()  # asyncio reports an exception that is not retrieved, and the caller may be gone
         self._ended.keep()
 
     async def _run(self) -> T:

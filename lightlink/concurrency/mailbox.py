@@ -51,7 +51,7 @@ def _close(*descriptors: int) -> None:
 
 
 class MessageQueue:
-    """Messages for whoever asks next. ``max_messages`` and ``max_bytes`` bound what waits."""
+    """A bounded queue of messages, of at most ``max_messages`` and ``max_bytes``."""
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages

@@ -1,4 +1,4 @@
-"""Notice what makes a loop thread impossible: libraries that have replaced threads and sockets by their own."""
+"""Detect libraries that replace threads and sockets (gevent, eventlet): the loop thread cannot run under them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects known for as long as somebody else holds them."""
+"""A registry that holds its objects weakly."""
 
 from __future__ import annotations
 

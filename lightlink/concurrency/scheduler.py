@@ -1,4 +1,4 @@
-"""What is due at an instant, again and again or one after the other, on few threads for the whole process."""
+"""Run timers, periodic jobs and ordered lanes on a small pool that the whole process shares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scheduler:
         self.members: set[object] = set()
         self.timer = Notifier("timer")
         self.pool = ElasticPool("lightlink-jobs", self.timer)
-        # Here, where an error reaches whoever needs them.
+        # Here, where an error reaches the caller.
         try:
             self.timer.start()
             self.pool.start()

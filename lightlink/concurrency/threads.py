@@ -1,4 +1,4 @@
-"""Where every thread of the library is born, and what other modules need of threading."""
+"""Start every thread of the library, and offer what other modules need of threading."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Thread(threading.Thread):
 class Promise:
     """Something that happens once, for one thread that waits for it.
 
-    Ctrl-C in that thread never leaves a lock taken that whoever calls `keep` needs, as it may with futures and events.
+    Ctrl-C in that thread never leaves a lock taken that `keep` needs, as it may with futures and events.
     """
 
     __slots__ = ("_lock",)

@@ -26,7 +26,7 @@ _RETRY_SECONDS = 1.0
 class WorkerPool:
     """Up to ``size`` threads named ``<name>-worker-<n>`` that run what they are given.
 
-    `start` starts the first, where an error reaches whoever needs it; else the first job does. Another is started when
+    `start` starts the first, where an error reaches the caller; else the first job does. Another is started when
     a job comes while none is idle, and they stay. Where not all can be had, those that are there do the work.
     """
 

@@ -1,4 +1,4 @@
-"""The connection that files have to themselves: it is made with the first of them, and rests when there are none."""
+"""A separate connection for files, opened with the first transfer and closed when idle."""
 
 from __future__ import annotations
 

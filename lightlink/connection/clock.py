@@ -1,6 +1,6 @@
 """The server's time, as far as its answers tell it.
 
-Whoever looks at a deadline does so in the server's time, so that the clocks of those who set it, run under it and watch
+Deadlines are compared with the server's time, so that the clocks of those who set it, run under it and watch
 it need not agree.
 """
 

@@ -375,7 +375,7 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's."""
-        self._closing.set()  # whoever waits for a server has the lock
+        self._closing.set()  # a thread that waits for a server holds the lock
         with self._lock:
             if self._closed:
                 return

@@ -1,4 +1,4 @@
-"""What the server's permissions refuse, kept for whoever asked."""
+"""Keep the server's permission errors for the calls that they belong to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightlink.errors import PermissionDenied
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Whoever never flushes must not fill the memory.
+# Bound memory for publishers that never flush.
 _PUBLISHES_KEPT = 100
 
 

@@ -88,7 +88,7 @@ class Waiter:
         return self._lock.acquire(timeout=max(_LEAST_SECONDS, min(self.deadline - time.monotonic(), seconds)))
 
     def settle(self) -> None:
-        """Let the caller go on; called once, by whoever took the waiter out of the map."""
+        """Wake the caller; called once, by the thread that took the waiter out of the map."""
         self._lock.release()
 
 

@@ -205,7 +205,7 @@ class Session:
         self._tell(self.nc.unroute, subscription, timeout)
 
     def close(self, timeout: float) -> None:
-        """Flush what was handed over, then close; whoever still waits for a reply gets ClosedError."""
+        """Flush the outbox, then close; calls that still wait for a reply get ClosedError."""
         deadline = Deadline(timeout)
         self._set_status(Status.CLOSING)
         try:
@@ -373,7 +373,7 @@ class Session:
 
     async def _on_nats_error(self, exc: Exception) -> None:
         if TOO_MANY_SUBSCRIPTIONS in str(exc) and self._denials.add_exceeded():
-            return  # whoever subscribes is told
+            return  # the subscriber is told
         if self.status is Status.RECONNECTING:
             await self._on_attempt_failed(exc)
         elif not isinstance(exc, (OSError, nats.errors.StaleConnectionError)):

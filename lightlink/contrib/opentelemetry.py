@@ -189,7 +189,7 @@ def _described(call: Call) -> tuple[str, dict[str, Any]]:
 
 
 def _links_to(call: Call, sent: Context) -> list[Link]:
-    """Return links to whoever has sent what is handled: of a batch to all of them."""
+    """Return links to the senders' spans: of a batch, to each."""
     contexts = [sent]
     if isinstance(call.args, list) and call.message is None and call.kind == "consume":
         contexts = [propagate.extract(each.headers, context=context.Context()) for each in call.args]

@@ -165,7 +165,7 @@ class _Store:
             return self._settle(connection, rows, outcomes)
 
     def close(self) -> None:
-        """Leave the engine's connections to whoever made it."""
+        """Leave the engine's connections alone: its owner closes them."""
 
     def _settle(self, connection: sa.Connection, rows: list[OutboxRow], outcomes: Outcomes) -> int:
         table = self._table

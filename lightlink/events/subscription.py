@@ -1,4 +1,4 @@
-"""Events as they come: to a handler on a worker thread, or to whoever iterates."""
+"""Subscriptions: messages go to a handler on a worker thread, or to the thread that iterates."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Subscription:
         return html.facts(f"Subscription {self.subject}", told)
 
     def connection_closed(self) -> None:
-        """End the wait of whoever iterates: the connection is gone for good."""
+        """Wake the threads that iterate: the connection is closed for good."""
         if self.pid != os.getpid():
             return  # its locks may be held by a thread of the parent's
         self._closed = True

@@ -91,7 +91,7 @@ class ObjectMeta(msgspec.Struct):
     def __post_init__(self) -> None:
         """Refuse, as it is decoded, an id of chunks that would be more than one token of a subject.
 
-        It comes from whoever may write to the bucket, and becomes part of subjects that are read and purged.
+        Anyone who may write to the bucket chooses it, and it becomes part of subjects that are read and purged.
         """
         if self.nuid and not subjects.is_plain_token(self.nuid):
             raise ValueError(f"chunks under {self.nuid[:64]!r}, which is not one token of a subject")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightlink.jetstream.read import Delivery
 
 # When nothing comes for so long, the stream is asked whether there still is anything.
-_PATIENCE_SECONDS = 2.0
+_ANSWER_SECONDS = 2.0
 # A consumer is lost with the server that it is on, which is to be noticed soon.
 _HEARTBEAT_SECONDS = 1.0
 _MAX_CHUNKS = 1024
@@ -52,7 +52,7 @@ class ChunkReader:
             self._reader = across_outages(self._connection, deadline, self._start)
         while True:
             try:
-                delivery: Delivery | None = self._arrived.get(min(deadline.at, time.monotonic() + _PATIENCE_SECONDS))
+                delivery: Delivery | None = self._arrived.get(min(deadline.at, time.monotonic() + _ANSWER_SECONDS))
             except TimeoutError:
                 if across_outages(self._connection, deadline, self._is_exhausted):
                     return None

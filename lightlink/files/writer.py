@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 # When no acknowledgement comes for so long although the connection is good, what was sent is looked for.
-_PATIENCE_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0
 _CLEAN_UP_SECONDS = 5.0
 # Less than the least time after which an upload that pauses may be swept away.
 _PAUSE_SECONDS = 0.5
@@ -120,14 +120,14 @@ class ChunkWriter:
         try:
             self._pipeline.send(self._subject.encode(), chunk, self._transfer.stall_timeout)
         except (Broken, OutboxFull) as exc:
-            # `_settle` sees to it.
+            # `_settle` sends it again.
             _log.debug("lightlink: a chunk on %s has to wait: %r", self._subject, exc)
 
     def _settle(self) -> None:
         """Take an acknowledgement; when it is missing, go on from the last one."""
         deadline = self._transfer.deadline()
         try:
-            waiter = self._pipeline.next(min(deadline.at, time.monotonic() + _PATIENCE_SECONDS))
+            waiter = self._pipeline.next(min(deadline.at, time.monotonic() + _ANSWER_SECONDS))
             self._advance(api.parse_ack(self._connection, waiter, self._stream).seq)
         except JetStreamError as exc:
             if not is_passing(exc):

@@ -62,7 +62,7 @@ def user(
 
 
 def sentinel(public: str, signer: Key) -> str:
-    """Return the JWT with which whoever has none is sent to the auth callout; it allows nothing by itself."""
+    """Return the JWT that sends a client without one to the auth callout; it allows nothing by itself."""
     claims = {"type": "user", **_UNLIMITED, "pub": _NOBODY, "sub": _NOBODY, "bearer_token": True}
     return _encode(public, "sentinel", claims, signer)
 

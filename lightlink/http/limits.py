@@ -51,7 +51,7 @@ class RateLimiter:
         self._lock = Condition()
 
     def take(self, caller: str, rate: float) -> float:
-        """Take one request out of a caller's bucket; return 0, or the seconds until there is one to be had."""
+        """Take one request out of a caller's bucket; return 0, or the seconds until the next may be made."""
         now = self._clock()
         # Who may make 5 requests a second is not to make a thousand at once.
         most = min(float(self._burst), max(2 * rate, 1.0))

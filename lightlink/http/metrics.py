@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # From a few milliseconds to a day: commands may wait for an agent that is offline.
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 86_400)
-# Whoever sends commands makes up their types; more than so many are counted as one, or they would fill the memory.
+# Senders choose the types of commands freely: beyond this many, the rest are counted as one, to bound memory.
 _MAX_TYPES = 200
 _OTHERS = "(others)"
 

@@ -19,9 +19,9 @@ _REFERENCE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _TEXTS = {
     400: "A field or parameter is missing, unknown or wrong; the text names it.",
-    401: "There is no good bearer token.",
+    401: "Missing or invalid bearer token.",
     403: "The token is not good for this.",
-    404: "There is no such thing.",
+    404: "Not found.",
     409: "The command has ended already, the key was used for another or written by somebody else, or the run is not"
     " where that can be done.",
     413: "The body or the message is too large.",

@@ -76,7 +76,7 @@ class StreamInfo(msgspec.Struct):
     total: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse, as it is decoded, a time that is none."""
+        """Refuse a malformed time while decoding."""
         _ = self.told_at
 
     @property
@@ -140,7 +140,7 @@ class ConsumerInfo(msgspec.Struct):
     ts: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse, as it is decoded, a time that is none."""
+        """Refuse a malformed time while decoding."""
         _ = self.told_at
 
     @property
@@ -174,7 +174,7 @@ class MessageAnswer(msgspec.Struct):
 def parse_time(text: str) -> datetime:
     """Return an instant as the server writes it (RFC 3339 with up to nine digits), to the microsecond.
 
-    Raises ValueError for what is none.
+    Raises ValueError for a malformed one.
     """
     whole, _, rest = text.partition(".")
     digits = rest.rstrip("Z").partition("+")[0]

@@ -92,7 +92,7 @@ class StoredMessage:
         try:
             return parse_time(self.time)
         except ValueError:
-            raise DecodeError(self.subject, f"a time that is none: {self.time[:64]!r}", self.data[:64]) from None
+            raise DecodeError(self.subject, f"a malformed time: {self.time[:64]!r}", self.data[:64]) from None
 
 
 _ack_decoder = msgspec.json.Decoder(PubAck)
@@ -152,7 +152,7 @@ def checked_block(connection: Connection, subject: bytes, payload: bytes, header
 def parse_ack(connection: Connection, waiter: Waiter, stream: str | None) -> PubAck:
     """Return the acknowledgement in the reply to a message stored in ``stream`` (None: in any), or raise its error.
 
-    Also a JetStreamError (WRONG_STREAM) when another stream stored it: whoever reads ``stream`` will not find it.
+    Also a JetStreamError (WRONG_STREAM) when another stream stored it: readers of ``stream`` will not find it.
     """
     try:
         ack = _ack_decoder.decode(waiter.data)

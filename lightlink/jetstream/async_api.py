@@ -1,4 +1,4 @@
-"""JetStream's API asked on the loop, by what goes on by itself; `lightlink.jetstream.api` is for who waits."""
+"""Async JetStream API, for code on the event loop; `lightlink.jetstream.api` is for threads that wait."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Who had the lead may be gone, and then nobody answers; who gets it next will.
+# A dead leader does not answer; the next attempt reaches its successor.
 _ANSWER_SECONDS = 2.0
 
 

@@ -1,7 +1,7 @@
 """Read a stream's messages in order, each once, across outages (ADR-17's ordered consumer, by pull requests: ADR-13).
 
-A reader has a consumer of its own on the server, short-lived and kept in memory. When anything is amiss - a gap, a
-missed heartbeat, a reconnect, a consumer that is gone - it makes a new one that starts behind the last message it had.
+A reader has a consumer of its own on the server, short-lived and kept in memory. After a gap, a missed
+heartbeat, a reconnect or the loss of its consumer it makes a new one that starts behind the last message it had.
 It asks for no more than its window has room for, so a slow reader slows the stream down and loses nothing.
 """
 
@@ -200,7 +200,7 @@ class OrderedReader:
                     await self._look_ahead()
 
     async def _look_ahead(self) -> None:
-        """Ask the leader for what is still there of what was: what is removed meanwhile never comes."""
+        """Ask the leader for the last sequence again: messages removed in the meantime never arrive."""
         try:
             self._position.expect(await async_api.last_written(self._connection, self.stream, self._position.filters))
         except (LightLinkError, nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
@@ -294,7 +294,7 @@ class OrderedReader:
         self._wake()
 
     async def _renew(self) -> None:
-        """Make a consumer that goes on behind the last message, however long that takes."""
+        """Make a consumer that starts after the last message, trying until it succeeds."""
         delay = _RETRY_SECONDS
         while not self._stopped:
             self._stir.clear()

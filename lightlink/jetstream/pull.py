@@ -121,7 +121,7 @@ class PullConsumer:
         self._let_go(pulled, _ACK)
 
     def hand_back(self, pulled: Pulled, delay: float = 0.0) -> None:
-        """Give a message back to the stream, for whoever asks next, or asks after ``delay`` seconds."""
+        """Return a message to the stream, to be delivered again at once or after ``delay`` seconds."""
         self._let_go(pulled, _NAK if delay <= 0 else _NAK + b' {"delay": %d}' % api.nanoseconds(delay))
 
     def hand_back_all(self) -> None:
@@ -175,11 +175,11 @@ class PullConsumer:
             # The loop's thread may not wait for room.
             self._connection.publish(reply, word, timeout=0.0)
         except LightLinkError as exc:
-            # It is delivered again, and whoever handles it sees what there is left to do.
+            # It is delivered again, and its next handler sees what is left to do.
             _log.warning("lightlink: a message's %s was not said: %s", word.decode(), exc)
 
     def _pull(self) -> None:
-        if self._owed > 0:  # asked after each message: whoever brings the last of a pull asks again
+        if self._owed > 0:  # called after each message: the last one of a pull sends the next request
             return
         with self._lock:
             room = self._room - len(self._held)

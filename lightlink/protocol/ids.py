@@ -12,7 +12,7 @@ _DRAWN_AT_ONCE = 64
 # What the variant's digit is (RFC 9562: its two highest bits are 10), by the digit drawn for it.
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
-# By process: what a fork copied, whoever forked, the parent uses too.
+# Per process: the parent of a fork goes on using what the fork has copied.
 _stock: dict[int, list[str]] = {}
 
 
@@ -33,7 +33,7 @@ def new_token() -> str:
 
 
 def new_inbox(prefix: str | None) -> str:
-    """Return the begin of subjects for replies that nobody else has; ``prefix`` None is that of NATS."""
+    """Return a unique inbox prefix, ending in a dot; without ``prefix`` below NATS's own, ``_INBOX``."""
     return f"{prefix or '_INBOX'}.{new_token()}."
 
 

@@ -178,7 +178,7 @@ def key_pattern(pattern: str) -> str:
 def object_meta(bucket: str, name: str) -> str:
     """Return the subject of an object's description (ADR-20); an object's name may be any text that is not too long."""
     if not isinstance(name, str) or not name:
-        raise InvalidName("file id", name, "must be text that is not empty")
+        raise InvalidName("file id", name, "must be a non-empty string")
     try:
         encoded = base64.urlsafe_b64encode(name.encode()).decode()
     except UnicodeEncodeError:

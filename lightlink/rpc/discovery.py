@@ -142,7 +142,7 @@ def find_services(
     found: dict[str, list[str]] = {}
     for instance, info in infos.items():
         if name is not None and info.name != name:
-            continue  # whoever answers in another's name
+            continue  # an answer in another service's name
         found.setdefault(info.name, []).append(instance)
     return [
         _service(each, [infos[one] for one in instances], [stats[one] for one in instances if one in stats])

@@ -52,7 +52,7 @@ class CallMap:
             while under_way:
                 yield self._end(under_way.popleft())
         finally:
-            # Whoever asks for no more, or was interrupted, waits for nothing.
+            # An iteration that was abandoned or interrupted waits for nothing.
             for call in under_way:
                 if not isinstance(call, LightLinkError):
                     call.withdraw()

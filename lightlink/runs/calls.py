@@ -1,4 +1,4 @@
-"""Call a service as a step of a run: at most once, unless the step is idempotent, whoever works on the run."""
+"""Call a service as a step of a run: at most once, unless the step is idempotent, whichever manager runs it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _NAMESPACE = uuid.UUID("d2b6e0f7-1f53-5c0e-8d0a-6a5f4b0a7c93")
 
 
 def planned_run_id(name: str, planned: datetime) -> str:
-    """Return the id of the run that a schedule makes at a planned time, whoever starts it."""
+    """Return the id of the run that a schedule makes at a planned time, whichever process starts it."""
     return str(uuid.uuid5(_NAMESPACE, f"{name}\0{planned.isoformat()}"))
 
 

@@ -154,7 +154,7 @@ class StageWork:
             self._fail(error)
 
     def _refuse(self, client_id: str, command_id: str, error: Exception) -> None:
-        """Write down that a command can never be sent, so that whoever works on the run comes to the same."""
+        """Record that a command can never be sent, so that every manager comes to the same result."""
         at = self._ports.commands.clock.now()
         status = model.rejected(None, at, self._ports.name, str(error))
         self._ports.commands.write_statuses([StatusWrite(client_id, command_id, status, 0)])
@@ -211,7 +211,7 @@ def read_statuses(
 
 
 def bar(ports: Ports, run: RunPlan, stage: Stage, *, cancel: bool, reason: str) -> list[tuple[str, str]]:
-    """See to it that nothing of a stage begins any more, also by a manager that was held up; return what runs still.
+    """Keep the rest of a stage from starting, also by a delayed manager; return what still runs.
 
     Each attempt that was not begun gets its end before it could be (a tombstone): an agent that is handed the command
     finds it ended. With ``cancel`` what runs is told that it is no longer wanted.

@@ -54,7 +54,7 @@ def _group_token(handler: Callable[..., Any]) -> str:
 
 
 def _inbox_prefix(prefix: Any) -> bytes:
-    """Return the begin of callers' inboxes, ending in a dot; raises InvalidName."""
+    """Return a prefix of callers' inboxes, ending in a dot; raises InvalidName."""
     return subjects.publish_subject(prefix.removesuffix(".") if isinstance(prefix, str) else prefix) + b"."
 
 
@@ -353,8 +353,8 @@ class Service(Connected):
     def stop(self, timeout: float = 10.0) -> None:
         """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
 
-        Idempotent: whoever comes later waits for the end of it. Called by one of the service's own handlers, whose
-        reply is to go out too, it returns at once, and the service stops when the handler has returned.
+        Idempotent: a later caller waits until the first stop is done. Called by one of the service's own handlers it
+        returns at once, and the service stops when the handler has returned and its reply is sent.
         """
         timeout = seconds("timeout", timeout)
         if self._is_in_parent or sys.is_finalizing():

@@ -1,6 +1,6 @@
 """One of many: locks that their holder's death ends, and a leader among equals, over a key with a time to live.
 
-``lock.token`` is a fencing number: whoever takes the lock later has a higher one. A holder that was stopped, or cut
+``lock.token`` is a fencing number: each later holder of the lock has a higher one. A holder that was stopped, or cut
 off, may believe for a moment longer that it has the lock; where that counts, its number tells what it then does apart.
 """
 
@@ -72,7 +72,7 @@ class Lock:
 
     @property
     def token(self) -> int:
-        """The fencing number of the last time that it was taken: higher each time, whoever takes it."""
+        """The fencing number of the last acquisition; it grows with each, in any process."""
         if not self._token:
             raise NotReady(f"lock {self.name!r}", "was never taken")
         return self._token
@@ -229,7 +229,7 @@ class Leader:
 
     @property
     def lock(self) -> Lock:
-        """The lock that whoever leads has."""
+        """The lock that the leader holds."""
         return self._lock
 
     def resign(self) -> None:

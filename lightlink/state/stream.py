@@ -129,7 +129,7 @@ class BucketStream:
         try:
             info = api.stream_info(self._connection, self.name, deadline.as_timeout())
         except PermissionDenied:
-            info = StreamInfo(StreamConfig([f"{self.prefix}>"]))  # whoever may not look has the usual subjects
+            info = StreamInfo(StreamConfig([f"{self.prefix}>"]))  # without the right to look, assume the usual subjects
         if info is None:
             return False
         mirror = info.config.mirror
@@ -238,7 +238,7 @@ class BucketStream:
     def _is_there(self, operation: str, timeout: float, make: bool) -> bool | None:
         """Make the stream, or look whether it is there; None when that cannot be told yet.
 
-        Whoever makes streams may be amid an election of its own, and the stream may have its leader before that ends.
+        The meta leader, which makes streams, may be elected later than the stream's own leader.
         """
         with Failures(self.bucket, operation):
             try:

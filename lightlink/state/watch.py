@@ -180,7 +180,7 @@ class StateWatch(Generic[T]):
     close = stop
 
     def connection_closed(self) -> None:
-        """End the wait of whoever reads: the connection is gone for good."""
+        """Wake the threads that read: the connection is closed for good."""
         self.stop()
 
     def __enter__(self) -> StateWatch[T]:

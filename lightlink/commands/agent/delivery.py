@@ -66,7 +66,7 @@ class Deliveries:
         self._pulls.ack(delivery.pulled)
 
     def hand_back(self, delivery: Delivery) -> None:
-        """Give a command back to the stream, for whoever asks next."""
+        """Return a command to the stream, to be delivered again at once."""
         self._pulls.hand_back(delivery.pulled)
 
     def forget(self, delivery: Delivery) -> None:

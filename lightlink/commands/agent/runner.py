@@ -68,7 +68,7 @@ class Runner:
         self._on_lost = on_lost
         self._stopping = Event()  # what still tries to reach the store is to give up
         self.pool = WorkerPool(f"lightlink-{client_id}", workers)
-        # Deadlines and the like are seen to on threads of the process: every worker may be busy overrunning.
+        # Deadlines are enforced on threads of the process: every worker may be busy with an overdue command.
         self.steward = Lane()
         self._waiting: queue.PriorityQueue[tuple[int, int, int, Delivery]] = queue.PriorityQueue()
         self._numbers = itertools.count()
@@ -88,14 +88,14 @@ class Runner:
 
     # Starting -------------------------------------------------------------------------------------------------------
 
-    def start(self, is_leaving_after: Callable[[float], bool], patience: float | None) -> None:
+    def start(self, is_leaving_after: Callable[[float], bool], wait: float | None) -> None:
         """Claim the client id, as `Claim.acquire` does, and begin to take commands.
 
         Raises AgentInUse, ClosedError when it is to leave while it waits, StoreUnavailable, PermissionDenied.
         """
         self.pool.start()
         self.steward.start()
-        if not self._claim.acquire(is_leaving_after, patience):
+        if not self._claim.acquire(is_leaving_after, wait):
             raise ClosedError(f"agent {self._client_id!r}", "was stopped while it waited for its client id")
         self._forget_status = self._connection.on_status(self._on_connection)
         self._status_route = self._connection.subscribe(

@@ -139,7 +139,7 @@ class Follower:
             self._make_streams_again()
 
     def _look_for_losses(self) -> None:
-        """See to it that what was not heard, although the connection held, is read."""
+        """Re-read statuses if updates were lost although the connection held."""
         if self._losses.found():
             self._plan_checks()
         if self._losses.is_time_to_ask():

@@ -1,4 +1,4 @@
-"""Notice that some of what a server republished has not arrived: it is sent at most once."""
+"""Detect lost status updates: republished messages are delivered at most once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look through the stored commands for overdue ones, so that what nobody takes or finishes has an end."""
+"""End stored commands that are overdue: those that no agent takes or finishes."""
 
 from __future__ import annotations
 
@@ -142,11 +142,11 @@ class Sweeper:
         self._left_due = min(self._left_due, deadline)
 
     def _latest(self) -> float:
-        """Return the deadline before which a command is past everybody's patience."""
+        """Return the deadline before which a command is past its grace period."""
         return (self._store.clock.now() - model.GRACE).timestamp()
 
     def _settle_due(self) -> int:
-        """Take out what is past its deadline and everybody's patience, and see to it that it has ended."""
+        """Take out what is past its deadline plus the grace period, and end it."""
         latest = self._latest()
         looked_at = 0
         if not self._open or self._open[0][0] >= latest:

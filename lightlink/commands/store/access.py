@@ -1,4 +1,4 @@
-"""Ask JetStream for the commands' sake, and say what became of that in the commands' errors.
+"""Requests of the command store to JetStream, with its errors as StoreUnavailable.
 
 Every method raises StoreUnavailable when JetStream refuses or does not answer, PermissionDenied, PayloadTooLarge and
 ClosedError.

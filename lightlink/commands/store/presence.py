@@ -145,14 +145,14 @@ class Claim:
             command_types=list(command_types)[:MOST_TYPES],
         )
 
-    def acquire(self, is_leaving_after: Callable[[float], bool], patience: float | None) -> bool:
+    def acquire(self, is_leaving_after: Callable[[float], bool], wait: float | None) -> bool:
         """Claim the client id, waiting out a dead agent's claim; False says that the agent is to leave instead.
 
         ``is_leaving_after(seconds)`` waits and tells whether it is. A store that takes no claims yet is waited for
-        ``patience`` seconds, None: for as long as it takes. Raises AgentInUse as soon as the holder gives a sign of
+        ``wait`` seconds, None: for as long as it takes. Raises AgentInUse as soon as the holder gives a sign of
         life, or when it has not gone in the time a claim lasts, StoreUnavailable, PermissionDenied.
         """
-        give_up = math.inf if patience is None else time.monotonic() + patience
+        give_up = math.inf if wait is None else time.monotonic() + wait
         gone_by: float | None = None
         seen = 0
         pause = 0.0

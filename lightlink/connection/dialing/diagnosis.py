@@ -1,4 +1,4 @@
-"""Why a server was not taken, or did not take us: found out, and in words for the one who gave URL and files."""
+"""Find out why a connection failed, and say so in the terms of the user's URL and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look host names up where a resolver that hangs keeps nobody, and no exit, waiting.
+"""Resolve host names so that a resolver that hangs blocks neither callers nor the exit.
 
 asyncio looks names up on threads that the interpreter's exit waits for, uvloop on threads that the process's exit does.
 """
@@ -63,4 +63,4 @@ def _look_up(name: Address, pending: asyncio.Future[list[Address]]) -> None:
     try:
         pending.get_loop().call_soon_threadsafe(settle)
     except RuntimeError:
-        return  # the loop has ended meanwhile, and with it whoever wanted to know
+        return  # the loop has ended in the meantime, and with it the caller

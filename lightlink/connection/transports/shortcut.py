@@ -19,7 +19,7 @@ _MOST_AT_ONCE = 1000
 class Shortcut:
     """Writes frames from callers' threads to a socket that an asyncio transport writes to as well.
 
-    Whoever writes on the loop does so within ``lock``, after what `rest` returns. The descriptor is a copy of its own:
+    Writers on the loop hold ``lock``, after what `rest` returns. The descriptor is a copy of its own:
     that of the transport may be closed, and be another file's, at any moment.
 
     Ctrl-C and signal handlers may come between any two lines here. Before a frame is sent it stands in ``_writing``

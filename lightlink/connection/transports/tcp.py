@@ -78,7 +78,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
             await super().wait_closed()  # type: ignore[no-untyped-call]
 
     async def readline(self) -> bytes:
-        """Return the next line of the handshake; empty at the end. Raises ValueError for an INFO that is none."""
+        """Return the next line of the handshake; empty at the end. Raises ValueError for a malformed INFO."""
         line: bytes = await super().readline()  # type: ignore[no-untyped-call]
         if line.startswith(b"INFO "):
             # nats-py looks no closer, and what is wrong would show later, as an error of another kind.

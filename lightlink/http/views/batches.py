@@ -27,7 +27,7 @@ _STORE_SECONDS = 30.0
 
 def send_commands(call: Call) -> BatchView | BatchStarted:
     """Send a command to many agents, and wait for all of them or not at all."""
-    # Whoever is told that there is no room to wait will send again, so nothing may have been sent.
+    # A client that is refused for lack of room sends again, so nothing may have been sent.
     with call.seat() if call.body.wait else contextlib.nullcontext():
         return _send(call)
 

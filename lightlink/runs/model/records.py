@@ -160,7 +160,7 @@ def with_attention(state: RunState, found: list[Attention]) -> RunState:
 
 
 def digest_of(plan: Plan, params: dict[str, Any], targets: list[Target]) -> str:
-    """Return what stands for plan, parameters and targets together: whoever approves has seen these and no others."""
+    """Return what stands for plan, parameters and targets together: an approval is of exactly these."""
     return hashlib.sha256(codec.encode_json([plan, params, targets])).hexdigest()[:32]
 
 
@@ -170,5 +170,5 @@ def run_id_of(started_by: str, idempotency_key: str) -> str:
 
 
 def command_id_of(run_id: str, step: str, client_id: str, phase: str, epoch: int, attempt: int) -> str:
-    """Return the id of the command that one attempt of a step is, the same for whoever works it out."""
+    """Return the id of the command that one attempt of a step is, the same in every process."""
     return str(uuid.uuid5(_NAMESPACE, f"{run_id}\0{step}\0{client_id}\0{phase}\0{epoch}\0{attempt}"))

@@ -1,7 +1,7 @@
 """What is to be sent next, and what became of it, worked out from statuses alone. Pure: no clock, no network.
 
 A stage has lanes, one a target (one in all where steps are done once for the run); a lane has tasks in an order.
-Whoever works out a stage from the same statuses comes to the same attempts with the same ids, so any manager may.
+From the same statuses every manager works out the same attempts with the same ids, so any of them may do it.
 """
 
 from __future__ import annotations
