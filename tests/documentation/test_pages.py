@@ -105,6 +105,7 @@ def test_daemons(read: Read) -> None:
     reader = read("docs/how-to/daemons.md")
     reader.python()
     assert reader.python() == "did 1\n"
+    assert reader.python() == "leave the building\n"
     assert reader.python() == "control.reload\n"
     assert reader.python() == "control.stop\n"
     assert reader.python() == "report True\n"
