@@ -155,8 +155,9 @@ class ConnectOptions:
     refused as it comes back, as while a secret is exchanged, is closed after ``refusal_timeout`` seconds of refusals.
     ``password`` and ``token`` may be functions, ``creds`` and ``nkey`` files, texts or functions; functions are asked
     at each connect, and must return soon.
-    With ``bulk_connection`` files travel on a connection of their own, so that calls do not wait behind them on a slow
-    link; it is made with the first file, and closed when there was none for 30 s.
+    With ``bulk_connection`` files travel on a connection of their own, so that calls do not wait behind them; it is
+    made with the first file, and closed when there was none for 30 s. None means: where a server is a gateway
+    (``quic://``).
     ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
     ``on_error`` is called, on a thread of the library, with every error that no caller is there to get.
     """
@@ -186,7 +187,7 @@ class ConnectOptions:
     tls_first: bool = attrs.field(default=False, validator=_flag)
     refusal_timeout: float = attrs.field(default=60.0, validator=field(seconds_or_zero))
     lazy: bool = attrs.field(default=False, validator=_flag)
-    bulk_connection: bool = attrs.field(default=False, validator=_flag)
+    bulk_connection: bool | None = attrs.field(default=None, validator=attrs.validators.optional(_flag))
     on_error: Callable[[Exception], object] | None = attrs.field(default=None, repr=False, validator=_callable_or_none)
     middleware: tuple[Middleware, ...] = attrs.field(default=(), repr=False, eq=False, converter=_middleware)
 
@@ -216,6 +217,13 @@ class ConnectOptions:
         places = [server.partition("://")[2] for server in self.servers]
         if hosts and len({*places}) < len({*self.servers}):
             raise InvalidOption("url", "names one host and port with two schemes; give the gateway another port")
+
+    @property
+    def has_bulk_connection(self) -> bool:
+        """Whether files travel on a connection of their own."""
+        if self.bulk_connection is None:
+            return any(url.startswith("quic://") for url in self.servers)
+        return self.bulk_connection
 
     @property
     def wants_tls(self) -> bool:

@@ -58,7 +58,8 @@ def connect(
     The other settings are those of `ConnectOptions`, times in seconds and sizes in bytes; None leaves each at its
     default. ``middleware`` are functions around what the client does, outermost first; see `lightlink.middleware`.
     ``wait`` is for how long no server need be there yet, as at boot. With ``lazy`` the connection is made when
-    it is first used, and its errors are raised there. With ``bulk_connection`` files have a connection of their own.
+    it is first used, and its errors are raised there. With ``bulk_connection`` files have a connection
+    of their own, as by default through a gateway.
 
     Raises ConnectError when no server can be reached within ``connect_timeout`` and ``wait`` seconds,
     AuthenticationError when it refuses us, InvalidOption.

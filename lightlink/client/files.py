@@ -31,7 +31,7 @@ class Files(ClientBase):
         return FileStore(self._connection_for_files(), bucket, **options)
 
     def _connection_for_files(self) -> Connection:
-        if not self.options.bulk_connection or self.status is Status.CLOSED:
+        if not self.options.has_bulk_connection or self.status is Status.CLOSED:
             return self._connection
         from lightlink.connection.bulk import BulkConnection  # noqa: PLC0415 - not every program has files
 

@@ -122,6 +122,17 @@ def test_a_forked_child_has_both_connections(python: StartPython, url: str) -> N
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("chosen", "streams"), [(None, 2), (False, 1)])
+def test_through_a_gateway_there_is_one_by_default(
+    secured: EmbeddedServer, identities: Path, chosen: bool | None, streams: int
+) -> None:
+    with gateway_for(identities, secured.url) as gateway:
+        tls = tls_of(identities, "keeper")
+        with lightlink.connect(url_of(gateway), name="keeper", tls=tls, bulk_connection=chosen) as client:
+            client.delete_file(client.upload(io.BytesIO(b"content"), name="a.txt").id)
+            assert gateway.counts.streams == streams
+
+
 def test_it_is_a_flag() -> None:
     with pytest.raises(InvalidOption, match="bulk_connection"):
         lightlink.connect(bulk_connection="yes")  # type: ignore[arg-type]
