@@ -168,7 +168,7 @@ def _host(host: Any) -> x509.GeneralName:
     if len(name) > 253 or not _HOST.fullmatch(name):
         raise InvalidName("host", host, "is no IP address and no DNS name ('*' may stand for the first of three parts)")
     if name.rpartition(".")[2].isdigit():
-        raise InvalidName("host", host, "looks like an IP address and is none")
+        raise InvalidName("host", host, "looks like an IP address but is not a valid one")
     return x509.DNSName(name)
 
 

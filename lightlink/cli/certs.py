@@ -39,7 +39,7 @@ _RIGHTS = ("publish", "subscribe", "calls", "state", "files", "streams", "consum
 _names = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _config = click.option("--config", type=_FILE, help="Make this configuration again.")
-_pid = click.option("--pid", type=click.IntRange(min=1), help="Have the nats-server with this process id take it.")
+_pid = click.option("--pid", type=click.IntRange(min=1), help="Reload the nats-server with this process id.")
 _force = click.option("--force", is_flag=True, help="Replace files that are there.")
 
 _RELOAD_SECONDS = 30.0
@@ -261,7 +261,7 @@ def _wait_to_be_let_in(url: str, authority: CertificateAuthority, info: Certific
 @certs.command()
 @_directory
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--expiring", is_flag=True, help="Those that end within 30 days, or have ended.")
+@click.option("--expiring", is_flag=True, help="Only those that expire within 30 days or have expired.")
 @click.option("--new-key", is_flag=True, help="Make new keys too; without it the keys need not be here.")
 @_days
 @json_option

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from lightlink.commands.manager.promise import CommandPromise
 
 _timeout = click.option(
-    "--timeout", type=SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="Then the command is over."
+    "--timeout", type=SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="When the command expires."
 )
-_priority = click.option("--priority", type=int, default=0, help="Of those that wait, a higher one goes first.")
+_priority = click.option("--priority", type=int, default=0, help="Waiting commands with a higher priority run first.")
 _no_wait = click.option("--no-wait", is_flag=True, help="Print the id and end, once the command is stored.")
 _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 
@@ -75,7 +75,7 @@ def command() -> None:
 @click.argument("payload", metavar="[JSON]", default="null")
 @_timeout
 @_priority
-@click.option("--key", metavar="TEXT", help="Sending again with the same key brings the first command back.")
+@click.option("--key", metavar="TEXT", help="Sending again with the same key returns the first command.")
 @click.option("--online", is_flag=True, help="Only if the agent is online; else end with exit code 5.")
 @_no_wait
 @json_option
@@ -117,7 +117,7 @@ def send(
 
 @command.command()
 @click.argument("command_id", metavar="ID")
-@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait so long for its end first.")
+@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait this long for its end first.")
 @json_option
 @link_options
 def get(link: Link, command_id: str, wait: float | None, as_json: bool) -> None:
@@ -136,7 +136,7 @@ def get(link: Link, command_id: str, wait: float | None, as_json: bool) -> None:
 @click.option("--since", type=_TIME, metavar="TIME", help="Sent since then, by local time: 2026-01-31T09:30:00.")
 @click.option("--until", type=_TIME, metavar="TIME", help="Sent until then.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
-@click.option("--after", metavar="PLACE", help="Go on where a page ended.")
+@click.option("--after", metavar="PLACE", help="Continue after this page.")
 @json_option
 @link_options
 def list_(
@@ -185,7 +185,7 @@ def watch(
 
 @command.command()
 @click.argument("command_id", metavar="ID")
-@click.option("--reason", default="", metavar="TEXT", help="Why; the command keeps it.")
+@click.option("--reason", default="", metavar="TEXT", help="The reason; it is stored with the command.")
 @json_option
 @link_options
 def cancel(link: Link, command_id: str, reason: str, as_json: bool) -> None:
@@ -216,12 +216,19 @@ def undo(link: Link, command_id: str, timeout: float, no_wait: bool, as_json: bo
 @click.argument("command_type", metavar="TYPE")
 @click.argument("payload", metavar="[JSON]", default="null")
 @click.option("--to", "client_ids", multiple=True, metavar="ID", help="To this agent; more than once.")
-@click.option("--label", "label", multiple=True, metavar="NAME=VALUE", callback=labels, help="To those online with it.")
+@click.option(
+    "--label",
+    "label",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=labels,
+    help="To agents that are online and have this label.",
+)
 @click.option("--offline", is_flag=True, help="With --label: also to those that are not online now.")
 @_timeout
 @_priority
 @click.option("--max-concurrency", type=click.IntRange(min=1), help="So many at a time.")
-@click.option("--max-failures", type=click.IntRange(min=0), help="Send no more after more failures than these.")
+@click.option("--max-failures", type=click.IntRange(min=0), help="Stop sending after more failures than this.")
 @json_option
 @link_options
 @click.pass_context

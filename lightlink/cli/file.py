@@ -62,7 +62,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--name", metavar="TEXT", help="The file's name; default: its own."),
         click.option("--type", "content_type", metavar="TYPE", help="Its content type; default: guessed by the name."),
-        click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="What else is to be known of it."),
+        click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Metadata to store with it."),
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), with_description)
 
@@ -90,7 +90,7 @@ def upload(
 
 @file.command()
 @click.argument("source", type=_SOURCE)
-@click.option("--to", default="", metavar="SERVICE", help="The service that is to get it; default: every one.")
+@click.option("--to", default="", metavar="SERVICE", help="The service to send it to; default: all services.")
 @_source_options
 @_stall
 @_quiet
@@ -184,7 +184,7 @@ def delete(link: Link, file_ids: tuple[str, ...], bucket: str, as_json: bool) ->
     default=DEFAULT_SWEEP_AGE,
     show_default=True,
     metavar="SECONDS",
-    help="How long nothing may have come of an upload; one that goes on later fails.",
+    help="How long an upload may have been silent; one that continues later fails.",
 )
 @_bucket
 @json_option

@@ -107,7 +107,9 @@ def move(directory: Path, store_dir: Path) -> None:
 @fleet.command()
 @_directory
 @click.option("--url", metavar="URL", help="Server or servers; default: LIGHTLINK_URL, NATS_URL.")
-@click.option("--life", type=SECONDS, default=USER_SECONDS, show_default=True, help="Seconds until asked for again.")
+@click.option(
+    "--life", type=SECONDS, default=USER_SECONDS, show_default=True, help="Seconds until a server asks again."
+)
 @click.option(
     "--days", type=click.IntRange(1, 825), default=CERTIFICATE_DAYS, show_default=True, help="Of certificates."
 )

@@ -54,7 +54,7 @@ def call(link: Link, service: str, method: str | None, args: dict[str, Any], tim
 @click.command()
 @click.argument("subject")
 @click.argument("data", metavar="JSON")
-@click.option("--raw", is_flag=True, help="Publish the argument as it is; it need not be JSON.")
+@click.option("--raw", is_flag=True, help="Publish the argument unchanged; it need not be JSON.")
 @click.option("--timeout", type=SECONDS, default=5.0, show_default=True, metavar="SECONDS", help="Wait for the server.")
 @json_option
 @link_options

@@ -23,7 +23,7 @@ _json = click.argument("payload", metavar="[JSON]", default="null")
 @click.argument("client_id")
 @_type
 @_json
-@click.option("--wait", is_flag=True, help="Until the agent has handled it, and not only until it has it.")
+@click.option("--wait", is_flag=True, help="Wait until the agent has handled it, not only received it.")
 @click.option("--timeout", type=SECONDS, default=5.0, show_default=True, metavar="SECONDS", help="For its answer.")
 @json_option
 @link_options

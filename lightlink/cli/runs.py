@@ -39,13 +39,15 @@ _name = click.argument("name", metavar="NAME")
 plan_argument = click.argument("plan", metavar="FILE|NAME", callback=lambda _ctx, _param, text: _file_or_name(text))
 params_argument = click.argument("params", metavar="[JSON]", default="{}", callback=json_object)
 _targets = click.option(
-    "--to", "targets", multiple=True, metavar="ID", help="This agent instead of the plan's targets."
+    "--to", "targets", multiple=True, metavar="ID", help="Run on this agent instead of the plan's targets."
 )
 _run_id = click.argument("run_id", metavar="RUN")
-_reason = click.option("--reason", default="", metavar="TEXT", help="Why; the run keeps it.")
-_comment = click.option("--comment", default="", metavar="TEXT", help="What you looked at; the run keeps it.")
-_by = click.option("--by", metavar="NAME", help="In this name instead of cli:USER.")
-_digest = click.option("--digest", metavar="TEXT", help="Only if this is the digest of what the run carries out.")
+_reason = click.option("--reason", default="", metavar="TEXT", help="The reason; it is stored with the run.")
+_comment = click.option(
+    "--comment", default="", metavar="TEXT", help="Evidence for the decision; it is stored with the run."
+)
+_by = click.option("--by", metavar="NAME", help="Act under this name instead of cli:USER.")
+_digest = click.option("--digest", metavar="TEXT", help="Only if the run carries out the plan with this digest.")
 
 
 @contextlib.contextmanager
@@ -102,7 +104,7 @@ def check(link: Link, plan: Plan | str, params: dict[str, Any], targets: tuple[s
 @_targets
 @_reason
 @_by
-@click.option("--key", metavar="TEXT", help="Starting again with the same key brings the first run back.")
+@click.option("--key", metavar="TEXT", help="Starting again with the same key returns the first run.")
 @click.option("--no-wait", is_flag=True, help="Print the id and end, once the run is stored.")
 @json_option
 @link_options

@@ -37,7 +37,11 @@ def schedule() -> None:
     "--overlap", type=click.Choice(["skip", "allow"]), default="skip", show_default=True, help="While one runs."
 )
 @click.option(
-    "--missed", type=click.Choice(["skip", "run"]), default="skip", show_default=True, help="When nobody was there."
+    "--missed",
+    type=click.Choice(["skip", "run"]),
+    default="skip",
+    show_default=True,
+    help="When the service was unavailable.",
 )
 @link_options
 def add(link: Link, name: str, plan: Plan | str, params: dict[str, Any], **options: Any) -> None:

@@ -27,7 +27,7 @@ _WATCH_SECONDS = 2.0
 @click.argument("name", required=False)
 @click.option("--timeout", type=SECONDS, default=2.0, show_default=True, metavar="SECONDS", help="Wait for answers.")
 @click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
-@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait until the service NAME is there, so long at most.")
+@click.option("--wait", type=SECONDS, metavar="SECONDS", help="Wait at most this long until the service NAME is there.")
 @click.option("--method", "methods", multiple=True, metavar="METHOD", help="With --wait: a method that it has to have.")
 @click.option("--require", default="", metavar="VERSION", help="With --wait: a version such as '>=1.2,<2'.")
 @json_option

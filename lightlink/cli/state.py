@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightlink.cli.terminal.options import Link
 
 _bucket = click.option("--bucket", default=STATE_BUCKET, show_default=True, metavar="NAME", help="The bucket.")
-_raw = click.option("--raw", is_flag=True, help="Values are text or bytes as they are; they need not be JSON.")
+_raw = click.option("--raw", is_flag=True, help="Read and write values unchanged, not as JSON.")
 _revision = click.option("--revision", type=click.IntRange(min=0), help="Only if this is the key's last revision.")
 
 
@@ -66,7 +66,7 @@ def get(link: Link, key: str, bucket: str, entry: bool, raw: bool, as_json: bool
 @_bucket
 @_revision
 @click.option("--create", is_flag=True, help="Only if the key has no value.")
-@click.option("--ttl", type=SECONDS, metavar="SECONDS", help="The value is gone after this time.")
+@click.option("--ttl", type=SECONDS, metavar="SECONDS", help="Remove the value after this time.")
 @_raw
 @json_option
 @link_options
@@ -153,7 +153,7 @@ def history(link: Link, key: str, bucket: str, raw: bool, as_json: bool) -> None
 @state.command()
 @click.argument("pattern", default=">")
 @_bucket
-@click.option("--current", is_flag=True, help="Print the values as they are, and end.")
+@click.option("--current", is_flag=True, help="Print the current values, and end.")
 @click.option("--count", type=click.IntRange(min=1), help="End after this many changes.")
 @click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
 @_raw

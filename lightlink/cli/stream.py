@@ -70,13 +70,13 @@ def stream_info(link: Link, stream_name: str, as_json: bool) -> None:
 @stream.command()
 @_stream
 @click.argument("subjects", nargs=-1, required=True)
-@click.option("--max-age", type=SECONDS, metavar="SECONDS", help="Events are kept so long; for ever without.")
-@click.option("--max-bytes", type=click.IntRange(min=1), help="So many bytes are kept.")
-@click.option("--max-messages", type=click.IntRange(min=1), help="So many events are kept.")
+@click.option("--max-age", type=SECONDS, metavar="SECONDS", help="How long events are kept; default: for ever.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="How many bytes are kept at most.")
+@click.option("--max-messages", type=click.IntRange(min=1), help="How many events are kept at most.")
 @click.option("--replicas", type=click.IntRange(1, 5), default=1, show_default=True)
 @click.option("--memory", is_flag=True, help="Keep them in memory, not on disk.")
-@click.option("--work-queue", is_flag=True, help="An event goes when its one consumer has handled it.")
-@click.option("--update", is_flag=True, help="Change one that is otherwise.")
+@click.option("--work-queue", is_flag=True, help="Remove an event once its one consumer has handled it.")
+@click.option("--update", is_flag=True, help="Change an existing one that differs.")
 @link_options
 def make(link: Link, stream_name: str, subjects: tuple[str, ...], memory: bool, **options: Any) -> None:
     """Make a stream on some subjects; one that was made otherwise is an error, or with --update is changed."""
@@ -87,8 +87,10 @@ def make(link: Link, stream_name: str, subjects: tuple[str, ...], memory: bool, 
 @stream.command()
 @click.argument("subject")
 @_since_option
-@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--stream", "stream_name", metavar="STREAM", help="Of this stream, where several capture the subject.")
+@click.option("--follow", is_flag=True, help="Then follow new ones, until Ctrl-C.")
+@click.option(
+    "--stream", "stream_name", metavar="STREAM", help="The stream to read, where several capture the subject."
+)
 @json_option
 @link_options
 def replay(link: Link, subject: str, since: Any, follow: bool, stream_name: str | None, as_json: bool) -> None:

@@ -29,7 +29,9 @@ _timeout = click.option(
 @click.command()
 @click.argument("name")
 @_output
-@click.option("--check", is_flag=True, help="Change nothing; exit code 1 if the file is not what would be written.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit code 1 if the file differs from what would be written."
+)
 @_timeout
 @link_options
 @click.pass_context

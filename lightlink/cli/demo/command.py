@@ -37,7 +37,7 @@ _STOP_TIMEOUT = 5.0
 
 
 @click.command()
-@click.option("--tls", "secure", is_flag=True, help="All of it over mutual TLS, and what that is good for.")
+@click.option("--tls", "secure", is_flag=True, help="Run all of it over mutual TLS, and show what that brings.")
 def demo(secure: bool) -> None:
     """Show what LightLink does, in ten seconds.
 

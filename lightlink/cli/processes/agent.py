@@ -31,7 +31,9 @@ def agent() -> None:
 
 @agent.command()
 @click.argument("target", metavar="MODULE[:AGENT]")
-@click.option("--drain-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to finish what runs.")
+@click.option(
+    "--drain-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to finish the commands that run."
+)
 @click.option("--enrolled", type=_FOLDER, metavar="DIR", help="Connect with what `agent enroll` has written there.")
 @click.option("--label", "label", multiple=True, metavar="NAME=VALUE", callback=labels, help="A label beside its own.")
 @wait_option
@@ -83,7 +85,7 @@ def _use_enrolled(found: Agent, folder: Path) -> AgentFiles:
 @click.argument("token", envvar="LIGHTLINK_TOKEN")
 @click.option("--dir", "directory", type=_FOLDER, default="agent", show_default=True, help="Where its files go.")
 @click.option("--timeout", type=SECONDS, help="Seconds to wait until somebody accepts; default: as long as it takes.")
-@click.option("--force", is_flag=True, help="Replace what an earlier enrolment has left.")
+@click.option("--force", is_flag=True, help="Replace the files of an earlier enrolment.")
 @click.option("--install", "target", metavar="MODULE", help="Then do what `agent install MODULE` does.")
 @click.option("--user", is_flag=True, help="With --install: a unit of this user, not of the system.")
 @click.pass_context

@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", metavar="MODULE[:SERVICE]")
-@click.option("--reload", is_flag=True, help="Start anew when a Python file in the current folder changes.")
-@click.option("--drain-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to finish what is held.")
+@click.option("--reload", is_flag=True, help="Restart when a Python file in the current folder changes.")
+@click.option(
+    "--drain-timeout",
+    type=SECONDS,
+    default=10.0,
+    show_default=True,
+    help="Seconds to finish the requests that are held.",
+)
 @click.option("--child-of", type=int, hidden=True)
 @wait_option
 @link_options

@@ -25,13 +25,13 @@ _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=4222, show_default=True, help="0 takes any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--store-dir", type=_FOLDER, help="Keep JetStream's data here; default: a folder removed at the end.")
+@click.option("--store-dir", type=_FOLDER, help="Keep JetStream's data here; default: a temporary folder.")
 @click.option("--tls", "certificates", type=_FOLDER, help="Mutual TLS with what `lightlink certs` made in this folder.")
 @click.option("--config", type=_READABLE, help="nats-server configuration, instead.")
 @click.option("--log-file", type=_FILE, help="Append the server's log to this file.")
 @click.option("--jetstream/--no-jetstream", default=True, show_default=True, help="State, files and commands need it.")
 @click.option(
-    "--cluster", "size", type=click.IntRange(2, 9), metavar="N", help="N servers as one, at --port and above."
+    "--cluster", "size", type=click.IntRange(2, 9), metavar="N", help="Run N servers as a cluster, from --port upwards."
 )
 @json_option
 @click.pass_context

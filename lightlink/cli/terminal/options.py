@@ -81,7 +81,9 @@ _LINK_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] 
     click.option("--tls-cert", type=_FILE, help="Our certificate (PEM)."),
     click.option("--tls-key", type=_FILE, help="The key of our certificate (PEM)."),
     click.option("--tls-hostname", metavar="NAME", help="Name in the server's certificate, if the URL has another."),
-    click.option("--tls-inner-hostname", metavar="NAME", help="That name behind a gateway (quic://)."),
+    click.option(
+        "--tls-inner-hostname", metavar="NAME", help="Name in the nats-server's certificate behind a gateway (quic://)."
+    ),
 )
 
 

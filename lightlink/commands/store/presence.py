@@ -111,7 +111,7 @@ def _time(text: str, data: bytes, subject: str) -> str:
     try:
         instant = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
-        raise DecodeError(subject, f"a time that is none: {text[:64]!r}", data[:64]) from None
+        raise DecodeError(subject, f"a malformed time: {text[:64]!r}", data[:64]) from None
     return records.in_utc(instant, data, subject).isoformat()
 
 
