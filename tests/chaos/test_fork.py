@@ -84,6 +84,49 @@ def test_parent_and_child_go_on_with_a_client_used_before(
     assert echo == dict.fromkeys(asked, 1)
 
 
+def test_a_daemon_whose_descriptors_were_all_closed_goes_on(url: str, prefix: str, python: StartPython) -> None:
+    """As python-daemon does: two forks, and nothing left open of what was connected before."""
+    parent = python(
+        """
+        import gc, os, sys
+        import lightlink
+
+        url, service = sys.argv[1:]
+        client = lightlink.connect(url)
+        client.flush()
+        if os.fork():
+            os.wait()
+            client.flush()
+            print("parent goes on", flush=True)
+            sys.exit()
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.closerange(3, 4096)
+        daemon = lightlink.Service(service, client, workers=1)
+        daemon.register("pid", os.getpid)
+        daemon.start()
+        for _ in range(20):
+            assert client.call(service, "pid") == os.getpid()
+            gc.collect()  # what is dropped of the parent's closes nothing of ours
+        with client.subscribe(f"{service}.end") as end:
+            client.publish(f"{service}.serves")
+            end.get(timeout=30)
+        daemon.stop()
+        client.close()
+        """,
+        url,
+        prefix,
+        options=FORKING,
+    )
+    with lightlink.connect(url) as judge, judge.subscribe(f"{prefix}.serves") as serves:
+        parent.wait_line("parent goes on")
+        serves.get(timeout=30)
+        judge.publish(f"{prefix}.end")
+        done = parent.wait()  # until nobody writes any more, the daemon included
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_fork_in_the_middle_of_everything_hurts_neither_side(ledger: Ledger, url: str, prefix: str) -> None:
     """Other threads hold whatever locks there are at the instant of the fork."""
     calls: Calls = ledger.open(Calls())

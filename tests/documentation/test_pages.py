@@ -111,6 +111,7 @@ def test_daemons(read: Read) -> None:
     assert reader.python() == "report True\n"
     assert reader.python() == "True\nled\n"
     assert reader.python() == "0\n"
+    assert reader.python() == "False\n"
     assert reader.python() == "21.5\n"
 
 
