@@ -2,7 +2,8 @@
 
 `StopSignal` is for what waits and then stops in order: services, agents, relays, gateways, responders. `handling` is
 for what has a loop of its own that an exception ends: the HTTP server, and the command line around all of them. Either
-way the first signal asks for an orderly stop, and a second one ends the program at once, with 128 and its number.
+way the first signal asks for an orderly stop, and a second one during that ends the program at once: in the CLI
+with 128 and its number, elsewhere as the program's own handlers would have it.
 """
 
 from __future__ import annotations
