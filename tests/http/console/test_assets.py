@@ -5,10 +5,13 @@ from __future__ import annotations
 import configparser
 import re
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 import lightlink
+from lightlink.cli.app import cli
 
 ROOT = Path(lightlink.__file__).parent
 ASSETS = ROOT / "http" / "console" / "assets"
@@ -32,3 +35,27 @@ def test_a_module_imports_what_there_is_and_makes_no_html(file: Path) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
     # Only names of formats, which nobody fetches.
     assert set(re.findall(r"https?://[^\s\"'`]+", text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_every_line_for_a_terminal_is_a_command_that_exists() -> None:
+    text = "".join(file.read_text() for file in (ASSETS / "pages").glob("*.js"))
+    lines = re.findall(r'"(lightlink [^"]+)"', text)
+    assert len(lines) >= 8
+    for line in lines:
+        command: click.Command = cli
+        context = click.Context(cli)
+        for word in line.split()[1:]:
+            if not isinstance(command, click.Group):
+                break
+            found = command.get_command(context, word)
+            assert found is not None, line
+            command = found
+        assert not isinstance(command, click.Group), line
+
+
+def test_the_agent_that_a_first_page_shows_works() -> None:
+    (code,) = re.findall(r"const AGENT = `(.*?)`;", (ASSETS / "pages" / "overview.js").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["agent"].client_id == "greenhouse"
+    assert names["open_"]("the left one") == "the left one is open"

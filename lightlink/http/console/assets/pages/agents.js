@@ -31,7 +31,7 @@ export default async function agents({ query }) {
     { head: t("col.agent"), cell: (each) => link(`agent/${each.client_id}`, each.client_id, "strong") },
     { head: t("col.labels"), min: "m", cell: (each) => chips(each.labels) }, { head: t("col.version"), min: "l", cell: (each) => mono(each.version || "–") },
     { head: t("col.types"), num: true, min: "l", cell: (each) => number(each.command_types.length) }, { head: t("col.seen"), num: true, cell: (each) => ago(each.last_seen) }], page.agents)
-    : filtered ? empty(t("agents.none"), t("agents.none.more"), link("agents", t("filter.clear"), "btn")) : empty(t("agents.0"), t("agents.0.more"), h("pre", { class: "code-line" }, "lightlink agent greenhouse --url nats://this-server:4222"));
+    : filtered ? empty(t("agents.none"), t("agents.none.more"), link("agents", t("filter.clear"), "btn")) : empty(t("agents.0"), t("agents.0.more"), h("pre", { class: "code-line" }, "lightlink agent run greenhouse:agent --url nats://this-server:4222"));
   return { title: t("nav.agents"), body: [head,
     h("div", { class: "filters" }, search, label, type, segments(t("col.state"), [["", t("all")], ["true", t("state.online")], ["false", t("state.offline")]], wanted.online, (value) => go({ online: value }))),
     rows, pager(skip, page.total, (to) => go({ skip: to ? String(to) : "" }))] };

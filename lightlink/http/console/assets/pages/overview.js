@@ -42,11 +42,22 @@ export default async function overview() {
   timer = setTimeout(again, EVERY_MS);
   return { title: t("nav.overview"), leave: () => { gone = true; clearTimeout(timer); unfollow(); }, body: [h("h1", { class: "sr" }, t("nav.overview")), root] };
 }
+const AGENT = `from lightlink.commands import Agent
+
+agent = Agent("greenhouse")
+
+
+@agent.command("open")
+def open_(window: str) -> str:
+    return f"{window} is open"
+`;
+
 function first() {
   return [h("h2", {}, t("start")), h("ol", { class: "steps" },
     h("li", {}, h("h3", {}, t("start.1")), h("pre", { class: "code-line" }, "pip install 'lightlink[cli]'")),
-    h("li", {}, h("h3", {}, t("start.2")), h("pre", { class: "code-line" }, "lightlink agent greenhouse --url nats://this-server:4222"), h("p", { class: "quiet" }, t("start.2.more"))),
-    h("li", {}, h("h3", {}, state("running", t("start.3"))), h("p", { class: "quiet" }, t("start.3.more"))))];
+    h("li", {}, h("h3", {}, t("start.2")), h("pre", { class: "code-line" }, AGENT), h("p", { class: "quiet" }, t("start.2.more"))),
+    h("li", {}, h("h3", {}, t("start.3")), h("pre", { class: "code-line" }, "lightlink agent run greenhouse:agent --url nats://this-server:4222")),
+    h("li", {}, h("h3", {}, state("running", t("start.4"))), h("p", { class: "quiet" }, t("start.4.more"))))];
 }
 const FULL = 0.8, APART_SECONDS = 2;
 const filled = (stream) => (stream.max_bytes ? stream.bytes / stream.max_bytes : 0);

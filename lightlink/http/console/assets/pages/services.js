@@ -1,5 +1,5 @@
 import { get, may, post } from "../api.js";
-import { button, dialog, empty, h, json, link, mono, note, number, section, span, table } from "../dom.js";
+import { button, dialog, empty, h, json, mono, note, number, section, span, table } from "../dom.js";
 import { payloadForm } from "../form.js";
 import { t } from "../text.js";
 
@@ -13,7 +13,7 @@ export default async function services() {
       { head: t("col.requests"), num: true, cell: (method) => number(method.requests) }, { head: t("col.errors"), num: true, cell: rate }, { head: t("col.average"), num: true, cell: (method) => (method.requests ? (method.average < 1 ? `${(method.average * 1000).toFixed(1)} ms` : span(method.average)) : "–") },
       may("call") && { head: t("col.do"), cell: (method) => button(t("services.call"), () => ask(service, method), "small", { "aria-label": `${t("services.call")} ${method.name}` }) }].filter(Boolean), service.methods),
     table(t("services.instances.title"), [{ head: "ID", cell: (each) => mono(each.id) }, { head: t("col.version"), cell: (each) => each.version || "–" }, { head: t("col.host"), cell: (each) => each.host || "–" }], service.instances)));
-  return { title: t("nav.services"), body: [h("h1", {}, t("nav.services")), ...(body.length ? body : [empty(t("services.0"), t("services.0.more"), link("overview", t("nav.overview"), "btn"))])] };
+  return { title: t("nav.services"), body: [h("h1", {}, t("nav.services")), ...(body.length ? body : [empty(t("services.0"), t("services.0.more"), h("pre", { class: "code-line" }, "lightlink run shop:service"))])] };
 }
 // One form, with the answer below it; asked again as often as one likes.
 function ask(service, method) {
