@@ -12,7 +12,7 @@ import lightlink
 from lightlink.connection.connection import NoReply
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
-from lightlink.jetstream.retry import while_electing
+from lightlink.jetstream.retry import RetryBudget, retry_seconds, while_electing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,3 +93,47 @@ def test_another_error_is_raised_at_once(connection: Connection) -> None:
     with pytest.raises(JetStreamError):
         while_electing(refuse, 20, no_responders, repeatable=True)
     assert len(asked) == 1
+
+
+def test_a_server_that_does_not_lead_is_asked_again() -> None:
+    answers: list[BaseException | int] = [JetStreamError("any", 503, 10009, "not the leader"), 7]
+
+    def ask(limit: float) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    assert while_electing(ask, 20) == 7
+
+
+def test_an_election_does_not_use_up_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    electing = JetStreamError("any", 503, 10008, "no leader")
+
+    def elect(limit: float) -> None:
+        raise electing
+
+    asked: list[float] = []
+
+    def ask(limit: float) -> int:
+        asked.append(limit)
+        if len(asked) < 3:
+            raise electing
+        return 7
+
+    with pytest.raises(JetStreamError):
+        while_electing(elect, 0.05)
+    assert while_electing(ask, 0.15, through_election=True) == 7
+    monkeypatch.setattr("lightlink.jetstream.retry.ELECTION_SECONDS", 0.0)
+    with pytest.raises(JetStreamError):
+        while_electing(elect, 0.05, through_election=True)
+
+
+def test_a_write_is_repeated_as_long_as_its_error_is_worth() -> None:
+    leaderless = lightlink.StoreUnavailable("writing", "no leader")
+    leaderless.__cause__ = JetStreamError("any", 503, 0, "nobody listens")
+    unknown = lightlink.StoreUnavailable("writing", "no answer", unknown=True)
+    refused = lightlink.StoreUnavailable("writing", "full")
+    assert [retry_seconds(each, 5.0) for each in (leaderless, unknown, refused)] == [15.0, 10.0, 0.0]
+    assert RetryBudget(5.0).allows(unknown)
+    assert not RetryBudget(5.0).allows(refused)
