@@ -40,19 +40,31 @@ def places(running: HttpProcess, world: RunWorld) -> Iterator[list[str]]:
     running.http.post("/api/stored-plans", {"plan": PLAN})
     run_id = running.http.post("/api/runs", {"plan": PLAN}).json["run"]["run_id"]
     eventually(lambda: running.http.get(f"/api/runs/{run_id}").json["run"]["state"] == "waiting")
+    body = {"client_ids": ["axe-1", "axe-2"], "command_type": "info", "payload": {"version": "4"}}
+    batch_id = running.http.post("/api/command/multi", body).json["batch_id"]
     with lightlink.connect(world.url) as client:
         client.state("axe", history=3).set("lamp", {"on": True})
         client.stream("AXE", ["axe.>"], max_bytes=1_000_000)
         one = [f"command/{done}", f"command/{failed}", f"run/{run_id}", "agent/axe-1", "key/axe/lamp", "bucket/axe"]
         pages = ["overview", "agents", "commands", "send", "runs", "start"]
         more = ["services", "state", "files", "events", "fleet", "audit"]
-        yield [*pages, *more, *one, "send?to=axe-1&type=install"]
+        asked = [f"commands?batch_id={batch_id}", "start?by=clock", "send?to=axe-1&type=install"]
+        yield [*pages, *more, *one, *asked]
 
 
 def violations(page: Page) -> list[str]:
     """Return what axe-core finds wrong in what is shown."""
     found = page.evaluate("(levels) => axe.run(document, {runOnly: levels})", LEVELS)
     return [f"{each['id']}: {node['html'][:160]}" for each in found["violations"] for node in each["nodes"]]
+
+
+def dialogs(page: Page) -> dict[str, list[str]]:
+    """Return what axe-core finds wrong in the dialog that makes a schedule."""
+    page.evaluate("() => { location.hash = '#/start'; }")
+    expect(page.locator("main h1")).to_have_text("Start a run")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("button", name="Run it by the clock").click()
+    return {"schedule": violations(page)}
 
 
 def look(page: Page, running: HttpProcess, places: list[str]) -> dict[str, list[str]]:
@@ -74,6 +86,8 @@ def look(page: Page, running: HttpProcess, places: list[str]) -> dict[str, list[
         found[place] = violations(page)
     page.keyboard.press("?")
     found["keys"] = violations(page)
+    page.keyboard.press("Escape")
+    found |= dialogs(page)
     return {place: wrong for place, wrong in found.items() if wrong}
 
 

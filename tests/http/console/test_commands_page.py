@@ -177,6 +177,7 @@ def test_a_command_is_sent_by_labels(page: Page, running: HttpProcess, world: Ru
 
     eventually(lambda: sorted(world.of("prepare")) == ["label-1", "label-2"])
     expect(page.get_by_role("heading", name="Batch")).to_be_visible()
+    expect(page.locator(".crumbs")).to_contain_text("Commands/Batch")
     expect(page.locator(".batch")).to_contain_text("2 done, 0 failed, 0 open, of 2")
     expect(page.locator("tbody tr")).to_have_count(2)
     page.get_by_role("link", name="prepare", exact=True).first.click()

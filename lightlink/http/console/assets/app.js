@@ -185,7 +185,7 @@ async function show() {
   leave = made.leave ?? null;
   keep = made.keep ?? false;
   document.title = `${made.title} · LightLink`;
-  const parent = PARENTS[name];
+  const parent = made.parent ?? PARENTS[name];
   document.querySelector(".crumbs").replaceChildren(...(parent ? [link(parent, t(`nav.${parent}`)), h("span", { "aria-hidden": "true" }, "/")] : []), h("span", { "aria-current": "page" }, made.title));
   const held = document.activeElement?.getAttribute?.("aria-label") ?? document.activeElement?.textContent;
   main.replaceChildren(...made.body.flat(5).filter(Boolean));

@@ -73,8 +73,8 @@ export default async function commands({ query }) {
   const last = h("select", { "aria-label": t("col.time"), onchange: () => go({ last: last.value }) }, [["", "any"], ["3600", "hour"], ["86400", "day"], ["604800", "week"]].map(([value, name]) => h("option", { value, selected: value === wanted.last }, t(`time.${name}`))));
   const order = h("input", { type: "checkbox", checked: failedFirst, onchange: () => { failedFirst = order.checked; go({ order: failedFirst ? "failed" : "", after }); } });
   const title = batch ? t("batch.title", { x: wanted.batch_id.slice(0, 8) }) : t("nav.commands");
-  return { title, leave: () => { stop(); batch?.stop(); }, body: [
-    h("div", { class: "page-head" }, h("div", {}, h("h1", {}, title), batch && h("p", { class: "under" }, link("commands", t("commands.all")))), actions), batch?.body,
+  return { title, parent: batch && "commands", leave: () => { stop(); batch?.stop(); }, body: [
+    h("div", { class: "page-head" }, h("h1", {}, title), actions), batch?.body,
     h("div", { class: "filters" }, client, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
 }
 // How far the commands have come that were sent together; counted again when one of them changes, once a second at most.
