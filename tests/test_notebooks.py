@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.docs import blocks, run
+from helpers.process import run_python
 from jupyter_client.manager import start_new_kernel
 
 import lightlink
@@ -122,3 +123,40 @@ threading.Thread(target=interrupt).start()
         after = run_cell(client, "print(list(client.map('interrupted', 'fast', [{'n': n} for n in range(3)])))")
         assert "[0, 1, 2]" in after["shown"], after
     assert manager.is_alive()
+
+
+def test_a_module_that_is_edited_is_served_anew_by_autoreload(tmp_path: Path, url: str, prefix: str) -> None:
+    done = run_python(
+        """
+        import os, sys
+        from pathlib import Path
+        from IPython.core.interactiveshell import InteractiveShell
+
+        folder, url, name = sys.argv[1:]
+        sys.path.insert(0, folder)
+        os.environ["LIGHTLINK_URL"] = url
+        module, shell = Path(folder, "edited.py"), InteractiveShell.instance()
+        module.write_text("def price(item):\\n    return 1\\n")
+
+        def cell(text):
+            done = shell.run_cell(text)
+            done.raise_error()
+            return done.result
+
+        cell("%load_ext autoreload\\n%autoreload 2\\nimport lightlink, edited")
+        cell(f"service = lightlink.Service({name!r})\\nservice.register('price', edited.price)\\nservice.start()")
+        cell("client = lightlink.connect()")
+        ask = f"client.call({name!r}, 'price', {{'item': 'apple'}})"
+        assert cell(ask) == 1
+        module.write_text("def price(item):\\n    return 2\\n")
+        os.utime(module, (2e9, 2e9))  # as if it were later
+        assert cell(ask) == 2
+        cell("service.stop()\\nclient.close()")
+        """,
+        tmp_path,
+        url,
+        prefix,
+        env={"IPYTHONDIR": str(tmp_path)},
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+    )
+    assert done.returncode == 0, done.stderr
