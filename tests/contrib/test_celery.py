@@ -32,15 +32,15 @@ BOSS = """
     import tasks
 
     prices = [tasks.quote.delay("apple") for _ in range(8)]
-    assert [each.get(timeout=40) for each in prices] == [0.5] * 8
+    assert [each.get(timeout=40, interval=0.05) for each in prices] == [0.5] * 8
     twice = [tasks.install.apply_async(("kiosk", "4.2"), task_id="the-same") for _ in range(2)]
-    assert [each.get(timeout=40) for each in twice] == ["4.2", "4.2"]
+    assert [each.get(timeout=40, interval=0.05) for each in twice] == ["4.2", "4.2"]
     assert not tasks.link.is_connected
     os.environ["LIGHTLINK_URL"] = sys.argv[1]
     import orders
     with orders.orders, lightlink.connect() as client:
         placed = client.call("orders", "place", {"item": "apple"})
-        assert tasks.quote.AsyncResult(placed).get(timeout=40) == 0.5
+        assert tasks.quote.AsyncResult(placed).get(timeout=40, interval=0.05) == 0.5
     print("done", flush=True)
 """
 
