@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import os
 import pickle
 import threading
+import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.process import run_python
 from helpers.waiting import eventually
 
 import lightlink
@@ -197,3 +202,60 @@ def test_a_registry_keeps_nothing_alive_and_is_read_meanwhile() -> None:
     registry.discard(kept)
     registry.discard(kept)
     assert kept not in list(registry)
+
+
+def test_a_client_that_nobody_closed_is_told_of(url: str) -> None:
+    def handle_a_request() -> None:
+        lightlink.connect(url, name="leaky").publish("x", 1)
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="the client 'leaky' was never closed: close.. it, use"):
+        handle_a_request()
+
+
+def test_a_client_that_was_closed_is_not_told_of_and_not_kept(url: str) -> None:
+    def close() -> weakref.ref[lightlink.Client]:
+        client = lightlink.connect(url)
+        client.on_status_change(lambda _: client.status)
+        client.close()
+        return weakref.ref(client)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        closed = close()
+        eventually(lambda: gc.collect() >= 0 and closed() is None)
+
+
+def test_a_client_that_receives_still_is_not_told_of(url: str, prefix: str) -> None:
+    def receive() -> lightlink.Subscription:
+        return lightlink.connect(url).subscribe(prefix)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lightlink.connect(url, lazy=True)
+        subscription = receive()
+        gc.collect()
+        with lightlink.connect(url) as client:
+            client.publish(prefix, 1)
+        assert subscription.get(timeout=30).data == 1
+    subscription.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_tells_nothing_of_its_parents_client(url: str) -> None:
+    code = """
+        import gc, os, sys, lightlink
+        client = lightlink.connect(sys.argv[1])
+        child = os.fork()
+        client.publish("x", 1)
+        client.flush()
+        if child == 0:
+            del client
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        client.close()
+    """
+    options = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+    done = run_python(code, url, options=options)
+    assert (done.returncode, done.stderr) == (0, "")

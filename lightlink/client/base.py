@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightlink.concurrency.deadline import Deadline
@@ -19,7 +23,7 @@ from lightlink.rpc.caller import Caller
 from lightlink.validators import seconds, wait_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
@@ -49,7 +53,12 @@ class ClientBase:
         self._caller = Caller(self._connection, options.timeout)
         # Weak, because the connection holds each one for as long as it receives.
         self._subscriptions: Registry[Subscription | StateWatch[Any] | Consumption | Consumer] = Registry()
-        self._connection.on_status(self._end_subscriptions)
+        # Neither these two nor the connection know the client, so one that nobody has any more is told of, not kept.
+        self._connection.on_status(partial(_end_subscriptions, self._subscriptions))
+        self._unclosed = weakref.finalize(
+            self, _warn_unclosed, weakref.ref(self._connection), self._subscriptions, options.name, os.getpid()
+        )
+        self._unclosed.atexit = False
         if not options.lazy:
             self._connection.open()
 
@@ -161,6 +170,7 @@ class ClientBase:
         if bulk is not None:
             bulk.close(deadline.remaining(0.1))
         self._connection.close(deadline.remaining(0.1))
+        self._unclosed.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +194,22 @@ class ClientBase:
     def _limit(self, timeout: float | None) -> float:
         return self.options.timeout if timeout is None else seconds("timeout", timeout)
 
-    def _end_subscriptions(self, status: Status) -> None:
-        if status is Status.CLOSED:
-            for subscription in list(self._subscriptions):
-                subscription.connection_closed()
+
+def _end_subscriptions(subscriptions: Iterable[Any], status: Status) -> None:
+    if status is Status.CLOSED:
+        for subscription in list(subscriptions):
+            subscription.connection_closed()
+
+
+def _warn_unclosed(
+    connection_of: Callable[[], Connection | None], subscriptions: Iterable[Any], name: str, pid: int
+) -> None:
+    """Warn of a client that nobody has any more, and whose connection and threads are still there for nothing.
+
+    A forked child says nothing: what it has of it belongs to the parent. Neither does one that receives still.
+    """
+    connection = connection_of()
+    if connection is None or pid != os.getpid() or not connection.is_in_use or list(subscriptions):
+        return
+    what_to_do = "close() it, use `with lightlink.connect()`, or share one client for the whole program"
+    warnings.warn(f"the client {name!r} was never closed: {what_to_do}", ResourceWarning, stacklevel=2)

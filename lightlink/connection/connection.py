@@ -157,6 +157,11 @@ class Connection:
         return self.session.nc.max_payload
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether this process has connected with it, and not closed it."""
+        return self._session is not None and self.status is not Status.CLOSED
+
+    @property
     def unsent(self) -> Unsent:
         """What waits for the server; nothing before the first use."""
         return Unsent(0, 0) if self._session is None else self._session.outbox.unsent
@@ -386,9 +391,9 @@ class Connection:
             if session is not None:
                 session.loop.refuse_own_thread()
             self._closed = True
-        forks.unwatch(self)
         if session is not None:
             session.close(timeout)
+        forks.unwatch(self)  # not before: what a child forked meanwhile has of the session is the parent's
         with self._status_changed:
             self._status_changed.notify_all()
 

@@ -102,7 +102,8 @@ def test_a_hook_and_a_listener_that_wait_hold_up_nothing(fresh_server: StartServ
     may_end = threading.Event()
     with lightlink.connect(server.url, on_error=lambda _: may_end.wait(60)) as client:
         client.on_status_change(lambda _: may_end.wait(60))
-        lightlink.connect(server.url).publish(prefix, b"{", headers={})
+        with lightlink.connect(server.url) as other:
+            other.publish(prefix, b"{", headers={})
         server.restart()
         assert client.wait_connected(30)
         agent = Agent(prefix, client)
