@@ -16,6 +16,7 @@ SEQUENCE_NOT_FOUND = 10043
 MESSAGE_TOO_LARGE = 10054
 MESSAGE_DELETE_FAILED = 10057  # what the server also says of a sequence beyond the last
 STREAM_NAME_IN_USE = 10058
+SUBJECTS_OVERLAP = 10065
 STREAM_NOT_FOUND = 10059
 STORE_FAILED = 10077  # what the server also says of a stream that is full
 TTL_INVALID = 10165

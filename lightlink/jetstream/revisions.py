@@ -25,6 +25,8 @@ class Revisions:
 
     def __init__(self) -> None:
         self._least: OrderedDict[str, int] = OrderedDict()
+        # Whether the stream was found, or made, by this client; a hint only, as it may be gone since.
+        self.stream_was_seen = False
 
     def is_old(self, key: str, seq: int) -> bool:
         """Tell whether a message of a key, or with 0 that there is none, is older than what is known of it."""

@@ -277,6 +277,7 @@ class StateBucket(Generic[T]):
 
         Needs the right to delete the bucket's stream, as an admin has it.
         """
+        self._stream.revisions.stream_was_seen = False
         with Failures(self.name, "destroy", writes=True):
             try:
                 api.delete_stream(self._connection, self._stream.name, self._limit(timeout))

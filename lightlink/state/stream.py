@@ -1,7 +1,9 @@
 """The stream behind a bucket: the messages of its keys, stored and read (ADR-8).
 
-The stream is taken to be there: only when the server says that nobody listens, a write makes it and tries again. In a
-cluster that may also mean that the stream is without a leader at the moment, so it tries until its deadline.
+The stream is looked for before a client's first write, and made: while somebody subscribes to all there is, nobody says
+that no stream listens. From then on it is taken to be there: only when the server says that nobody listens, a write
+makes it and tries again. In a cluster that may also mean that the stream is without a leader at the moment, so it tries
+until its deadline.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import StreamConfig, StreamInfo
-from lightlink.jetstream.errors import MESSAGE_TOO_LARGE, STREAM_NOT_FOUND, JetStreamError
+from lightlink.jetstream.errors import MESSAGE_TOO_LARGE, STREAM_NOT_FOUND, SUBJECTS_OVERLAP, JetStreamError
 from lightlink.jetstream.retry import is_electing, is_unheard, while_electing
 from lightlink.jetstream.revisions import revisions_of
 from lightlink.options import DEFAULT_JETSTREAM_API
@@ -49,8 +51,8 @@ class BucketStream:
         self._write_prefix = api.write_subject(connection, self.prefix).decode()
         self._written_to = self.name
         self._is_known = False
-        # Nobody says that no stream listens, behind an import or in another domain: it has to be seen before a write.
-        self._needs_sight = connection.options.jetstream_api != DEFAULT_JETSTREAM_API
+        # Nobody says that no stream listens, behind an import or in another domain: it has to be made before a write.
+        self._is_elsewhere = connection.options.jetstream_api != DEFAULT_JETSTREAM_API
         self.revisions = revisions_of(connection, self.name)
         self._connection = connection
         self._takes_ttl = False
@@ -68,10 +70,8 @@ class BucketStream:
         make: bool = True,
     ) -> int:
         """Store a message of a key and return its sequence; without ``make`` nothing (0) where there is no stream."""
-        if self._needs_sight:
-            if self._is_there(operation, deadline.as_timeout(), make) is False:
-                return 0
-            self._needs_sight = False
+        if not self.revisions.stream_was_seen and self._see(operation, deadline, make) is False:
+            return 0
         try:
             seq = self._store(operation, key, payload, headers, deadline, make)
         except (JetStreamError, NoReply, KeyboardInterrupt):
@@ -130,8 +130,9 @@ class BucketStream:
             info = api.stream_info(self._connection, self.name, deadline.as_timeout())
         except PermissionDenied:
             info = StreamInfo(StreamConfig([f"{self.prefix}>"]))  # without the right to look, assume the usual subjects
-        if info is None:
-            return False
+        return info is not None and self._know(info)
+
+    def _know(self, info: StreamInfo) -> bool:
         mirror = info.config.mirror
         if mirror:
             self._follow(mirror)
@@ -234,6 +235,41 @@ class BucketStream:
                 raise
             reason = f"no server has taken it within {timeout:.3g} s; the bucket may be without a leader"
             raise StateError(self.bucket, operation, reason) from exc
+
+    def _see(self, operation: str, deadline: Deadline, make: bool) -> bool | None:
+        """Look for the stream before a write, and make it; False: there is none, None: that cannot be told yet.
+
+        Where it cannot be told in half of the time, the message is written all the same.
+        """
+        if self._is_elsewhere:
+            there = self._is_there(operation, deadline.as_timeout(), make)
+        else:
+            there = self._is_found(deadline.as_timeout() / 2)
+            if there is False and make:
+                there = self._is_made(operation, deadline.as_timeout() / 2)
+        # A bucket that mirrors another is written elsewhere, which each one has to learn.
+        self.revisions.stream_was_seen = there is True and self._written_to == self.name
+        return there
+
+    def _is_found(self, timeout: float) -> bool | None:
+        try:
+            info = api.stream_info(self._connection, self.name, timeout)
+        except PermissionDenied:
+            return True  # whoever may not look writes all the same
+        except (NoReply, JetStreamError):
+            return None
+        if info is not None and not self._is_known:
+            self._know(info)
+        return info is not None
+
+    def _is_made(self, operation: str, timeout: float) -> bool | None:
+        try:
+            return self._is_there(operation, timeout, make=True)
+        except StateError as exc:
+            cause = exc.__cause__
+            if isinstance(cause, JetStreamError) and cause.err_code == SUBJECTS_OVERLAP:
+                return None  # the write is refused by name: another stream takes the subject
+            raise
 
     def _is_there(self, operation: str, timeout: float, make: bool) -> bool | None:
         """Make the stream, or look whether it is there; None when that cannot be told yet.

@@ -13,6 +13,7 @@ from lightlink.errors import InvalidName, InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from conftest import StartServer
     from helpers.raw import RawPeer
 
 
@@ -144,3 +145,17 @@ def test_what_keys_returns_can_be_used(bucket: lightlink.StateBucket[Any], peer:
         assert bucket.get(name) == 2
         bucket.delete(name)
     assert bucket.keys() == ["plain"]
+
+
+def test_a_first_write_makes_its_bucket_under_a_tap(fresh_server: StartServer) -> None:
+    """Nobody says then that no stream listens: the write would get no answer."""
+    server = fresh_server()
+    with lightlink.connect(server.url) as client, client.subscribe(">"):
+        client.flush()
+        made = client.state("tapped")
+        made.delete("a", timeout=30)
+        assert made.info() is None
+        revision = made.set("a", 1, timeout=30)
+        assert (made.get("a"), revision) == (1, 1)
+        assert made.destroy()
+        assert made.set("a", 2, timeout=30) == 1
