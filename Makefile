@@ -15,7 +15,7 @@ CODE := lightlink samples tests
 # What `make test` hands to pytest besides the settings in setup.cfg: make test ARGS="-k subjects"
 ARGS ?=
 # Tests mostly wait for servers and processes, so there may be more workers than cores.
-WORKERS ?= -n 3
+WORKERS ?= -n 4
 
 # make soak MINUTES=30 SEED=7
 MINUTES ?= 5

@@ -29,6 +29,17 @@ def read_info(port: int) -> dict[str, Any]:
     return info
 
 
+class _Client(Client):
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait until the server has done all that it was sent.
+
+        nats-py writes its PING before what waits to be written: the first PONG says nothing of a subscription that was
+        made just before, and a request may find nobody.
+        """
+        await super().flush(timeout)
+        await super().flush(timeout)
+
+
 class RawPeer:
     """A nats-py client, ``nc``, that knows nothing of LightLink.
 
@@ -71,7 +82,7 @@ class RawPeer:
         self.close()
 
     async def _connect(self, url: str, options: dict[str, Any]) -> Client:
-        nc = Client()
+        nc = _Client()
         try:
             await nc.connect(url, **{"connect_timeout": 5, "error_cb": self._note, **options})
         except BaseException:

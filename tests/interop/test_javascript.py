@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.commands import FAST, World
 from helpers.process import ROOT
+from helpers.waiting import eventually
 
 import lightlink
 from lightlink.rpc.stub import write_stub
@@ -335,3 +336,68 @@ def test_an_agent_written_in_javascript_takes_a_command(fresh_server: StartServe
         assert promise.result(30) == "lager"
         command = manager.get(promise.command_id)
     assert (command.status, command.instance, command.attempt) == ("completed", "js", 1)
+
+
+def test_it_reads_and_stores_durable_events_among_ours(fresh_server: StartServer) -> None:
+    url = fresh_server().url
+    with lightlink.connect(url) as client:
+        client.stream("ORDERS", ["orders.>"])
+        client.publish_stored("orders.new", {"town": "Zürich"}, id="1", headers={"Trace": "t-1"})
+        with Script(
+            """
+            const js = jetstream(nc);
+            const manager = await js.jetstreamManager();
+            await manager.consumers.add("ORDERS", {durable_name: "theirs", ack_policy: "explicit"});
+            const message = await (await js.consumers.get("ORDERS", "theirs")).next({expires: 5000});
+            print([message.subject, message.seq, message.json(), message.headers.get("Trace")]);
+            await message.ackAck();
+            for (const id of ["1", "2"]) {
+              const ack = await js.publish("orders.new", JSON.stringify({id}), {msgID: `orders.new|${id}`});
+              print([ack.stream, ack.seq, ack.duplicate]);
+            }
+            """,
+            url,
+        ) as script:
+            read, again, stored = script.end()
+        assert read == ["orders.new", 1, {"town": "Zürich"}, "t-1"]
+        assert again[:2] == ["ORDERS", 1]
+        assert again[2]  # our ids are theirs
+        assert stored[:2] == ["ORDERS", 2]
+        assert client.publish_stored("orders.new", {}, id="2").duplicate
+        with client.consumer("ORDERS", "theirs") as consumer:  # their consumer by our hand
+            (message,) = consumer.fetch(1)
+            assert message.data == {"id": "2"}
+            message.done()
+
+
+def test_it_works_a_consumer_of_ours_and_reads_its_dead_letters(fresh_server: StartServer) -> None:
+    url = fresh_server().url
+    with lightlink.connect(url) as client:
+        client.stream("ORDERS", ["orders.>"])
+
+        def bill(order: Any) -> None:
+            raise lightlink.Reject(f"no such customer: {order['customer']}")
+
+        client.consume("orders.>", name="billing")(bill)
+        client.publish_stored("orders.new", {"customer": 7}, headers={"Trace": "t-1"})
+        letters = client.dead_letters("ORDERS", "billing")
+        eventually(lambda: len(letters.list()) == 1)
+    with lightlink.connect(url) as client:
+        client.publish_stored("orders.new", {"customer": 8})
+        with Script(
+            """
+            const js = jetstream(nc);
+            const message = await (await js.consumers.get("ORDERS", "billing")).next({expires: 5000});
+            print(message.json());
+            await message.ackAck();
+            const manager = await js.jetstreamManager();
+            const letter = await manager.streams.getMessage("LIGHTLINK_DEAD", {last_by_subj: "ll.dead.ORDERS.billing"});
+            print([letter.json(), Object.fromEntries([...letter.header].map(([key, values]) => [key, values[0]]))]);
+            """,
+            url,
+        ) as script:
+            taken, (dead, told) = script.end()
+        lag = client.consumer("ORDERS", "billing").lag()
+    assert (taken, dead) == ({"customer": 8}, {"customer": 7})
+    assert told["Trace"] == "t-1"
+    assert (lag.waiting, lag.in_flight) == (0, 0)

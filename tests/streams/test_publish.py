@@ -87,7 +87,7 @@ def test_many_are_stored_together_or_it_says_what_failed(client: lightlink.Clien
         batch.wait()
 
 
-def test_a_block_that_ends_with_an_exception_waits_for_nothing_and_leaves_nothing_behind(
+def test_a_block_that_ends_with_an_exception_leaves_nothing(
     client: lightlink.Client,
 ) -> None:
     with pytest.raises(LookupError), client.storing() as batch:  # noqa: PT012 - it is the block that is tested

@@ -156,7 +156,7 @@ def test_many_large_frames_are_written_whole_and_in_order(wire: Wire) -> None:
     assert frames(wire.end()) == [*(each for batch in many for each in batch), frame("b")]
 
 
-def test_what_the_socket_does_not_take_is_written_before_anything_else(wire: Wire) -> None:
+def test_what_the_socket_does_not_take_is_written_first(wire: Wire) -> None:
     large = frame("a", 10 * _LARGE)
     assert wire.transport.write_here(large)
     assert not wire.transport.write_here(frame("b"))
@@ -184,7 +184,7 @@ def test_an_interrupt_at_any_instant_leaves_whole_frames(size: int) -> None:
     raise AssertionError("it never ended")
 
 
-def test_an_error_of_a_signal_handler_is_not_taken_for_the_sockets(wire: Wire) -> None:
+def test_a_signal_handlers_error_is_not_taken_for_the_sockets(wire: Wire) -> None:
     class Alarm(TimeoutError):
         pass
 
@@ -265,9 +265,7 @@ def echo(url: str, prefix: str) -> Iterator[str]:
         pytest.param("fork", 2_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
-def test_calls_that_signal_handlers_interrupt_at_random_leave_the_connection_as_it_was(
-    act: str, times: int, url: str, echo: str
-) -> None:
+def test_calls_interrupted_at_random_spare_the_connection(act: str, times: int, url: str, echo: str) -> None:
     finished = run_python(_INTERRUPTED, url, echo, times, act, timeout=590)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("ended")
