@@ -9,6 +9,7 @@ import shlex
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
 import lightlink
 from helpers.process import PythonProcess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parents[2]
+_connect = lightlink.connect
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What the shell has to do itself.
 _SHELL = re.compile(r"[|<>;&$`=]|^(?!lightlink )")
@@ -73,6 +75,8 @@ class Reader:
         self.replace = replace or {}
         self._programs = programs
         self._running: list[PythonProcess] = []
+        # A page is a program, which keeps its clients until it ends.
+        self._clients: list[lightlink.Client] = []
 
     def __enter__(self) -> Self:
         return self
@@ -86,8 +90,10 @@ class Reader:
         for process in self._running:
             process.kill()
         for value in list(self.names.values()):
-            if isinstance(value, (lightlink.CommandManager, lightlink.Client)):
+            if isinstance(value, lightlink.CommandManager):
                 value.close()
+        for client in self._clients:
+            client.close()
         assert kind is not None or not self._left, f"{self.page}: nothing was done with {self._left}"
 
     @property
@@ -102,9 +108,13 @@ class Reader:
         printed = io.StringIO()
         # With the place in the page, for tracebacks.
         code = compile("\n" * block.line + block.text, self.page, "exec", dont_inherit=True)
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), patch.object(lightlink, "connect", self._connect):
             exec(code, self.names)
         return printed.getvalue()
+
+    def _connect(self, *args: Any, **options: Any) -> lightlink.Client:
+        self._clients.append(_connect(*args, **options))
+        return self._clients[-1]
 
     def session(self, count: int) -> str:
         """Run the next ``count`` blocks of Python, which belong together; returns what they printed."""
