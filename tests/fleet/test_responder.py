@@ -144,8 +144,8 @@ def test_a_certificate_without_a_role_gets_nobody_in(fleet: FleetWorld, name: st
             lightlink.connect(fleet.url, tls=tls)
         return
     # The responders' own is a client's that may do nothing.
-    with pytest.raises(PermissionDenied):
-        lightlink.connect(fleet.url, tls=tls).call("a", "b")
+    with lightlink.connect(fleet.url, tls=tls) as client, pytest.raises(PermissionDenied):
+        client.call("a", "b")
 
 
 def test_only_admins_may_ask(fleet: FleetWorld) -> None:
