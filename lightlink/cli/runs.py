@@ -18,7 +18,7 @@ from lightlink.cli.command import clock, user
 from lightlink.cli.terminal.exits import Exit, report
 from lightlink.cli.terminal.options import SECONDS, json_object, json_option, link_options, print_data, to_json
 from lightlink.cli.terminal.printing import say
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency import signals
 from lightlink.contrib.systemd import notify
 from lightlink.runs import Orchestrator, Plan
 from lightlink.runs.model.records import STATES
@@ -318,9 +318,7 @@ def work(link: Link) -> None:
     with orchestrating(link, work=True) as orchestrator:
         report(f"carrying out runs as {orchestrator.name}", kind="ready")
         notify("READY=1")
-        forever = Condition()
-        with forever:
-            forever.wait()
+        signals.wait_for_signal()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -130,6 +131,13 @@ def handling(stop: Callable[[int], object]) -> Iterator[None]:
 def end_on_sigterm() -> None:
     """Have SIGTERM raise SystemExit, so that what is open is closed: by itself it ends Python on the spot."""
     signal.signal(signal.SIGTERM, lambda number, _: end(number))
+
+
+def wait_for_signal() -> NoReturn:
+    """Wait until a signal's handler raises, as those for SIGINT and SIGTERM do."""
+    while True:
+        # A signal that another thread gets does not end the main thread's wait; its handler runs when that looks up.
+        time.sleep(_LOOK_SECONDS)
 
 
 def end(number: int) -> NoReturn:

@@ -139,15 +139,24 @@ def test_what_is_wrong_is_said_in_one_line(cli: Cli, plan: str, tmp_path: Path) 
     assert "there is no run 'nonsense'" in cli("runs", "show", "nonsense", code=Exit.FAILED)
 
 
+# Its signals go to a thread that does nothing with them, as the system may choose any.
+WORKER = """
+    import signal, sys, threading
+    from lightlink.cli import main
+
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    sys.exit(main())
+"""
+
+
 def test_a_process_carries_runs_out_until_it_is_told_to_stop(fresh_server: StartServer, python: StartPython) -> None:
     with RunWorld(fresh_server().url) as world:
         world.agents("a0", "a1")
         starter = world.orchestrator("starter", work=False)
         run = starter.start(Plan.parse(PLAN), {"version": "4"})
         assert run.wait(0.5) is None
-        worker = python(
-            "from lightlink.cli import main; import sys; sys.exit(main())", "runs", "work", "--url", world.url
-        )
+        worker = python(WORKER, "runs", "work", "--url", world.url)
         assert run.wait_for("waiting", timeout=30) == "waiting"
         run.approve()
         assert run.wait(30) == "completed"

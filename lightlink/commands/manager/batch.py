@@ -38,6 +38,7 @@ _log = logging.getLogger("lightlink")
 
 # How many requests are on their way to the store at a time.
 _PIPELINE = 1024
+_LOOK_SECONDS = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +79,8 @@ class Batch:
         for given in itertools.count():
             with self.changed:
                 while len(self._ended) == given and not self._is_over():
-                    self.changed.wait()
+                    # Ctrl-C that another thread gets does not end a wait; this thread has to look up.
+                    self.changed.wait(_LOOK_SECONDS)
                 if len(self._ended) == given:
                     return
                 command = self._ended[given]
