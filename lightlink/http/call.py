@@ -90,6 +90,10 @@ class Call:
 
     # What the token is good for -------------------------------------------------------------------------------------
 
+    def may_address(self, client_id: str) -> bool:
+        """Tell whether the token is good for an agent."""
+        return self.token is None or self.token.may_address(client_id)
+
     def may_see(self, command: Command) -> bool:
         """Tell whether the token is good for a command."""
         token = self.token

@@ -25,11 +25,8 @@ _BROADCAST_SECONDS = 2.0
 def list_clients(call: Call) -> ClientList:
     """List the agents that are online."""
     now = call.manager.now()
-    token = call.token
     clients = [
-        client_view(presence, now)
-        for presence in call.manager.clients()
-        if token is None or token.may_address(presence.client_id)
+        client_view(presence, now) for presence in call.manager.clients() if call.may_address(presence.client_id)
     ]
     return ClientList(total=len(clients), clients=clients)
 
@@ -46,11 +43,11 @@ def get_client(call: Call) -> ClientView:
 
 def list_agents(call: Call) -> AgentPage:
     """List the agents that were ever seen."""
-    query, token = call.query, call.token
+    query = call.query
     found = [
         agent
         for agent in call.manager.agents(_labels(query.label), online=None if query.online is UNSET else query.online)
-        if (token is None or token.may_address(agent.client_id))
+        if call.may_address(agent.client_id)
         and query.find.lower() in agent.client_id.lower()
         and (query.command_type is UNSET or query.command_type in agent.command_types)
     ]
@@ -83,7 +80,7 @@ def _refuse_unknown(call: Call, client_id: str) -> None:
         schema.client_id(client_id)
     except InvalidName:
         raise NotFound(f"Client not found: {client_id}") from None
-    if call.token is not None and not call.token.may_address(client_id):
+    if not call.may_address(client_id):
         raise NotFound(f"Client not found: {client_id}")
 
 

@@ -100,7 +100,7 @@ def _targets(call: Call) -> list[str]:
     if body.client_ids is not UNSET:
         return list(dict.fromkeys(body.client_ids))
     online = [presence.client_id for presence in call.manager.clients(body.labels)]
-    return [client_id for client_id in online if call.token is None or call.token.may_address(client_id)]
+    return [client_id for client_id in online if call.may_address(client_id)]
 
 
 def _online(call: Call, targets: list[str]) -> tuple[list[str], list[BatchResult]]:

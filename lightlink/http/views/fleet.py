@@ -49,7 +49,7 @@ def list_tokens(call: Call) -> TokenList:
     fleet = _fleet(call)
     with call.seat():
         found = _asked(fleet.tokens)
-    return TokenList(tokens=[_open_token(each) for each in found if _may_see(call, each.name)])
+    return TokenList(tokens=[_open_token(each) for each in found if call.may_address(each.name)])
 
 
 def list_enrolments(call: Call) -> EnrolmentList:
@@ -72,7 +72,7 @@ def list_identities(call: Call) -> IdentityList:
     fleet = _fleet(call)
     with call.seat():
         found = _asked(fleet.identities)
-    return IdentityList(identities=[_identity(each) for each in found if _may_see(call, each.name)])
+    return IdentityList(identities=[_identity(each) for each in found if call.may_address(each.name)])
 
 
 def revoke_identity(call: Call) -> Revoked:
@@ -96,11 +96,7 @@ def _pending(call: Call) -> list[TokenRecord]:
     """Return the requests that the token may see."""
     fleet = _fleet(call)
     with call.seat():
-        return [each for each in _asked(fleet.pending) if _may_see(call, each.name)]
-
-
-def _may_see(call: Call, name: str) -> bool:
-    return call.token is None or call.token.may_address(name)
+        return [each for each in _asked(fleet.pending) if call.may_address(each.name)]
 
 
 def _fleet(call: Call) -> Fleet:
