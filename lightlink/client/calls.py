@@ -10,7 +10,7 @@ from lightlink.validators import seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
-    from typing import Literal, TypeVar
+    from typing import TypeVar
 
     from lightlink.protocol.codec import HeaderMap
     from lightlink.rpc.discovery import RunningService

@@ -284,7 +284,7 @@ class Execution:
                 try:
                     stored = self._store.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
-                    self._catch_up(running, revision)
+                    self._catch_up(running, current, revision)
                     continue
             except (PayloadTooLarge, ClosedError, Conflict):
                 raise
@@ -296,9 +296,8 @@ class Execution:
             running.last = record, stored
             return
 
-    def _catch_up(self, running: Running, known: int) -> None:
+    def _catch_up(self, running: Running, last: StatusRecord, known: int) -> None:
         """Read the revision of our claim that came after a known one; raises Conflict when it is ours no longer."""
-        last = None if running.last is None else running.last[0]
         current, revision = self._read_after(running.delivery.request, last, known)
         if current is None or current.instance != self._instance:
             raise Conflict(running.delivery.request.command_id)
