@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.pki import is_refused, settle
+from helpers.pki import is_refused
 from nats.js import api
 from nats.js.errors import NotFoundError
 
@@ -81,14 +81,14 @@ def test_an_agent_executes_and_the_manager_follows(connect_as: ConnectAs, manage
     async def follow(nc: Client) -> tuple[Any, Any]:
         status = await nc.subscribe("ll.status.agent-a.follow")
         progress = await nc.subscribe("ll.progress.agent-a.follow")
-        await settle(nc)
+        await nc.flush()
         for agent_id in ("agent-a", "agent-b"):
             await nc.jetstream().publish(f"ll.commands.{agent_id}.follow", b"for " + agent_id.encode())
         return status, progress
 
     async def heard(nc: Client) -> bytes:
         own = await nc.subscribe("ll.status.agent-a.>")
-        await settle(nc)
+        await nc.flush()
         taken = await execute(nc, "follow")
         assert taken == [b"for agent-a"]
         return (await own.next_msg(30)).data
@@ -144,7 +144,7 @@ def test_the_same_trick_works_within_the_shared_account(connect_as: ConnectAs, m
         await nc.publish(
             "$JS.API.DIRECT.GET.KV_light_link_state.$KV.light_link_state.bait", b"", reply="ll.commands.agent-b.stolen"
         )
-        await settle(nc)
+        await nc.flush()
 
     watch = manager.run(lambda nc: nc.jetstream().pull_subscribe("ll.commands.agent-b.stolen", stream=COMMANDS))
     keeper.run(attack)
@@ -182,7 +182,7 @@ def test_an_agent_cannot_roll_the_status_bucket_up(connect_as: ConnectAs, manage
 def test_an_agent_hears_no_status_but_the_server_s(connect_as: ConnectAs) -> None:
     first, second = connect_as("agent-a"), connect_as("agent-a")
     heard = first.run(lambda nc: nc.subscribe("ll.status.agent-a.>"))
-    first.run(settle)
+    first.run(first.nc.flush())
     assert is_refused(second, "publish", "ll.status.agent-a.x")
-    first.run(settle)
+    first.run(first.nc.flush())
     assert heard.pending_msgs == 0

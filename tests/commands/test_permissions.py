@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from helpers.commands import FAST
-from helpers.pki import connect_to, is_refused, settle, tls_of
+from helpers.pki import connect_to, is_refused, tls_of
 from helpers.waiting import eventually
 
 import lightlink
@@ -278,7 +278,7 @@ def test_it_cannot_have_the_server_forge_a_command(intruder: RawPeer, manager: C
         bait = schema.status_subject("agent-b", "bait")
         await nc.request(bait, msgspec.json.encode(forged), timeout=30)
         await nc.publish(f"$JS.API.DIRECT.GET.{STATUS}.{bait}", b"", reply="ll.commands.agent-a.forged")
-        await settle(nc)
+        await nc.flush()
 
     intruder.run(attack)
     with pytest.raises(lightlink.CommandNotFound):
@@ -296,7 +296,7 @@ def test_what_it_says_about_others_is_not_believed(intruder: RawPeer, manager: C
         await nc.publish(f"ll.progress.agent-b.{victim}", b'{"fraction": 1.0, "note": "forged"}')
         await nc.publish(f"ll.acks.agent-b.{victim}", b"{}")
         await nc.request(schema.presence_subject("agent-b"), msgspec.json.encode(presence), timeout=30)
-        await settle(nc)
+        await nc.flush()
 
     intruder.run(attack)
     manager._connection.flush()
@@ -318,7 +318,7 @@ def test_garbage_about_its_own_commands_harms_nobody_else(intruder: RawPeer, man
         await nc.request(schema.presence_subject("agent-b"), b"garbage", timeout=30)
         await nc.publish(f"ll.progress.agent-b.{own.command_id}", b"garbage")
         await nc.publish("ll.acks.agent-b.x", b"garbage")
-        await settle(nc)
+        await nc.flush()
 
     intruder.run(attack)
     with pytest.raises(CommandFailed) as caught:

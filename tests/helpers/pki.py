@@ -80,13 +80,6 @@ def connect_to(server: EmbeddedServer, directory: Path, name: str, **options: An
     return RawPeer(server.url, tls=client_context(directory, name), **options)
 
 
-async def settle(nc: Client) -> None:
-    """Wait until the server has taken everything sent so far, and its complaints are here."""
-    # nats-py's PING overtakes what waits in its buffer; a second one cannot.
-    await nc.flush()
-    await nc.flush()
-
-
 def is_refused(peer: RawPeer, operation: str, subject: str) -> bool:
     """Publish or subscribe (a queue group may follow a space) and tell whether the server refused it."""
     peer.errors.clear()
@@ -97,7 +90,7 @@ def is_refused(peer: RawPeer, operation: str, subject: str) -> bool:
         else:
             name, _, queue = subject.partition(" ")
             await (await nc.subscribe(name, queue=queue)).unsubscribe()
-        await settle(nc)
+        await nc.flush()
 
     peer.run(attempt)
     violations = [str(error) for error in peer.errors]
@@ -113,7 +106,7 @@ async def serve(nc: Client, service: str) -> None:
 
     await nc.subscribe(f"$SRV.{service}.*", queue="q", cb=answer)
     await nc.subscribe("$SRV.PING", cb=answer)
-    await settle(nc)
+    await nc.flush()
 
 
 def refusal(server: EmbeddedServer, context: ssl.SSLContext) -> str:

@@ -31,7 +31,7 @@ def read_info(port: int) -> dict[str, Any]:
 
 class _Client(Client):
     async def flush(self, timeout: int = 10) -> None:
-        """Wait until the server has done all that it was sent.
+        """Wait until the server has done all that it was sent, and its complaints are here.
 
         nats-py writes its PING before what waits to be written: the first PONG says nothing of a subscription that was
         made just before, and a request may find nobody.

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.pki import connect_to, settle, tls_of
+from helpers.pki import connect_to, tls_of
 from helpers.waiting import eventually
 from nats.js.errors import APIError
 
@@ -53,7 +53,7 @@ def say(peer: RawPeer, *messages: tuple[str, bytes] | tuple[str, bytes, str]) ->
     async def publish(nc: Client) -> None:
         for subject, body, *reply in messages:
             await nc.publish(subject, body, reply=reply[0] if reply else "")
-        await settle(nc)
+        await nc.flush()
 
     peer.run(publish)
     return bool(peer.errors)
@@ -94,7 +94,7 @@ def test_a_description_makes_its_reader_say_nothing(
         copy = io.BytesIO()
         reader.download(kept.id, copy)
         assert copy.getvalue() == b"kept"
-        ops.run(settle)
+        ops.run(ops.nc.flush())
         assert evil.pending_msgs == 0
     finally:
         ops.run(ops.nc.jetstream().purge_stream(f"OBJ_{FILES_BUCKET}", subject=subject))
@@ -146,12 +146,12 @@ def test_a_service_answers_nowhere_but_in_inboxes(
     request = b'{"id":"1","method":"get","args":{"key":"forged"}}'
     with service:
         heard = [ops.run(ops.nc.subscribe(place)) for place in places]
-        ops.run(settle)
+        ops.run(ops.nc.flush())
         refused = say(connect_as(name), *(("$SRV.user-service.get", request, place) for place in places))
         assert refused == (name not in MAY_CALL)
         # The answer to a call made after shows that those before were taken.
         assert link_as("caller").call("user-service", "get", {"key": "a"}, timeout=30) == "a"
-        ops.run(settle)
+        ops.run(ops.nc.flush())
         assert [each.pending_msgs for each in heard] == [0] * len(places)
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.pki import connect_to, is_refused, settle, tls_of
+from helpers.pki import connect_to, is_refused, tls_of
 
 import lightlink
 from lightlink.certs import CertificateAuthority, server_config
@@ -50,7 +50,7 @@ async def serve(nc: Client) -> None:
         await request.respond(json.dumps({"id": asked["id"], "success": True, "result": {"by": "go"}}).encode())
 
     await nc.subscribe("$SRV.go-math.>", cb=answer)
-    await settle(nc)
+    await nc.flush()
 
 
 def test_a_client_with_inboxes_of_nats_calls_our_service(

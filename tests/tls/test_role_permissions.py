@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import nats.errors
 import pytest
-from helpers.pki import connect_to, is_refused, serve, settle
+from helpers.pki import connect_to, is_refused, serve
 from nats.js.errors import NotFoundError
 
 from lightlink.certs import CertificateAuthority, server_config
@@ -275,11 +275,11 @@ def test_a_caller_cannot_make_a_service_publish_for_it(connect_as: ConnectAs) ->
 
     service.run(lambda nc: serve(nc, "user-service"))
     seen = ops.run(lambda nc: nc.subscribe("$KV.light_link_state.>"))
-    ops.run(settle)
+    ops.run(ops.nc.flush())
     web.run(attack)
-    service.run(settle)
+    service.run(service.nc.flush())
     assert ["permissions violation for publish" in str(error) for error in service.errors] == [True]
-    ops.run(settle)
+    ops.run(ops.nc.flush())
     assert seen.pending_msgs == 0
 
 
