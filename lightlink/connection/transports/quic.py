@@ -168,7 +168,12 @@ class QuicTransport(TcpTransport):
 
     def _configuration(self, host: str) -> QuicConfiguration:
         configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=[ALPN], server_name=host, idle_timeout=_IDLE, verify_mode=ssl.CERT_REQUIRED
+            is_client=True,
+            alpn_protocols=[ALPN],
+            server_name=host,
+            idle_timeout=_IDLE,
+            verify_mode=ssl.CERT_REQUIRED,
+            max_datagram_frame_size=0,  # without it, a client of qh3's offers to take datagrams
         )
         ca = None if self._tls is None else self._tls.ca
         configuration.load_verify_locations(cafile=ssl.get_default_verify_paths().cafile if ca is None else str(ca))

@@ -1,0 +1,138 @@
+"""What is left out of QUIC's handshake: early data (0-RTT), which anybody can send again, and datagrams."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.pki import tls_of
+from helpers.raw_quic import HOST, RawQuicClient, RawQuicServer
+from qh3.quic.events import HandshakeCompleted, StreamDataReceived
+
+import lightlink
+from lightlink.protocol.edge import Kind, preamble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from helpers.edge import StartGateway
+    from qh3.tls import SessionTicket
+
+# A long header's packet with early data (RFC 9000, section 17.2.3), as far as the first byte tells.
+_EARLY = 0xD0
+
+
+def is_early(datagram: bytes) -> bool:
+    return datagram[0] & 0xF0 == _EARLY
+
+
+@pytest.fixture
+def server(identities: Path) -> Iterator[RawQuicServer]:
+    with RawQuicServer(identities / "gateway.pem", identities / "gateway.key") as running:
+        yield running
+
+
+def complete(client: RawQuicClient) -> HandshakeCompleted:
+    client.turn_until(lambda: bool(client.of(HandshakeCompleted)))
+    found: HandshakeCompleted = client.of(HandshakeCompleted)[0]
+    return found
+
+
+@contextlib.contextmanager
+def served(server: RawQuicServer) -> Iterator[None]:
+    """Let a server take its turns in a thread meanwhile."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            server.turn()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture
+def ticket(server: RawQuicServer, identities: Path) -> SessionTicket:
+    """A ticket for early data, by a server with the gateway's certificate."""
+    with served(server), RawQuicClient(server.port, identities / "ca.pem") as client:
+        client.turn_until(lambda: bool(client.tickets))
+        return client.tickets[0]
+
+
+# The gateway ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_of_a_server_that_takes_early_data_is_of_use(
+    server: RawQuicServer, ticket: SessionTicket, identities: Path
+) -> None:
+    # What the tests below rest on: this very ticket and these very bytes are taken where early data is.
+    with served(server), RawQuicClient(server.port, identities / "ca.pem", ticket) as client:
+        client.quic.send_stream_data(0, preamble(Kind.MAIN))
+        assert complete(client).early_data_accepted
+    assert any(is_early(data) for data in server.datagrams)
+
+
+def test_a_gateway_takes_no_early_data(start_gateway: StartGateway, ticket: SessionTicket, identities: Path) -> None:
+    gateway = start_gateway()
+    with RawQuicClient(gateway.address[1], identities / "ca.pem", ticket) as client:
+        client.quic.send_stream_data(0, preamble(Kind.MAIN))
+        told = complete(client)
+        assert (told.early_data_accepted, told.session_resumed) == (False, False)
+        # It is served all the same, once it has said the same under keys that are not of before.
+        client.turn_until(lambda: any(b"INFO " in event.data for event in client.of(StreamDataReceived)))
+    assert gateway.counts.accepted == 1
+
+
+def test_a_gateway_gives_no_tickets_and_takes_no_datagrams(start_gateway: StartGateway, identities: Path) -> None:
+    gateway = start_gateway()
+    with RawQuicClient(gateway.address[1], identities / "ca.pem") as client:
+        complete(client)
+        bridge: Any = client.quic._tls
+        assert not bridge.remote_transport_parameters.max_datagram_frame_size
+        client.quic.send_stream_data(0, preamble(Kind.MAIN))
+        # Tickets would come before what is said on streams.
+        client.turn_until(lambda: bool(client.of(StreamDataReceived)))
+        assert not client.tickets
+        with pytest.raises(ValueError, match="DATAGRAM"):
+            client.quic.send_datagram_frame(b"junk")
+
+
+# The client -----------------------------------------------------------------------------------------------------------
+
+
+def connect(server: RawQuicServer, identities: Path) -> Any:
+    """Let a client try to connect, and return what the server was told of it."""
+
+    def attempt() -> None:
+        url = f"quic://{HOST}:{server.port}"
+        with contextlib.suppress(lightlink.LightLinkError):
+            lightlink.connect(url, name="web", tls=tls_of(identities, "web"), connect_timeout=0.5).close()
+
+    known = set(server.connections)
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    server.turn_until(lambda: not thread.is_alive())
+    return [connection for address, connection in server.connections.items() if address not in known]
+
+
+def test_a_client_comes_with_no_ticket_and_no_early_data(server: RawQuicServer, identities: Path) -> None:
+    for _ in range(2):
+        assert connect(server, identities)
+    assert server.tickets
+    assert not server.asked
+    assert not any(is_early(data) for data in server.datagrams)
+    assert not any(event.session_resumed for event in server.of(HandshakeCompleted))
+
+
+def test_a_client_says_that_it_takes_no_datagrams(server: RawQuicServer, identities: Path) -> None:
+    told = [connection._tls.remote_transport_parameters for connection in connect(server, identities)]
+    assert told
+    assert not any(parameters.max_datagram_frame_size for parameters in told)
