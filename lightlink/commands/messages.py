@@ -10,6 +10,7 @@ import logging
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -325,13 +326,14 @@ class Inbox:
         self._client_id = client_id
         self._handlers = handlers
         self._routes: list[Any] = []
-        self._box = Mailbox(connection.session.workers, self._handle, _MAX_WAITING, _MAX_WAITING_BYTES)
+        self._box: Mailbox | None = None
 
     def start(self) -> None:
         """Subscribe; raises PermissionDenied when the agent has handlers and may not."""
+        box = self._box = Mailbox(self._connection.session.workers, self._handle, _MAX_WAITING, _MAX_WAITING_BYTES)
         try:
             for subject in (message_subject(self._client_id), BROADCAST):
-                self._routes.append(self._connection.subscribe(subject, "", self._arrive))
+                self._routes.append(self._connection.subscribe(subject, "", partial(self._arrive, box)))
         except PermissionDenied as exc:
             if self._handlers:
                 raise
@@ -341,11 +343,13 @@ class Inbox:
         """Take no more messages, and let the handler finish, within ``timeout`` seconds."""
         for route in self._routes:
             self._connection.session.unroute(route, timeout)
+        if self._box is None:
+            return
         if not self._box.drain(timeout):
             _log.warning("lightlink: agent %s stops with messages not handled", self._client_id)
         self._box.close()
 
-    def _arrive(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+    def _arrive(self, box: Mailbox, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
         try:
             message = records.read(data, subject.decode(), AgentMessage, "sent_at")
             message = msgspec.structs.replace(message, headers=dict(codec.decode_headers(headers)))
@@ -357,7 +361,7 @@ class Inbox:
             self._answer(message, commands=self._commands)
         elif function is None:
             self._answer(message, f"the agent takes no messages of type {message.type!r}")
-        elif not self._box.put((function, message), len(data)):
+        elif not box.put((function, message), len(data)):
             self._answer(message, f"the agent is busy: {_MAX_WAITING} messages wait already")
         elif not message.wait_ack:
             self._answer(message)

@@ -161,14 +161,15 @@ class Instance:
         handlers = Handlers(None)
         handlers.add("plain", self.world.handler, idempotent=False)
         handlers.add("again", self.world.handler, idempotent=True)
-        deliveries = SimpleNamespace(ack=self._ack, forget=self._let_go, hand_back=self._let_go)
-        self.execution = Execution(self.world.db, deliveries, self.name, handlers, self, self.stopped)  # type: ignore[arg-type]
+        link: Any = SimpleNamespace(instance=self.name, connection=self.world.db.connection, statuses=self.world.db)
+        self.execution = Execution(link, self, handlers, self, self.stopped)  # type: ignore[arg-type]
 
     def put(self, job: Callable[..., object], *args: object) -> None:
         """Stand in for the thread that reports what overruns."""
         self.world.act(lambda: job(*args), self)
 
-    def _ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery) -> None:
+        """Take note that a command has ended."""
         command_id = delivery.request.command_id
         last, _ = self.world.last(command_id)
         if model.is_open(last):
@@ -176,8 +177,11 @@ class Instance:
         self.held.discard(command_id)
         self.world.acked.add(command_id)
 
-    def _let_go(self, delivery: Delivery) -> None:
+    def hand_back(self, delivery: Delivery) -> None:
+        """Let a command be delivered again."""
         self.held.discard(delivery.request.command_id)
+
+    forget = hand_back
 
 
 class World:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lightlink.client import Client
 from lightlink.commands.agent.handlers import CommandExecutor, ContextExecutor, Handlers
+from lightlink.commands.agent.ports import AgentLink
 from lightlink.commands.agent.runner import Runner
 from lightlink.commands.messages import MessageHandlers
 from lightlink.commands.store import schema
@@ -231,14 +232,13 @@ class Agent(Connected):
         own = self._middleware if client is self._target else ()
         self._handlers.middleware = client.connection.middleware.entries + own
         self._messages.middleware = self._handlers.middleware
+        link = AgentLink(client, self.client_id, self.instance, self._store_options)
+        link.open()
         self._runner = Runner(
-            client,
-            self.client_id,
-            self.instance,
+            link,
             self.labels,
             self._handlers,
             self._messages,
-            self._store_options,
             self._workers,
             self._prefetch,
             self._describes,

@@ -15,7 +15,7 @@ import msgspec
 from lightlink import logs
 from lightlink.commands import model
 from lightlink.commands.agent.context import CommandContext
-from lightlink.commands.agent.handlers import CANCELLED_TEXT
+from lightlink.commands.agent.handlers import CANCELLED_TEXT, Rejected
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import ClosedError, LightLinkError, PayloadTooLarge, StoreUnavailable
 from lightlink.jetstream.retry import pauses
@@ -23,10 +23,10 @@ from lightlink.jetstream.retry import pauses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightlink.commands.agent.delivery import Deliveries, Delivery
-    from lightlink.commands.agent.handlers import Handlers, Outcome
+    from lightlink.commands.agent.delivery import Delivery
+    from lightlink.commands.agent.handlers import Handlers, Job, Outcome
+    from lightlink.commands.agent.ports import AgentLink, Held
     from lightlink.commands.model import RequestRecord, StatusRecord
-    from lightlink.commands.store.store import CommandStore
     from lightlink.concurrency.scheduler import Lane
     from lightlink.concurrency.threads import Event
 
@@ -47,6 +47,7 @@ class Running:
 
     delivery: Delivery
     context: CommandContext
+    job: Job | None = None  # once it is known that it can be run
     last: tuple[StatusRecord, int] | None = None
     unwanted: bool = False  # it was cancelled
     overrun: bool = False  # it is past its deadline, and that is being reported
@@ -57,17 +58,18 @@ class Execution:
 
     def __init__(
         self,
-        store: CommandStore,
-        deliveries: Deliveries,
-        instance: str,
+        link: AgentLink,
+        deliveries: Held,
         handlers: Handlers,
         reporter: Lane,
         stopped: Event,
     ) -> None:
         self.running: dict[str, Running] = {}
-        self._store = store
+        self._connection = link.connection
+        self._statuses = link.statuses
+        self._clock = link.statuses.clock
+        self._instance = link.instance
         self._deliveries = deliveries
-        self._instance = instance
         self._handlers = handlers
         self._reporter = reporter
         self._stopped = stopped
@@ -79,7 +81,7 @@ class Execution:
     def process(self, delivery: Delivery) -> None:
         """Do with a delivered command what its status says; runs on a worker."""
         request = delivery.request
-        running = Running(delivery, CommandContext(request, self._store.connection))
+        running = Running(delivery, CommandContext(request, self._connection))
         # Known from before the claim on: a wish to cancel may come as soon as others can see the claim.
         self.running[request.command_id] = running
         try:
@@ -109,7 +111,7 @@ class Execution:
         """Read whether any command that runs was cancelled while nothing could be heard; raises StoreUnavailable."""
         running = [(each, each.last[1]) for each in list(self.running.values()) if each.last is not None]
         ids = [(each.delivery.request.client_id, each.delivery.request.command_id) for each, _ in running]
-        for (each, known), (status, revision) in zip(running, self._store.read_statuses(ids), strict=True):
+        for (each, known), (status, revision) in zip(running, self._statuses.read_statuses(ids), strict=True):
             if status is None or revision <= known:
                 continue  # nothing new; a replica that is behind may tell of an earlier instance
             if status.cancel_requested or status.ended or status.instance != self._instance:
@@ -125,7 +127,7 @@ class Execution:
         """Have the deadlines looked at by an instant; on the notifier's thread, as is what follows."""
         if deadline < self._next_look:
             self._next_look = deadline
-            self._store.connection.session.notifier.post_at(deadline, self._look_at_deadlines)
+            self._connection.session.notifier.post_at(deadline, self._look_at_deadlines)
 
     def _look_at_deadlines(self) -> None:
         instant = time.monotonic()
@@ -145,7 +147,7 @@ class Execution:
         request = running.delivery.request
 
         def following(current: StatusRecord) -> StatusRecord | None:
-            at = self._store.clock.now()
+            at = self._clock.now()
             return None if current.ended else model.expired(request, current, at, by=self._instance)
 
         try:
@@ -174,7 +176,7 @@ class Execution:
             record = decision.claim if isinstance(decision, model.Run) else decision.status
             try:
                 try:
-                    stored = self._store.write_status(request.client_id, request.command_id, record, revision)
+                    stored = self._statuses.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
                     current, revision = self._read_after(request, current, revision)
                     continue
@@ -195,23 +197,27 @@ class Execution:
         request = running.delivery.request
         idempotent = self._handlers.is_idempotent(request.command_type)
         begun = request.command_id in self._begun
-        decision = model.on_delivery(request, current, self._instance, idempotent, begun, self._store.clock.now())
-        if isinstance(decision, model.Run) and (reason := self._handlers.refusal(request)):
-            return model.Settle(model.rejected(current, self._store.clock.now(), self._instance, reason))
+        decision = model.on_delivery(request, current, self._instance, idempotent, begun, self._clock.now())
+        if isinstance(decision, model.Run) and running.job is None:
+            try:
+                running.job = self._handlers.bind(request)
+            except Rejected as exc:
+                return model.Settle(model.rejected(current, self._clock.now(), self._instance, str(exc)))
         return decision
 
     # Running --------------------------------------------------------------------------------------------------------
 
     def _run(self, running: Running) -> None:
         assert running.last is not None
+        assert running.job is not None
         request, context = running.delivery.request, running.context
         context.attempt = running.last[0].attempt
         facts = {"client_id": request.client_id, "command_id": request.command_id, "attempt": context.attempt}
         logs.enter(facts, context.headers)
         self._begun.add(request.command_id)
-        self._store.connection.session.notifier.post(self._look_by, context.deadline)
-        outcome = self._handlers.run(request, context)
-        in_time = not model.is_overdue(request, self._store.clock.now(), grace=timedelta(0))
+        self._connection.session.notifier.post(self._look_by, context.deadline)
+        outcome = self._handlers.run(request, running.job, context)
+        in_time = not model.is_overdue(request, self._clock.now(), grace=timedelta(0))
         if self._interrupted and not running.unwanted and outcome.status_detail == model.CANCELLED and in_time:
             if self._handlers.is_idempotent(request.command_type):
                 self._deliveries.hand_back(running.delivery)
@@ -243,7 +249,7 @@ class Execution:
         completed = outcome.status == model.COMPLETED
 
         def following(current: StatusRecord) -> StatusRecord | None:
-            at = self._store.clock.now()
+            at = self._clock.now()
             if current.ended:
                 # What others have seen stays, and a result is put beside it; unless this is what we have written.
                 news = completed and current.status != model.COMPLETED and not current.late
@@ -282,7 +288,7 @@ class Execution:
                 return
             try:
                 try:
-                    stored = self._store.write_status(request.client_id, request.command_id, record, revision)
+                    stored = self._statuses.write_status(request.client_id, request.command_id, record, revision)
                 except Conflict:
                     self._catch_up(running, current, revision)
                     continue
@@ -313,7 +319,7 @@ class Execution:
         """
         stale = StoreUnavailable("reading a status", "what was answered is older than what was written")
         for pause in itertools.islice(pauses(_RETRY_FIRST, _RETRY_MOST), _STALE_TRIES):
-            current, revision = self._store.read_status(request.client_id, request.command_id)
+            current, revision = self._statuses.read_status(request.client_id, request.command_id)
             if revision > known:
                 return current, revision
             if current is not None and not model.may_precede(current, last):
@@ -321,6 +327,6 @@ class Execution:
                 return current, revision
             if self._stopped.wait(pause):
                 raise stale
-        if (current is None and known) or model.is_overdue(request, self._store.clock.now(), grace=_LONG_OVER):
+        if (current is None and known) or model.is_overdue(request, self._clock.now(), grace=_LONG_OVER):
             raise Conflict(request.command_id)
         raise stale

@@ -87,6 +87,14 @@ class Handler:
     resource: str = ""
 
 
+@attrs.frozen
+class Job:
+    """What a command runs: a function with its arguments, bound and checked, or the executor (no ``handler``)."""
+
+    handler: Handler | None
+    arguments: Any = None
+
+
 class Handlers:
     """Looks up and runs the handlers of one agent."""
 
@@ -137,21 +145,23 @@ class Handlers:
         handler = self._functions.get(command_type)
         return handler is not None and handler.idempotent
 
-    def refusal(self, request: RequestRecord) -> str | None:
-        """Return why a command cannot be run at all, or None."""
+    def bind(self, request: RequestRecord) -> Job:
+        """Return what a command runs; raises Rejected when it cannot be run at all."""
         handler = self._functions.get(request.command_type)
         if handler is None:
-            return None if self._executor is not None else f"unknown command type {request.command_type!r}"
+            if self._executor is None:
+                raise Rejected(f"unknown command type {request.command_type!r}")
+            return Job(None)
+        payload = bytes(request.payload)
         try:
-            handler.binder.bind(_arguments(request))
+            return Job(handler, handler.binder.bind(b"{}" if payload == b"null" else payload))
         except BindError as exc:
-            return safe_text(f"{request.command_type}: {exc}")
-        return None
+            raise Rejected(safe_text(f"{request.command_type}: {exc}")) from None
 
-    def run(self, request: RequestRecord, context: CommandContext) -> Outcome:
+    def run(self, request: RequestRecord, job: Job, context: CommandContext) -> Outcome:
         """Run a command and return how that ended; raises nothing."""
         try:
-            return self._completed(request, self._call(request, context))
+            return self._completed(request, job, self._call(request, job, context))
         except Cancelled:
             return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error=CANCELLED_TEXT)
         except Rejected as exc:
@@ -171,10 +181,10 @@ class Handlers:
             error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)
 
-    def _completed(self, request: RequestRecord, result: Any) -> Outcome:
+    def _completed(self, request: RequestRecord, job: Job, result: Any) -> Outcome:
         undo = None
         if isinstance(result, Undoable):
-            handler = self._functions.get(request.command_type)
+            handler = job.handler
             if handler is None or not handler.undo:
                 return self.failed(f"it ran, and returned Undoable, but {request.command_type!r} names no undo")
             codec.encode_json(result.undo, "what takes it back")
@@ -192,11 +202,9 @@ class Handlers:
         error = "the agent stopped while running it"
         return Outcome(status=model.FAILED, status_detail=model.INTERRUPTED, error=error, outcome_unknown=True)
 
-    def _call(self, request: RequestRecord, context: CommandContext) -> Any:
-        handler = self._functions.get(request.command_type)
-        if handler is not None:
-            arguments: Any = handler.binder.bind(_arguments(request))
-        else:
+    def _call(self, request: RequestRecord, job: Job, context: CommandContext) -> Any:
+        handler, arguments = job.handler, job.arguments
+        if handler is None:
             arguments = codec.decode(bytes(request.payload), request.command_id)
 
         def last(call: Call) -> Any:
@@ -239,11 +247,6 @@ def _takes_context(executor: CommandExecutor | ContextExecutor) -> bool:
     except TypeError:
         raise InvalidOption("executor", "its method execute must take (command_type, payload)", name) from None
     return takes
-
-
-def _arguments(request: RequestRecord) -> bytes:
-    payload = bytes(request.payload)
-    return b"{}" if payload == b"null" else payload
 
 
 def safe_text(value: object) -> str:
