@@ -65,8 +65,8 @@ class AgentLink:
         self.client_id = client_id
         self.instance = instance
         self.connection = client.connection
-        self.ack_wait = options.ack_wait
         self._store = CommandStore(client.connection, options, client.options.timeout)
+        self.ack_wait = self._store.options.ack_wait  # until `open` knows better
         self.statuses: Statuses = self._store
         self._may_make_streams = True  # as far as is known
         self._status_route: Any = None
