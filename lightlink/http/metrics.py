@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -34,6 +37,8 @@ _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800,
 # Senders choose the types of commands freely: beyond this many, the rest are counted as one, to bound memory.
 _MAX_TYPES = 200
 _OTHERS = "(others)"
+# How often, and how far apart, the workers' files are read while one is being made.
+_READ_TRIES, _MAKING_SECONDS = 20, 0.05
 
 
 class Metrics:
@@ -81,7 +86,7 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return encode(self.registry), content_type
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        _Files(registry)  # type: ignore[no-untyped-call]
         registry.register(self._gauges)
         return encode(registry), content_type
 
@@ -103,6 +108,18 @@ class Metrics:
                 return _OTHERS
             self._types.add(command_type)
             return command_type
+
+
+class _Files(MultiProcessCollector):
+    """The files of all workers, read again while one of them makes its own: for a moment that is empty."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the sums; raises struct.error for a file that stays empty."""
+        for _ in range(_READ_TRIES):
+            with contextlib.suppress(struct.error):
+                return super().collect()  # type: ignore[no-untyped-call, no-any-return]
+            time.sleep(_MAKING_SECONDS)
+        return super().collect()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _runs(manager: Orchestrator) -> Metric:

@@ -233,6 +233,10 @@ class CommandView:
     batch_id: str | UnsetType = UNSET
     late_result: Any | UnsetType = UNSET
     undo: Annotated[str, Meta(description="The type of the command that takes it back.")] | UnsetType = UNSET
+    undone_by: (
+        Annotated[str, Meta(description="Which command takes it back, or has done so; told of one command only.")]
+        | UnsetType
+    ) = UNSET
 
 
 @attrs.frozen(kw_only=True, slots=False)

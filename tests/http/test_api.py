@@ -534,6 +534,8 @@ def test_a_command_is_taken_back_once(http: Http, client: lightlink.Client, pref
         undo = http.post(f"/api/command/{sent}/undo").json["command_id"]
         undone = http.get(f"/api/command/{undo}?wait=10").json["command"]
         assert undone["status"] == "completed"
+        assert "undone_by" not in done
+        assert http.get(f"/api/command/{sent}").json["command"]["undone_by"] == undo
         assert "undo" not in undone  # nothing takes this one back
         assert found == {"mode": "day"}
         assert http.post(f"/api/command/{sent}/undo").status == 409

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.http import Browser, HttpProcess
 from helpers.waiting import eventually
 from prometheus_client import REGISTRY
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
 import lightlink
 from lightlink.commands import Agent, CommandManager, StoreOptions, model
-from lightlink.http import create_app
+from lightlink.http import create_app, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import StartServer
 
@@ -150,6 +153,25 @@ def test_gauges_show_what_agents_say_of_themselves(fresh_server: StartServer, pr
 
 def _loaded(counts: dict[tuple[str, str], float]) -> Any:
     return counts if counts["command_queue_depth", ""] == 2 else None
+
+
+def test_a_worker_s_file_being_made_is_waited_for(
+    manager: CommandManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "counter_1.db"
+    file.touch()  # as it is for a moment
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    browser = Browser(create_app(manager))
+
+    def make(seconds: float) -> None:
+        key = mmap_key("orders", "orders_total", [], [], "Orders.")
+        made = MmapedDict(str(file))  # type: ignore[no-untyped-call]
+        made.write_value(key, 3.0, 0.0)  # type: ignore[no-untyped-call]
+        made.close()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(sleep=make))
+
+    assert scrape(browser)["orders_total", ""] == 3.0
 
 
 def test_apps_in_one_process_have_metrics_of_their_own(manager: CommandManager, prefix: str) -> None:

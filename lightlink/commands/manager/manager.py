@@ -22,7 +22,7 @@ from lightlink.commands.manager.lease import SweepLease
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.manager.template import Template, refuse_too_large
-from lightlink.commands.manager.undo import undo_of
+from lightlink.commands.manager.undo import undo_of, undone_by
 from lightlink.commands.messages import DESCRIBE, Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import audit, checks, history, schema
@@ -411,6 +411,14 @@ class CommandManager:
         )
         self._store.ensure_consumers([request.client_id])
         return self._follow(self._store.put_request(record))
+
+    def undone_by(self, command_id: str) -> str | None:
+        """Return the id of the command that takes another back, or has done so; None when none does.
+
+        Raises CommandNotFound, StoreUnavailable.
+        """
+        self._refuse_closed()
+        return undone_by(self._store, self._find(command_id))
 
     # Messages -------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,18 @@ def undo_id(command_id: str, attempt: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{command_id}\0{attempt}"))
 
 
+def undone_by(store: CommandStore, request: RequestRecord) -> str | None:
+    """Return the id of the command that takes one back or has done so; None when none does."""
+    for attempt in range(_MOST_TRIES):
+        command_id = undo_id(request.command_id, attempt)
+        if store.get_request(request.client_id, command_id) is None:
+            return None
+        tried, _ = store.read_written_status(request.client_id, command_id)
+        if model.is_open(tried) or (tried is not None and tried.status == model.COMPLETED):
+            return command_id
+    return None
+
+
 def undo_of(store: CommandStore, request: RequestRecord) -> tuple[str, UndoTold]:
     """Return the id and the contents of the command that takes one back; raises UndoRefused."""
     status, _ = store.read_written_status(request.client_id, request.command_id)

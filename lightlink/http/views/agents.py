@@ -44,10 +44,16 @@ def get_client(call: Call) -> ClientView:
 def list_agents(call: Call) -> AgentPage:
     """List the agents that were ever seen."""
     query = call.query
+    online = query.online is True or None
+    # A large fleet is read once for all who ask within a moment, and for all the pages of one who reads on.
+    known = call.app.recent.get(("agents", online), lambda: call.manager.agents(online=online))
+    wanted = schema.labels(_labels(query.label)).items()
     found = [
         agent
-        for agent in call.manager.agents(_labels(query.label), online=None if query.online is UNSET else query.online)
-        if call.may_address(agent.client_id)
+        for agent in known
+        if wanted <= agent.labels.items()
+        and query.online in (UNSET, agent.online)
+        and call.may_address(agent.client_id)
         and query.find.lower() in agent.client_id.lower()
         and (query.command_type is UNSET or query.command_type in agent.command_types)
     ]

@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from msgspec import UNSET
 from werkzeug.exceptions import Conflict
 
@@ -55,7 +56,10 @@ def get_command(call: Call) -> OneCommand:
     if call.query.wait > 0 and not command.ended:
         promise = call.manager.promise(command.command_id)
         command = call.wait(call.query.wait, promise.wait) or promise.command()
-    return OneCommand(command=command_view(command))
+    view = command_view(command)
+    if command.undo:
+        view = attrs.evolve(view, undone_by=call.manager.undone_by(command.command_id) or UNSET)
+    return OneCommand(command=view)
 
 
 def undo_command(call: Call) -> CommandSent:

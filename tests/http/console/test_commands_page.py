@@ -107,11 +107,28 @@ def test_a_command_is_taken_back_once(page: Page, running: HttpProcess, world: R
     expect(shown_state(page)).to_have_text("done")
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)  # nothing takes the undo back
     assert found == {"mode": "day"}
+    undo_id = page.url.rpartition("/")[2]
     page.go_back()
     expect(page.locator("main h1")).to_have_text("set")
-    page.get_by_role("button", name="Undo").click()
 
-    expect(page.get_by_role("alert")).to_contain_text("has done so")
+    expect(page.get_by_role("link", name=undo_id[:8])).to_have_attribute("href", f"#/command/{undo_id}")
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)
+
+
+def test_what_is_taken_back_elsewhere_is_no_longer_offered(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    agent = world.agent("elsewhere")
+    agent.command("set", undo="restore")(lambda version: Undoable(None, undo={}))
+    agent.register("restore", lambda: None)
+    agent.start(timeout=10)
+    command_id = send(running, "elsewhere", "set")
+    end(running, command_id)
+    log_in(page, running, to=f"command/{command_id}")
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+
+    running.http.post(f"/api/command/{command_id}/undo")
+
+    expect(page.get_by_text("Another command takes this back")).to_be_visible()
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)
 
 
 def test_all_that_pass_the_filters_are_cancelled(page: Page, running: HttpProcess) -> None:

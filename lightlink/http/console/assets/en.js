@@ -183,6 +183,7 @@ export default {
   "command.cancel.pending": "It has not begun, and will not.",
   "command.cancelled": "The cancel is on its way",
   "command.undo": "Undo",
+  "command.undone": "Another command takes this back:",
   "command.undo.by": "Sends {x}, which the agent says takes this back",
   "command.again": "Send again",
   "command.pending": "Waits for its agent",

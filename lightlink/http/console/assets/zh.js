@@ -183,6 +183,7 @@ export default {
   "command.cancel.pending": "尚未开始，也不会再开始。",
   "command.cancelled": "取消已发出",
   "command.undo": "撤销",
+  "command.undone": "另一条命令撤销了它：",
   "command.undo.by": "发送 {x}：代理声明由它撤销此命令",
   "command.again": "再次发送",
   "command.pending": "等待其代理",

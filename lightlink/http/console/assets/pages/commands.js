@@ -123,17 +123,20 @@ async function each(list, act) {
 const sendAgain = (each) => post("api/command", { client_id: each.client_id, command_type: each.command_type, payload: each.payload, timeout: each.timeout, priority: each.priority });
 
 export async function command({ rest }) {
-  let one = (await get(`api/command/${rest}`)).command, entries = [], timer = null, gone = false;
+  const read = async () => (await get(`api/command/${rest}`)).command;
+  let one = await read(), entries = [], timer = null, gone = false;
   const root = h("div", { class: "stack" }), head = h("div", {});
   async function history() { entries = (await get(`api/command/${rest}/history`).catch(() => ({ entries }))).entries; }
   const draw = () => { redraw(head, top(one)); redraw(root, body(one, entries)); };
   await history();
   draw();
   const stop = follow((changes) => {
+    // What takes it back is another command, of which only this one's own record tells.
+    if (one.undo && changes.some((each) => each.client_id === one.client_id && each.command_type === one.undo)) read().then((now) => { one = now; if (!gone) draw(); }, () => null);
     const change = changes.find((each) => each.command_id === rest);
     if (!change) return;
     const turned = change.status !== one.status;
-    one = change;
+    one = { ...change, undone_by: one.undone_by };
     draw();
     // The audit is a moment behind.
     if (turned) { clearTimeout(timer); timer = setTimeout(async () => { await history(); if (!gone && !live.paused) draw(); }, 500); }
@@ -146,7 +149,7 @@ function top(one) {
   const undo = async () => { try { location.hash = `#/command/${(await post(`api/command/${one.command_id}/undo`, {})).command_id}`; } catch (error) { complain(error); } };
   const cancel = () => confirm(t("command.cancel"), t(one.status === "executing" ? "command.cancel.running" : "command.cancel.pending"), t("command.cancel"), async (reason) => { await post(`api/command/${one.command_id}/cancel`, { reason }); toast(t("command.cancelled")); }, true);
   return h("div", { class: "page-head" }, h("div", {}, h("h1", {}, one.command_type), h("p", { class: "under" }, commandState(one), h("span", { class: "quiet" }, t("on")), link(`agent/${one.client_id}`, one.client_id, "strong"), h("span", { class: "quiet" }, ago(one.created_at)))),
-    may("send") && h("div", { class: "row" }, open && button(t("command.cancel"), cancel, "", { disabled: one.cancel_requested }), one.undo && button(t("command.undo"), undo, "", { title: t("command.undo.by", { x: one.undo }) }), !open && button(t("command.again"), again, "primary")));
+    may("send") && h("div", { class: "row" }, open && button(t("command.cancel"), cancel, "", { disabled: one.cancel_requested }), one.undo && !one.undone_by && button(t("command.undo"), undo, "", { title: t("command.undo.by", { x: one.undo }) }), !open && button(t("command.again"), again, "primary")));
 }
 function body(one, entries) {
   return h("div", { class: "cols" }, h("div", { class: "stack" }, outcome(one), section(t("command.timeline"), null, timeline(entries))),
@@ -158,7 +161,7 @@ function outcome(one) {
     const fraction = one.progress?.fraction ?? 0;
     return section(t("command.progress"), null, h("p", { class: "saying" }, h("span", {}, one.progress?.note || t(one.cancel_requested ? "command.stopping" : "command.running")), one.progress && h("b", {}, `${Math.round(fraction * 100)} %`)), one.progress && progress(fraction, t("command.progress")));
   }
-  if (one.status === "completed") return section(t("command.result"), null, json(one.result ?? null));
+  if (one.status === "completed") return [one.undone_by && note("undone", h("p", {}, t("command.undone"), " ", link(`command/${one.undone_by}`, mono(one.undone_by.slice(0, 8))))), section(t("command.result"), null, json(one.result ?? null))];
   const cancelled = one.status_detail === "cancelled";
   return [note(cancelled ? "cancelled" : one.status, h("strong", {}, t(cancelled ? "state.cancelled" : `command.${one.status}`)), h("p", {}, one.error || one.status_detail), one.outcome_unknown && h("p", {}, t("command.unknown"))),
     one.late_result !== undefined && section(t("command.late"), null, json(one.late_result))];
