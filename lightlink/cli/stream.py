@@ -139,7 +139,8 @@ def list_consumers(link: Link, stream_name: str, as_json: bool) -> None:
                 say(to_json({"consumer": name, "lag": lag}))
             else:
                 paused = ", paused" if lag.paused else ""
-                say(f"{name}  {lag.waiting} waiting, {lag.in_flight} in flight, {lag.retried} retried{paused}")
+                oldest = "" if lag.oldest is None else f", the oldest {lag.oldest:.0f} s old"
+                say(f"{name}  {lag.waiting} waiting, {lag.in_flight} in flight, {lag.retried} retried{oldest}{paused}")
 
 
 @consumer.command("info")

@@ -161,7 +161,8 @@ class DurableEvents(ClientBase):
         where a new consumer begins: first, new, a sequence, an aware datetime or a timedelta ago. What a process that
         died had held is handed out again after ``ack_wait`` seconds (30). The function is returned unchanged.
 
-        Raises StreamError where no stream captures the subjects, or another program has changed the consumer.
+        Raises StreamError where no stream captures the subjects, or another program has changed the consumer so that
+        this cannot be kept; ``update=True`` changes it to what is asked for, other differences are logged.
         """
         from lightlink.streams.facade import consume, settings_of  # noqa: PLC0415
 

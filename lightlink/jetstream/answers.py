@@ -110,6 +110,10 @@ class ConsumerConfig(msgspec.Struct):
 
     ack_wait: int = 0
     ack_policy: str = ""
+    deliver_policy: str = "all"
+    opt_start_seq: int = 0
+    opt_start_time: str = ""
+    max_ack_pending: int = 0
     deliver_subject: str = ""
     max_deliver: int = -1
     backoff: list[int] | None = None

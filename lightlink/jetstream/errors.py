@@ -11,6 +11,7 @@ TOO_LARGE = frozenset({10002, 10023, 10028, 10047})  # more than the server or t
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 UNAVAILABLE = 10008  # JetStream starts, or its cluster elects a leader
 CONSUMER_NOT_FOUND = 10014
+FILTERS_OVERLAP = frozenset({10099, 10100})  # of consumers of a work queue
 NO_MESSAGE = 10037
 SEQUENCE_NOT_FOUND = 10043
 MESSAGE_TOO_LARGE = 10054

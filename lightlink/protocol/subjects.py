@@ -79,6 +79,17 @@ def matches(pattern: str, subject: str) -> bool:
     return len(wanted) == len(given)
 
 
+def overlap(first: str, second: str) -> bool:
+    """Tell whether a subject can match both of two subjects, which may hold wildcards."""
+    ours, theirs = first.split("."), second.split(".")
+    for one, other in zip(ours, theirs, strict=False):
+        if ">" in (one, other):
+            return True
+        if one != other and "*" not in (one, other):
+            return False
+    return len(ours) == len(theirs)
+
+
 def publish_subject(subject: str) -> bytes:
     """Return the subject to publish to, as bytes.
 

@@ -58,6 +58,7 @@ class Settings:
     within: float
     raw: bool
     ack_wait: float
+    update: bool
 
     @property
     def is_ordered(self) -> bool:
@@ -126,7 +127,7 @@ class Consumption:
         self._plain = _as_bytes if settings.raw else codec.decode
         self._decode = decode
         self._middleware = middleware
-        self._ack_wait = settings.ack_wait
+        self._ack_wait = durable.ack_wait
         self._attempts = settings.attempts
         self._pid = os.getpid()
         self._pool = WorkerPool(f"lightlink-consume-{self.name}", settings.workers)
@@ -168,7 +169,7 @@ class Consumption:
             durable.stream,
             durable.name,
             most,
-            self._ack_wait,
+            durable.ack_wait,
             lambda burst: self._on_messages(source, burst),
             lambda: self._missing.add(durable.name),
         )

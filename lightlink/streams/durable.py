@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import contextlib
+import logging
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,8 @@ import attrs
 
 from lightlink.errors import InvalidOption, StreamError, StreamNotFound
 from lightlink.jetstream import api
-from lightlink.jetstream.answers import ConsumerInfo
-from lightlink.jetstream.errors import CONSUMER_NOT_FOUND, JetStreamError
+from lightlink.jetstream.answers import ConsumerInfo, parse_time
+from lightlink.jetstream.errors import CONSUMER_NOT_FOUND, FILTERS_OVERLAP, JetStreamError
 from lightlink.protocol import subjects
 from lightlink.streams.stream import ask, start_of, stream_name
 
@@ -23,19 +25,27 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_log = logging.getLogger("lightlink")
+
 ACK_WAIT = 30.0
 _SECOND = 1_000_000_000
 _MAX_ACK_PENDING = 10_000
+_START = ("deliver_policy", "opt_start_seq", "opt_start_time")
+_REPLACED = ("filter_subject", "filter_subjects", "backoff")
 
 
 @attrs.frozen(kw_only=True)
 class Lag:
-    """How far a consumer is behind: events ``waiting``, handed out and not settled, and of those given out again."""
+    """How far a consumer is behind: events ``waiting``, handed out and not settled, and of those given out again.
+
+    ``oldest`` is for how many seconds the oldest of them has been stored; None when there is none.
+    """
 
     waiting: int
     in_flight: int
     retried: int
     paused: bool
+    oldest: float | None = None
 
 
 class Durable:
@@ -47,11 +57,16 @@ class Durable:
         self._connection = connection
         self._timeout = timeout
         self._request: dict[str, Any] | None = None
+        self.ack_wait = ACK_WAIT  # seconds, as the server has it
 
-    def ensure(self, filters: Sequence[str], since: Any = "first", ack_wait: float = ACK_WAIT) -> None:
-        """Make the consumer, or compare it with what is wanted; raises StreamError with the difference.
+    def ensure(
+        self, filters: Sequence[str], since: Any = "first", ack_wait: float = ACK_WAIT, *, update: bool = False
+    ) -> None:
+        """Make the consumer, or compare it with what is wanted.
 
-        Nothing is left to the server's own retries: its ``backoff`` would replace ``ack_wait``.
+        Raises StreamError with the differences that would break what is promised; others are logged, and what is there
+        is used. With ``update`` it is changed. Nothing is left to the server's own retries: its ``backoff`` would
+        replace ``ack_wait``.
         """
         config = {
             "name": self.name,
@@ -69,20 +84,37 @@ class Durable:
         else:
             config["filter_subjects"] = wanted
         self._request = config
-        found = self._find()
+        self.ack_wait = ack_wait
+        found = self.find()
         if found is None:
             self._make(config)
-        else:
-            self._compare(found, wanted)
+            return
+        broken, other = self._differences(found, is_relative=isinstance(since, timedelta))
+        if update and (broken or other):
+            # Where it began is the past; the server would refuse to change that.
+            kept = {name: value for name, value in self._whole_config().items() if name not in _REPLACED}
+            self._make({**kept, **{name: value for name, value in config.items() if name not in _START}}, "update")
+            return
+        if broken:
+            reason = f"another program has made or changed it: {'; '.join(broken)}; update=True changes it"
+            raise StreamError(f"{self.stream}/{self.name}", "use consumer", reason)
+        if other:
+            _log.warning("lightlink: consumer %s/%s is used as it is: %s", self.stream, self.name, "; ".join(other))
+        self.ack_wait = found.config.ack_wait / _SECOND or ack_wait
+
+    def differences(self, found: ConsumerInfo) -> list[str]:
+        """Return what another program has changed since `ensure`, in words."""
+        broken, other = self._differences(found, is_relative=True)
+        return broken + other
 
     def make_again(self) -> None:
         """Make the consumer if it is gone, as it was made before."""
-        if self._request is not None and self._find() is None:
+        if self._request is not None and self.find() is None:
             self._make(self._request)
 
     def info(self) -> ConsumerInfo:
         """Return what the server says of the consumer."""
-        found = self._find()
+        found = self.find()
         if found is None:
             raise StreamNotFound(f"{self.stream}/{self.name}")
         return found
@@ -91,7 +123,11 @@ class Durable:
         """Return how far the consumer is behind."""
         info = self.info()
         return Lag(
-            waiting=info.num_pending, in_flight=info.num_ack_pending, retried=info.num_redelivered, paused=info.paused
+            waiting=info.num_pending,
+            in_flight=info.num_ack_pending,
+            retried=info.num_redelivered,
+            paused=info.paused,
+            oldest=self._oldest(info),
         )
 
     def pause(self, until: datetime) -> None:
@@ -109,11 +145,9 @@ class Durable:
 
         What is being handled is handed out again if it lies behind that.
         """
-        config = self._ask("read", partial(api.api, self._connection, self._subject("INFO"), None))["config"]
-        for name in ("opt_start_seq", "opt_start_time", "deliver_policy"):
-            config.pop(name, None)
+        kept = {name: value for name, value in self._whole_config().items() if name not in _START}
         self.delete()
-        self._make({**config, **start_of(since)})
+        self._make({**kept, **start_of(since)})
 
     def delete(self) -> None:
         """Remove the consumer; the stream stays."""
@@ -127,13 +161,52 @@ class Durable:
         if "paused" not in answer:
             raise StreamError(f"{self.stream}/{self.name}", "pause", "nats-server 2.11 or later is needed")
 
-    def _make(self, config: dict[str, Any]) -> None:
+    def _whole_config(self) -> dict[str, Any]:
+        answer = self._ask("read", partial(api.api, self._connection, self._subject("INFO"), None))
+        config: dict[str, Any] = answer["config"]
+        return config
+
+    def _make(self, config: dict[str, Any], action: str = "create") -> None:
         filters = config.get("filter_subject", "")
         subject = f"CONSUMER.CREATE.{self.stream}.{self.name}" + (f".{filters}" if filters else "")
-        body = {"stream_name": self.stream, "config": config, "action": "create"}
-        self._ask("make", partial(api.api, self._connection, subject, body))
+        body = {"stream_name": self.stream, "config": config, "action": action}
+        try:
+            self._ask("make" if action == "create" else "change", partial(api.api, self._connection, subject, body))
+        except StreamError as exc:
+            if isinstance(exc.__cause__, JetStreamError) and exc.__cause__.err_code in FILTERS_OVERLAP:
+                self._name_overlap(_filters_of(config.get))
+            raise
 
-    def _find(self) -> ConsumerInfo | None:
+    def _name_overlap(self, filters: list[str]) -> None:
+        """Raise StreamError with the consumer of a work queue that reads what this one is to read."""
+        names = self._ask("list the others beside", partial(api.consumer_names, self._connection, self.stream))
+        for name in sorted(names - {self.name}):
+            other = Durable(self._connection, self.stream, name, self._timeout).find()
+            for theirs in [] if other is None else _filters_of(partial(getattr, other.config)) or [">"]:
+                ours = next((each for each in filters if subjects.overlap(each, theirs)), None)
+                if ours is not None:
+                    reason = (
+                        f"{ours} overlaps with {theirs}, which consumer {name!r} reads: "
+                        f"in a work queue an event goes to one consumer"
+                    )
+                    raise StreamError(f"{self.stream}/{self.name}", "make consumer", reason)
+
+    def _oldest(self, info: ConsumerInfo) -> float | None:
+        if not (info.num_pending or info.num_ack_pending):
+            return None
+        # Nothing up to the floor is open; without acknowledgements to come, nothing that was handed out.
+        floor = info.ack_floor.stream_seq if info.num_ack_pending else info.delivered.stream_seq
+        ages = []
+        for each in _filters_of(partial(getattr, info.config)) or [">"]:
+            question = partial(api.get_next, self._connection, self.stream, each, floor + 1)
+            message = self._ask("read for", question)
+            if message is not None:
+                ages.append(((info.told_at or datetime.now(timezone.utc)) - message.created).total_seconds())
+        return max(0.0, *ages) if ages else None
+
+    def find(self) -> ConsumerInfo | None:
+        """Return what the server says of the consumer; None: there is none."""
+
         def question(timeout: float) -> ConsumerInfo | None:
             try:
                 return api.api(self._connection, self._subject("INFO"), None, timeout, ConsumerInfo)
@@ -144,23 +217,26 @@ class Durable:
 
         return self._ask("read", question)
 
-    def _compare(self, found: ConsumerInfo, wanted: list[str]) -> None:
-        config = found.config
-        filters = sorted(config.filter_subjects or ([config.filter_subject] if config.filter_subject else []))
-        apart = []
-        if filters != wanted:
-            apart.append(f"it reads {', '.join(filters) or 'everything'}, not {', '.join(wanted)}")
-        for name, theirs, ours in (
-            ("ack_policy", config.ack_policy, "explicit"),
-            ("max_deliver", config.max_deliver, -1),
-            ("deliver_subject", config.deliver_subject, ""),
-            ("backoff", config.backoff or [], []),
-        ):
-            if theirs != ours:
-                apart.append(f"{name} is {theirs!r}, not {ours!r}")
-        if apart:
-            reason = f"another program has made or changed it: {'; '.join(apart)}"
-            raise StreamError(f"{self.stream}/{self.name}", "use consumer", reason)
+    def _differences(self, found: ConsumerInfo, *, is_relative: bool) -> tuple[list[str], list[str]]:
+        """Return what breaks what is promised, and what else is not as it was asked for."""
+        assert self._request is not None
+        config, asked = found.config, self._request
+        theirs, ours = _filters_of(partial(getattr, config)), _filters_of(asked.get)
+        broken = [] if theirs == ours else [f"it reads {', '.join(theirs) or 'everything'}, not {', '.join(ours)}"]
+        for name, value in (("ack_policy", "explicit"), ("max_deliver", -1), ("deliver_subject", ""), ("backoff", [])):
+            there: Any = getattr(config, name) or type(value)()
+            if there != value:
+                broken.append(f"{name} is {there!r}, not {value!r}")
+        other = []
+        if config.ack_wait != asked["ack_wait"]:
+            other.append(f"ack_wait is {config.ack_wait / _SECOND:g} s, not {asked['ack_wait'] / _SECOND:g} s")
+        if config.max_ack_pending != asked["max_ack_pending"]:
+            other.append(f"max_ack_pending is {config.max_ack_pending}, not {asked['max_ack_pending']}")
+        began, begins = _start_of(partial(getattr, config)), _start_of(asked.get)
+        # Of two instants so long ago only that they are instants is compared.
+        if (began[0] if is_relative else began) != (begins[0] if is_relative else begins):
+            other.append(f"deliver_policy is {' '.join(filter(None, began))}, not {' '.join(filter(None, begins))}")
+        return broken, other
 
     def _subject(self, operation: str) -> str:
         return f"CONSUMER.{operation}.{self.stream}.{self.name}"
@@ -170,3 +246,18 @@ class Durable:
             return ask(self.stream, f"{operation} consumer {self.name} of", question, self._timeout)
         except StreamNotFound as exc:
             raise StreamNotFound(exc.name) from exc
+
+
+def _filters_of(config: Callable[[str, Any], Any]) -> list[str]:
+    """Return the subjects that a configuration, as its getter, reads; none for all."""
+    single = config("filter_subject", "")
+    return sorted(config("filter_subjects", None) or ([single] if single else []))
+
+
+def _start_of(config: Callable[[str, Any], Any]) -> tuple[str, str, str]:
+    """Return where a consumer begins: the policy, a sequence, an instant in one form for all zones."""
+    instant = config("opt_start_time", "")
+    with contextlib.suppress(ValueError):  # another tool may write it in another zone
+        instant = instant and str(parse_time(instant))
+    sequence = config("opt_start_seq", 0)
+    return config("deliver_policy", "all"), str(sequence) if sequence else "", instant

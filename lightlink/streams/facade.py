@@ -42,6 +42,7 @@ def _make_settings(
     within: float = 1.0,
     raw: bool = False,
     ack_wait: float = ACK_WAIT,
+    update: bool = False,
 ) -> Settings:
     """Return how events are handled; raises InvalidOption."""
     for option, value in (("workers", workers), ("batch", 1 if batch is None else batch)):
@@ -62,6 +63,7 @@ def _make_settings(
         within=seconds("within", within),
         raw=raw,
         ack_wait=seconds("ack_wait", ack_wait),
+        update=bool(update),
     )
 
 
@@ -87,7 +89,7 @@ def consume(
     if stream is None:
         stream = stream_of(connection, filters[0], timeout)
     durable = Durable(connection, stream_name(stream), name, timeout)
-    durable.ensure(filters, since, settings.ack_wait)
+    durable.ensure(filters, since, settings.ack_wait, update=settings.update)
     handle: Callable[[Any], object] = handler
     decode: Callable[[bytes, str], Any] = _as_bytes if settings.raw else codec.decode
     if settings.batch is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -220,7 +220,8 @@ def start_of(since: Any) -> dict[str, Any]:
     if isinstance(since, datetime):
         if since.tzinfo is None:
             raise InvalidOption("since", "must be an aware datetime", since)
-        return {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+        instant = since.astimezone(timezone.utc)
+        return {"deliver_policy": "by_start_time", "opt_start_time": f"{instant:%Y-%m-%dT%H:%M:%S.%fZ}"}
     if isinstance(since, int) and not isinstance(since, bool) and since > 0:
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": since}
     raise InvalidOption("since", "must be first, new, a sequence, an aware datetime or a timedelta", since)

@@ -251,8 +251,9 @@ def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
         client.consume("orders.paid", name="billing")(handle)
     queue = client.stream("QUEUE", ["jobs.>"], work_queue=True)
     client.consume("jobs.a.>", name="a")(handle)
-    with pytest.raises(StreamError, match="filtered consumer not unique"):
-        client.consume("jobs.>", name="all")(handle)
+    with pytest.raises(StreamError, match=r"jobs\.> overlaps with jobs\.a\.>, which consumer 'a' reads"):
+        client.consume(["else.x", "jobs.>"], name="all", stream="QUEUE")(handle)
+    client.consume("jobs.b.>", name="b")(handle)
     client.publish_stored("jobs.a.1", 1)
     eventually(lambda: queue.info().messages == 0)
 

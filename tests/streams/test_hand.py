@@ -12,6 +12,7 @@ from lightlink.errors import InvalidOption, StreamError, StreamNotFound
 
 if TYPE_CHECKING:
     import lightlink
+    from lightlink.streams import StoredMessage
 
 
 def fill(client: lightlink.Client, count: int = 5) -> None:
@@ -75,6 +76,34 @@ def test_a_consumer_begins_anew(client: lightlink.Client) -> None:
     assert consumer.lag().waiting == 2
     consumer.reset(since=timedelta(hours=1))
     assert [each.data for each in consumer.fetch(5)] == [0, 1, 2, 3, 4]
+
+
+def test_the_oldest_event_that_is_not_done_tells_its_age(client: lightlink.Client) -> None:
+    fill(client, 0)
+    consumer = client.consumer("ORDERS", "hand")
+    assert consumer.lag().oldest is None
+    for number in range(3):
+        client.publish_stored("orders.new", number)
+    first, second, third = client.replay("orders.>")
+
+    def is_oldest(message: StoredMessage) -> bool:
+        """Tell whether an event is the oldest by the clock of this machine, which is the server's."""
+        now = datetime.now(timezone.utc)
+        oldest = consumer.lag().oldest
+        least, most = now - message.stored_at, datetime.now(timezone.utc) - message.stored_at
+        return oldest is not None and least <= timedelta(seconds=oldest) <= most
+
+    assert is_oldest(first)
+    held = consumer.fetch(3)
+    assert is_oldest(first)
+    held[1].done()  # the first is still open
+    eventually(lambda: consumer.lag().in_flight == 2)
+    assert is_oldest(first)
+    held[0].done()
+    eventually(lambda: is_oldest(third))
+    assert not is_oldest(second)
+    held[2].done()
+    eventually(lambda: consumer.lag().oldest is None)
 
 
 def test_iterating_yields_what_comes(client: lightlink.Client) -> None:

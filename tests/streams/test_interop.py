@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.raw import RawPeer
 from helpers.waiting import eventually
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 if TYPE_CHECKING:
     from nats.aio.client import Client as NatsClient
@@ -54,6 +54,52 @@ def test_a_consumer_that_they_made_otherwise_is_refused_by_name(client: lightlin
         peer.run(make)
     with pytest.raises(Exception, match=r"max_deliver is 3, not -1.*backoff"):
         client.consume("orders.>", name="odd")(print)
+
+
+def test_a_difference_that_does_no_harm_is_logged(
+    client: lightlink.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def make(nc: NatsClient) -> None:
+        config = ConsumerConfig(
+            durable_name="odd",
+            filter_subject="orders.>",
+            deliver_policy=DeliverPolicy.NEW,
+            ack_wait=2.0,
+            max_ack_pending=5,
+        )
+        await nc.jetstream().add_consumer("ORDERS", config)
+
+    with RawPeer(client.server or "") as peer:
+        peer.run(make)
+    seen: list[Any] = []
+    client.consume("orders.>", name="odd")(seen.append)
+    (line,) = (each.getMessage() for each in caplog.records if "ORDERS/odd" in each.getMessage())
+    for difference in (
+        "ack_wait is 2 s, not 30 s",
+        "max_ack_pending is 5, not 10000",
+        "deliver_policy is new, not all",
+    ):
+        assert difference in line
+    client.publish_stored("orders.new", 1)
+    eventually(lambda: seen == [1])
+    caplog.clear()
+    client.consume("orders.>", name="odd", update=True)(seen.append)
+    client.consume("orders.>", name="odd", since="new")(seen.append)
+    assert not caplog.records
+
+
+def test_update_changes_a_consumer_that_another_tool_made(client: lightlink.Client) -> None:
+    async def make(nc: NatsClient) -> None:
+        config = ConsumerConfig(durable_name="odd", filter_subject="orders.a", max_deliver=3, backoff=[1.0, 2.0])
+        await nc.jetstream().add_consumer("ORDERS", config)
+
+    with RawPeer(client.server or "") as peer:
+        peer.run(make)
+    seen: list[Any] = []
+    client.consume("orders.b", name="odd", update=True)(seen.append)
+    client.publish_stored("orders.b", 1)
+    eventually(lambda: seen == [1])
+    client.consume("orders.b", name="odd")(seen.append)  # nothing is otherwise any more
 
 
 @pytest.mark.skipif(

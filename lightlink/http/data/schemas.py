@@ -119,6 +119,7 @@ class ConsumerView:
     in_flight: Count
     retried: Count
     paused: bool
+    oldest: float | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True, slots=False)

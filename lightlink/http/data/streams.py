@@ -87,7 +87,12 @@ def _stream(client: Client, name: str) -> StreamView | None:
 def _consumer(durable: Durable) -> ConsumerView:
     lag = durable.lag()
     return ConsumerView(
-        name=durable.name, waiting=lag.waiting, in_flight=lag.in_flight, retried=lag.retried, paused=lag.paused
+        name=durable.name,
+        waiting=lag.waiting,
+        in_flight=lag.in_flight,
+        retried=lag.retried,
+        paused=lag.paused,
+        oldest=UNSET if lag.oldest is None else lag.oldest,
     )
 
 
