@@ -56,9 +56,7 @@ def test_a_consumer_that_they_made_otherwise_is_refused_by_name(client: lightlin
         client.consume("orders.>", name="odd")(print)
 
 
-def test_a_difference_that_does_no_harm_is_logged(
-    client: lightlink.Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_difference_that_does_no_harm_is_logged(client: lightlink.Client, caplog: pytest.LogCaptureFixture) -> None:
     async def make(nc: NatsClient) -> None:
         config = ConsumerConfig(
             durable_name="odd",
