@@ -263,14 +263,15 @@ def api(connection: Connection, subject: str, body: Any, timeout: float, as_type
 
     ``body`` is the request as JSON will carry it, None for none; it may be made twice. Durations are in nanoseconds.
     """
+    return while_electing(lambda limit: api_once(connection, subject, body, limit, as_type), timeout, repeatable=True)
+
+
+def api_once(connection: Connection, subject: str, body: Any, timeout: float, as_type: type[T]) -> T:
+    """Ask as `api` does, but send one request: for what is to be asked otherwise when no answer comes."""
     payload = b"" if body is None else codec.encode_json(body, f"the request to {subject}")
-
-    def ask(limit: float) -> Any:
-        waiter = connection.request(api_subject(connection, subject), payload, limit)
-        raise_problem(waiter)
-        return codec.decode(waiter.data, waiter.subject.decode(), as_type)
-
-    return while_electing(ask, timeout, repeatable=True)
+    waiter = connection.request(api_subject(connection, subject), payload, timeout)
+    raise_problem(waiter)
+    return codec.decode(waiter.data, waiter.subject.decode(), as_type)
 
 
 def create_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:

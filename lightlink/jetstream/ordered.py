@@ -22,6 +22,7 @@ from lightlink.jetstream.api import nanoseconds
 from lightlink.jetstream.cursor import EVERYTHING, Delivery, Position, read_delivery
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.pull_window import Window
+from lightlink.jetstream.retry import while_electing
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_inbox
 from lightlink.protocol.subjects import as_text
@@ -117,12 +118,17 @@ class OrderedReader:
         self._forget_status = self._connection.on_status(self._on_status)
         try:
             outages = self._outages
-            name, subject, request = self._position.consumer_request()
-            self._begin(name, api.api(self._connection, subject, request, deadline.as_timeout(), ConsumerInfo))
+            while_electing(self._make_first_consumer, deadline.as_timeout(), repeatable=True)
         except BaseException:
             self.stop()
             raise
         session.loop.call_soon(self._launch, outages)
+
+    def _make_first_consumer(self, timeout: float) -> None:
+        # By another name each time: the one server that a consumer was given to may be dead, and then the same request
+        # is never answered, however often it is sent.
+        name, subject, request = self._position.consumer_request()
+        self._begin(name, api.api_once(self._connection, subject, request, timeout, ConsumerInfo))
 
     def release(self, delivery: Delivery) -> None:
         """Say that a message is done with; to be called once for each, from any thread."""
