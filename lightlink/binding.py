@@ -198,11 +198,7 @@ def read_annotations(handler: Callable[..., Any]) -> dict[str, Any]:
     Raises InvalidOption for what is not callable, for a coroutine function, and for annotations that name what cannot
     be found, such as a class local to a function.
     """
-    if not callable(handler):
-        raise InvalidOption("handler", "is not callable", handler_name(handler))
-    called = _function_of(handler)
-    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
-        raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", handler_name(handler))
+    _refuse_no_function(handler)
     # From where the signature is from too: behind a decorator, also one that is a class, that is the function.
     wrapped = _function_of(inspect.unwrap(handler, stop=lambda each: hasattr(each, "__signature__")))
     try:
@@ -211,6 +207,33 @@ def read_annotations(handler: Callable[..., Any]) -> dict[str, Any]:
         reason = f"its annotations cannot be read: {exc}"
         raise InvalidOption("handler", reason, handler_name(handler)) from exc
     return {**_annotations_in_signature(handler), **hints}
+
+
+def only_parameter(handler: Callable[..., Any], what: str) -> inspect.Parameter | None:
+    """Return the first parameter of a handler that is called with one thing; None where a built-in does not tell.
+
+    ``what`` is what it is called with. Raises InvalidOption for a handler that cannot be called so.
+    """
+    _refuse_no_function(handler)
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # a built-in such as print or list.append does not tell
+        return None
+    try:
+        signature.bind(None)
+    except TypeError:
+        reason = f"must take one argument, {what}; it takes {signature}"
+        raise InvalidOption("handler", reason, handler_name(handler)) from None
+    return next(iter(signature.parameters.values()))
+
+
+def _refuse_no_function(handler: Any) -> None:
+    """Raise InvalidOption for what is not callable, and for a coroutine function."""
+    if not callable(handler):
+        raise InvalidOption("handler", "is not callable", handler_name(handler))
+    called = _function_of(handler)
+    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+        raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", handler_name(handler))
 
 
 def _function_of(handler: Any) -> Any:

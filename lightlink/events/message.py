@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.binding import handler_name, read_annotations
+from lightlink.binding import handler_name, only_parameter, read_annotations
 from lightlink.errors import InvalidOption
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
@@ -93,14 +92,5 @@ def _decoder(handler: Callable[[Any], object], wanted: Any, raw: bool) -> Callab
 
 def _parameter_type(handler: Callable[..., object]) -> Any:
     hints = read_annotations(handler)
-    try:
-        signature = inspect.signature(handler)
-    except ValueError:  # a built-in such as print or list.append does not tell
-        return Any
-    try:
-        signature.bind(None)
-    except TypeError:
-        reason = f"must take one argument, the message; it takes {signature}"
-        raise InvalidOption("handler", reason, handler_name(handler)) from None
-    first = next(iter(signature.parameters.values()))
-    return Any if first.kind is first.VAR_POSITIONAL else hints.get(first.name, Any)
+    first = only_parameter(handler, "the message")
+    return Any if first is None or first.kind is first.VAR_POSITIONAL else hints.get(first.name, Any)

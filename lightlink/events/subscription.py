@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from lightlink import logs
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.forks import run_handler
-from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
-from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
+from lightlink.errors import DecodeError
 from lightlink.events.message import EventHandler, Message, read_arrival
+from lightlink.events.receiver import Receiver, open_box
 from lightlink.middleware import Call
 from lightlink.protocol import html, subjects
 from lightlink.validators import integer, wait_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.connection.connection import Connection
@@ -35,7 +34,7 @@ DEFAULT_MAX_PENDING = 65_536
 DEFAULT_MAX_PENDING_BYTES = 64 * 1024 * 1024
 
 
-class Subscription:
+class Subscription(Receiver[Message]):
     """Interest in a subject, made by `Client.subscribe`.
 
     With a handler, messages are handled in order, one at a time (``concurrency`` at a time, and then in no order). At
@@ -43,6 +42,8 @@ class Subscription:
     ``dropped``. It belongs to the process that made it; with ``after_fork`` each forked child receives too.
     ``middleware`` is around the handler, by default the connection's; ``service`` is whose handler it is.
     """
+
+    _kind, _content = "subscription", "the messages"
 
     def __init__(
         self,
@@ -61,22 +62,20 @@ class Subscription:
         service: str = "",
     ) -> None:
         self.subject = subjects.subscribe_subject(subject)
+        super().__init__(connection, self.subject, f"the subscription to {self.subject!r}", self.subject)
         self.queue = subjects.queue_group(queue)
         self.dropped = 0
         self._raw = raw
         self._bursting = False
-        self._connection = connection
         self._middleware = connection.middleware if middleware is None else middleware
         self._facts = {"service": service} if service else {}
-        self._closed = False
         limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
         for name, value in limits.items():
             integer(name, value)
         if handler is not None:
             self._handle = EventHandler(handler, raw)
-        self._make_box = partial(
-            _make_box, handler is not None, self._run_handler, max_pending, max_pending_bytes, concurrency
-        )
+        handle = self._run_handler if handler is not None else None
+        self._make_box = partial(open_box, handle, max_pending, max_pending_bytes, concurrency)
         self._open(pool)
         connection.add_receiver(self)
         if after_fork:
@@ -86,7 +85,7 @@ class Subscription:
     def _open(self, pool: WorkerPool) -> None:
         """Receive, in this process."""
         self.pid = os.getpid()
-        self._box: Mailbox | MessageQueue = self._make_box(pool)
+        self._box = self._make_box(pool)
         self.route = self._connection.subscribe(self.subject, self.queue, self._arrive)
 
     def follow(self) -> None:
@@ -94,56 +93,6 @@ class Subscription:
         if self.pid != os.getpid() and not self._closed:
             self.dropped, self._bursting = 0, False
             self._open(self._connection.session.workers)
-
-    @property
-    def pending(self) -> int:
-        """How many messages wait for the handler or reader."""
-        return len(self._box)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has been stopped."""
-        return self._closed
-
-    def get(self, timeout: float | None = None) -> Message:
-        """Return the next message; wait at most ``timeout`` seconds, or until there is one.
-
-        One that is not JSON goes to the error hook and is skipped. Raises NoMessage at the timeout and ClosedError when
-        the subscription has ended and nothing is left.
-        """
-        if not isinstance(self._box, MessageQueue):
-            raise InvalidOption("get", "this subscription has a handler, which gets the messages", self.subject)
-        self._refuse_other_process()
-        self._connection.session.loop.refuse_own_thread()
-        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
-        while True:
-            try:
-                return read_arrival(self._box.get(deadline), self._raw)
-            except Closed:
-                raise ClosedError(f"the subscription to {self.subject!r}") from None
-            except DecodeError as exc:
-                self._connection.report(exc)
-            except TimeoutError:
-                raise NoMessage(self.subject, timeout or 0.0) from None
-
-    def __iter__(self) -> Iterator[Message]:
-        """Yield messages as they come, until the subscription or the client is closed."""
-        while True:
-            try:
-                yield self.get()
-            except ClosedError:
-                self._refuse_other_process()
-                return
-
-    def fileno(self) -> int:
-        """Return a file descriptor that is readable while a message waits, for `select`, poll or Tk's main loop.
-
-        Then ``get(timeout=0)`` does not wait. It is readable, too, once nothing will come any more. It belongs to the
-        subscription: read nothing from it. Raises InvalidOption where a handler gets the messages.
-        """
-        if not isinstance(self._box, MessageQueue):
-            raise InvalidOption("fileno", "this subscription has a handler, which gets the messages", self.subject)
-        return self._box.fileno()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop receiving and let the handler finish what is held, within ``timeout`` seconds; idempotent.
@@ -153,12 +102,6 @@ class Subscription:
         stop_all([self], timeout)
 
     close = stop
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.pending} pending, {self.dropped} dropped"
@@ -212,6 +155,13 @@ class Subscription:
                 self.pending,
             )
 
+    def _read(self, item: Arrival) -> Message | None:
+        try:
+            return read_arrival(item, self._raw)
+        except DecodeError as exc:
+            self._connection.report(exc)
+            return None
+
     def _run_handler(self, arrival: Arrival) -> None:
         logs.enter(self._facts, arrival[3], arrival[0])
         try:
@@ -228,24 +178,6 @@ class Subscription:
         message = self._handle.read(arrival)
         call = Call(kind="event", name=message.subject, args=message.data, headers=message.headers, message=message)
         self._middleware.run(call, lambda given: self._handle.handle(message, given.args))
-
-    def _refuse_other_process(self) -> None:
-        if self.pid != os.getpid():
-            raise ClosedError(f"the subscription to {self.subject!r}", "belongs to the parent process")
-
-
-def _make_box(
-    is_handled: bool,
-    handle: Callable[[Arrival], object],
-    max_pending: int,
-    max_pending_bytes: int,
-    concurrency: int,
-    pool: WorkerPool,
-) -> Mailbox | MessageQueue:
-    if not is_handled:
-        return MessageQueue(max_pending, max_pending_bytes)
-    pool.start()
-    return Mailbox(pool, handle, max_pending, max_pending_bytes, concurrency)
 
 
 def _follow(reference: weakref.ref[Subscription]) -> None:

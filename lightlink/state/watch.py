@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
@@ -10,11 +9,12 @@ import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lightlink import logs
-from lightlink.binding import handler_name
+from lightlink.binding import only_parameter
 from lightlink.concurrency.forks import run_handler
-from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.concurrency.mailbox import Mailbox
 from lightlink.concurrency.threads import Event
-from lightlink.errors import ClosedError, DecodeError, InvalidOption, NoMessage
+from lightlink.errors import ClosedError, DecodeError, NoMessage
+from lightlink.events.receiver import Receiver, open_box
 from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, OrderedReader
 from lightlink.middleware import Call
 from lightlink.validators import seconds, wait_limit
@@ -37,7 +37,7 @@ _HEARTBEAT_SECONDS = 2.0
 _WINDOW_BYTES = 8 * 1024 * 1024
 
 
-class StateWatch(Generic[T]):
+class StateWatch(Receiver["StateChange[T]"], Generic[T]):
     """The values whose keys match a pattern, made by `StateBucket.watch` and `Client.watch_state`.
 
     First come the values as they are, then every change in order, deletes included. An outage or a restart of the
@@ -45,6 +45,8 @@ class StateWatch(Generic[T]):
     its changes are read, as many come as the bucket keeps (``history``), always the last. A value that cannot be
     decoded goes to the error hook, and the watch goes on. It belongs to the process that made it.
     """
+
+    _kind, _content = "watch", "the changes"
 
     def __init__(
         self,
@@ -55,28 +57,22 @@ class StateWatch(Generic[T]):
         stream: BucketStream,
         first: int | None = None,
     ) -> None:
+        super().__init__(connection, pattern, f"the watch on {pattern!r}", stream.prefix + pattern)
         self.bucket = stream.bucket
         self.pattern = pattern
-        self._connection = connection
-        self._pid = os.getpid()
         self._handler = handler
         self._values = values
         self._prefix = stream.prefix
         self._revisions = stream.revisions
-        self._closed = False
         self._is_current = False
         self._brings_changes = first is not None
         self._first_keys: set[str] = set()
         self._settled = Event()
+        if handler is not None:
+            only_parameter(handler, "the change")
         # The reader's window is what bounds them.
-        self._box: Mailbox | MessageQueue
-        if handler is None:
-            self._box = MessageQueue(sys.maxsize, sys.maxsize)
-        else:
-            _check(handler)
-            pool = connection.session.workers
-            pool.start()
-            self._box = Mailbox(pool, self._handle, sys.maxsize, sys.maxsize)
+        handle = self._handle if handler is not None else None
+        self._box = open_box(handle, sys.maxsize, sys.maxsize, 1, connection.session.workers)
         self._reader = OrderedReader(
             connection,
             stream.name,
@@ -95,16 +91,6 @@ class StateWatch(Generic[T]):
         """Begin to follow; called once, by the bucket. Raises the errors of `OrderedReader.start`."""
         self._reader.start(timeout)
 
-    @property
-    def pending(self) -> int:
-        """How many changes have come and wait for the handler or reader."""
-        return len(self._box)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has been stopped."""
-        return self._closed
-
     def wait_current(self, timeout: float | None = None) -> bool:
         """Wait until the handler or reader has had every value there was at the start; tell whether it has.
 
@@ -114,19 +100,6 @@ class StateWatch(Generic[T]):
         limit = self._connection.options.timeout if timeout is None else seconds("timeout", timeout)
         self._settled.wait(limit)
         return self._is_current
-
-    def get(self, timeout: float | None = None) -> StateChange[T]:
-        """Return the next change; wait at most ``timeout`` seconds, or until there is one.
-
-        Raises NoMessage at the timeout and ClosedError when the watch has ended.
-        """
-        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
-        try:
-            while (change := self._next(deadline)) is None:
-                pass
-        except TimeoutError:
-            raise NoMessage(self._prefix + self.pattern, timeout or 0.0) from None
-        return change
 
     def current(self, timeout: float | None = None) -> Iterator[StateChange[T]]:
         """Yield the values there were at the start, and end; for a watch without a handler that was not read before.
@@ -141,25 +114,9 @@ class StateWatch(Generic[T]):
                 self._refuse_other_process()
                 return
             except TimeoutError:
-                raise NoMessage(self._prefix + self.pattern, timeout or 0.0) from None
+                raise NoMessage(self._awaited, timeout or 0.0) from None
             if change is not None:
                 yield change
-
-    def __iter__(self) -> Iterator[StateChange[T]]:
-        """Yield changes as they come, until the watch or the client is closed."""
-        while True:
-            try:
-                change = self.get()
-            except ClosedError:
-                self._refuse_other_process()
-                return
-            yield change
-
-    def fileno(self) -> int:
-        """Return a file descriptor that is readable while a change waits; see `Subscription.fileno`."""
-        if not isinstance(self._box, MessageQueue):
-            raise InvalidOption("fileno", "this watch has a handler, which gets the changes", self.pattern)
-        return self._box.fileno()
 
     def stop(self, timeout: float = 0.0) -> None:
         """Follow no more; changes that wait are forgotten. Idempotent, and safe to call from the handler.
@@ -167,7 +124,7 @@ class StateWatch(Generic[T]):
         The handler may be at its last change still: it is waited for ``timeout`` seconds at most.
         """
         timeout = wait_limit(timeout)
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             return
         if not self._closed:
             self._closed = True
@@ -183,33 +140,18 @@ class StateWatch(Generic[T]):
         """Wake the threads that read: the connection is closed for good."""
         self.stop()
 
-    def __enter__(self) -> StateWatch[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.pending} pending"
         return f"<StateWatch {self.pattern!r} in {self.bucket!r} {state}>"
 
-    def _next(self, deadline: float | None) -> StateChange[T] | None:
-        """Return the next change; None for what is no change: the end of the current values, a value not decoded."""
-        if not isinstance(self._box, MessageQueue):
-            raise InvalidOption("get", "this watch has a handler, which gets the changes", self.pattern)
-        self._refuse_other_process()
-        self._connection.session.loop.refuse_own_thread()
-        try:
-            delivery = self._box.get(deadline)
-        except Closed:
-            raise ClosedError(f"the watch on {self.pattern!r}") from None
-        if self._closed:
-            raise ClosedError(f"the watch on {self.pattern!r}")
-        return self._read(delivery)
+    def _read(self, item: Delivery | None) -> StateChange[T] | None:
+        if self._closed:  # what waits is forgotten
+            raise ClosedError(self._title)
+        return self._change(item)
 
     def _handle(self, delivery: Delivery | None) -> None:
         """Hand a change to the handler; on a worker."""
-        change = self._read(delivery)
+        change = self._change(delivery)
         if change is None or self._handler is None:
             return
         handler = self._handler
@@ -221,7 +163,8 @@ class StateWatch(Generic[T]):
             _log.exception("lightlink: the handler of the watch on %r failed", self.pattern)
             self._connection.tell_hook(exc)
 
-    def _read(self, delivery: Delivery | None) -> StateChange[T] | None:
+    def _change(self, delivery: Delivery | None) -> StateChange[T] | None:
+        """Return a change; None for what is none: the end of the current values, a value not decoded."""
         if delivery is None:
             self._is_current = True
             self._first_keys.clear()
@@ -243,24 +186,3 @@ class StateWatch(Generic[T]):
         if change.operation == "put":
             self._first_keys.add(change.key)
         return change.key not in self._first_keys
-
-    def _refuse_other_process(self) -> None:
-        if self._pid != os.getpid():
-            raise ClosedError(f"the watch on {self.pattern!r}", "belongs to the parent process")
-
-
-def _check(handler: Callable[..., object]) -> None:
-    """Raise InvalidOption for a handler that cannot be called with a change."""
-    name = handler_name(handler)
-    if not callable(handler):
-        raise InvalidOption("handler", "is not callable", name)
-    if inspect.iscoroutinefunction(handler):
-        raise InvalidOption("handler", "is a coroutine function; handlers are plain functions", name)
-    try:
-        signature = inspect.signature(handler)
-    except ValueError:  # a built-in such as print does not tell
-        return
-    try:
-        signature.bind(None)
-    except TypeError:
-        raise InvalidOption("handler", f"must take one argument, the change; it takes {signature}", name) from None

@@ -193,7 +193,10 @@ def test_a_handler_may_use_the_bucket(bucket: lightlink.StateBucket[Any]) -> Non
 def test_a_handler_that_is_none_is_refused(bucket: lightlink.StateBucket[Any]) -> None:
     async def coroutine(change: Change) -> None: ...
 
-    for handler in ("text", coroutine, lambda: None, lambda change, more: None):
+    class Called:
+        async def __call__(self, change: Change) -> None: ...
+
+    for handler in ("text", coroutine, Called(), lambda: None, lambda change, more: None):
         with pytest.raises(InvalidOption, match="handler"):
             bucket.watch(">", handler)  # type: ignore[arg-type]
     with bucket.watch(">", print) as watch, pytest.raises(InvalidOption, match="handler"):
