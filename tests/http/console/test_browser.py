@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import time
 from typing import TYPE_CHECKING
 
 from helpers.console import OPS, READER, end, expect, log_in, send, shown_state
@@ -96,3 +99,22 @@ def test_both_languages_say_the_same_things(page: Page, running: HttpProcess) ->
     )
 
     assert keys[0] == keys[1]
+
+
+def test_after_eight_hours_the_page_asks_again(page: Page, running: HttpProcess) -> None:
+    """And shows then what it was about to show. The cookie is one that was signed eight hours ago."""
+    expiry = int(time.time()) - 1
+    signature = hmac.new(hashlib.sha256(OPS.encode()).digest(), f"ops|{expiry}".encode(), hashlib.sha256).hexdigest()
+    log_in(page, running)
+    (cookie,) = page.context.cookies()
+    assert 7.9 * 3600 < cookie["expires"] - time.time() <= 8 * 3600
+    aged = {"name": cookie["name"], "value": f"ops.{expiry}.{signature}", "url": running.url}
+    page.context.clear_cookies()
+    page.context.add_cookies([aged])  # type: ignore[list-item]
+
+    page.keyboard.press("g")
+    page.keyboard.press("c")
+    page.get_by_label("Token").fill(OPS)
+    page.get_by_role("button", name="Log in").click()
+
+    expect(page).to_have_title("Commands · LightLink")

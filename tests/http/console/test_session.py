@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import time
 from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.http import Answer, Http, HttpProcess, tokens_file
+from helpers.http import Answer, Browser, Http, HttpProcess, tokens_file
+
+import lightlink
+from lightlink.commands import CommandManager
+from lightlink.http import create_app
+from lightlink.http.console import session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,3 +182,18 @@ def test_it_can_be_left_out(server: EmbeddedServer) -> None:
         assert process.http.get("/").status == 404
         assert process.http.get("/console/app.js").status == 404
         assert process.http.get("/health").status == 200
+
+
+def test_a_session_lasts_eight_hours(server: EmbeddedServer, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_000.0
+    monkeypatch.setattr(session, "time", SimpleNamespace(time=lambda: now))
+    with lightlink.connect(server.url) as client, CommandManager(client) as manager:
+        browser = Browser(create_app(manager, tokens=tokens), use_cookies=False)
+        answer = browser.post("/console/session", json={"token": OPS}, headers=SAME)
+        assert "Max-Age=28800" in answer.headers["Set-Cookie"]
+        headers = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+
+        now += 8 * 3600
+        assert browser.get("/api/commands", headers=headers).status_code == 200
+        now += 1
+        assert browser.get("/api/commands", headers=headers).status_code == 401

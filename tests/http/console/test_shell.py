@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
     from conftest import StartProxy
     from helpers.runs import RunWorld
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Browser, Page, Route
 
 
 def test_agents_and_commands_are_found_by_search(page: Page, running: HttpProcess, world: RunWorld) -> None:
@@ -126,6 +129,10 @@ def test_the_last_data_stays_while_nats_or_the_server_is_away(
         expect(page.locator(".away")).to_contain_text("NATS or this server is away.")
         expect(shown_state(page)).to_have_text("pending")
         expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
+        page.keyboard.press("p")
+        with page.expect_response(lambda answer: command_id in answer.url and answer.status == 503):
+            page.keyboard.press("p")  # what was missed is read again, and cannot be
+        expect(shown_state(page)).to_have_text("pending")
         own_world.agents("nobody")
         way.accept()
         expect(page.locator(".away")).to_be_hidden()
@@ -184,3 +191,115 @@ def test_what_is_wrong_with_the_server_comes_first(page: Page, running: HttpProc
 
     expect(page.locator(".needs li").first).to_contain_text("LIGHTLINK_COMMANDS is 93 % full")
     expect(page.get_by_label("NATS server")).to_contain_text("this server is 75 s behind NATS")
+
+
+_SET_HIDDEN = """(hidden) => {
+    Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_hidden_tab_lets_its_stream_go_and_catches_up(page: Page, running: HttpProcess) -> None:
+    first, second = (send(running, "hidden", "install") for _ in range(2))
+    log_in(page, running, to=f"command/{first}")
+    expect(shown_state(page)).to_have_text("pending")
+    page.clock.install()
+
+    page.evaluate(_SET_HIDDEN, True)
+    page.clock.run_for(29_000)
+    running.http.post(f"/api/command/{first}/cancel", {"reason": "seen by a tab that was looked at just before"})
+    eventually(lambda: page.clock.run_for(1) or shown_state(page).text_content() == "cancelled")
+    page.evaluate("(id) => { location.hash = `#/command/${id}`; }", second)
+    expect(page.locator(".facts")).to_contain_text(second)
+    with page.expect_event("requestfailed", lambda request: "/api/events" in request.url):
+        page.clock.run_for(1000)
+    running.http.post(f"/api/command/{second}/cancel", {"reason": "nobody looks"})
+    expect(shown_state(page)).to_have_text("pending")
+
+    page.evaluate(_SET_HIDDEN, False)
+
+    expect(shown_state(page)).to_have_text("cancelled")
+
+
+def test_a_page_is_drawn_five_times_a_second_at_most(page: Page, running: HttpProcess) -> None:
+    log_in(page, running, to="commands?command_type=burst")
+    expect(page.get_by_role("heading", name="No command matches these filters")).to_be_visible()
+    page.evaluate(
+        """() => {
+            window.heard = window.drawn = 0;
+            window.ear = new BroadcastChannel(`lightlink ${location.pathname}`);
+            window.ear.onmessage = (event) => { if (event.data[0] === "command") window.heard += 1; };
+            const options = { childList: true, subtree: true, characterData: true };
+            new MutationObserver(() => { window.drawn += 1; }).observe(document.querySelector("main"), options);
+        }"""
+    )
+    page.clock.install()
+    page.clock.pause_at(time.time() + 60)
+
+    for _ in range(20):
+        send(running, "burst", "burst")
+    page.wait_for_function("window.heard >= 20", polling=50)
+    assert page.evaluate("window.drawn") == 0
+    page.clock.run_for(199)
+    assert page.evaluate("window.drawn") == 0
+    page.clock.run_for(1)
+
+    expect(page.locator("tbody tr")).to_have_count(20)
+    assert page.evaluate("window.drawn") == 1
+
+
+def test_times_are_local_with_utc_in_their_title(browser: Browser, running: HttpProcess) -> None:
+    command_id = send(running, "clocks", "install")
+    with browser.new_context(locale="en-GB", timezone_id="Asia/Kolkata") as context:
+        page = context.new_page()
+        log_in(page, running, to=f"command/{command_id}")
+        sent = datetime.fromisoformat(running.http.get(f"/api/command/{command_id}/history").json["entries"][0]["at"])
+        local = sent.astimezone(timezone(timedelta(hours=5, minutes=30)))
+
+        time_of_day = page.locator(".timeline time")
+        expect(time_of_day).to_have_text(re.compile(f"{local:%H:%M:%S}$"))
+        expect(time_of_day).to_have_attribute("title", f"{sent.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
+        for place in ("overview", "agents", "commands", "runs", "files", "fleet", "audit"):
+            page.goto(f"{running.url}/#/{place}")
+            page.locator("#main h1").first.wait_for(state="attached")
+            titles = page.locator("main time").evaluate_all("(all) => all.map((each) => each.title)")
+            assert all(title.endswith(" UTC") for title in titles), place
+            assert not re.search(r"\d{4}-\d\d-\d\dT\d\d", page.locator("main").inner_text()), place
+
+
+def test_focus_and_scrolling_outlast_updates(page: Page, running: HttpProcess) -> None:
+    sent = [send(running, "focus", "keep") for _ in range(40)]
+    log_in(page, running, to="commands?command_type=keep")
+    page.set_viewport_size({"width": 390, "height": 500})
+    expect(page.locator("tbody tr")).to_have_count(40)
+    row = page.locator(f"tr[data-key='{sent[20]}']")
+    link = row.get_by_role("link", name="keep", exact=True)
+    link.focus()
+    link.scroll_into_view_if_needed()
+    before = page.evaluate("[scrollX, scrollY]")
+    assert before[1] > 0
+
+    running.http.post(f"/api/command/{sent[20]}/cancel", {"reason": "its row is drawn anew"})
+
+    expect(row.locator(".state")).to_have_text("cancelled")
+    expect(link).to_be_focused()
+    assert page.evaluate("[scrollX, scrollY]") == before
+    agent = row.get_by_role("link", name="focus")  # each row has the same
+    agent.focus()
+    running.http.post(f"/api/command/{sent[21]}/cancel", {"reason": "as is that of another"})
+    expect(page.locator(f"tr[data-key='{sent[21]}'] .state")).to_have_text("cancelled")
+    expect(agent).to_be_focused()
+
+
+def test_a_box_stays_as_far_scrolled_as_it_was(page: Page, running: HttpProcess) -> None:
+    body = {"client_id": "boxes", "command_type": "long", "payload": {f"line-{n}": n for n in range(200)}}
+    command_id = running.http.post("/api/command", body).json["command_id"]
+    log_in(page, running, to=f"command/{command_id}")
+    payload = page.get_by_label("Facts").get_by_label("JSON")
+    payload.evaluate("(box) => { box.scrollTop = 50; }")
+    assert payload.evaluate("(box) => box.scrollTop") == 50
+
+    running.http.post(f"/api/command/{command_id}/cancel", {"reason": "it is drawn anew"})
+
+    expect(shown_state(page)).to_have_text("cancelled")
+    assert payload.evaluate("(box) => box.scrollTop") == 50

@@ -1,6 +1,6 @@
 // The shell: who is logged in, which page is shown, keys, and whether NATS is there.
 import { call, get, may, on, session } from "./api.js";
-import { button, dialog, h, icon, link, shape } from "./dom.js";
+import { button, dialog, h, icon, link, redraw, shape, utc } from "./dom.js";
 import { live, startLive, stopLive } from "./live.js";
 import { language, t } from "./text.js";
 import agents, { agent } from "./pages/agents.js";
@@ -77,7 +77,7 @@ function drawAway(reason) {
   hold(reason);
   box.hidden = !reason;
   root.classList.toggle("stale", Boolean(reason));
-  if (reason) box.replaceChildren(shape("warn"), h("p", {}, h("strong", {}, t("away")), ` ${t("away.since", { at: awaySince.toLocaleTimeString("en-GB"), why: reason })}`));
+  if (reason) box.replaceChildren(shape("warn"), h("p", { title: utc(awaySince) }, h("strong", {}, t("away")), ` ${t("away.since", { at: awaySince.toLocaleTimeString("en-GB"), why: reason })}`));
   if (back && !live.paused) refresh();
 }
 // What cannot be done now is off, and says why.
@@ -176,8 +176,11 @@ async function show() {
   const [name, rest, query] = address();
   const page = PAGES[name] ?? PAGES.overview, mine = ++drawing, main = document.querySelector("main");
   mark(root);
+  const place = `${name}/${rest}`;
   let made;
   try { made = await page({ rest, query }); } catch (error) {
+    // While NATS or the server is away the last data stays; the band says since when.
+    if ([0, 503].includes(error.status) && place === shown) return;
     made = { title: t(`nav.${PARENTS[name] ?? name}`), body: [h("h1", {}, t(`nav.${PARENTS[name] ?? name}`)), problem(error)] };
   }
   if (mine !== drawing) { made.leave?.(); return; }
@@ -187,14 +190,12 @@ async function show() {
   document.title = `${made.title} · LightLink`;
   const parent = made.parent ?? PARENTS[name];
   document.querySelector(".crumbs").replaceChildren(...(parent ? [link(parent, t(`nav.${parent}`)), h("span", { "aria-hidden": "true" }, "/")] : []), h("span", { "aria-current": "page" }, made.title));
-  const held = document.activeElement?.getAttribute?.("aria-label") ?? document.activeElement?.textContent;
-  main.replaceChildren(...made.body.flat(5).filter(Boolean));
-  const place = `${name}/${rest}`;
+  redraw(main, made.body);
   if (place !== shown) {
     window.scrollTo(0, 0);
     const title = main.querySelector("h1");
     if (shown && title) { title.tabIndex = -1; title.focus({ preventScroll: true }); }
-  } else [...main.querySelectorAll("button, input, select, a")].find((each) => (each.getAttribute("aria-label") ?? each.textContent) === held)?.focus({ preventScroll: true });
+  }
   shown = place;
 }
 // What was missed is read again, but nothing that somebody fills in is drawn anew.

@@ -1,5 +1,5 @@
 // Small charts: grey is the measure, what failed is at the base in its colour. A readout in words follows pointer and keys.
-import { h, number, svg } from "./dom.js";
+import { h, number, svg, utc } from "./dom.js";
 import { t } from "./text.js";
 
 const clock = (text) => new Date(text).toLocaleTimeString("en-GB").slice(0, 5);
@@ -22,6 +22,7 @@ export function columns(title, stretches) {
   const show = (place) => {
     chosen = Math.max(0, Math.min(stretches.length - 1, place));
     const each = stretches[chosen];
+    readout.title = utc(new Date(each.at));
     readout.textContent = `${clock(each.at)}  ${t("chart.all", { a: number(each.completed), b: number(each.failed), c: number(each.open) })}`;
     bars.forEach(([hit], at) => hit.classList.toggle("on", at === chosen));
   };
@@ -33,7 +34,7 @@ export function columns(title, stretches) {
   }, svg("svg", { viewBox: `0 0 ${stretches.length * 10} 100`, preserveAspectRatio: "none", "aria-hidden": "true" },
     [4, 52, 99.5].map((y) => svg("line", { class: "grid", x1: 0, x2: stretches.length * 10, y1: y, y2: y })), bars));
   return h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, title), readout), plot,
-    h("div", { class: "xaxis", "aria-hidden": "true" }, h("span", {}, clock(stretches[0].at)), h("span", {}, t("chart.most", { n: number(most) })), h("span", {}, t("now"))));
+    h("div", { class: "xaxis", "aria-hidden": "true" }, h("span", { title: utc(new Date(stretches[0].at)) }, clock(stretches[0].at)), h("span", {}, t("chart.most", { n: number(most) })), h("span", {}, t("now"))));
 }
 // What is done and what has failed of a whole, from the left.
 export function stacked(done, wrong, label) {

@@ -69,7 +69,7 @@ export function bytes(value) {
   while (left >= 1000 && place < units.length - 1) { left /= 1000; place += 1; }
   return `${place && left < 10 ? left.toFixed(1) : Math.round(left)} ${units[place]}`;
 }
-const utc = (date) => `${date.toISOString().replace("T", " ").slice(0, 19)} UTC`;
+export const utc = (date) => `${date.toISOString().replace("T", " ").slice(0, 19)} UTC`;
 export function ago(text) {
   if (!text) return h("span", { class: "quiet" }, "–");
   const date = new Date(text);
@@ -178,12 +178,17 @@ export function confirm(title, text, verb, act, danger = false, answered = true)
   const box = dialog(title, [h("p", {}, text), row], [button(t("back"), () => box.close(), "ghost"), go]);
   if (answered) reason.focus(); else go.focus();
 }
-// What is drawn anew keeps the focus where it was.
+// What is drawn anew keeps the focus where it was, and boxes as far scrolled and as open as they were.
 export function redraw(root, content) {
   const held = document.activeElement;
   const inside = held !== root && root.contains(held);
-  const name = (each) => each.getAttribute("aria-label") ?? each.getAttribute("href") ?? each.textContent;
+  // Two rows may have the same link: what a row is of tells them apart.
+  const name = (each) => `${each.closest("[data-key]")?.dataset.key} ${each.getAttribute("aria-label") ?? each.getAttribute("href") ?? each.textContent}`;
   const tag = held?.tagName, same = inside ? name(held) : "";
+  const boxes = () => [...root.querySelectorAll(".scroll, pre, details")];
+  const before = boxes().map((each) => [each.scrollLeft, each.scrollTop, each.open]);
   root.replaceChildren(...[content].flat(5).filter(Boolean));
+  const after = boxes();
+  if (after.length === before.length) after.forEach((each, place) => { [each.scrollLeft, each.scrollTop, each.open] = before[place]; });
   if (inside) [...root.querySelectorAll(tag)].find((each) => name(each) === same)?.focus({ preventScroll: true });
 }

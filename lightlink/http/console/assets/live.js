@@ -8,7 +8,7 @@ const EVERY_MS = 200;
 const AGAIN_MS = 3000;
 export const live = { paused: false };
 const subscribers = new Set();
-let channel = null, stream = null, asking = null, hiding = null, retrying = null, timer = null;
+let channel = null, stream = null, asking = null, hiding = null, retrying = null, timer = null, retired = false;
 let waiting = { commands: new Map(), runs: new Map() };
 
 // Calls `listener` with the commands and the runs that have changed until the function that is returned is called.
@@ -71,14 +71,17 @@ function hold(missed, options) {
 async function ask() {
   if (asking) return;
   asking = new AbortController();
-  const { signal } = asking;
+  const { signal } = asking, missed = retired;
+  retired = false;
   // Browsers have locks on safe sites only; elsewhere each tab has a stream of its own.
-  if (!navigator.locks) { open(false); signal.addEventListener("abort", close); return; }
-  if (await hold(false, { ifAvailable: true }) === null && !signal.aborted) await hold(true, { signal }).catch(() => null);
+  if (!navigator.locks) { open(missed); signal.addEventListener("abort", close); return; }
+  if (await hold(missed, { ifAvailable: true }) === null && !signal.aborted) await hold(true, { signal }).catch(() => null);
 }
 function retire() {
   asking?.abort();
   asking = null;
+  // While no tab is looked at nothing is heard.
+  retired = true;
 }
 function look() {
   clearTimeout(hiding);
