@@ -177,3 +177,7 @@ def test_the_facts_are_attributes() -> None:
     assert (large.subject, large.size, large.limit) == ("a", 2, 1)
     decode = errors.DecodeError("a", "r", b"start")
     assert (decode.subject, decode.start) == ("a", b"start")
+
+
+def test_every_error_is_shown_as_one_of_lightlink_errors() -> None:
+    assert {each.__module__ for name, each in vars(errors).items() if name in errors.__all__} == {"lightlink.errors"}
