@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qh3.quic.configuration import QuicConfiguration
 
+from lightlink.connection.transports.inner_tls import InnerTls
 from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
 from lightlink.connection.transports.quic_link import Core, Link
 from lightlink.connection.transports.tcp import TcpTransport
@@ -47,6 +48,7 @@ class ClientLink(Link):
         self._connected.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._keep_alive: asyncio.TimerHandle | None = None
         self._leave_by = 0.0
+        self.left: asyncio.Future[None] = self._loop.create_future()
 
     async def connect(self, address: Any) -> None:
         """Return when the handshake is done; raises GatewayError."""
@@ -85,6 +87,8 @@ class ClientLink(Link):
         if self._keep_alive is not None:
             self._keep_alive.cancel()
         self._udp.close()
+        if not self.left.done():
+            self.left.set_result(None)
 
     def extra_info(self) -> dict[str, Any]:
         """Return the socket too: a forked child lets go of it."""
@@ -101,6 +105,7 @@ class QuicTransport(TcpTransport):
         self._tls = tls
         self._has_fallback = has_fallback
         self._kind = kind
+        self._link: ClientLink | None = None
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         """Connect to the gateway, at the first of the host's addresses that answers, and open a stream."""
@@ -120,6 +125,7 @@ class QuicTransport(TcpTransport):
                 if isinstance(exc, asyncio.TimeoutError):
                     raise UdpSilence(uri.hostname, uri.port, limit, self._has_fallback) from None
                 raise
+            self._link = link
             self._begin(link.open_stream(), buffer_size)
             return
 
@@ -128,23 +134,22 @@ class QuicTransport(TcpTransport):
     ) -> None:
         """Speak TLS with nats-server from now on, whatever the name that nats-py would have verified."""
         self._in_handshake = True
-        loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=buffer_size)
         protocol = asyncio.StreamReaderProtocol(reader)
         assert self._io_writer is not None
-        # asyncio's own way, on any loop: uvloop's takes no transport but its own.
-        upgrade = asyncio.BaseEventLoop.start_tls(
-            loop,  # type: ignore[arg-type]
-            self._io_writer.transport,
-            protocol,
-            ssl_context,
-            server_hostname=INNER_NAME if self._tls is None else self._tls.inner_hostname,
-        )
-        transport = await asyncio.wait_for(upgrade, connect_timeout)
-        assert transport is not None
-        protocol.connection_made(transport)
+        stream: Any = self._io_writer.transport
+        name = INNER_NAME if self._tls is None else self._tls.inner_hostname
+        transport = InnerTls(stream, protocol, ssl_context, name)
+        await asyncio.wait_for(transport.shake_hands(), connect_timeout)
+        loop = asyncio.get_running_loop()
         self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
         self._in_handshake = False
+
+    async def wait_closed(self) -> None:
+        """Return when the connection to the gateway has ended: the stream ends before its last bytes have left."""
+        await super().wait_closed()
+        if self._link is not None:
+            await asyncio.shield(self._link.left)
 
     async def _shake_hands(self, host: str, address: tuple[str, int]) -> ClientLink:
         family = socket.AF_INET6 if ipaddress.ip_address(address[0].partition("%")[0]).version == 6 else socket.AF_INET

@@ -91,7 +91,7 @@ class Link:
         self._timer_at = 0.0
         self._due: float | None = None
         self._transmitting: asyncio.Handle | None = None
-        self._is_waiting = False  # for something to send along with an ACK
+        self._is_transmitting = False
         self._received = 0  # datagrams, since something was sent
         self.ended = False
 
@@ -121,7 +121,7 @@ class Link:
         self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
         self._handle_events()
         if self._may_wait(datagrams):
-            self._acknowledge_later()
+            self._set_timer(self.quic.get_timer())
         else:
             # Later in this turn of the loop: who waits for what came goes first, and an answer takes the ACK along.
             self.transmit_soon()
@@ -133,31 +133,26 @@ class Link:
             return False
         return not self.ended and self.quic.is_settled and not self._attempt(self.quic.get_send_buffer_size)
 
-    def _acknowledge_later(self) -> None:
-        if self._transmitting is None:
-            self._transmitting = self._loop.call_later(_ACK_DELAY, self.transmit)
-            self._is_waiting = True
-
     def transmit(self) -> None:
         """Send what is due, and set the timer."""
         if self._transmitting is not None:
             self._transmitting.cancel()
             self._transmitting = None
-        self._is_waiting = False
         self._received = 0
-        due = self._attempt(self.quic.datagrams_to_send, self._loop.time())
-        for address, group in itertools.groupby(due or (), key=_ADDRESS):
-            self.peer = address
-            self._send([datagram for datagram, _ in group], address)
-        self._set_timer(None if self.ended else self.quic.get_timer())
-        for stream in tuple(self.streams.values()):
-            stream.look_at_buffer()
+        self._is_transmitting = True  # a writer that may go on writes here and now
+        try:
+            due = self._attempt(self.quic.datagrams_to_send, self._loop.time())
+            for address, group in itertools.groupby(due or (), key=_ADDRESS):
+                self.peer = address
+                self._send([datagram for datagram, _ in group], address)
+            self._set_timer(None if self.ended else self.quic.get_timer())
+            for stream in tuple(self.streams.values()):
+                stream.look_at_buffer()
+        finally:
+            self._is_transmitting = False
 
     def transmit_soon(self) -> None:
         """Send what is due once all that is written in this turn of the loop is there."""
-        if self._is_waiting and self._transmitting is not None:
-            self._transmitting.cancel()
-            self._transmitting, self._is_waiting = None, False
         if self._transmitting is None:
             self._transmitting = self._loop.call_soon(self.transmit)
 
@@ -253,9 +248,12 @@ class Link:
         return stream
 
     def send(self, number: int, data: Any) -> None:
-        """Send bytes on a stream."""
+        """Send bytes on a stream, at once: who writes has put together what there is."""
         self._attempt(self.quic.send_stream_data, number, data)
-        self.transmit_soon()
+        if self._is_transmitting:
+            self.transmit_soon()
+        else:
+            self.transmit()
 
     def unsent(self, number: int) -> int:
         """Return how many bytes of a stream wait to be sent."""

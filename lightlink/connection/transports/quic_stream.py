@@ -50,9 +50,6 @@ class Link(Protocol):
 class QuicStream(asyncio.Transport):
     """What comes before there is a protocol, or while reading is paused, is kept; so is an early end."""
 
-    # asyncio's mark of transports that `start_tls` takes.
-    _start_tls_compatible = True
-
     def __init__(self, link: Link, number: int) -> None:
         super().__init__()
         self.number = number
@@ -117,7 +114,7 @@ class QuicStream(asyncio.Transport):
         """Give out what was kept, as far as the protocol takes it."""
         try:
             while self._held and self._may_deliver():
-                _give(self._protocol, self._take())
+                self._protocol.data_received(self._take())
             if self._has_ended and not self._end_told and not self._held and self._may_deliver():
                 self._end_told = True
                 if not self._protocol.eof_received():
@@ -199,10 +196,6 @@ class QuicStream(asyncio.Transport):
         self._link.reset(self.number, code)
         self.lose(reason)
 
-    def _force_close(self, reason: Exception) -> None:
-        # asyncio's name for that, by which its TLS ends a transport after an error.
-        self.reset(0, reason)
-
     def lose(self, reason: Exception | None) -> None:
         """Take note that the stream has ended."""
         if self._lost:
@@ -213,16 +206,3 @@ class QuicStream(asyncio.Transport):
         if self._protocol is not None:
             self._loop.call_soon(self._protocol.connection_lost, reason)
         self._link.forget(self.number)
-
-
-def _give(protocol: Any, data: bytes) -> None:
-    if not isinstance(protocol, asyncio.BufferedProtocol):
-        protocol.data_received(data)
-        return
-    rest = memoryview(data)
-    while rest:
-        buffer = memoryview(protocol.get_buffer(len(rest)))
-        size = min(len(buffer), len(rest))
-        buffer[:size] = rest[:size]
-        protocol.buffer_updated(size)
-        rest = rest[size:]

@@ -1,0 +1,193 @@
+"""TLS with nats-server inside a stream to a gateway.
+
+asyncio's own takes twice as long for what a call is, and uvloop's no transport but its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightlink.connection.transports.quic_stream import QuicStream
+
+# A record holds 16 KiB at most, so one read takes it whole.
+_RECORD = 16 * 1024
+# What is encrypted at once, in bytes: pieces of a file leave while the next are encrypted, and stay in the cache.
+_PIECE = 64 * 1024
+
+
+class InnerTls(asyncio.Transport, asyncio.Protocol):
+    """The protocol of a stream, and the transport of what speaks through it."""
+
+    def __init__(
+        self, stream: QuicStream, protocol: asyncio.Protocol, context: ssl.SSLContext, server_hostname: str
+    ) -> None:
+        super().__init__()
+        self._stream = stream
+        self._protocol = protocol
+        self._context = context
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_open = False
+
+    async def shake_hands(self) -> None:
+        """Return when the handshake is done; raises ssl.SSLError, or OSError when the stream ended meanwhile."""
+        self._stream.set_protocol(self)
+        self._advance()
+        try:
+            await self._ready
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    # From the stream ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Decrypt what came, and pass it on."""
+        self._incoming.write(data)
+        if self._is_open:
+            self._read()
+        else:
+            self._advance()
+
+    def eof_received(self) -> bool:
+        """Pass the end on: it ends both directions."""
+        if self._is_open:
+            self._protocol.eof_received()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who speaks, or waits for the handshake."""
+        if self._is_open:
+            self._is_open = False
+            self._protocol.connection_lost(exc)
+        elif not self._ready.done():
+            self._ready.set_exception(exc or ConnectionResetError("the server closed the connection"))
+
+    def pause_writing(self) -> None:
+        """Let the writer wait."""
+        if self._is_open:
+            self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let the writer go on."""
+        if self._is_open:
+            self._protocol.resume_writing()
+
+    def _advance(self) -> None:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLError as exc:
+            self._fail(exc)
+        else:
+            self._flush()
+            self._is_open = True
+            self._protocol.connection_made(self)
+            if not self._ready.done():
+                self._ready.set_result(None)
+            self._read()
+
+    def _read(self) -> None:
+        pieces: list[bytes] = []
+        has_ended = False
+        try:
+            # Asked once too often it raises, which costs as much as a message.
+            while self._incoming.pending and not has_ended:
+                piece = self._tls.read(_RECORD)
+                has_ended = not piece
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass  # the record's end is still to come
+        except ssl.SSLError as exc:
+            self._fail(exc)
+            return
+        if self._outgoing.pending:
+            self._flush()  # an answer of TLS itself
+        if pieces:
+            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if has_ended:
+            self.eof_received()
+            self.close()
+
+    def _fail(self, exc: Exception) -> None:
+        self._flush()  # the alert that says why
+        self._stream.reset(0, exc)
+
+    def _flush(self) -> None:
+        self._stream.write(self._outgoing.read())
+
+    # From who speaks ------------------------------------------------------------------------------------------------
+
+    def write(self, data: Any) -> None:
+        """Encrypt bytes, and send them."""
+        if not self._is_open or self._stream.is_closing():
+            return
+        size = len(data)
+        if size <= _PIECE:
+            self._encrypt(data)
+            return
+        view = memoryview(data)
+        for at in range(0, size, _PIECE):
+            self._encrypt(view[at : at + _PIECE])
+
+    def _encrypt(self, data: Any) -> None:
+        # All of it: what it is written to is memory, and takes everything.
+        self._tls.write(data)
+        self._stream.write(self._outgoing.read())
+
+    def writelines(self, list_of_data: Any) -> None:
+        """Send bytes in pieces."""
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        """Return False: a NATS connection does not end in one direction alone."""
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what is known of TLS, ``ssl_object`` and ``sslcontext``, and of the connection."""
+        known: dict[str, Any] = {"ssl_object": self._tls, "sslcontext": self._context}
+        return known[name] if name in known else self._stream.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._stream.is_closing()
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the stream until `resume_reading`."""
+        self._stream.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        self._stream.resume_reading()
+
+    def is_reading(self) -> bool:
+        """Whether what comes is passed on."""
+        return self._stream.is_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be sent."""
+        return self._stream.get_write_buffer_size()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Change the bounds of what waits to be sent."""
+        self._stream.set_write_buffer_limits(high, low)
+
+    def close(self) -> None:
+        """Send what waits, and end."""
+        if self._stream.is_closing():
+            return
+        if self._is_open:
+            with contextlib.suppress(ssl.SSLError):  # the other side's word of its end is not waited for
+                self._tls.unwrap()
+            self._flush()
+        self._stream.close()
+
+    def abort(self) -> None:
+        """End at once; what waits is lost."""
+        self._stream.abort()
