@@ -76,6 +76,9 @@ def stream_info(link: Link, stream_name: str, as_json: bool) -> None:
 @click.option("--replicas", type=click.IntRange(1, 5), default=1, show_default=True)
 @click.option("--memory", is_flag=True, help="Keep them in memory, not on disk.")
 @click.option("--work-queue", is_flag=True, help="Remove an event once its one consumer has handled it.")
+@click.option(
+    "--partitions", type=click.IntRange(min=1), help="Keep events that agree in the subject's * tokens in order."
+)
 @click.option("--update", is_flag=True, help="Change an existing one that differs.")
 @link_options
 def make(link: Link, stream_name: str, subjects: tuple[str, ...], memory: bool, **options: Any) -> None:

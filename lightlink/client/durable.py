@@ -45,14 +45,16 @@ class DurableEvents(ClientBase):
         work_queue: bool = False,
         deduplication: float = 120.0,
         description: str = "",
+        partitions: int | None = None,
         update: bool = False,
     ) -> Stream:
         """Return a stream, made to store what is published on ``subjects`` unless it exists.
 
         Without ``subjects`` it has to exist. ``max_age`` and ``deduplication`` (for how long ids are remembered) in
-        seconds. In a ``work_queue`` each event goes to one consumer and is gone when handled. One that was made
-        otherwise is an error, or with ``update`` is changed. Raises StreamError, StreamNotFound, InvalidName,
-        InvalidOption.
+        seconds. In a ``work_queue`` each event goes to one consumer and is gone when handled. With ``partitions``
+        events that agree in the tokens that its one subject has ``*`` for are kept in order by
+        ``consume(partitions=)``. One that was made otherwise is an error, or with ``update`` is changed, but for its
+        partitions. Raises StreamError, StreamNotFound, InvalidName, InvalidOption.
         """
         from lightlink.streams.stream import Stream, config_of  # noqa: PLC0415 - not every program has streams
 
@@ -71,6 +73,7 @@ class DurableEvents(ClientBase):
             work_queue=work_queue,
             deduplication=deduplication,
             description=description,
+            partitions=partitions,
         )
         found.ensure(config, update)
         return found
@@ -156,7 +159,8 @@ class DurableEvents(ClientBase):
         It returns: done. It raises: again, after each of ``retries`` seconds, then the event is a dead letter
         (``dead_letters=False``: again for ever). `Reject` makes it one at once, `Later` is no failure. Bound like
         `subscribe`'s handlers; annotated `StoredMessage` it gets place and attempt too. ``workers`` handle side by
-        side; with one of them, or a ``key`` (a function of the message), order is kept. After ``timeout`` seconds an
+        side; with one of them, or a ``key`` (a function of the message), order is kept in this process, and with
+        ``partitions`` (as many as the stream has) across all processes. After ``timeout`` seconds an
         attempt has failed. With ``batch=n`` it gets lists of messages, of what came ``within`` seconds. ``since`` is
         where a new consumer begins: first, new, a sequence, an aware datetime or a timedelta ago. What a process that
         died had held is handed out again after ``ack_wait`` seconds (30). The function is returned unchanged.
@@ -210,11 +214,12 @@ class DurableEvents(ClientBase):
         outages. Raises StreamError, StreamNotFound, InvalidOption.
         """
         from lightlink.streams.replay import replay  # noqa: PLC0415
-        from lightlink.streams.stream import stream_of  # noqa: PLC0415
+        from lightlink.streams.stream import Stream, stream_of  # noqa: PLC0415
 
         timeout = self.options.timeout
-        found = stream or stream_of(self._connection, subject, timeout)
-        return replay(self._connection, found, subjects.subscribe_subject(subject), since, follow, raw, timeout)
+        found = Stream(self._connection, stream or stream_of(self._connection, subject, timeout), timeout)
+        stored = found.stored(subjects.subscribe_subject(subject))
+        return replay(self._connection, found.name, stored, since, follow, raw, timeout)
 
     def dead_letters(self, stream: str, consumer: str) -> DeadLetters:
         """Return the events that a consumer could not handle: to look at, redeliver or drop."""

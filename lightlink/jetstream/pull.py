@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -28,6 +29,8 @@ _PULL_SECONDS = 30.0
 # Until the server has answered once, a pull is short: where the consumer is not there yet, nothing at all may be heard.
 _FIRST_PULL_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+# So often the server says that a pull is still known to it; one it says nothing of for two of them is lost.
+_HEARTBEAT_SECONDS = 5.0
 # What the server says to a pull that asks for more than the consumer allows, which not everybody may look up.
 _MOST_AT_ONCE = re.compile(r"MaxRequestBatch of ([1-9]\d{0,8})")
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
@@ -54,9 +57,11 @@ class Pulled:
 class PullConsumer:
     """Fetches up to ``most`` messages ahead and calls ``on_messages`` with those that came together.
 
-    The calls come on threads of the library, mostly the loop's, and must not block. What is held is kept from being
+    The calls come on threads of the library, mostly the loop's, and must not block: one for what one read brought, or
+    with ``whole`` one for what a pull brought, for who puts it in an order of its own. What is held is kept from being
     delivered again until `ack`, `hand_back`, `end` or `forget`. `tick` is to be called about every second, and at least
-    every third of ``ack_wait``: it renews what has run out. ``on_missing`` is called when there is no consumer.
+    every third of ``ack_wait``: it renews what has run out. ``on_missing`` is called when there is no consumer. With
+    ``heartbeats`` a pull that the server has forgotten, as with a leader that was killed, is noticed within 10 s.
     """
 
     def __init__(
@@ -68,6 +73,9 @@ class PullConsumer:
         ack_wait: float,
         on_messages: Callable[[list[Pulled]], object],
         on_missing: Callable[[], object],
+        *,
+        whole: bool = False,
+        heartbeats: bool = False,
     ) -> None:
         self._connection = connection
         self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
@@ -77,6 +85,8 @@ class PullConsumer:
         self._renew_every = ack_wait / 3
         self._on_messages = on_messages
         self._on_missing = on_missing
+        self._whole = whole
+        self._heartbeats = heartbeats
         self._lock = Condition()
         # By place and time: a stream that was restored from an older copy gives out its places again.
         self._held: dict[tuple[int, int], Pulled] = {}
@@ -86,7 +96,9 @@ class PullConsumer:
         self._number = 0
         self._owed = 0
         self._expires = 0.0
+        self._heard = 0.0  # when the server last said anything
         self._answered = False
+        self._is_beating = False
         self._stopped = False
         self._forget_status: Callable[[], None] = lambda: None
         self._inbox = new_inbox(connection.options.inbox_prefix)
@@ -151,11 +163,19 @@ class PullConsumer:
             if held:
                 self._renewed = instant
             expired = self._owed > 0 and instant > self._expires
-            if expired:
+            # A server that is to say every few seconds that it knows of the pull has died, or has lost its leadership.
+            silent = self._owed > 0 and self._is_beating and instant - self._heard > 2 * _HEARTBEAT_SECONDS
+            if expired or silent:
                 self._owed = 0
+            if silent:
+                self._answered = False
         for pulled in held:
             self._say(pulled.reply, _IN_PROGRESS)
-        if expired and not self._answered:
+        if silent:
+            _log.warning(
+                "lightlink: fetching from %s: the server has forgotten the request; it is made again", self._what
+            )
+        elif expired and not self._answered:
             self._on_missing()
         # A burst that broke off goes ahead as it is.
         self._hand_over()
@@ -192,9 +212,13 @@ class PullConsumer:
             room = min(room, self._most)
             self._number += 1
             self._owed = room
-            self._expires = time.monotonic() + seconds + 1
+            self._heard = time.monotonic()
+            self._expires = self._heard + seconds + 1
+            self._is_beating = self._heartbeats and self._answered
             reply = f"{self._inbox}{self._number}".encode()
         body = {"batch": room, "expires": api.nanoseconds(seconds)}
+        if self._is_beating:
+            body["idle_heartbeat"] = api.nanoseconds(_HEARTBEAT_SECONDS)
         try:
             self._connection.publish(self._subject, codec.encode_json(body), reply, timeout=0.0)
         except LightLinkError as exc:
@@ -213,8 +237,10 @@ class PullConsumer:
             return
         with self._lock:
             self._answered = True
+            self._heard = time.monotonic()
             self._owed -= 1
             last = message.pending == 0 or self._owed <= 0
+            begins = not self._whole and not self._burst
             known = self._held.get((message.seq, message.timestamp))
             if known is not None:
                 known.reply = reply  # delivered again while held: only the newest acknowledgement counts
@@ -225,8 +251,12 @@ class PullConsumer:
             stopped = self._stopped
         if stopped:
             self._say(reply, _NAK)
-        elif last:
+        elif begins:
+            # After all that this read brought.
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        elif last and self._whole:
             self._hand_over()
+        if last and not stopped:
             self._pull()
 
     def _take_burst(self) -> list[Pulled]:
@@ -241,7 +271,10 @@ class PullConsumer:
 
     def _end_of_pull(self, number: int, code: str, description: str) -> None:
         with self._lock:
-            if number != self._number or code == "100":  # of an earlier pull, or an idle heartbeat
+            if number != self._number:  # of an earlier pull
+                return
+            self._heard = time.monotonic()
+            if code == "100":
                 return
             self._owed = 0
             self._answered = self._answered or code != "503"

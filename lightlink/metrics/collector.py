@@ -150,6 +150,7 @@ def _consumer_metrics(consumptions: list[Any]) -> Iterator[Metric]:
     labels = ["stream", "consumer"]
     events = CounterMetricFamily("lightlink_consumer_events", "Durable events by outcome.", labels=[*labels, "outcome"])
     held = GaugeMetricFamily("lightlink_consumer_held", "Durable events that wait or are handled here.", labels=labels)
+    lag = GaugeMetricFamily("lightlink_consumer_lag", "Durable events not handled yet, by anybody.", labels=labels)
     seconds = CounterMetricFamily("lightlink_consumer_seconds", "Time in handlers of durable events.", labels=labels)
     keyed = [((each.stream, each.name), each) for each in consumptions]
     for key, count in _summed(
@@ -158,9 +159,12 @@ def _consumer_metrics(consumptions: list[Any]) -> Iterator[Metric]:
         events.add_metric(key, count)
     for key, count in _summed((key, each.held) for key, each in keyed).items():
         held.add_metric(key, count)
+    # All processes are told the same.
+    for key in {key for key, _ in keyed}:
+        lag.add_metric(key, max(each.lag for other, each in keyed if other == key))
     for key, spent in _summed((key, each.seconds) for key, each in keyed).items():
         seconds.add_metric(key, spent)
-    yield from (events, held, seconds)
+    yield from (events, held, lag, seconds)
 
 
 def _summed(pairs: Iterable[tuple[Any, float]]) -> dict[Any, float]:

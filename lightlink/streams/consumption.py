@@ -32,6 +32,7 @@ from lightlink.streams.message import StoredMessage, read_stored
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.connection.connection import Connection
     from lightlink.jetstream.pull import Pulled
     from lightlink.middleware import Stack
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 _TICK_SECONDS = 1.0
+_LOOK_SECONDS = 15.0
 _STORE_RETRY_SECONDS = 5.0
 _JITTER = 0.1
 _dice = random.Random()  # noqa: S311 - delays are no secret; one of our own, which nobody seeds
@@ -59,11 +61,12 @@ class Settings:
     raw: bool
     ack_wait: float
     update: bool
+    partitions: int | None
 
     @property
     def is_ordered(self) -> bool:
         """Whether a retried event holds up those behind it."""
-        return self.batch is None and (self.key is not None or self.workers == 1)
+        return self.batch is None and (self.key is not None or self.partitions is not None or self.workers == 1)
 
     @property
     def attempts(self) -> int | None:
@@ -98,40 +101,45 @@ class Source:
     durable: Durable
     stream: str
     is_retry: bool
+    lane: Hashable = None  # of its events, which have no key
 
 
 class Consumption:
     """A function that handles the events of a durable consumer; made by `Client.consume` and `Service.consume`.
 
-    ``counts`` are of this process: delivered, done, retried, dead, stuck; ``seconds`` is the time in handlers.
+    ``counts`` are of this process: delivered, done, retried, dead, stuck; ``seconds`` is the time in handlers. ``lag``
+    is how many events are not handled yet by any process, as the server said a while ago.
     """
 
     def __init__(
         self,
         connection: Connection,
-        durable: Durable,
+        stream: str,
+        name: str,
+        durables: Sequence[Durable],
         handle: Callable[[Any], object],
         decode: Callable[[bytes, str], Any],
         settings: Settings,
         middleware: Stack,
         timeout: float,
     ) -> None:
-        self.stream = durable.stream
-        self.name = durable.name
+        self.stream = stream
+        self.name = name
         self.settings = settings
         self.counts = dict.fromkeys(("delivered", "done", "retried", "dead", "stuck"), 0)
         self.seconds = 0.0
+        self.lag = 0
         self._connection = connection
-        self._durable = durable
+        self._durables = durables
         self._handle = handle
         self._plain = _as_bytes if settings.raw else codec.decode
         self._decode = decode
         self._middleware = middleware
-        self._ack_wait = durable.ack_wait
+        self._ack_wait = min(durable.ack_wait for durable in durables)
         self._attempts = settings.attempts
         self._pid = os.getpid()
         self._pool = WorkerPool(f"lightlink-consume-{self.name}", settings.workers)
-        self._graveyard = Graveyard(connection, durable, timeout) if settings.dead_letters else None
+        self._graveyard = Graveyard(connection, stream, name, timeout) if settings.dead_letters else None
         self._sources: list[Source] = []
         self._lanes: Lanes[Job] = Lanes()
         self._lock = Condition()
@@ -141,7 +149,7 @@ class Consumption:
         self._batch: list[Job] = []
         self._missing: set[str] = set()
         self._stopping = False
-        self._periodic: Any = None
+        self._periodic: list[PeriodicJob] = []
 
     def __repr__(self) -> str:
         return f"<Consumption of {self.stream}/{self.name}: {self.counts}>"
@@ -154,15 +162,17 @@ class Consumption:
     def start(self) -> None:
         """Begin to handle events."""
         self._pool.start()
-        self._sources.append(self._source(self._durable, is_retry=False))
+        self._sources += [self._source(each, is_retry=False) for each in self._durables]
         if self._graveyard is not None:
             self._sources.append(self._source(self._graveyard.prepare(), is_retry=True))
         for source in self._sources:
             source.pulls.start()
-        self._periodic = every(min(_TICK_SECONDS, self._ack_wait / 4), self._tick)
+        tick = min(_TICK_SECONDS, self._ack_wait / 4)
+        self._periodic = [every(tick, self._tick), every(_LOOK_SECONDS, self._look)]
 
     def _source(self, durable: Durable, *, is_retry: bool) -> Source:
         most = 2 * self.settings.batch if self.settings.batch else 32 * self.settings.workers
+        lane = durable.name if self.settings.partitions else None
         source: Source
         pulls = PullConsumer(
             self._connection,
@@ -172,8 +182,9 @@ class Consumption:
             durable.ack_wait,
             lambda burst: self._on_messages(source, burst),
             lambda: self._missing.add(durable.name),
+            heartbeats=True,
         )
-        source = Source(pulls, durable, self.stream, is_retry)
+        source = Source(pulls, durable, self.stream, is_retry, lane)
         return source
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -189,14 +200,14 @@ class Consumption:
             self._todo.clear()
         deadline = Deadline(timeout)
         for source in self._sources:
-            source.pulls.stop(timeout)
+            source.pulls.stop(deadline.remaining())
         for job in [*waiting, *self._lanes.drain()]:
             self._give_back(job)
         # What waits in the pool gives itself back; what runs is waited for.
         if not self._pool.stop(deadline.remaining()):
             _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
-        if self._periodic is not None:
-            self._periodic.stop(0.0)
+        for each in self._periodic:
+            each.stop(0.0)
 
     def connection_closed(self) -> None:
         """Take note that the connection is gone for good."""
@@ -238,6 +249,15 @@ class Consumption:
             late = [job for job in tuple(self._running) if job.started is not None and self._is_late(job, instant)]
         for job in late:
             self._overrun(job)
+
+    def _look(self) -> None:
+        """Learn how far the consumer is behind, and whether another program has changed it."""
+        try:
+            found = [source.durable.look() for source in self._sources if not source.is_retry]
+        except LightLinkError as exc:
+            _log.debug("lightlink: consumer %s is not told about: %s", self.name, exc)
+            return
+        self.lag = sum(each.num_pending + each.num_ack_pending for each in found if each is not None)
 
     def _make_again(self, source: Source) -> None:
         self._missing.discard(source.durable.name)
@@ -321,6 +341,8 @@ class Consumption:
             except Exception as exc:
                 self._settle_error(job, exc if isinstance(exc, DecodeError) else Reject(f"its key: {exc!r}"))
                 return
+        else:
+            job.key = job.source.lane
         job.is_in_lane = True
         if self._lanes.enter(job.key, job):
             self._run(job)

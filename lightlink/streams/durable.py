@@ -57,10 +57,17 @@ class Durable:
         self._connection = connection
         self._timeout = timeout
         self._request: dict[str, Any] | None = None
+        self._known: list[str] = []  # what is not as it was asked for, and was said
         self.ack_wait = ACK_WAIT  # seconds, as the server has it
 
     def ensure(
-        self, filters: Sequence[str], since: Any = "first", ack_wait: float = ACK_WAIT, *, update: bool = False
+        self,
+        filters: Sequence[str],
+        since: Any = "first",
+        ack_wait: float = ACK_WAIT,
+        *,
+        update: bool = False,
+        max_ack_pending: int = _MAX_ACK_PENDING,
     ) -> None:
         """Make the consumer, or compare it with what is wanted.
 
@@ -74,7 +81,7 @@ class Durable:
             "ack_policy": "explicit",
             "ack_wait": round(ack_wait * _SECOND),
             "max_deliver": -1,
-            "max_ack_pending": _MAX_ACK_PENDING,
+            "max_ack_pending": max_ack_pending,
             "replay_policy": "instant",
             **start_of(since),
         }
@@ -100,17 +107,32 @@ class Durable:
             raise StreamError(f"{self.stream}/{self.name}", "use consumer", reason)
         if other:
             _log.warning("lightlink: consumer %s/%s is used as it is: %s", self.stream, self.name, "; ".join(other))
+            self._known = other
         self.ack_wait = found.config.ack_wait / _SECOND or ack_wait
 
-    def differences(self, found: ConsumerInfo) -> list[str]:
-        """Return what another program has changed since `ensure`, in words."""
-        broken, other = self._differences(found, is_relative=True)
-        return broken + other
+    def look(self) -> ConsumerInfo | None:
+        """Return what the server says of the consumer; what another program has changed since `ensure` is logged."""
+        found = self.find()
+        if found is not None:
+            apart = [each for part in self._differences(found, is_relative=True) for each in part]
+            if apart and apart != self._known:
+                _log.warning(
+                    "lightlink: another program has changed consumer %s/%s: %s",
+                    self.stream,
+                    self.name,
+                    "; ".join(apart),
+                )
+            self._known = apart
+        return found
 
     def make_again(self) -> None:
         """Make the consumer if it is gone, as it was made before."""
         if self._request is not None and self.find() is None:
             self._make(self._request)
+            start = " ".join(filter(None, _start_of(self._request.get)))
+            _log.warning(
+                "lightlink: consumer %s/%s was gone; it is made again and begins with %s", self.stream, self.name, start
+            )
 
     def info(self) -> ConsumerInfo:
         """Return what the server says of the consumer."""
@@ -231,7 +253,8 @@ class Durable:
         if config.ack_wait != asked["ack_wait"]:
             other.append(f"ack_wait is {config.ack_wait / _SECOND:g} s, not {asked['ack_wait'] / _SECOND:g} s")
         if config.max_ack_pending != asked["max_ack_pending"]:
-            other.append(f"max_ack_pending is {config.max_ack_pending}, not {asked['max_ack_pending']}")
+            worse = broken if asked["max_ack_pending"] == 1 else other  # which keeps the order
+            worse.append(f"max_ack_pending is {config.max_ack_pending}, not {asked['max_ack_pending']}")
         began, begins = _start_of(partial(getattr, config)), _start_of(asked.get)
         # Of two instants so long ago only that they are instants is compared.
         if (began[0] if is_relative else began) != (begins[0] if is_relative else begins):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightlink.errors import InvalidOption
+from lightlink.errors import InvalidOption, StreamError
 from lightlink.events.message import EventHandler
 from lightlink.protocol import codec
 from lightlink.streams.consumption import Consumption, Settings
 from lightlink.streams.durable import ACK_WAIT, Durable
-from lightlink.streams.stream import stream_name, stream_of
+from lightlink.streams.partitions import stored_subject
+from lightlink.streams.stream import Stream, stream_name, stream_of
 from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def _make_settings(
     raw: bool = False,
     ack_wait: float = ACK_WAIT,
     update: bool = False,
+    partitions: int | None = None,
 ) -> Settings:
     """Return how events are handled; raises InvalidOption."""
     for option, value in (("workers", workers), ("batch", 1 if batch is None else batch)):
@@ -53,6 +56,12 @@ def _make_settings(
         raise InvalidOption("key", "must be a function of the message", key)
     if key is not None and batch is not None:
         raise InvalidOption("batch", "has no order, and key asks for one", batch)
+    if partitions is not None:
+        integer("partitions", partitions)
+        if key is not None or batch is not None:
+            raise InvalidOption(
+                "partitions", "hand out one event at a time, by its subject: no key, no batch", partitions
+            )
     return Settings(
         workers=workers,
         key=key,
@@ -64,6 +73,7 @@ def _make_settings(
         raw=raw,
         ack_wait=seconds("ack_wait", ack_wait),
         update=bool(update),
+        partitions=partitions,
     )
 
 
@@ -88,15 +98,37 @@ def consume(
         raise InvalidOption("subjects", "must name at least one", subjects)
     if stream is None:
         stream = stream_of(connection, filters[0], timeout)
-    durable = Durable(connection, stream_name(stream), name, timeout)
-    durable.ensure(filters, since, settings.ack_wait, update=settings.update)
+    found_stream = Stream(connection, stream_name(stream), timeout)
+    make = partial(Durable, connection, stream, timeout=timeout)
+    durables = _durables(make, found_stream, filters, name, settings, since)
     handle: Callable[[Any], object] = handler
     decode: Callable[[bytes, str], Any] = _as_bytes if settings.raw else codec.decode
     if settings.batch is None:
         event = EventHandler(handler, settings.raw)
         handle, decode = event.handle_message, event.decode
-    found = Consumption(connection, durable, handle, decode, settings, middleware, timeout)
+    found = Consumption(connection, stream, name, durables, handle, decode, settings, middleware, timeout)
     found.start()
+    return found
+
+
+def _durables(
+    make: Callable[[str], Durable], stream: Stream, filters: list[str], name: str, settings: Settings, since: Any
+) -> list[Durable]:
+    """Return the consumer, or one for each partition: made, or compared with what is there."""
+    divided, wanted = stream.partitions, settings.partitions
+    options: dict[str, Any] = {"since": since, "ack_wait": settings.ack_wait, "update": settings.update}
+    if wanted is None:
+        made = make(name)
+        made.ensure([stored_subject(each) for each in filters] if divided else filters, **options)
+        return [made]
+    if wanted != divided:
+        raise StreamError(stream.name, "consume", f"it has {divided or 'no'} partitions, not {wanted}")
+    found = []
+    for partition in range(wanted):
+        made = make(f"{name}-{partition}")
+        # Of each the next event is handed out when the one before is settled, whoever has it: that is the order.
+        made.ensure([stored_subject(each, partition) for each in filters], **options, max_ack_pending=1)
+        found.append(made)
     return found
 
 

@@ -33,10 +33,10 @@ _FAILURES = (JetStreamError, NoReply, TimeoutError)
 class Graveyard:
     """The part of LIGHTLINK_DEAD that is one consumer's. Methods raise StreamError."""
 
-    def __init__(self, connection: Connection, durable: Durable, timeout: float) -> None:
+    def __init__(self, connection: Connection, stream: str, consumer: str, timeout: float) -> None:
         self._connection = connection
-        self._stream = durable.stream
-        self._consumer = durable.name
+        self._stream = stream
+        self._consumer = consumer
         self._timeout = timeout
 
     def prepare(self) -> Durable:

@@ -64,7 +64,7 @@ class Consumer:
         self.name = durable.name
         self._connection = connection
         self._durable = durable
-        self._graveyard = Graveyard(connection, durable, timeout)
+        self._graveyard = Graveyard(connection, self.stream, self.name, timeout)
         self._decode: Callable[[bytes, str], Any] = _as_bytes if raw else codec.decode
         self._queue = MessageQueue(_UNBOUNDED, _UNBOUNDED)
         self._pulls: PullConsumer | None = None
@@ -194,7 +194,7 @@ class Consumer:
             )
         ack_wait = info.config.ack_wait / 1e9 or ACK_WAIT
         self._pulls = PullConsumer(
-            self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None
+            self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None, heartbeats=True
         )
         self._pulls.start()
         self._periodic = every(min(_TICK_SECONDS, ack_wait / 4), self._pulls.tick)

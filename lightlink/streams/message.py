@@ -11,6 +11,7 @@ from lightlink.concurrency.threads import Event
 from lightlink.events.message import Message
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
+from lightlink.streams.partitions import own_subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def read_stored(
 ) -> StoredMessage:
     """Return the event in a delivery; of a copy the first place and subject count. Raises DecodeError."""
     headers = codec.decode_headers(delivery.headers)
-    subject, sequence = as_text(delivery.subject), delivery.seq
+    subject, sequence = own_subject(as_text(delivery.subject)), delivery.seq
     original = headers.get(SUBJECT)
     if original is not None and headers.get(SEQUENCE, "").isdecimal():
         subject, sequence, stream = original, int(headers[SEQUENCE]), headers.get(STREAM, stream)

@@ -13,6 +13,7 @@ from lightlink.errors import InvalidName, InvalidOption, StreamError, StreamNotF
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.protocol import subjects
+from lightlink.streams.partitions import partitions_in, stored_subject, transform_of
 from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ _COMPARED = ("subjects", "retention", "max_age", "max_bytes", "max_msgs", "num_r
 
 @attrs.frozen(kw_only=True)
 class StreamInfo:
-    """What a stream holds: the ``subjects`` it captures, how many ``messages`` and ``bytes``, from where to where."""
+    """What a stream holds: the ``subjects`` it captures, how many ``messages`` and ``bytes``, from where to where.
+
+    ``partitions`` is in how many its events are stored; 0: it has none.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -42,6 +46,7 @@ class StreamInfo:
     last_sequence: int
     consumers: int
     work_queue: bool
+    partitions: int = 0
 
 
 def config_of(
@@ -56,6 +61,7 @@ def config_of(
     work_queue: bool,
     deduplication: float,
     description: str,
+    partitions: int | None,
 ) -> dict[str, Any]:
     """Return a stream's configuration as the API takes it; raises InvalidName, InvalidOption."""
     stream_name(name)
@@ -70,6 +76,7 @@ def config_of(
             integer(option, value)
     age = 0.0 if max_age is None else seconds("max_age", max_age)
     window = min(seconds("deduplication", deduplication), age or deduplication)
+    divided = {} if partitions is None else {"subject_transform": transform_of(subjects_, partitions)}
     return {
         "name": name,
         "description": description,
@@ -83,6 +90,7 @@ def config_of(
         "duplicate_window": round(window * _SECOND),
         "discard": "old",
         "allow_direct": True,
+        **divided,
     }
 
 
@@ -113,6 +121,10 @@ class Stream:
         if self._ask("make", partial(api.create_stream, self._connection, config)):
             return
         found = self._ask("read", partial(api.stream_config, self._connection, self.name))
+        divided, wanted = partitions_in(found), partitions_in(config)
+        if divided != wanted:
+            reason = f"it has {divided or 'no'} partitions, not {wanted or 'none'}: what is stored is not divided anew"
+            raise StreamError(self.name, "use", reason)
         differences = _differences(config, found)
         if not differences:
             return
@@ -139,7 +151,13 @@ class Stream:
             last_sequence=found.state.last_seq,
             consumers=len(self.consumers()),
             work_queue=config.get("retention") == "workqueue",
+            partitions=partitions_in(config),
         )
+
+    @property
+    def partitions(self) -> int:
+        """In how many partitions its events are stored; 0: it has none. Asked of the server."""
+        return partitions_in(self._ask("read", partial(api.stream_config, self._connection, self.name)))
 
     def consumers(self) -> list[str]:
         """Return the names of the stream's consumers, sorted."""
@@ -147,13 +165,17 @@ class Stream:
 
     def purge(self, subject: str | None = None) -> int:
         """Remove the stored messages, or those on a subject, which may hold wildcards; return how many that were."""
-        body = None if subject is None else {"filter": subjects.subscribe_subject(subject)}
+        body = None if subject is None else {"filter": self.stored(subjects.subscribe_subject(subject))}
         answer = self._ask("purge", partial(api.api, self._connection, f"STREAM.PURGE.{self.name}", body))
         return int(answer.get("purged", 0))
 
     def delete(self) -> None:
         """Remove the stream with all that it holds, and its consumers."""
         self._ask("delete", partial(api.api, self._connection, f"STREAM.DELETE.{self.name}", None))
+
+    def stored(self, subject: str) -> str:
+        """Return where events on a subject, which may hold wildcards, are in the stream."""
+        return stored_subject(subject) if self.partitions else subject
 
     def _ask(self, operation: str, question: Callable[[float], T]) -> T:
         return ask(self.name, operation, question, self._timeout)

@@ -61,6 +61,8 @@ def test_streams_are_made_listed_replayed_and_removed(cli: Callable[..., str], c
     assert json.loads(cli("stream", "info", "ORDERS", "--json"))["messages"] == 3
     replayed = [json.loads(line) for line in cli("stream", "replay", "orders.>", "--since", "2", "--json").splitlines()]
     assert [(each["sequence"], each["data"]) for each in replayed] == [(2, '{"n":1}'), (3, '{"n":2}')]
+    cli("stream", "make", "BILLS", "bill.*", "--partitions", "4")
+    assert json.loads(cli("stream", "info", "BILLS", "--json"))["partitions"] == 4
     assert "3 events removed" in cli("stream", "purge", "ORDERS", "--yes")
     cli("stream", "delete", "ORDERS", "--yes")
     assert "there is none" in cli("stream", "info", "ORDERS", code=Exit.FAILED)

@@ -43,6 +43,12 @@ def test_all_that_reads_streams_honours_the_limit(strict: EmbeddedServer) -> Non
         copy = io.BytesIO()
         client.file_store("small").download(info.id, copy)
         assert copy.getvalue() == content
+        client.stream("ORDERS", ["orders.>"])
+        events: list[int] = []
+        client.consume("orders.>", name="billing", workers=8)(events.append)
+        for number in range(200):
+            client.publish_stored("orders.new", number)
+        eventually(lambda: sorted(events) == list(range(200)))
         agent = Agent("press", client)
         agent.command("double")(lambda n: 2 * n)
         with CommandManager(client) as manager, agent:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.jetstream import api
+from lightlink.jetstream import api, pull
 from lightlink.jetstream.pull import PullConsumer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from conftest import StartServer
 
     from lightlink.jetstream.pull import Pulled
@@ -45,3 +46,45 @@ def test_a_place_that_is_given_out_again_is_another_message(fresh_server: StartS
         eventually(lambda: pulls.tick() or len(seen) == 2)
         assert [each.message.data for each in seen] == [b'"held"', b'"another"']
         pulls.stop(1.0)
+
+
+def test_a_pull_that_the_server_has_forgotten_is_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after the death of the server that leads the consumer, while ours lives."""
+    monkeypatch.setattr(pull, "_FIRST_PULL_SECONDS", 0.02)
+    monkeypatch.setattr(pull, "_HEARTBEAT_SECONDS", 0.1)
+    with lightlink.connect(url) as client:
+        asked = client.subscribe("$JS.API.CONSUMER.MSG.NEXT.NONE.c")  # in place of the server
+        client.flush()
+        pulls = PullConsumer(client._connection, "NONE", "c", 4, 30.0, lambda _: None, lambda: None, heartbeats=True)
+        pulls.start()
+        first = asked.get(30)
+        assert "idle_heartbeat" not in first.data  # who has not answered yet is asked for a moment only
+        client._connection.publish(first.reply.encode(), b"", b"", b"NATS/1.0 404 No Messages\r\n\r\n")
+
+        def next_pull() -> lightlink.Message:
+            eventually(lambda: pulls.tick() or asked.pending)
+            return asked.get(30)
+
+        second = next_pull()
+        assert (second.data["idle_heartbeat"], second.data["expires"]) == (100_000_000, 30_000_000_000)
+        assert "idle_heartbeat" not in next_pull().data  # long before those 30 s are over
+        pulls.stop(1.0)
+
+
+def test_what_has_come_is_handed_over_while_others_get_the_rest(fresh_server: StartServer) -> None:
+    """Each waits for the end of its own pull, which the others' share never brings."""
+    with lightlink.connect(fresh_server().url) as client:
+        client.stream("ORDERS", ["orders.>"])
+        config = {"name": "c", "durable_name": "c", "ack_policy": "explicit"}
+        api.api(client._connection, "CONSUMER.CREATE.ORDERS.c", {"stream_name": "ORDERS", "config": config}, 5.0)
+        seen: list[Pulled] = []
+        sharers = [
+            PullConsumer(client._connection, "ORDERS", "c", 64, 30.0, seen.extend, lambda: None) for _ in range(2)
+        ]
+        for each in sharers:
+            each.start()
+        for number in range(9):
+            client.submit_stored("orders.new", number)
+        eventually(lambda: len(seen) == 9)  # without a tick
+        for each in sharers:
+            each.stop(1.0)

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 import lightlink
 import lightlink.metrics
 from lightlink.errors import BatchFailed, InvalidOption, Later, Reject, StreamError, StreamNotFound
-from lightlink.streams import StoredMessage
+from lightlink.jetstream import api
+from lightlink.streams import Consumption, StoredMessage, consumption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,7 +259,31 @@ def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
     eventually(lambda: queue.info().messages == 0)
 
 
-def test_a_consumer_that_was_deleted_is_made_again(client: lightlink.Client) -> None:
+def test_what_another_tool_changes_meanwhile_is_said_by_name(
+    client: lightlink.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumption, "_LOOK_SECONDS", 0.02)
+    go = threading.Event()
+    client.consume("orders.>", name="billing")(lambda _: go.wait(30))
+    client.publish_stored("orders.new", 1)
+    (running,) = (each for each in client.subscriptions if isinstance(each, Consumption))
+    eventually(lambda: running.lag == 1)
+    go.set()
+    eventually(lambda: running.lag == 0)
+    theirs = {"durable_name": "billing", "ack_policy": "explicit", "filter_subject": "orders.>", "max_deliver": 3}
+    body = {"stream_name": "ORDERS", "config": theirs, "action": "update"}
+    api.api(client._connection, "CONSUMER.CREATE.ORDERS.billing.orders.>", body, 5.0)
+
+    def said() -> list[str]:
+        return [each.getMessage() for each in caplog.records if "another program has changed" in each.getMessage()]
+
+    eventually(said)
+    assert "ORDERS/billing" in said()[0]
+    assert "max_deliver is 3, not -1" in said()[0]
+    assert len(said()) == 1  # it goes on being so
+
+
+def test_a_consumer_that_was_deleted_is_made_again(client: lightlink.Client, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
     client.consume("orders.>", name="billing")(seen.append)
     client.publish_stored("orders.new", 1)
@@ -266,6 +291,7 @@ def test_a_consumer_that_was_deleted_is_made_again(client: lightlink.Client) -> 
     client.consumer("ORDERS", "billing").delete()
     client.publish_stored("orders.new", 2)
     eventually(lambda: 2 in seen)
+    assert "consumer ORDERS/billing was gone; it is made again and begins with all" in caplog.text
 
 
 def test_what_kills_its_process_each_time_ends_as_a_dead_letter(client: lightlink.Client, python: StartPython) -> None:
@@ -352,4 +378,5 @@ def test_metrics_tell_what_became_of_events(client: lightlink.Client) -> None:
     eventually(lambda: (count("done"), count("dead"), count("delivered")) == (3, 1, 4))
     where = {"stream": "ORDERS", "consumer": "billing"}
     eventually(lambda: registry.get_sample_value("lightlink_consumer_held", where) == 0)
+    assert registry.get_sample_value("lightlink_consumer_lag", where) == 0
     assert (registry.get_sample_value("lightlink_consumer_seconds_total", where) or 0) > 0

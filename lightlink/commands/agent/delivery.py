@@ -52,7 +52,7 @@ class Deliveries:
         self._on_deliveries = on_deliveries
         consumer = schema.consumer_name(client_id)
         self._pulls = PullConsumer(
-            connection, schema.REQUESTS, consumer, prefetch, ack_wait, self._on_messages, on_missing
+            connection, schema.REQUESTS, consumer, prefetch, ack_wait, self._on_messages, on_missing, whole=True
         )
         self.start = self._pulls.start
         self.stop = self._pulls.stop

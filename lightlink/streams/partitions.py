@@ -1,0 +1,54 @@
+"""Order across processes: a stream whose events are stored in partitions, each handed out one event at a time.
+
+The server puts the number of its partition before an event's subject as it stores it (ADR-30): what agrees in the
+tokens that the stream's subject has ``*`` for is of one partition.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from lightlink.errors import InvalidOption
+from lightlink.validators import integer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PREFIX = "ll.part."
+_STORED = re.compile(r"ll\.part\.\d+\.(?=.)")
+_TRANSFORM = re.compile(r"ll\.part\.\{\{partition\((\d+),")
+_MOST = 1024
+
+
+def transform_of(subjects: Sequence[str], partitions: int) -> dict[str, str]:
+    """Return the subject transform of a stream with so many partitions; raises InvalidOption."""
+    integer("partitions", partitions, most=_MOST)
+    if len(subjects) != 1 or "*" not in subjects[0].split("."):
+        reason = "need one subject with a * for what belongs together, such as ['orders.*.>']"
+        raise InvalidOption("partitions", f"{reason}; the subjects are {list(subjects)}", partitions)
+    (subject,) = subjects
+    tokens, wildcards = [], 0
+    for token in subject.split("."):
+        wildcards += token == "*"
+        tokens.append(f"{{{{wildcard({wildcards})}}}}" if token == "*" else token)
+    by = ",".join(map(str, range(1, wildcards + 1)))
+    return {"src": subject, "dest": f"{_PREFIX}{{{{partition({partitions},{by})}}}}.{'.'.join(tokens)}"}
+
+
+def partitions_in(config: Mapping[str, Any] | None) -> int:
+    """Return how many partitions a stream has by its configuration; 0: its events are stored on their own subjects."""
+    transform = (config or {}).get("subject_transform") or {}
+    found = _TRANSFORM.match(str(transform.get("dest", "")))
+    return int(found[1]) if found else 0
+
+
+def stored_subject(subject: str, partition: int | None = None) -> str:
+    """Return where events on a subject, which may hold wildcards, are in a partition; None: in any."""
+    return f"{_PREFIX}{'*' if partition is None else partition}.{subject}"
+
+
+def own_subject(stored: str) -> str:
+    """Return what an event was published on, by what it is stored on."""
+    found = _STORED.match(stored) if stored.startswith(_PREFIX) else None
+    return stored[found.end() :] if found else stored
