@@ -100,8 +100,12 @@ SAID = {
         "ended",
     ],
     "conformance": [
-        "holds - answers what is no JSON",
-        "23 of 23 hold",
+        "service: 23 of 23 hold",
+        "agent: 22 of 22 hold",
+        "events: 6 of 6 hold",
+        "state: 10 of 10 hold",
+        "files: 12 of 12 hold",
+        "manager: 14 of 14 hold",
     ],
     "demo_fleet": [
         "10 agents enrolled and online",

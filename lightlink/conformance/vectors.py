@@ -72,7 +72,11 @@ class Vectors(msgspec.Struct):
 
 @attrs.frozen
 class Verdict:
-    """What became of a vector: ``fault`` says what is not as expected, and is empty where all is."""
+    """What became of a check: ``fault`` says what is not as expected, and is empty where all is.
+
+    ``level`` is ``must``, ``should``, or ``skip`` where the program under test says that it has no such thing. ``why``
+    is the reason, or the sentence of docs/wire.md.
+    """
 
     name: str
     level: str

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from helpers.docs import ROOT
 
-from lightlink.conformance import Vectors
+from lightlink.conformance import AGENT, STEP_CHECKS, Check, Vectors
 from lightlink.conformance.vectors import difference, filled, text
 
 
@@ -61,6 +62,20 @@ def test_the_file_is_json_that_any_language_reads() -> None:
         assert len(set(names)) == len(names)
         assert {vector["level"] for vector in read[kind]} == {"must", "should"}
         assert all(vector["why"] for vector in read[kind])
+
+
+@pytest.mark.parametrize("check", [*AGENT.all, *(each for kind in STEP_CHECKS.values() for each in kind.all)])
+def test_a_check_names_a_sentence_of_the_wire_format(check: Check[Any]) -> None:
+    page = " ".join((ROOT / "docs/wire.md").read_text().split())
+    assert check.sentence in page
+    assert check.level in {"must", "should"}
+
+
+def test_no_two_checks_of_a_kind_have_one_name() -> None:
+    kinds: list[list[Check[Any]]] = [[*AGENT.all], *([*kind.all] for kind in STEP_CHECKS.values())]
+    for checks in kinds:
+        names = [check.name for check in checks]
+        assert len(set(names)) == len(names)
 
 
 def test_names_are_put_in_at_any_depth() -> None:

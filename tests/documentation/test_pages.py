@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 import pytest
-from helpers.docs import run_pytest
+from helpers.docs import run_pytest, sample
 from helpers.pages import ROOT, runnable
 from helpers.process import run_python
 from helpers.raw import RawPeer
@@ -429,17 +428,10 @@ def test_conformance(read: Read) -> None:
     (judge,) = reader.start("waiting for a client")
     reader.python()
     assert "13 hold, 0 should and do not, 0 must and do not" in judge.wait().stdout
+    with sample("conformance").make_agent(lightlink.connect()):
+        assert "22 hold, 0 should and do not, 0 must and do not" in reader.shell()
+    (judge,) = reader.start("waiting for a program")
+    reader.python()
+    assert "10 hold, 0 should and do not, 0 must and do not" in judge.wait().stdout
     reader.shell()
     assert json.loads((reader.folder / "vectors.json").read_text())["format"] == 1
-
-
-def sample(name: str) -> Any:
-    """Import a sample."""
-    spec = importlib.util.spec_from_file_location(f"samples.{name}", ROOT / "samples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(ROOT / "samples")
-        spec.loader.exec_module(module)
-    return module

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -41,3 +45,15 @@ def run_pytest(folder: Path) -> str:
     """Run the tests in a folder with warnings as errors and without this suite's plugins; returns what was printed."""
     plain = ["-q", "-c", os.devnull, "--rootdir=.", "-p", "no:cacheprovider", "-p", "lightlink.contrib.pytest_plugin"]
     return run([sys.executable, "-W", "error", "-m", "pytest", *plain], folder, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+
+
+def sample(name: str) -> Any:
+    """Import a sample."""
+    spec = importlib.util.spec_from_file_location(f"samples.{name}", ROOT / "samples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(ROOT / "samples")
+        spec.loader.exec_module(module)
+    return module
