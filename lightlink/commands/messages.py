@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from lightlink.commands.agent.handlers import safe_text
 from lightlink.commands.store import checks, records
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Mailbox
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.threads import Condition, has_ended
 from lightlink.connection.connection import NoReply
 from lightlink.errors import (
     AgentOffline,
@@ -243,11 +242,9 @@ class Messenger:
         try:
             withdraw = self._connection.request_async(subject.encode(), body, timeout, settled, _maker(sent.headers))
             try:
-                sent.done.result(timeout + 1)
-            except FutureTimeout as exc:
-                if isinstance(exc, LightLinkError):
-                    raise
-                raise NoReply(subject, timeout, True) from None
+                if not has_ended(sent.done, timeout + 1):
+                    raise NoReply(subject, timeout, True)
+                sent.done.result()
             finally:
                 withdraw()
         finally:

@@ -11,6 +11,8 @@ from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.threads import wait_in_parts, wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -97,7 +99,7 @@ class MessageQueue:
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     raise TimeoutError
-                self._changed.wait(remaining)
+                wait_in_parts(self._changed.wait, remaining)
             item, size = self._waiting.popleft()
             self._bytes -= size
             if self._signal is not None:
@@ -185,7 +187,7 @@ class Mailbox:
         with self._changed:
             if own in self._busy:
                 self._forget()
-            return self._changed.wait_for(lambda: not self._waiting and not self._busy - {own}, max(timeout, 0))
+            return wait_until(self._changed, lambda: not self._waiting and not self._busy - {own}, timeout)
 
     @property
     def half_empty(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.elastic import ElasticPool
 from lightlink.concurrency.notifier import Notifier
+from lightlink.concurrency.threads import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ class PeriodicJob:
         with self._changed:
             self._stopped = True
             if self._runner != threading.get_ident():
-                self._changed.wait_for(lambda: not self._runner, timeout)
+                wait_until(self._changed, lambda: not self._runner, timeout)
         _leave(self._scheduler, self)
 
     def _plan(self, due: float) -> None:
@@ -122,7 +123,7 @@ class Lane:
         with self._changed:
             self._stopped = True
             if self._runner != threading.get_ident():
-                self._changed.wait_for(lambda: not self._queued, timeout)
+                wait_until(self._changed, lambda: not self._queued, timeout)
         _leave(self._scheduler, self)
 
     def _run(self) -> None:

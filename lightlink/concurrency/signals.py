@@ -19,13 +19,15 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
 _log = logging.getLogger("lightlink")
 
 _LOOK_SECONDS = 1.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+# The handlers that ours have taken the place of, those replaced first at the front.
+_replaced: list[dict[int, Any]] = []
 
 
 class StopSignal:
@@ -40,8 +42,7 @@ class StopSignal:
         self._words: SimpleQueue[bool] = SimpleQueue()
         self._is_set = False
         self._caught = (*_STOPPING, *([signal.SIGHUP] if hangup else []))
-        self._before: dict[int, Any] = {}
-        self._pid = 0
+        self._is_catching = False
 
     def set(self) -> None:
         """End the wait, and every later one."""
@@ -60,18 +61,15 @@ class StopSignal:
         Outside the main thread, where Python knows no signals, without effect. The handlers installed before are back
         in place afterwards, so a second signal ends the program as usual.
         """
-        if threading.current_thread() is not threading.main_thread() or self._before:
+        if threading.current_thread() is not threading.main_thread() or self._is_catching:
             yield
             return
-        self._pid = os.getpid()
-        # Known before the first is replaced: another thread may fork at any time, and its child restores them.
-        self._before = {number: signal.getsignal(number) for number in self._caught}
-        for number in self._before:
-            signal.signal(number, self._on_signal)
+        self._is_catching = True
         try:
-            yield
+            with _installed(self._caught, self._on_signal):
+                yield
         finally:
-            self._restore()
+            self._is_catching = False
 
     def wait(self, on_hangup: Callable[[], object] | None = None) -> None:
         """Wait for `set`, or for a signal that is `caught`; call ``on_hangup`` here for each SIGHUP meanwhile."""
@@ -86,17 +84,7 @@ class StopSignal:
                 if not is_end and on_hangup is not None:
                     on_hangup()
 
-    def _restore(self) -> None:
-        before, self._before = self._before, {}
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
     def _on_signal(self, number: int, _frame: Any) -> None:
-        if os.getpid() != self._pid:
-            # A child forked by a handler: nobody waits here for the signal, which means what it meant before.
-            self._restore()
-            os.kill(os.getpid(), number)
-            return
         if number in _STOPPING:
             self.set()
             _tell(number)
@@ -120,12 +108,8 @@ def handling(stop: Callable[[int], object]) -> Iterator[None]:
         _tell(number)
         stop(number)
 
-    before = {number: signal.signal(number, on_signal) for number in _STOPPING}
-    try:
+    with _installed(_STOPPING, on_signal):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_on_sigterm() -> None:
@@ -145,5 +129,38 @@ def end(number: int) -> NoReturn:
     sys.exit(128 + number)
 
 
+@contextmanager
+def _installed(numbers: Sequence[int], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have ``handler`` get some signals, in this process, until this ends."""
+    # Known before the first is replaced: another thread may fork at any time, and its child puts them back.
+    _replaced.append({number: signal.getsignal(number) for number in numbers})
+    try:
+        for number in numbers:
+            signal.signal(number, handler)
+        yield
+    finally:
+        if _replaced:  # not in a child
+            _put_back(_replaced.pop())
+
+
+def _put_back(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _after_fork_in_child() -> None:
+    """Let signals mean again what they meant: in a child that a handler has forked, nobody waits here for them.
+
+    At once and not as one comes: of a child that was forked by another thread than the main one, Python 3.13.0 runs no
+    handler for a signal, unless it interrupts a system call.
+    """
+    while _replaced:
+        _put_back(_replaced.pop())
+
+
 def _tell(number: int) -> None:
     _log.info("lightlink: %s received; stopping", signal.Signals(number).name)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

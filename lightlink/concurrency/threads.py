@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from threading import Condition, Event, Lock
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "LOOK_SECONDS",
     "Condition",
     "Event",
     "Lock",
     "Promise",
+    "has_ended",
     "is_own_thread",
     "join_thread",
     "not_started",
+    "pause",
     "refuse_at_exit",
     "start_thread",
+    "wait_in_parts",
+    "wait_until",
 ]
 
-_FIRST_WAIT_SECONDS = 0.05
+# How long a wait in C is at first, and at most.
+_FIRST_LOOK_SECONDS = 0.05
+LOOK_SECONDS = 1.0
 
 
 class _Thread(threading.Thread):
@@ -49,11 +60,52 @@ class Promise:
 
     def wait(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds; tell whether it has happened."""
-        # In two parts: a signal that comes just before a wait begins is noticed when it is over.
-        first = max(min(timeout, _FIRST_WAIT_SECONDS), 0)
-        if self._lock.acquire(timeout=first):
+        return wait_in_parts(partial(self._lock.acquire, True), timeout)
+
+
+def wait_in_parts(wait: Callable[[float], bool], timeout: float | None = None) -> bool:
+    """Wait by calls of ``wait(seconds)`` until one returns True; False after ``timeout`` seconds (None: never).
+
+    Every wait of a user's thread that may last goes through here. A signal that another thread gets, or that comes
+    just before a wait in C begins, does not end that wait, and Python runs no handler before it is over: Ctrl-C would
+    do nothing.
+    """
+    part = _FIRST_LOOK_SECONDS
+    if timeout is None:
+        while not wait(part):
+            part = min(2 * part, LOOK_SECONDS)
+        return True
+    deadline = time.monotonic() + timeout
+    while True:
+        remaining = max(deadline - time.monotonic(), 0)
+        if wait(min(part, remaining)):
             return True
-        return self._lock.acquire(timeout=min(max(timeout - first, 0), threading.TIMEOUT_MAX))
+        if remaining <= part:
+            return False
+        part = min(2 * part, LOOK_SECONDS)
+
+
+def wait_until(condition: Condition, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Wait, with ``condition`` taken, until a predicate holds; False after ``timeout`` seconds."""
+    return wait_in_parts(partial(condition.wait_for, predicate), timeout)
+
+
+def pause(seconds: float) -> None:
+    """Let some time pass."""
+    wait_in_parts(Event().wait, seconds)
+
+
+def has_ended(future: Future[Any], timeout: float | None = None) -> bool:
+    """Wait at most ``timeout`` seconds for a future; tell whether it has ended, in whatever way."""
+
+    def is_there(seconds: float) -> bool:
+        try:
+            Future.exception(future, seconds)  # of the class: our own futures wait by this function
+        except (CancelledError, FutureTimeout):
+            return future.done()
+        return True
+
+    return wait_in_parts(is_there, timeout)
 
 
 def start_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:
@@ -95,5 +147,9 @@ def join_thread(thread: threading.Thread, timeout: float) -> bool:
     """Wait at most ``timeout`` seconds for a thread, not the current one, to end; tell whether it has."""
     if thread is threading.current_thread():
         return False
-    thread.join(max(timeout, 0))
-    return not thread.is_alive()
+
+    def join(seconds: float) -> bool:
+        thread.join(seconds)
+        return not thread.is_alive()
+
+    return wait_in_parts(join, timeout)

@@ -17,7 +17,7 @@ import attrs
 from lightlink.concurrency import forks
 from lightlink.concurrency.patched import refuse_patched_threads
 from lightlink.concurrency.registry import Registry
-from lightlink.concurrency.threads import refuse_at_exit, start_thread
+from lightlink.concurrency.threads import refuse_at_exit, start_thread, wait_in_parts, wait_until
 from lightlink.connection.clock import ServerClock
 from lightlink.connection.dialing.dial import Backoff
 from lightlink.connection.dialing.tls import with_inbox_prefix
@@ -341,9 +341,10 @@ class Connection:
     def wait_connected(self, timeout: float) -> bool:
         """Wait until connected; tell whether it is after at most ``timeout`` seconds."""
         with self._status_changed:
-            return self._status_changed.wait_for(
-                lambda: self.status in (Status.CONNECTED, Status.CLOSED), timeout
-            ) and (self.status is Status.CONNECTED)
+            settled = wait_until(
+                self._status_changed, lambda: self.status in (Status.CONNECTED, Status.CLOSED), timeout
+            )
+        return settled and self.status is Status.CONNECTED
 
     def add_receiver(self, receiver: object) -> None:
         """Know of something that receives, so that a forked child can say that it stayed behind."""
@@ -489,7 +490,7 @@ class Connection:
                     said_at = time.monotonic()
             else:
                 return session
-            if self._closing.wait(min(pauses.next(), max(give_up_at - time.monotonic(), 0.0))):
+            if wait_in_parts(self._closing.wait, min(pauses.next(), max(give_up_at - time.monotonic(), 0.0))):
                 raise ClosedError("the client", "was closed while it waited for a server")
 
     def _tell_status(self, status: Status) -> None:

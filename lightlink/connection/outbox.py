@@ -12,6 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightlink.concurrency.threads import wait_in_parts
 from lightlink.errors import ClosedError, NotReady, OutboxFull
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Outbox:
         try:
             while self._is_full(size):
                 remaining = deadline - time.monotonic()
-                in_time = remaining > 0 and self._room.wait(remaining)
+                in_time = remaining > 0 and wait_in_parts(self._room.wait, remaining)
                 if not in_time and self._is_full(size):
                     raise OutboxFull(len(self._items), self._bytes, timeout)
                 if self._closed:

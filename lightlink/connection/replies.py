@@ -12,13 +12,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from lightlink.concurrency.threads import LOOK_SECONDS
 from lightlink.connection.nats_client import publish_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LEAST_SECONDS = 0.001
-# When a caller that waits looks for the first time whether its turn was forgotten, and how much later each next time.
+# When a caller that waits looks for the first time whether its turn was forgotten (or, with the interpreter, whether a
+# signal has come), and how much later each next time.
 _FIRST_LOOK_SECONDS = 0.05
 _LATER_LOOKS = 4
 
@@ -194,7 +196,7 @@ class ReplyMap:
                     # Who had the turn before is held up, say by a signal handler.
                     waiter.abandoned = True
                     break
-                pause *= _LATER_LOOKS
+                pause = min(pause * _LATER_LOOKS, LOOK_SECONDS)
             return True
         except BaseException:
             self.withdraw(waiter)

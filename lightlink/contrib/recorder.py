@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.concurrency.deadline import Deadline
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.threads import Condition, wait_in_parts
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.events.message import Message
 from lightlink.protocol import codec, subjects
@@ -73,7 +73,7 @@ class EventRecorder:
                 if len(found) >= count:
                     return found[count - 1]
                 left = deadline.remaining()
-                if left <= 0 or not self._changed.wait(left):
+                if left <= 0 or not wait_in_parts(self._changed.wait, left):
                     break
             came = self._came()
         wanted = f"{count} messages" if count > 1 else "a message"

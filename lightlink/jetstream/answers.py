@@ -123,6 +123,13 @@ class ConsumerConfig(msgspec.Struct):
     max_bytes: int = 0
 
 
+class StreamNames(msgspec.Struct):
+    """A page of names of streams."""
+
+    streams: list[str] | None = None
+    total: int = 0
+
+
 class ConsumerNames(msgspec.Struct):
     """A page of the names of a stream's consumers."""
 

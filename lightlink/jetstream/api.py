@@ -21,6 +21,7 @@ from lightlink.jetstream.answers import (
     PurgeAnswer,
     RawStreamInfo,
     StreamInfo,
+    StreamNames,
     StreamPage,
     parse_time,
 )
@@ -228,6 +229,11 @@ def get_next(connection: Connection, stream: str, subject: str, seq: int, timeou
     return _get_from_leader(connection, stream, {"seq": seq, "next_by_subj": subject}, timeout)
 
 
+def get_written(connection: Connection, stream: str, seq: int, timeout: float) -> StoredMessage | None:
+    """Return the message with a sequence, None if there is none; as `get_last_written` does."""
+    return _get_from_leader(connection, stream, {"seq": seq}, timeout)
+
+
 def _get_from_leader(
     connection: Connection, stream: str, request: Mapping[str, Any], timeout: float
 ) -> StoredMessage | None:
@@ -318,6 +324,12 @@ def streams_on(connection: Connection, pattern: str, timeout: float) -> list[Str
         found += page.streams or []
         if not page.streams or len(found) >= page.total:
             return found
+
+
+def parse_names(waiter: Waiter) -> list[str]:
+    """Return the names in the reply to STREAM.NAMES, or raise the error in it."""
+    raise_problem(waiter)
+    return codec.decode(waiter.data, waiter.subject.decode(), StreamNames).streams or []
 
 
 def delete_stream(connection: Connection, stream: str, timeout: float) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightlink import logs
+from lightlink.concurrency.threads import pause
 from lightlink.connection.connection import NoReply, Status
 from lightlink.errors import (
     CallError,
@@ -117,7 +118,7 @@ class Caller:
             except CallError as exc:
                 if not retry.wants(exc, attempt) or not self._may_repeat(exc, service, method, retry, limit):
                     raise
-            time.sleep(retry.pause(attempt))
+            pause(retry.pause(attempt))
         raise AssertionError("unreachable")
 
     def _may_repeat(self, error: CallError, service: str, method: str, retry: Retry, timeout: float) -> bool:

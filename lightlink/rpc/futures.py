@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.threads import has_ended
 from lightlink.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CallFuture(Future[Any]):
-    """The result that a call will have."""
+    """What a call will return, or where an event is stored."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -25,12 +26,14 @@ class CallFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """Return the result, or raise the error of the call; see `concurrent.futures.Future`."""
         self._refuse_callbacks()
-        return super().result(timeout)
+        has_ended(self, timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error of the call; see `concurrent.futures.Future`."""
         self._refuse_callbacks()
-        return super().exception(timeout)
+        has_ended(self, timeout)
+        return super().exception(0)
 
     def _refuse_callbacks(self) -> None:
         """Raise ClosedError where waiting would never end: this thread is the one that settles it."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from lightlink.concurrency.threads import LOOK_SECONDS
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError
 from lightlink.validators import integer
 
@@ -107,7 +109,7 @@ class CallMap:
     def _next(
         self, under_way: dict[int, Future[Any]], done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]]
     ) -> tuple[int, Any]:
-        place, call = done.get()
+        place, call = _next_of(done)
         under_way.pop(place, None)
         if isinstance(call, LightLinkError):
             return place, call
@@ -121,6 +123,12 @@ class CallMap:
         if self.errors == "raise" or isinstance(error, ClosedError):
             raise error
         return error
+
+
+def _next_of(done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]]) -> tuple[int, Future[Any] | LightLinkError]:
+    while True:
+        with suppress(Empty):
+            return done.get(timeout=LOOK_SECONDS)
 
 
 def _putter(done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]], place: int) -> Callable[[Future[Any]], None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import DecodeError, StoreUnavailable
 from lightlink.protocol import html
 from lightlink.runs import survey
@@ -139,7 +139,7 @@ class PlanRun:
             if left <= 0:
                 return
             with changed:
-                changed.wait_for(lambda: len(heard) > number, left)  # noqa: B023 - awaited here
+                wait_until(changed, lambda: len(heard) > number, left)  # noqa: B023 - awaited here
 
     # Deciding ---------------------------------------------------------------------------------------------------------
 

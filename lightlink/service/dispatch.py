@@ -14,7 +14,7 @@ import attrs
 from lightlink import logs
 from lightlink.binding import Binder, BindError
 from lightlink.concurrency.forks import run_handler
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.describe import describe
 from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTooLarge, ResourceExhausted
 from lightlink.middleware import Call, run
@@ -224,7 +224,7 @@ class Dispatcher:
     def drain(self, timeout: float) -> bool:
         """Wait until every request taken is answered; tell whether it was within ``timeout`` seconds."""
         with self._idle:
-            return self._idle.wait_for(lambda: self._held == 0, max(timeout, 0))
+            return wait_until(self._idle, lambda: self._held == 0, timeout)
 
     def _release(self) -> None:
         with self._idle:

@@ -12,7 +12,7 @@ from lightlink.binding import handler_name
 from lightlink.client import Client
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.lifecycle import Stage
-from lightlink.concurrency.threads import Condition, Event, start_thread
+from lightlink.concurrency.threads import Condition, Event, start_thread, wait_in_parts
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.connected import Connected
 from lightlink.connection.connection import Status
@@ -373,7 +373,7 @@ class Service(Connected):
         elif was in _AT_WORK:
             self._leave(timeout)
         else:
-            self._gone.wait(timeout)
+            wait_in_parts(self._gone.wait, timeout)
 
     def _leave(self, timeout: float) -> None:
         try:

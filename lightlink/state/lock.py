@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.scheduler import every
-from lightlink.concurrency.threads import Condition, Event, start_thread
+from lightlink.concurrency.threads import Condition, Event, start_thread, wait_in_parts
 from lightlink.errors import (
     ClosedError,
     InvalidOption,
@@ -93,7 +93,7 @@ class Lock:
         self._stopping.clear()
         while not self._take():
             remaining = deadline.remaining()
-            if remaining <= 0 or self._stopping.wait(min(self.ttl / _TRIES, remaining)):
+            if remaining <= 0 or wait_in_parts(self._stopping.wait, min(self.ttl / _TRIES, remaining)):
                 return False
         return True
 
@@ -240,7 +240,7 @@ class Leader:
         """Take no part any more, and let another lead at once; waits ``timeout`` seconds for ``on_lost``."""
         self._stopped.set()
         self._retired.set()
-        self._ended.wait(timeout)
+        wait_in_parts(self._ended.wait, timeout)
 
     def __enter__(self) -> Self:
         return self

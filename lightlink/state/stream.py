@@ -83,6 +83,8 @@ class BucketStream:
 
     def last(self, key: str, deadline: Deadline) -> StoredMessage | None:
         """Return a key's last message, None if it has none; never one older than this client has written or read."""
+        if not self.revisions.stream_was_seen and self._see("get", deadline, make=False) is False:
+            return None
         if self._direct is None:
             self._direct = api.answers_every_direct_get(self._connection)
         if not self._direct:

@@ -12,7 +12,7 @@ from lightlink import logs
 from lightlink.binding import only_parameter
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Mailbox
-from lightlink.concurrency.threads import Event
+from lightlink.concurrency.threads import Event, wait_in_parts
 from lightlink.errors import ClosedError, DecodeError, NoMessage
 from lightlink.events.receiver import Receiver, open_box
 from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, OrderedReader
@@ -98,7 +98,7 @@ class StateWatch(Receiver["StateChange[T]"], Generic[T]):
         """
         self._refuse_other_process()
         limit = self._connection.options.timeout if timeout is None else seconds("timeout", timeout)
-        self._settled.wait(limit)
+        wait_in_parts(self._settled.wait, limit)
         return self._is_current
 
     def current(self, timeout: float | None = None) -> Iterator[StateChange[T]]:

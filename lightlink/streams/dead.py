@@ -155,13 +155,11 @@ class DeadLetters:
         """Return one dead letter; raises StreamNotFound."""
 
         def question(timeout: float) -> Any:
-            return api.get_message(self._connection, DEAD_STREAM, number, timeout)
+            return api.get_written(self._connection, DEAD_STREAM, number, timeout)
 
         try:
             found = ask(DEAD_STREAM, "read", question, self._timeout)
-        except StreamError as exc:
-            if not isinstance(exc.__cause__, JetStreamError) or not exc.__cause__.no_responders:
-                raise
+        except StreamNotFound:
             found = None  # nothing has ever died
         if found is None or found.subject != dead_subject(self._stream, self._consumer):
             raise StreamNotFound(f"dead letter {number} of {self._stream}/{self._consumer}")

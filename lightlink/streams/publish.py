@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,8 +15,12 @@ from lightlink.jetstream.errors import JetStreamError
 from lightlink.logs import outgoing
 from lightlink.middleware import Call
 from lightlink.protocol import codec, subjects
+from lightlink.rpc.futures import CallFuture
+from lightlink.streams.stream import streams_on
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
     from types import TracebackType
 
     from typing_extensions import Self
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 _MESSAGE_ID = "Nats-Msg-Id"
 _EXPECTED_STREAM = "Nats-Expected-Stream"
+_FAILURES = (JetStreamError, NoReply, TimeoutError)
+# How long it may take to find out why nobody has answered.
+_ASKING_SECONDS = 1.0
 # How many may be on their way to the server at a time.
 _ON_WAY = 4096
 
@@ -68,22 +74,27 @@ def publish_stored(connection: Connection, event: Event, timeout: float) -> Stor
     make_headers = None if event.block is None else (lambda _: event.block or b"")
     try:
         return _stored(connection, connection.request(event.subject.encode(), event.payload, timeout, make_headers))
-    except (JetStreamError, NoReply, TimeoutError) as exc:
-        raise not_stored(event, exc) from exc
+    except _FAILURES as exc:
+        raise _not_stored(event, exc, is_captured=_is_captured(connection, event, exc)) from exc
 
 
 def submit_stored(connection: Connection, event: Event, timeout: float) -> Future[Stored]:
     """Publish an event and return a future for where it is stored, which raises NotStored."""
-    future: Future[Stored] = Future()
+    future = CallFuture(connection)
     future.set_running_or_notify_cancel()
 
     def settle(waiter: Waiter) -> None:
         try:
-            future.set_result(_outcome(connection, event, waiter))
+            if waiter.error is not None:
+                raise waiter.error
+            future.set_result(_stored(connection, waiter))
+        except _FAILURES as exc:
+            _explain(connection, event, exc, future.set_exception)
         except LightLinkError as exc:
             future.set_exception(exc)
 
-    _send(connection, event, timeout, settle)
+    make_headers = None if event.block is None else (lambda _: event.block or b"")
+    connection.request_async(event.subject.encode(), event.payload, timeout, settle, make_headers, users=True)
     return future
 
 
@@ -147,8 +158,10 @@ class Storing:
             return False
         try:
             _stored(self._connection, request.finish())
-        except (JetStreamError, NoReply, TimeoutError) as exc:
-            self._failure = self._failure or not_stored(event, exc)
+        except _FAILURES as exc:
+            if self._failure is None:
+                is_captured = _is_captured(self._connection, event, exc)
+                self._failure = _not_stored(event, exc, is_captured=is_captured)
         except LightLinkError as exc:
             self._failure = self._failure or exc
         else:
@@ -174,27 +187,53 @@ class Storing:
                 self._on_way.popleft()[1].withdraw()
 
 
-def _send(connection: Connection, event: Event, timeout: float, settle: Any) -> None:
-    make_headers = None if event.block is None else (lambda _: event.block or b"")
-    connection.request_async(event.subject.encode(), event.payload, timeout, settle, make_headers)
-
-
-def _outcome(connection: Connection, event: Event, waiter: Waiter) -> Stored:
-    try:
-        if waiter.error is not None:
-            raise waiter.error
-        return _stored(connection, waiter)
-    except (JetStreamError, NoReply, TimeoutError) as exc:
-        raise not_stored(event, exc) from exc
-
-
 def _stored(connection: Connection, waiter: Waiter) -> Stored:
     ack = api.parse_ack(connection, waiter, None)
     return Stored(ack.stream, ack.seq, ack.duplicate)
 
 
-def not_stored(event: Event, error: Exception) -> NotStored:
+def _not_stored(event: Event, error: Exception, *, is_captured: bool) -> NotStored:
     """Return the error for an event that was not stored, or perhaps not."""
-    if isinstance(error, JetStreamError) and error.no_responders:
-        return NotStored(event.subject, "no stream captures this subject", unknown=False)
-    return NotStored(event.subject, str(error), unknown=isinstance(error, NoReply) and error.sent)
+    if (isinstance(error, JetStreamError) and error.no_responders) or not is_captured:
+        found = NotStored(event.subject, "no stream captures this subject", unknown=False)
+    else:
+        found = NotStored(event.subject, str(error), unknown=_is_unknown(error))
+    found.__cause__ = error
+    return found
+
+
+def _is_unknown(error: Exception) -> bool:
+    return isinstance(error, NoReply) and error.sent
+
+
+def _is_captured(connection: Connection, event: Event, error: Exception) -> bool:
+    """Tell whether a stream may have got an event that nobody has answered.
+
+    While somebody subscribes to all there is, the server does not say that no stream listens.
+    """
+    if not _is_unknown(error):
+        return True
+    try:
+        return bool(streams_on(connection, event.subject, _ASKING_SECONDS))
+    except LightLinkError:
+        return True  # without an answer, or the right to ask, nobody can tell
+
+
+def _explain(connection: Connection, event: Event, error: Exception, tell: Callable[[NotStored], object]) -> None:
+    """Hand over what `_not_stored` returns, once that is known; without waiting for it here."""
+
+    def learn(waiter: Waiter) -> None:
+        try:
+            is_captured = waiter.error is not None or bool(api.parse_names(waiter))
+        except LightLinkError:
+            is_captured = True
+        tell(_not_stored(event, error, is_captured=is_captured))
+
+    if not _is_unknown(error):
+        tell(_not_stored(event, error, is_captured=True))
+        return
+    subject, body = api.api_subject(connection, "STREAM.NAMES"), codec.encode_json({"subject": event.subject})
+    try:
+        connection.request_async(subject, body, _ASKING_SECONDS, learn, users=True)
+    except LightLinkError:
+        tell(_not_stored(event, error, is_captured=True))

@@ -22,26 +22,38 @@ _LOOKS = 5
 _BETWEEN_LOOKS = 0.02
 
 
-def press_when_waiting() -> threading.Thread:
-    """Press it once the main thread has stayed at one place in LightLink for a tenth of a second."""
-    thread = threading.Thread(target=_press, daemon=True)
+class Alarm(Exception):
+    """SIGALRM came."""
+
+
+def press_when_waiting(number: int = signal.SIGINT, *, elsewhere: bool = False) -> threading.Thread:
+    """Press it once the main thread has stayed at one place in LightLink for a tenth of a second.
+
+    ``elsewhere`` another thread than the main one gets the signal.
+    """
+    thread = threading.Thread(target=_press, args=[number, elsewhere], daemon=True)
     thread.start()
     return thread
 
 
-def interrupted(wait: Callable[[], object]) -> bool:
-    """Tell whether ``wait()`` ended with the KeyboardInterrupt that came while it waited."""
-    thread = press_when_waiting()
+def interrupted(wait: Callable[[], object], number: int = signal.SIGINT, *, elsewhere: bool = False) -> bool:
+    """Tell whether ``wait()`` ended with what the signal raises that came while it waited."""
+    signal.signal(signal.SIGALRM, _on_alarm)
+    thread = press_when_waiting(number, elsewhere=elsewhere)
     try:
         wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Alarm):
         return True
     finally:
         thread.join(10)
     return False
 
 
-def _press() -> None:
+def _on_alarm(_number: int, _frame: object) -> None:
+    raise Alarm
+
+
+def _press(number: int, elsewhere: bool) -> None:
     main = threading.main_thread().ident
     assert main is not None
     place: object = None
@@ -53,4 +65,7 @@ def _press() -> None:
         now = (id(frame), frame.f_lasti) if inside else None
         seen = seen + 1 if now is not None and now == place else 0
         place = now
-    os.kill(os.getpid(), signal.SIGINT)
+    if elsewhere:
+        signal.pthread_kill(threading.get_ident(), number)
+    else:
+        os.kill(os.getpid(), number)

@@ -16,7 +16,7 @@ import lightlink
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import StartPython
+    from conftest import StartPython, StartServer
 
 
 # What blocks while all is well, and what does while the network hangs (``link``, the proxy on the way).
@@ -155,3 +155,79 @@ def test_ctrl_c_in_ipython_ends_the_cell_and_the_next_one_works(
     process.send_line("exit")
     assert process.wait(20).returncode == 0
     assert "it says well" in process.stdout
+
+
+# What waits in the main thread for what another process or thread does, for as long as that takes.
+LONG_WAITS = """
+        "call": lambda: client.call(name, "wait", timeout=60),
+        "pause": lambda: client.call("nobody", "no", retry=lightlink.Retry(attempts=9, backoff=60, backoff_max=60)),
+        "result": lambda: client.submit(name, "wait", timeout=60).result(),
+        "exception": lambda: client.submit(name, "wait", timeout=60).exception(),
+        "map": lambda: list(client.map(name, "wait", [{}], timeout=60)),
+        "map as completed": lambda: list(client.map(name, "wait", [{}], timeout=60, as_completed=True)),
+        "get": lambda: client.subscribe("silence").get(),
+        "watch": lambda: client.watch_state("silence").get(),
+        "lock": lambda: client.lock(f"{name}-lock", ttl=600, wait=60).acquire(),
+        "replay": lambda: list(client.replay(f"{name}.stored", stream=name, follow=True)),
+        "storing": lambda: client.submit_stored(f"{name}.nowhere", timeout=60).result(),
+        "promise": lambda: promise.wait(),
+        "promised result": lambda: promise.result(),
+        "progress": lambda: promise.result(progress=print),
+        "batch": lambda: batch.wait(),
+        "results": lambda: batch.results(60),
+        "iterate batch": lambda: list(batch),
+        "message": lambda: manager.message(name, "slow", wait_ack=True, timeout=60),
+        "stop": lambda: busy.stop(timeout=60),
+        "stop agent": lambda: agent.stop(timeout=60),
+        "start": lambda: lightlink.Service("other", nowhere, connect_timeout=60).start(),
+        "connect": lambda: lightlink.connect(nowhere, connect_timeout=60),
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", pytest.param("SIGALRM", marks=pytest.mark.slow)])
+def test_a_signal_another_thread_gets_ends_what_waits(number: str, fresh_server: StartServer) -> None:
+    """The kernel may give it to any thread. Python runs its handler when the main one looks up from its wait in C."""
+    finished = run_python(
+        f"""
+        import signal, sys, threading
+        import lightlink
+        from chaos.interrupt import interrupted
+        from helpers.edge import silent_address
+
+        url, name = sys.argv[1], "waiting"
+        silent, nowhere = silent_address(url)
+        with silent:
+            client = lightlink.connect(url, timeout=30)
+            ended = threading.Event()
+            service = lightlink.Service(name, url)
+            service.register("wait", lambda: ended.wait(60) and None)
+            service.start()
+            busy = client.subscribe(f"{{name}}.busy", lambda data: ended.wait(60))
+            client.publish(f"{{name}}.busy", 1)
+            client.stream(name, [f"{{name}}.stored"])
+            held = client.lock(f"{{name}}-lock", ttl=600)
+            held.acquire()
+            tap = client.subscribe(f"{{name}}.nowhere")  # so that nobody says that no stream is there
+
+            manager = lightlink.CommandManager(client)
+            agent = lightlink.Agent(name, url, workers=2)
+            agent.register("wait", lambda: ended.wait(60) and None)
+            agent.on_message("slow")(lambda message: ended.wait(60))
+            agent.start()
+            promise = manager.send(name, "wait", timeout=60)
+            batch = manager.send_many([name], "wait", timeout=60)
+            waits = {{
+                {LONG_WAITS.strip()}
+            }}
+            for what, wait in waits.items():
+                print(what, flush=True)
+                assert interrupted(wait, signal.{number}, elsewhere=True)
+            ended.set()
+            agent.stop()
+            service.stop()
+            client.close()
+        """,
+        fresh_server().url,
+        timeout=100,
+    )
+    assert finished.returncode == 0, f"{finished.stdout}{finished.stderr}"

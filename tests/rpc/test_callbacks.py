@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.waiting import eventually
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from helpers.raw import RawPeer
 
 
-@pytest.fixture
-def stuck(url: str, prefix: str) -> Iterator[lightlink.Client]:
+@pytest.fixture(params=["a call", "a stored event"])
+def stuck(url: str, prefix: str, request: pytest.FixtureRequest) -> Iterator[lightlink.Client]:
     """A client one of whose callbacks does not end before the test does."""
     may_end, runs = threading.Event(), threading.Event()
 
@@ -32,7 +32,12 @@ def stuck(url: str, prefix: str) -> Iterator[lightlink.Client]:
         may_end.wait(60)
 
     with lightlink.connect(url) as client, lightlink.Service(prefix, url) as _:
-        client.submit(prefix, "nothing").add_done_callback(hang)
+        future: Future[Any] = (
+            client.submit_stored(f"{prefix}.none")
+            if request.param == "a stored event"
+            else (client.submit(prefix, "nothing"))
+        )
+        future.add_done_callback(hang)
         assert runs.wait(30)
         yield client
         may_end.set()
@@ -74,13 +79,15 @@ def test_waiting_for_a_future_in_a_callback_raises_at_once(url: str, prefix: str
 
         def wait(_: object) -> None:
             for use in ("result", "exception"):
-                try:
-                    getattr(client.submit(prefix, "m", timeout=30), use)()
-                except BaseException as exc:
-                    seen.put(exc)
+                for future in (client.submit(prefix, "m", timeout=30), client.submit_stored(f"$SRV.{prefix}.m")):
+                    try:
+                        getattr(future, use)()
+                    except BaseException as exc:
+                        seen.put(exc)
 
         client.submit(f"{prefix}-none", "m").add_done_callback(wait)
-        for _ in range(2):
+        client.submit_stored(f"{prefix}.none").add_done_callback(wait)
+        for _ in range(8):
             assert isinstance(seen.get(timeout=10), ClosedError)
 
 

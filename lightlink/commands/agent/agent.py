@@ -15,7 +15,7 @@ from lightlink.commands.store import schema
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.concurrency import forks
 from lightlink.concurrency.lifecycle import Stage
-from lightlink.concurrency.threads import Condition, Event
+from lightlink.concurrency.threads import Condition, Event, wait_in_parts, wait_until
 from lightlink.connected import Connected
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError, NotReady
 from lightlink.protocol import html
@@ -195,7 +195,7 @@ class Agent(Connected):
         with self._changed:
             if self._stage in (Stage.STARTING, Stage.STOPPING) and not self._is_own_worker:
                 # Another thread is at it.
-                self._changed.wait_for(lambda: self._stage is Stage.STOPPED, timeout + 2)
+                wait_until(self._changed, lambda: self._stage is Stage.STOPPED, timeout + 2)
             if self._stage not in (Stage.NEW, Stage.RUNNING):
                 return
             self._stage = Stage.STOPPING
@@ -224,7 +224,7 @@ class Agent(Connected):
 
     def _is_leaving_after(self, pause: float) -> bool:
         """Wait a little and tell whether the agent is to leave before it has come."""
-        return self._leaving.wait(pause) or self._stop_signal.is_set
+        return wait_in_parts(self._leaving.wait, pause) or self._stop_signal.is_set
 
     def _begin(self, timeout: float | None) -> None:
         client = self._prepare()

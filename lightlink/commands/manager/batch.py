@@ -19,7 +19,7 @@ from lightlink.commands import frames, model
 from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.deadline import Deadline
-from lightlink.concurrency.threads import Condition
+from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
 from lightlink.jetstream.retry import PAUSE, RetryBudget
 from lightlink.progress import ProgressBar
@@ -38,7 +38,6 @@ _log = logging.getLogger("lightlink")
 
 # How many requests are on their way to the store at a time.
 _PIPELINE = 1024
-_LOOK_SECONDS = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -78,9 +77,7 @@ class Batch:
         """Yield each command as it ends; those never sent are not among them."""
         for given in itertools.count():
             with self.changed:
-                while len(self._ended) == given and not self._is_over():
-                    # Ctrl-C that another thread gets does not end a wait; this thread has to look up.
-                    self.changed.wait(_LOOK_SECONDS)
+                wait_until(self.changed, lambda: len(self._ended) > given or self._is_over())  # noqa: B023 - awaited here
                 if len(self._ended) == given:
                     return
                 command = self._ended[given]
@@ -103,7 +100,7 @@ class Batch:
         if progress:
             return self._wait_showing(limit)
         with self.changed:
-            return self.changed.wait_for(self._is_over, limit)
+            return wait_until(self.changed, self._is_over, limit)
 
     def _wait_showing(self, limit: float | None) -> bool:
         deadline = Deadline(math.inf if limit is None else limit)
@@ -115,7 +112,7 @@ class Batch:
                 if self._is_over() or remaining <= 0:
                     return self._is_over()
                 with self.changed:
-                    self.changed.wait_for(partial(self._has_moved, over), None if remaining == math.inf else remaining)
+                    wait_until(self.changed, partial(self._has_moved, over), remaining)
 
     def _has_moved(self, since: int) -> bool:
         return self._over != since
@@ -147,7 +144,7 @@ class Batch:
         """
         limit = wait_limit(timeout)
         with self.changed:
-            return self.changed.wait_for(lambda: self._stored >= len(self.promises), limit)
+            return wait_until(self.changed, lambda: self._stored >= len(self.promises), limit)
 
     def cancel(self, reason: str = "") -> int:
         """Send no more, and cancel what has not ended; return how many were cancelled. Raises StoreUnavailable."""
@@ -246,7 +243,7 @@ class Rollout:
     def _next_records(self) -> list[RequestRecord]:
         """Return what may be sent now, waiting for the store to take what is on its way."""
         with self._changed:
-            self._changed.wait_for(lambda: self._on_way <= _PIPELINE // 2, self._store.timeout)
+            wait_until(self._changed, lambda: self._on_way <= _PIPELINE // 2, self._store.timeout)
             if self._todo and (self._batch.is_cancelled or self._has_failed_too_often()):
                 held_back, self._todo = self._todo, []
                 self._batch.hold_back(held_back)

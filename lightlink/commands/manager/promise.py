@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 from lightlink.commands import model
 from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
 from lightlink.concurrency.mailbox import Closed, MessageQueue
+from lightlink.concurrency.threads import has_ended
 from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
 from lightlink.progress import ProgressBar, is_wanted
 from lightlink.validators import wait_limit
@@ -118,8 +117,7 @@ class CommandPromise:
             raise ClosedError("the promise", "belongs to the parent process")
         limit = None if timeout is None else wait_limit(timeout)
         if self._outcome is None:
-            with contextlib.suppress(FutureTimeout):
-                self._made_future().result(limit)
+            has_ended(self._made_future(), limit)
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome

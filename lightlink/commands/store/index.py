@@ -19,7 +19,7 @@ from lightlink.commands.store.access import FAILURES
 from lightlink.commands.store.store import read_request
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.mailbox import Closed, MessageQueue
-from lightlink.concurrency.threads import Condition, start_thread
+from lightlink.concurrency.threads import Condition, start_thread, wait_until
 from lightlink.errors import DecodeError, LightLinkError
 from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, Delivery, OrderedReader
 from lightlink.protocol.subjects import as_text
@@ -169,7 +169,7 @@ class CommandIndex:
         if self._queue is None:
             self._begin()
         with self._changed:
-            self._changed.wait_for(lambda: self._queue is None or self._has(ends), deadline.remaining())
+            wait_until(self._changed, lambda: self._queue is None or self._has(ends), deadline.remaining())
             known = self._queue is not None and self._has(ends)
         self._forget_expired(ends[schema.REQUESTS].first_seq)
         return known
