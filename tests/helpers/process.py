@@ -178,9 +178,25 @@ def alive(pid: int) -> bool:
         return False
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it ends between opening and reading
         return not Path("/proc/self").exists()  # it ended meanwhile, or this system has no /proc
     return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of the processes that a process's threads have started and that are still there."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += map(int, task.read_text().split())
+    return found
+
+
+def command_line(pid: int) -> bytes:
+    """Return a process's arguments, each ended by a zero byte; nothing when it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def script(path: Path, *lines: str) -> Path:

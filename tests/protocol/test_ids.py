@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import threading
 import uuid
-from typing import TYPE_CHECKING
 
 import pytest
+from helpers.process import run_python
 
 from lightlink.protocol import ids
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _MANY = 1000
 
@@ -41,18 +36,25 @@ def test_threads_that_draw_at_once_get_ids_of_their_own() -> None:
     assert len({each for of_one in drawn for each in of_one}) == 8 * _MANY
 
 
-# uWSGI forks its workers without a word to Python; so does the second.
-@pytest.mark.parametrize("fork", [os.fork, ctypes.PyDLL(None).fork], ids=["Python", "C"])
-def test_a_forked_child_draws_ids_of_its_own(fork: Callable[[], int]) -> None:
-    ids.new_id()  # now there are some in stock
-    reading, writing = os.pipe()
-    child = fork()
-    if child == 0:
-        os.write(writing, "\n".join(ids.new_id() for _ in range(_MANY)).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        of_child = set(answer.read().split())
+# A process of its own: Python's other threads may not be there when it is forked without a word to it.
+DRAW = """
+import ctypes, os, sys
+
+from lightlink.protocol import ids
+
+ids.new_id()  # now there are some in stock
+child = os.fork() if sys.argv[1] == "Python" else ctypes.PyDLL(None).fork()
+drawn = [ids.new_id() for _ in range(int(sys.argv[2]))]
+if child:
     assert os.waitpid(child, 0)[1] == 0
-    assert len(of_child) == _MANY
-    assert not of_child & {ids.new_id() for _ in range(_MANY)}
+print(*drawn, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("who", ["Python", "C"])  # uWSGI forks its workers without a word to Python
+def test_a_forked_child_draws_ids_of_its_own(who: str) -> None:
+    result = run_python(DRAW, who, _MANY)
+    assert result.returncode == 0, result
+    drawn = result.stdout.split()
+    assert len(drawn) == len(set(drawn)) == 2 * _MANY

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.pki import tls_of
-from helpers.process import alive
+from helpers.process import alive, command_line, descendants
 from helpers.waiting import eventually
 
 from lightlink.commands import Agent, CommandManager
@@ -118,17 +118,11 @@ def test_the_watchdog_is_one_and_forgets_what_has_ended(
     process.wait_line("ready")
     for _ in range(3):
         assert manager.send(prefix, "exec_shell", {"argv": ["sh", "-c", "exit 0"]}).result(30)["exit_code"] == 0
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    watchdogs = [pid for pid in _descendants(process.pid) if b"marks=" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(watchdogs) == 1, children
+    watchdogs = [pid for pid in descendants(process.pid) if b"marks=" in command_line(pid)]
+    assert len(watchdogs) == 1
     process.send_line()
     process.wait()
     eventually(lambda: not alive(watchdogs[0]))
-
-
-def _descendants(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def test_an_agent_that_may_make_no_streams_asks_seldom(
