@@ -242,11 +242,17 @@ class Active:
         cancel = self.state.verdict == "cancelled"
         running = bar(self._ports, self.run, work.stage, cancel=cancel, reason=self.state.reason)
         commands = [each for each in running if each[0] != RUN_ITSELF]
-        if len(commands) < len(running):
-            raise StillCalling(self.run.run_id)  # nothing tells when a call has ended: it is looked at again
+        self._end_calls(work.stage, [command_id for client_id, command_id in running if client_id == RUN_ITSELF])
         requests = self._ports.commands.read_requests(commands)
         work.follow([each for each in requests if isinstance(each, RequestRecord)])
         return [work]
+
+    def _end_calls(self, stage: Stage, ids: list[str]) -> None:
+        """Learn how calls have ended; raises StillCalling while one goes on, of which nothing tells when it ends."""
+        ends = {each: self._ports.calls.end_of(self.run.run_id, each, stage.timeout_of(each)) for each in ids}
+        if not all(ends.values()):
+            raise StillCalling(self.run.run_id)
+        stage.learn_all(ends)
 
     def _undo_works(self) -> list[StageWork]:
         """Return what takes back the waves so far, or the last, and then the steps before them."""
@@ -254,7 +260,7 @@ class Active:
         results = self._first_results()
         done: list[Lane] = []
         if self.state.halted_in != records.FIRST:
-            for wave in range(0 if whole else self.state.wave, self.state.wave + 1):
+            for wave in range(len(self.run.waves))[0 if whole else self.state.wave : self.state.wave + 1]:
                 stage = self._wave_stage(wave, results)
                 stage.learn_all(read_statuses(self._ports, self.run, stage.ids(), from_leader=True))
                 done += stage.lanes.values()

@@ -55,20 +55,30 @@ class CallExecutor:
         if status is not None and status.ended:
             return status
         if status is not None:
-            if not _is_abandoned(status, attempt, at):
+            if not _is_abandoned(status, attempt.timeout, at):
                 return None
             if not attempt.idempotent:
-                return self._write(run_id, attempt, model.interrupted(status, at, self._by), revision)
+                return self._write(run_id, attempt.command_id, model.interrupted(status, at, self._by), revision)
         claim = StatusRecord(status=model.EXECUTING, at=at, by=self._by, instance=self._by, attempt=1, started_at=at)
         try:
             revision = self._store.write_call(run_id, attempt.command_id, claim, revision)
         except Conflict:
             return None
-        return self._write(run_id, attempt, self._called(attempt, claim), revision)
+        return self._write(run_id, attempt.command_id, self._called(attempt, claim), revision)
 
-    def _write(self, run_id: str, attempt: Attempt, status: StatusRecord, revision: int) -> StatusRecord | None:
+    def end_of(self, run_id: str, command_id: str, timeout: float) -> StatusRecord | None:
+        """Return how a call that was begun has ended, if need be by the death of its caller; None while that lives."""
+        status, revision = self._store.call(run_id, command_id)
+        at = self._store.clock.now()
+        if status is None or status.ended:
+            return status
+        if not _is_abandoned(status, timeout, at):
+            return None
+        return self._write(run_id, command_id, model.interrupted(status, at, self._by), revision)
+
+    def _write(self, run_id: str, command_id: str, status: StatusRecord, revision: int) -> StatusRecord | None:
         try:
-            self._store.write_call(run_id, attempt.command_id, status, revision)
+            self._store.write_call(run_id, command_id, status, revision)
         except Conflict:
             return None
         return status
@@ -101,6 +111,6 @@ class CallExecutor:
         return self._call(service, method, attempt.payload, attempt.timeout)
 
 
-def _is_abandoned(status: StatusRecord, attempt: Attempt, at: datetime) -> bool:
+def _is_abandoned(status: StatusRecord, timeout: float, at: datetime) -> bool:
     begun = status.started_at or status.at
-    return at > begun + timedelta(seconds=attempt.timeout) + _GRACE
+    return at > begun + timedelta(seconds=timeout) + _GRACE

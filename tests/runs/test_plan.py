@@ -110,7 +110,16 @@ def test_a_plan_is_the_same_in_yaml_json_and_python(tmp_path: Any) -> None:
         ("site:${label.site}", "site:${before.result}", "lock", "no such thing"),
         ("name: before", "name: before, once: true, targets: [x]", "steps[1].when", ""),
         ("steps:", "stepz:", "$", "unknown field `stepz`"),
-        ("on_failure: rollback", "on_failure: undo", "on_failure", "undo"),
+        ("on_failure: rollback", "on_failure: undo", "on_failure", "'undo': must be one of stop, rollback"),
+        ("version: str,", "version: string,", "params[...]", "'string': must be one of str, int"),
+        ("version: '4'", "name: other", "$", "'name' is there twice"),
+        ("{version: '${params.version}'}", "{version: 1, version: 2}", "$", "'version' is there twice"),
+        ("{version: '${params.version}'}", "{version: '${params.version'}", "steps[1].payload", "without its }"),
+        ("{version: '${params.version}'}", "{'${params.version}': 4}", "steps[1].payload", "cannot be a reference"),
+        ("{version: '${params.version}'}", "{version: '${HOME}'}", "steps[1].payload", "meant as text is $${"),
+        ("command: firmware.info", "command: firmware.info, after: [before]", "steps[0].after", "after itself"),
+        ("always: true", "undo: {command: x}", "steps[3].undo", "not taken back"),
+        ("name: before", "name: before, always: true, once: true, targets: [x]", "steps[0].always", "only a last step"),
     ],
 )
 def test_a_bad_plan_is_refused_with_place_and_reason(before: str, after: str, place: str, reason: str) -> None:
@@ -135,6 +144,28 @@ def test_all_faults_are_told_at_once() -> None:
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(PlanInvalid):
         Plan.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ("[" * 10_000 + "]" * 10_000, "deep"),
+        ("[" * 100 + "]" * 100, "levels"),
+        ("&a [*a]", "levels"),
+        ("[&a [" + "x, " * 1000 + "], " + "*a, " * 1000 + "]", "100000 values"),
+    ],
+)
+def test_a_plan_that_never_ends_is_refused(payload: str, reason: str) -> None:
+    text = f"{{name: p, targets: [a], steps: [{{name: s, command: x, payload: {payload}}}]}}"
+    with pytest.raises(PlanInvalid, match=reason):
+        Plan.parse(text)
+
+
+def test_a_payload_that_holds_itself_is_refused() -> None:
+    payload: list[Any] = []
+    payload.append(payload)
+    with pytest.raises(PlanInvalid, match="recursion"):
+        Plan("p", targets=["a"]).step("s", "x", payload).checked()
 
 
 def test_numbers_come_to_what_the_check_prints() -> None:

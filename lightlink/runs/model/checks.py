@@ -29,6 +29,8 @@ _RESERVED = frozenset({"params", "label", "client_id", "run", "result"})
 RUN_FACTS = ("id", "plan", "version", "started_by", "reason", "wave")
 _MOST_RETRIES = 20
 _MOST_STEPS = 100
+_DEEPEST = 64
+_MOST_VALUES = 100_000
 
 
 def check_static(plan: PlanData, source: str = "the plan") -> None:
@@ -36,6 +38,20 @@ def check_static(plan: PlanData, source: str = "the plan") -> None:
     faults = list(_plan_faults(plan))
     if faults:
         raise PlanInvalid(source, faults)
+
+
+def check_size(data: Any, source: str) -> None:
+    """Raise PlanInvalid for what is nested too deeply, or, as YAML may say in a few lines, more than any plan is."""
+    level, count = [data], 0
+    for _ in range(_DEEPEST):
+        parts = [each for each in level if isinstance(each, (dict, list, tuple))]
+        count += sum(map(len, parts))
+        if count > _MOST_VALUES:
+            raise PlanInvalid(source, [("$", f"holds more than {_MOST_VALUES} values")])
+        level = [inner for each in parts for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return
+    raise PlanInvalid(source, [("$", f"is nested in more than {_DEEPEST} levels")])
 
 
 def check_params(plan: PlanData, params: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -119,6 +135,7 @@ def _plan_faults(plan: PlanData) -> Iterator[Fault]:
     for lock in plan.locks:
         for path in references.find(lock):
             yield from _reference_fault(plan, "lock", path, [], allow_results=False)
+        yield from (("lock", reason) for reason in references.slips(lock))
     yield from _order_faults(plan)
     for number, step in enumerate(plan.steps):
         yield from _step_faults(plan, number, step)
@@ -208,8 +225,14 @@ def _step_faults(plan: PlanData, number: int, step: Step) -> Iterator[Fault]:
         yield f"{place}.undo", "a call has nothing of its own that undoes it; name a command"
     if step.undo is not None and step.call:
         yield f"{place}.undo", "a call is not undone"
+    if step.undo is not None and number >= len(plan.steps) - len(plan.last_steps):
+        yield f"{place}.undo", "what is done after all others is not taken back"
+    if step.always and number < len(plan.first_steps):
+        yield f"{place}.always", "only a last step that is done once can be done always"
     for other in step.after or []:
-        if other not in {each.name for each in plan.wave_steps}:
+        if other == step.name:
+            yield f"{place}.after", "a step cannot come after itself"
+        elif other not in {each.name for each in plan.wave_steps}:
             yield f"{place}.after", f"there is no step {other!r} of the waves"
     yield from _data_faults(plan, place, step)
 
@@ -253,11 +276,13 @@ def _data_faults(plan: PlanData, place: str, step: Step) -> Iterator[Fault]:
     ):
         for path in references.find(value):
             yield from _reference_fault(plan, f"{place}.{option}", path, before)
+        yield from ((f"{place}.{option}", reason) for reason in references.slips(value))
     for path in references.find(step.expect):
         yield from _reference_fault(plan, f"{place}.expect", path, [*before, "result"])
     if isinstance(step.undo, Undo):
         for path in references.find(step.undo.payload):
             yield from _reference_fault(plan, f"{place}.undo.payload", path, [*before, step.name])
+        yield from ((f"{place}.undo.payload", reason) for reason in references.slips(step.undo.payload))
     for option, value in (("when", step.when), ("expect", step.expect)):
         if value is not None and (reason := conditions.fault(value)):
             yield f"{place}.{option}", reason
@@ -316,7 +341,7 @@ def _fact_fault(plan: PlanData, root: str, rest: list[str], in_expect: bool) -> 
     if root == "result":
         return "" if in_expect else "only expect knows the result of its own step"
     is_there = (root == "client_id" and not rest) or (root == "label" and bool(rest))
-    return "" if is_there else "there is no such thing to refer to"
+    return "" if is_there else "there is no such thing to refer to; a ${ that is meant as text is $${"
 
 
 def _positive(value: float) -> None:

@@ -49,7 +49,7 @@ _ROLLBACKS = ("rollback", "rollback_wave")
 def started(run: RunPlan) -> RunState:
     """Return a run's first state."""
     plan = run.plan
-    stage: StageName = "lock" if plan.locks else "first" if plan.first_steps else "wave"
+    stage: StageName = "lock" if plan.locks else _beginning(run)
     return RunState(
         run_id=run.run_id,
         state=_STATE_AT[stage],
@@ -76,9 +76,9 @@ def went_on(
     """Return what follows a stage that is over, and went well; after one that was ``idle`` nobody waits."""
     counts = state.counts if counts is None else counts
     if state.stage == "lock":
-        return _to(state, "first" if run.plan.first_steps else "wave", at, "locked")
+        return _to(state, _beginning(run), at, "locked")
     if state.stage == "first":
-        return _to(state, "wave", at, "first steps done")
+        return _to(state, "wave" if run.waves else "last", at, "first steps done")
     if state.stage == "wave":
         state = _replace(state, counts=counts)
         if state.wave + 1 >= len(run.waves):
@@ -228,13 +228,18 @@ def retried(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
     if state.state not in ("failed", "cancelled", "completed"):
         raise RunRefused(run.run_id, "retry", f"it is {state.state}, not failed or cancelled")
     deadline = at + timedelta(seconds=run.plan.seconds)
-    stage: StageName = "lock" if run.plan.locks else "first" if run.plan.first_steps else "wave"
+    stage: StageName = "lock" if run.plan.locks else _beginning(run)
     changes: dict[str, Any] = {"verdict": "", "epoch": state.epoch + 1, "deadline": deadline, "wave": 0, "reason": ""}
     changes["passed"] = max(state.passed, state.wave)
     return _to(state, stage, at, "retried", by=by, **changes)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _beginning(run: RunPlan) -> StageName:
+    """Return the first stage in which something is done."""
+    return "first" if run.plan.first_steps else "wave" if run.waves else "last"
 
 
 def _halt(state: RunState, at: datetime, event: str, **changes: Any) -> RunState:

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
 from lightlink.errors import InvalidOption, PlanInvalid
 from lightlink.protocol import codec
-from lightlink.runs.model.checks import check_static
-from lightlink.runs.model.plan_model import DEFAULT_TIMEOUT, PlanData, Step, Targets, Undo
+from lightlink.runs.model.checks import check_size, check_static
+from lightlink.runs.model.plan_model import (
+    DEFAULT_TIMEOUT,
+    Offline,
+    OnFailure,
+    OnLocked,
+    ParamType,
+    PlanData,
+    Step,
+    Targets,
+    Undo,
+)
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
+# What may be chosen where a plan has words of ours.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "on_failure": get_args(OnFailure),
+    "on_locked": get_args(OnLocked),
+    "offline": get_args(Offline),
+    "not_by": ("starter",),
+    "undo_on": ("done", "begun"),
+    "undo": ("own",),
+    "params": get_args(ParamType),
+    "type": get_args(ParamType),
+}
+
 
 class Plan(PlanData):
-    """What to do to which agents: see `PlanData` for its settings, and docs/howto/runs.md."""
+    """What to do to which agents: see `PlanData` for its settings, and docs/how-to/runs.md."""
 
     def step(
         self,
@@ -56,11 +78,11 @@ class Plan(PlanData):
     @classmethod
     def of(cls, data: Any, source: str = "the plan") -> Plan:
         """Return a plan from decoded data, checked; raises PlanInvalid."""
+        check_size(data, source)
         try:
             plan = msgspec.convert(data, cls)
         except msgspec.ValidationError as exc:
-            reason, _, place = str(exc).partition(" - at `")
-            raise PlanInvalid(source, [(place.rstrip("`").removeprefix("$.") or "$", reason)]) from None
+            raise PlanInvalid(source, [_type_fault(exc)]) from None
         check_static(plan, source)
         return plan
 
@@ -69,7 +91,7 @@ class Plan(PlanData):
         source = f"plan {self.name!r}"
         try:
             data = msgspec.to_builtins(self)
-        except TypeError as exc:
+        except (TypeError, RecursionError) as exc:
             raise PlanInvalid(source, [("$", str(exc))]) from None
         return self.of(data, source)
 
@@ -114,12 +136,37 @@ def one_step_plan(
     return plan.step("send", command_type, payload, timeout=timeout, priority=priority)
 
 
+def _type_fault(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the place and the reason of a value of a wrong type; where there is a choice, with what may be chosen."""
+    reason, _, place = str(error).partition(" - at `")
+    place = place.rstrip("`").removeprefix("$.") or "$"
+    choices = _CHOICES.get(place.removesuffix("[...]").rpartition(".")[2], ())
+    if choices and reason.startswith("Invalid enum value"):
+        reason += f": must be one of {', '.join(filter(None, choices))}"
+    return place, reason
+
+
 def _yaml(data: bytes | str) -> Any:
     yaml = _import_yaml()
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]  # an extra, which may be missing
+        """Refuses what YAML forbids and PyYAML takes: of two members of one name it would keep the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in names:
+                    reason = f"{key.value!r} is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
+                names.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None)
+            return super().construct_mapping(node, deep=deep)
+
     try:
-        return yaml.safe_load(data)
+        return yaml.load(data, Loader)
     except yaml.YAMLError as exc:
         raise ValueError(f"not YAML: {exc}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _import_yaml() -> Any:

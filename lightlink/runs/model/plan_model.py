@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,7 +163,7 @@ class Step(_Data):
 
 
 class PlanData(_Data):
-    """What to do to which agents: see docs/howto/runs.md.
+    """What to do to which agents: see docs/how-to/runs.md.
 
     ``params`` are given at the start (a type, or a `Param`). ``waves`` part the targets: numbers, percentages of all,
     and ``rest``; after each but the last ``soak`` seconds pass, and ``between`` has people approve. More than
@@ -224,13 +225,9 @@ class PlanData(_Data):
 
     @property
     def first_steps(self) -> list[Step]:
-        """The steps that are done once, before the waves."""
-        found: list[Step] = []
-        for step in self.steps:
-            if not step.once:
-                return found
-            found.append(step)
-        return []  # all are done once: they are the last
+        """The steps that are done once, before the waves; without waves all but those that are always done."""
+        has_waves = any(not step.once for step in self.steps)
+        return list(itertools.takewhile(lambda step: step.once and (has_waves or not step.always), self.steps))
 
     @property
     def wave_steps(self) -> list[Step]:

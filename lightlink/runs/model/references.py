@@ -36,6 +36,21 @@ def find(value: Any) -> Iterator[str]:
             yield from find(each)
 
 
+def slips(value: Any) -> Iterator[str]:
+    """Yield what is wrong with each ``${`` in a value that `find` does not find, and that would be sent as it is."""
+    if isinstance(value, str):
+        if "${" in _REFERENCE.sub("", value):
+            yield f"{value!r} has a ${{ without its }}; one that is meant as text is $${{"
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if isinstance(name, str) and "${" in name:
+                yield f"{name!r}: the name of a member cannot be a reference"
+            yield from slips(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from slips(each)
+
+
 def is_path(text: str) -> bool:
     """Tell whether a path is well-formed: names between dots."""
     return _PATH.fullmatch(text) is not None

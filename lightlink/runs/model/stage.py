@@ -157,6 +157,10 @@ class Stage:
         """Return (client id, command id) of every attempt there may be, or may have been."""
         return [(task.client_id, command_id) for command_id, (_, task, _, _) in self._of.items()]
 
+    def timeout_of(self, command_id: str) -> float:
+        """Return the seconds that an attempt has."""
+        return self._of[command_id][1].timeout
+
     def ids_to_bar(self) -> list[tuple[str, str]]:
         """Return those that are not known to have ended, and which a manager that was held up may yet send."""
         return [
