@@ -228,6 +228,9 @@ def test_the_audit_becomes_a_table_for_spreadsheets(page: Page, running: HttpPro
     command_id = send(running, "nobody", "=1+1")
     running.http.post(f"/api/command/{command_id}/cancel", {"reason": 'said "no", twice'})
     log_in(page, running, to="audit")
+    # It speaks as the other pages do.
+    expect(page.locator("tr", has=page.locator(f"[href='#/command/{command_id}']")).last).to_contain_text("sent")
+    assert not page.locator("main strong").filter(has_text=re.compile("completed|executing|timeout")).count()
 
     with page.expect_download() as started:
         page.get_by_role("button", name="Save as CSV").click()

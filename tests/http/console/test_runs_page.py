@@ -169,7 +169,7 @@ def test_a_plan_is_checked_and_then_started(page: Page, running: HttpProcess, ag
     page.get_by_label("version").fill("5")
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_role("table", name="Waves").locator("tbody tr")).to_have_count(2)
-    expect(page.get_by_text("1 are offline")).to_be_visible()
+    expect(page.get_by_text("1 is offline")).to_be_visible()
     page.get_by_role("button", name="Start on 3").click()
     answer_for(page, "CHG-7")
 

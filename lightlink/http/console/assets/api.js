@@ -14,6 +14,11 @@ const listeners = { away: new Set(), login: new Set(), again: new Set() };
 export const on = (what, listener) => listeners[what].add(listener);
 export const tell = (what, value) => listeners[what].forEach((listener) => listener(value));
 
+// Whether NATS is there is what `health` says: another call may be refused for reasons of its own.
+let away = false;
+const judge = (reason) => { away = Boolean(reason); tell("away", reason); };
+export const look = () => call("GET", "health").catch(() => null);
+
 export async function call(method, path, body) {
   const options = { method, headers: {} };
   if (method !== "GET") {
@@ -24,16 +29,14 @@ export async function call(method, path, body) {
   try {
     response = await fetch(path, options);
   } catch {
-    tell("away", t("away.http"));
+    judge(t("away.http"));
     throw new ApiError(0, t("away.http"));
   }
   const answer = await response.json().catch(() => ({}));
-  if (response.ok) {
-    tell("away", "");
-    return answer;
-  }
+  if (path === "health") judge(response.ok ? "" : answer.error);
+  else if (response.ok ? away : response.status === 503) look();
+  if (response.ok) return answer;
   if (response.status === 401 && path !== "console/session") tell("login");
-  if (response.status === 503) tell("away", answer.error);
   throw new ApiError(response.status, answer.error ?? response.statusText);
 }
 export const get = (path, query = {}) => {

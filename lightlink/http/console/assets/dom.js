@@ -57,7 +57,7 @@ export const icon = (name) => drawing("icon", [[ICONS[name]]]);
 const locale = language === "zh" ? "zh-CN" : "en-GB";
 export const number = (value) => value.toLocaleString(locale);
 export function span(seconds) {
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 1) return `${Math.round(seconds * 1000) || "< 1"} ms`;
   const units = [[90, 1, "s"], [5400, 60, "min"], [129600, 3600, "h"], [Infinity, 86400, "d"]];
   const [, size, unit] = units.find(([limit]) => seconds < limit);
   const value = seconds / size;

@@ -1,6 +1,6 @@
 // One stream for all tabs of a browser, as a host has six connections: one tab holds it and hands on what it hears.
 // Tabs that have been hidden for half a minute do not hold it; when all are, there is none.
-import { call, tell } from "./api.js";
+import { look as lookAtHealth, tell } from "./api.js";
 
 const NAME = `lightlink ${location.pathname}`;
 const HIDDEN_MS = 30000;
@@ -26,7 +26,7 @@ function hear(kind, data) {
   if (kind === "command") waiting.commands.set(data.command_id, data);
   else if (kind === "run") waiting.runs.set(data.run_id, data);
   // Whether only a stream has ended, or NATS or the server is away: the answer says so itself.
-  else if (kind === "look") call("GET", "health").catch(() => null);
+  else if (kind === "look") lookAtHealth();
   else tell("again");
   if (kind === "command" || kind === "run") timer ??= setTimeout(flush, EVERY_MS);
 }

@@ -6,6 +6,7 @@ export const language = navigator.language.toLowerCase().startsWith("zh") ? "zh"
 const strings = language === "zh" ? zh : en;
 
 export function t(key, values = {}) {
-  const text = strings[key] ?? en[key] ?? key;
+  // Of one thing some words are others.
+  const text = (String(values.n) === "1" ? strings[`${key}.one`] : null) ?? strings[key] ?? en[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }

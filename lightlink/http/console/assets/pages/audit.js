@@ -8,12 +8,16 @@ const COLUMNS = ["at", "by", "kind", "status", "status_detail", "command_type", 
 const cell = (value) => `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
 
 const KNOWN = new Set(["request", "cancel", "late_result"]);
-const what = (entry) => (KNOWN.has(entry.kind) ? t(`entry.${entry.kind}`) : entry.status || entry.event || entry.kind);
+// The same word as in tables and filters, where there is one.
+const word = (key, name) => (t(key) === key ? name.replaceAll("_", " ") : t(key));
+const what = (entry) => (KNOWN.has(entry.kind) ? t(`entry.${entry.kind}`) : entry.status ? word(`${entry.run_id ? "run" : "state"}.${entry.status}`, entry.status) : (entry.event || entry.kind).replaceAll("_", " "));
 // What was done to a plan or a schedule has neither a run nor a command.
 function on(entry) {
   if (entry.run_id) return link(`run/${entry.run_id}`, t("col.run"));
-  return [entry.command_id && link(`command/${entry.command_id}`, mono(entry.command_id.slice(0, 8))), h("span", { class: "sub" }, entry.client_id || entry.event)];
+  return [entry.command_id && link(`command/${entry.command_id}`, mono(entry.command_id.slice(0, 8), "whole")), h("span", { class: "sub" }, entry.client_id || entry.event)];
 }
+// An instance of an agent names itself by a long number.
+const by = (name) => (/^[0-9a-f]{32}$/.test(name) ? h("span", { title: name }, `${t("instance")} ${name.slice(0, 8)}`) : name || "–");
 export default async function audit({ query }) {
   const go = goer("audit", query), last = query.get("last") ?? "3600", who = query.get("by") ?? "";
   const { entries } = await get("api/audit", { last, limit: 1000 });
@@ -29,7 +33,7 @@ export default async function audit({ query }) {
   const search = h("input", { type: "search", value: who, placeholder: t("audit.by"), "aria-label": t("audit.by"), onchange: () => go({ by: search.value.trim() }) });
   return { title: t("nav.audit"), body: [h("div", { class: "page-head" }, h("h1", {}, t("nav.audit")), rows.length ? button(t("audit.csv"), save) : null), h("div", { class: "filters" }, search, time),
     rows.length ? table(t("nav.audit"), [
-      { head: t("col.time"), cell: (entry) => at(entry.at) }, { head: t("col.by"), cell: (entry) => entry.by || "–" }, { head: t("audit.what"), cell: (entry) => [h("strong", {}, what(entry)), entry.error && h("span", { class: "sub bad" }, entry.error)] },
+      { head: t("col.time"), cell: (entry) => at(entry.at) }, { head: t("col.by"), cell: (entry) => by(entry.by) }, { head: t("audit.what"), cell: (entry) => [h("strong", {}, what(entry)), h("span", { class: "sub only-s" }, entry.command_type), entry.error && h("span", { class: "sub bad" }, entry.error)] },
       { head: t("col.type"), min: "m", cell: (entry) => mono(entry.command_type || "–") }, { head: t("audit.on"), cell: (entry) => on(entry) }], rows)
       : empty(t("audit.0"), t("audit.0.more"))] };
 }

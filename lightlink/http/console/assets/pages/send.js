@@ -45,7 +45,7 @@ export default async function send({ query }) {
   }
   function drawRail() {
     const targets = able(), online = targets.filter((each) => each.online).length, lacking = chosen.found.agents.length - targets.length;
-    const go = h("button", { type: "button", class: "btn primary wide", disabled: !targets.length || !chosen.type, onclick: () => submit(targets) }, targets.length ? t("send.to", { n: number(targets.length) }) : t("send.nobody"));
+    const go = h("button", { type: "button", class: "btn primary wide", disabled: !targets.length || !chosen.type, title: targets.length && !chosen.type ? t("send.type") : null, onclick: () => submit(targets) }, targets.length ? t("send.to", { n: number(targets.length) }) : t("send.nobody"));
     rail.replaceChildren(h("h2", {}, t("send.goes")), h("p", { class: "big" }, number(targets.length), h("span", {}, ` ${t(targets.length === 1 ? "send.agent" : "send.agents")}`)),
       h("ul", { class: "tally" }, h("li", {}, state("online"), number(online)), h("li", {}, state("offline", t("send.wait")), number(targets.length - online)), lacking ? h("li", {}, state("cancelled", t("send.lack")), number(lacking)) : ""),
       targets.length ? h("details", {}, h("summary", {}, t("send.list")), h("ul", {}, targets.slice(0, 12).map((each) => h("li", {}, state(each.online ? "online" : "offline", each.client_id)))), targets.length > 12 ? h("p", { class: "quiet" }, t("send.more", { n: number(targets.length - 12) })) : "") : "", go);
