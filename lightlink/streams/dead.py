@@ -6,6 +6,7 @@ The stream LIGHTLINK_DEAD holds them on ``ll.dead.<stream>.<consumer>``; what is
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from lightlink.connection.connection import Connection
     from lightlink.jetstream.cursor import Delivery
+
+_log = logging.getLogger("lightlink")
 
 DEAD_STREAM = "LIGHTLINK_DEAD"
 _DAY = 86_400
@@ -64,8 +67,10 @@ def retry_consumer(stream: str, consumer: str) -> str:
     return f"retry-{stream}-{consumer}"
 
 
-def ensure_dead_stream(connection: Connection, replicas: int, timeout: float) -> None:
-    """Make the stream of dead letters unless it exists."""
+def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> None:
+    """Make the stream of dead letters unless it exists, on as many servers as the stream they come from."""
+    found = ask(stream, "read", partial(api.stream_config, connection, stream), timeout) or {}
+    replicas = int(found.get("num_replicas", 1))
     config = {
         "name": DEAD_STREAM,
         "subjects": ["ll.dead.*.*", "ll.retry.*.*", "ll.excused.*.*.*"],
@@ -75,7 +80,21 @@ def ensure_dead_stream(connection: Connection, replicas: int, timeout: float) ->
         "allow_direct": True,
         "storage": "file",
     }
-    ask(DEAD_STREAM, "make", partial(api.create_stream, connection, config), timeout)
+    if ask(DEAD_STREAM, "make", partial(api.create_stream, connection, config), timeout) or replicas == 1:
+        return
+    there = ask(DEAD_STREAM, "read", partial(api.stream_config, connection, DEAD_STREAM), timeout) or {}
+    if int(there.get("num_replicas", 1)) < replicas:
+        # Not changed by whoever happens to consume: it is everybody's.
+        _log.warning(
+            "lightlink: %s is on %d server(s), %s on %d: its dead letters wait for a server that is away; "
+            "make them alike, as by: nats stream edit %s --replicas %d",
+            DEAD_STREAM,
+            there.get("num_replicas", 1),
+            stream,
+            replicas,
+            DEAD_STREAM,
+            replicas,
+        )
 
 
 def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Graveyard:
 
     def prepare(self) -> Durable:
         """Make the stream, and the consumer of what is to be tried again; return that."""
-        ensure_dead_stream(self._connection, 1, self._timeout)
+        ensure_dead_stream(self._connection, self._stream, self._timeout)
         name = retry_consumer(self._stream, self._consumer)
         durable = Durable(self._connection, DEAD_STREAM, name, self._timeout)
         durable.ensure([retry_subject(self._stream, self._consumer)])

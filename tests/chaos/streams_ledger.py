@@ -7,18 +7,24 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from helpers.process import PythonProcess
 
+from lightlink.errors import LightLinkError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import lightlink
+    from lightlink.server import EmbeddedCluster, EmbeddedServer
 
 CUSTOMERS = 20
 _UNDER_WAY = 5  # events on their way to a consumer
+_AT_ONCE = 100
 
 # One line a beginning or end, in one write to a file opened to append. Some events cannot be handled, some kill.
 CONSUMER = """
@@ -27,16 +33,20 @@ import lightlink
 from lightlink import Reject
 from lightlink.streams import StoredMessage
 
-url, ledger, workers, name = sys.argv[1:]
+urls, ledger, workers, partitions, name = sys.argv[1:]
+options = {"partitions": int(partitions)} if partitions else {}
 book = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def note(what, message):
     line = [what, os.getpid(), message.sequence, message.data["customer"], message.attempt, time.monotonic_ns()]
     os.write(book, (json.dumps(line) + chr(10)).encode())
 
-with lightlink.connect(url, name=name, wait=60) as client:
-    key = (lambda message: message.data["customer"]) if int(workers) > 1 else None
-    @client.consume("ledger.>", name="ledger", workers=int(workers), key=key, retries=[0.05, 0.05], ack_wait=1.0)
+with lightlink.connect(urls, name=name, wait=60, reconnect_wait=0.05) as client:
+    if int(workers) > 1 and not partitions:
+        options["key"] = lambda message: message.data["customer"]
+    # Where servers die, an event may be handed out again though it was done, which counts as an attempt.
+    retries = [0.05] * 8
+    @client.consume("ledger.>", name="ledger", workers=int(workers), retries=retries, ack_wait=1.0, **options)
     def handle(message: StoredMessage) -> None:
         note("begun", message)
         number = message.data["number"]
@@ -70,7 +80,7 @@ class Books:
                 continue
         return cls(lines)
 
-    def check(self, stored: dict[int, int], dead: set[int], crashes: int, *, strict: bool) -> str:
+    def check(self, stored: dict[int, int], dead: set[int], crashes: int, *, strict: bool, partitions: int) -> str:
         """Note what was lost, done twice without a crash, out of order or at the same time; return the books."""
         done = Counter(each[2] for each in self.lines if each[0] == "done")
         self.faults += [
@@ -83,7 +93,10 @@ class Books:
         again = sum(number - 1 for number in done.values())
         if again and not crashes:
             self.faults.append(f"{again} were done again though nothing was killed")
-        self._check_lanes(crashes, strict)
+        if partitions:
+            self._check_partitions()
+        else:
+            self._check_lanes(crashes, strict)
         return f"{len(stored)} stored, {len(done)} done, {again} again, {len(dead)} parked; faults {len(self.faults)}"
 
     def _check_lanes(self, crashes: int, strict: bool) -> None:
@@ -97,30 +110,75 @@ class Books:
             lanes[(each[1], None if strict else each[3])].append(each)
         for (process, lane), entries in lanes.items():
             last, running = 0, 0
+            known: set[int] = set()
             for what, _, sequence, _, attempt, _ in sorted(entries, key=lambda each: each[5]):
                 if what == "begun":
-                    if attempt == 1 and sequence < last:
+                    # What a server has forgotten to have handed out comes again, as if for the first time.
+                    if attempt == 1 and sequence < last and sequence not in known:
                         late.append(f"process {process}, {lane}: {sequence} began after {last}")
+                    known.add(sequence)
                     last, running = max(last, sequence), sequence
                 elif sequence != running:
                     self.faults.append(f"process {process}, {lane}: {sequence} ended while {running} ran")
         if strict or len(late) > _UNDER_WAY * crashes:
             self.faults += late
 
+    def _check_partitions(self) -> None:
+        """Of all processes together events of one customer are in order and do not overlap."""
+        lanes: dict[int, list[list[Any]]] = defaultdict(list)
+        for each in self.lines:
+            lanes[each[3]].append(each)
+        for customer, entries in lanes.items():
+            last, running = 0, (0, 0)
+            for what, process, sequence, _, _, _ in sorted(entries, key=lambda each: each[5]):
+                if what == "begun":
+                    if sequence < last:
+                        self.faults.append(f"customer {customer}: {sequence} began after {last}")
+                    last, running = sequence, (process, sequence)
+                elif (process, sequence) != running:
+                    self.faults.append(f"customer {customer}: {sequence} ended while {running} ran")
 
-def publish(client: lightlink.Client, count: int) -> dict[int, int]:
-    """Store so many events; return the number in each by its sequence."""
-    with client.storing(timeout=60) as batch:
-        for number in range(count):
-            batch.publish("ledger.event", {"number": number, "customer": number % CUSTOMERS}, id=str(number))
-    return {message.sequence: message.data["number"] for message in client.replay("ledger.>")}
+
+class Publisher:
+    """Stores events in a thread, each once, whatever happens to servers meanwhile."""
+
+    def __init__(self, client: lightlink.Client, count: int) -> None:
+        self._client = client
+        self._count = count
+        self._pool = ThreadPoolExecutor(1)
+        self._done = self._pool.submit(self._store)
+
+    def stored(self) -> dict[int, int] | None:
+        """Return the number in each event by its sequence, once all are stored; None until then."""
+        if not self._done.done():
+            return None
+        self._done.result()
+        self._pool.shutdown()
+        return {message.sequence: message.data["number"] for message in self._client.replay("ledger.>")}
+
+    def _store(self) -> None:
+        for first in range(0, self._count, _AT_ONCE):
+            numbers = range(first, min(first + _AT_ONCE, self._count))
+            while True:
+                try:
+                    with self._client.storing(timeout=2) as batch:
+                        for number in numbers:
+                            customer = number % CUSTOMERS
+                            batch.publish(
+                                f"ledger.{customer}", {"number": number, "customer": customer}, id=str(number)
+                            )
+                    break
+                except LightLinkError:
+                    time.sleep(0.1)  # stored or not: the ids say so
 
 
 class Consumers:
     """Processes that consume, of which one is killed or stands still now and then; all that died are replaced."""
 
-    def __init__(self, url: str, ledger: Path, count: int, workers: int, dice: random.Random) -> None:
-        self._snippet = (CONSUMER, url, ledger, workers)
+    def __init__(
+        self, urls: Sequence[str], ledger: Path, count: int, workers: int, partitions: int, dice: random.Random
+    ) -> None:
+        self._snippet = (CONSUMER, ",".join(urls), ledger, workers, partitions or "")
         self._dice = dice
         self.crashes = 0
         self._processes = [PythonProcess(*self._snippet, f"consumer-{number}") for number in range(count)]
@@ -148,3 +206,25 @@ class Consumers:
         """End all."""
         for process in self._processes:
             process.kill()
+
+
+class Servers:
+    """Servers of which one is killed now and then, and starts again."""
+
+    def __init__(self, nodes: Sequence[EmbeddedServer], cluster: EmbeddedCluster | None, dice: random.Random) -> None:
+        self._nodes = nodes
+        self._cluster = cluster
+        self._dice = dice
+        self.crashes = 0
+        for node in nodes:
+            node.ready_timeout = 60.0  # it reads again what it had stored
+
+    def strike(self) -> None:
+        """Kill one, and return once it is one of them again."""
+        node = self._dice.choice(self._nodes)
+        node.kill()
+        self.crashes += 1
+        time.sleep(self._dice.random())
+        node.start()
+        if self._cluster is not None:
+            self._cluster.wait_ready(60)

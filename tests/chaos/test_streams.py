@@ -1,4 +1,4 @@
-"""Consumers die and stand still among durable events; none is lost, lanes never overlap, dead letters are complete."""
+"""Consumers and servers die among durable events; none is lost, lanes never overlap, dead letters are complete."""
 
 from __future__ import annotations
 
@@ -6,58 +6,141 @@ import contextlib
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import lightlink
-from chaos.streams_ledger import Books, Consumers, publish
+from chaos.streams_ledger import Books, Consumers, Publisher, Servers
+from lightlink.errors import StreamError
+from lightlink.jetstream import api
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from conftest import StartServer
 
+    from lightlink.server import EmbeddedCluster
+
 _PATIENCE = 120.0
 
 
-def play(url: str, folder: Path, events: int, processes: int, workers: int, seed: int) -> str:
-    """Have events handled among crashes, and check the books."""
-    dice = random.Random(seed)
+def play(
+    urls: Sequence[str],
+    folder: Path,
+    events: int,
+    processes: int,
+    workers: int,
+    dice: random.Random,
+    *,
+    servers: Servers | None = None,
+    replicas: int = 1,
+    partitions: int = 0,
+    strikes: int = 0,
+) -> str:
+    """Have events handled among crashes, and check the books; ``strikes`` is how many servers die at least."""
     ledger = folder / "ledger"
     ledger.touch()
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(lightlink.connect(url, name="judge"))
-        client.stream("LEDGER", ["ledger.>"])
-        stored = publish(client, events)
-        consumers = Consumers(url, ledger, processes, workers, dice)
+        client = stack.enter_context(lightlink.connect(list(urls), name="judge", reconnect_wait=0.05))
+        client.stream("LEDGER", ["ledger.*"], replicas=replicas, partitions=partitions or None)
+        publisher = Publisher(client, events)
+        consumers = Consumers(urls, ledger, processes, workers, partitions, dice)
         stack.callback(consumers.close)
-        letters = client.dead_letters("LEDGER", "ledger")
         give_up = time.monotonic() + _PATIENCE + events / 200
-        unlucky = sum(number % 997 == 13 for number in stored.values())
         while True:
-            books = Books.read(ledger)
+            stored = publisher.stored()
+            books, dead = Books.read(ledger), dead_of(client)
             done = {each[2] for each in books.lines if each[0] == "done"}
-            dead = {letter.sequence for letter in letters.list(10_000)}
-            if len(done) + len(dead) >= events and len(dead) >= unlucky:
+            is_over = stored is not None and stored.keys() <= done | dead
+            if is_over and (servers is None or servers.crashes >= strikes):
                 break
-            assert time.monotonic() < give_up, f"seed {seed}: {len(done)} done, {len(dead)} parked of {events}"
-            if dice.random() < 0.5:
+            assert time.monotonic() < give_up, f"{len(done)} done, {len(dead)} parked of {events}"
+            if servers is not None and dice.random() < 0.5:
+                servers.strike()
+            elif dice.random() < 0.5:
                 consumers.strike()
             consumers.replace()
             time.sleep(dice.random() * 0.5)
-        told = books.check(stored, dead, consumers.crashes, strict=workers == 1)
-        told = f"{told}, crashes {consumers.crashes}"
-        assert not books.faults, f"seed {seed}: {told}: {books.faults[:10]}"
+        assert stored is not None
+        assert sorted(stored.values()) == list(range(events))
+        crashes = consumers.crashes + (servers.crashes if servers else 0)
+        told = books.check(stored, dead, crashes, strict=workers == 1, partitions=partitions)
+        told = f"{told}, crashes {consumers.crashes}, of servers {servers.crashes if servers else 0}"
+        assert not books.faults, f"{told}: {books.faults[:10]}"
         return told
 
 
-@pytest.mark.parametrize("workers", [1, 8])
-def test_no_event_is_lost_among_consumers_that_die(fresh_server: StartServer, tmp_path: Path, workers: int) -> None:
-    play(fresh_server().url, tmp_path, 1_500, 2, workers, random.randrange(10_000))
+def dead_of(client: lightlink.Client) -> set[int]:
+    """Return which events are parked; while servers elect, those that are told of."""
+    try:
+        return {letter.sequence for letter in client.dead_letters("LEDGER", "ledger").list(10_000)}
+    except StreamError:
+        return set()
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    """Chance, whose seed is told where a test fails."""
+    seed = random.randrange(10_000)
+    logging.getLogger(__name__).warning("seed %d", seed)
+    return random.Random(seed)
+
+
+@pytest.mark.parametrize(("workers", "partitions"), [(1, 0), (8, 0), (4, 4)])
+def test_no_event_is_lost_among_consumers_that_die(
+    fresh_server: StartServer, tmp_path: Path, dice: random.Random, workers: int, partitions: int
+) -> None:
+    play([fresh_server().url], tmp_path, 1_500, 2, workers, dice, partitions=partitions)
+
+
+def test_no_event_is_lost_when_the_server_is_killed(
+    fresh_server: StartServer, tmp_path: Path, dice: random.Random
+) -> None:
+    server = fresh_server()
+    play([server.url], tmp_path, 1_500, 2, 8, dice, servers=Servers([server], None, dice), strikes=2)
+
+
+def test_no_event_is_lost_when_servers_of_a_cluster_are_killed(
+    cluster: EmbeddedCluster, tmp_path: Path, dice: random.Random
+) -> None:
+    servers = Servers(cluster.nodes, cluster, dice)
+    play(cluster.urls, tmp_path, 1_500, 2, 8, dice, servers=servers, replicas=3, strikes=2)
+
+
+def test_dead_letters_are_on_as_many_servers_as_their_events(
+    cluster: EmbeddedCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lightlink.connect(cluster.urls, timeout=30) as client:
+
+        def consume(stream: str, replicas: int) -> Any:
+            client.stream(stream, [f"{stream}.>"], replicas=replicas)
+            client.consume(f"{stream}.>", name="c", stream=stream)(print)
+            return client.stream("LIGHTLINK_DEAD")
+
+        dead = consume("THREE", 3)
+        assert (api.stream_config(client._connection, "LIGHTLINK_DEAD", 30) or {})["num_replicas"] == 3
+        dead.delete()
+        consume("ONE", 1)
+        assert "LIGHTLINK_DEAD is on" not in caplog.text
+        consume("OTHER", 3)
+        assert "LIGHTLINK_DEAD is on 1 server(s), OTHER on 3" in caplog.text
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_events_among_consumers_that_die(fresh_server: StartServer, tmp_path: Path) -> None:
-    told = play(fresh_server().url, tmp_path, 100_000, 3, 8, random.randrange(10_000))
+@pytest.mark.parametrize("partitions", [0, 8])
+def test_a_hundred_thousand_events_among_consumers_that_die(
+    fresh_server: StartServer, tmp_path: Path, dice: random.Random, partitions: int
+) -> None:
+    told = play([fresh_server().url], tmp_path, 100_000, 3, 8, dice, partitions=partitions)
+    logging.getLogger(__name__).warning("%s", told)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_events_among_servers_that_die(
+    cluster: EmbeddedCluster, tmp_path: Path, dice: random.Random
+) -> None:
+    servers = Servers(cluster.nodes, cluster, dice)
+    told = play(cluster.urls, tmp_path, 100_000, 3, 8, dice, servers=servers, replicas=3, strikes=10)
     logging.getLogger(__name__).warning("%s", told)
