@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired, PingAcknowledged
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
-from qh3.tls import ExtensionType
 
 from lightlink.connection.transports.quic_link import Core, Link
 from lightlink.gateway.packets import CID_LENGTH, LEAST_INITIAL, VERSION, Secrets, new_cid, read_header
@@ -54,9 +53,7 @@ class ServerCore(Core):
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         bridge = super()._create_tls(remote_source_cid)
         bridge.stateless_reset_token = self._reset_token(self.host_cid)
-        # It has written them with a token of its own.
-        parameters = bridge.serialize_transport_parameters()
-        bridge.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, parameters)]
+        self.write_parameters(bridge)  # they were written with a token of its own
         return bridge
 
     def receive_authentic(self, data: bytes, now: float) -> bool:

@@ -11,15 +11,20 @@ import logging
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+# What the functions of qh3.quic.packet for transport parameters take; a test watches over what comes of it.
+from qh3._hazmat import Buffer
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
-from qh3.quic.packet import QuicErrorCode
+from qh3.quic.packet import QuicErrorCode, pull_quic_transport_parameters, push_quic_transport_parameters
+from qh3.tls import ExtensionType
 
 from lightlink.connection.transports.quic_errors import GatewayError
 from lightlink.connection.transports.quic_stream import QuicStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qh3.quic.tls_bridge import QuicTlsBridge
 
     Address = Any  # (host, port), for IPv6 with flow and scope
 
@@ -28,18 +33,34 @@ _log = logging.getLogger("lightlink")
 _CLOSED = "connection is closed"
 _ADDRESS = itemgetter(1)
 # The core sends an ACK for every second packet and after 1 ms, by itself if there is nothing else, and a packet costs
-# more than what is in it. So the ACK of a request, which is mostly answered soon, waits for the answer: seconds, a
-# fraction of the 25 ms in which the other side expects it (RFC 9000, section 13.2.1). Who sends more than so many
-# packets, or larger ones (bytes), may be waiting for ACKs itself.
-_ACK_DELAY = 0.005
+# more than what is in it. So the ACK of a request, which is mostly answered soon, waits for the answer: seconds. Who
+# sends more than so many packets, or larger ones (bytes), may be waiting for ACKs itself.
+_ACK_DELAY = 0.004
 _MOST_UNACKNOWLEDGED = 2
 _SMALL = 1000
+# Milliseconds, told to the other side: its probe for a lost packet waits a round trip and this long. qh3 would say 25,
+# which each call over a bad link that lost a packet would wait.
+_MAX_ACK_DELAY = 8
+_MOST_PARAMETERS = 4096
 # It warns of each connection that the other side closes.
 logging.getLogger("quic").setLevel(logging.CRITICAL)
 
 
 class Core(QuicConnection):
-    """qh3's, without the logs for which it takes each packet in hand."""
+    """qh3's, without the logs for which it takes each packet in hand, and with ACKs that come soon."""
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        self.write_parameters(bridge)
+        return bridge
+
+    def write_parameters(self, bridge: QuicTlsBridge) -> None:
+        """Write this side's transport parameters anew: qh3 has no setting for some of them."""
+        parameters = pull_quic_transport_parameters(Buffer(data=bridge.serialize_transport_parameters()))
+        parameters.max_ack_delay = _MAX_ACK_DELAY
+        buffer = Buffer(capacity=_MOST_PARAMETERS)
+        push_quic_transport_parameters(buffer, parameters)
+        bridge.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, buffer.data)]
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """Return the datagrams that are due, each with the address that it is for."""
@@ -67,10 +88,17 @@ class Core(QuicConnection):
         timer = None if self._core is None else self._core.get_timer()
         if timer is None:
             return None
-        kind, due = timer
+        return timer[1] + _ACK_DELAY if self._may_wait(timer) else timer[1]
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether there is nothing to send but an ACK, which need not go by itself."""
+        timer = None if self._core is None else self._core.get_timer()
+        return timer is not None and self._handshake_confirmed and self._may_wait(timer)
+
+    def _may_wait(self, timer: tuple[str, float]) -> bool:
         # What is to be sent has a timer of its own (pacing), which is not seen while the ACK's comes first.
-        may_wait = kind == "ack_application" and not self.get_send_buffer_size()
-        return due + _ACK_DELAY if may_wait else due
+        return timer[0] == "ack_application" and not self.get_send_buffer_size()
 
     @property
     def is_settled(self) -> bool:
@@ -131,7 +159,8 @@ class Link:
         self._received += len(datagrams)
         if self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL:
             return False
-        return not self.ended and self.quic.is_settled and not self._attempt(self.quic.get_send_buffer_size)
+        # Without an ACK to send there may be what was lost, which no figure of the core's tells of.
+        return not self.ended and self.quic.may_wait
 
     def transmit(self) -> None:
         """Send what is due, and set the timer."""

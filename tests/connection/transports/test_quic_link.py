@@ -90,6 +90,7 @@ def certs(tmp_path: Path) -> Path:
 
 def test_a_request_and_its_answer_are_a_packet_each(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
+        monkeypatch.setattr(quic_link, "_MAX_ACK_DELAY", 10_000)  # no probes, however slow the machine
         client, server = await pair(certs)
         monkeypatch.setattr(quic_link, "_ACK_DELAY", 30.0)
         client.open_stream()
@@ -129,5 +130,36 @@ def test_of_many_packets_most_are_acknowledged_at_once(certs: Path, monkeypatch:
             client.transmit()
         everything = unacknowledged(client)
         await turns(lambda: unacknowledged(client) < everything / 4)
+
+    asyncio.run(scenario())
+
+
+def test_what_was_lost_is_sent_again_when_that_shows(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        client, server = await pair(certs)
+        client.open_stream()
+        # No probe is to help: the ACKs of what came after tell what was lost.
+        monkeypatch.setattr(client, "_set_timer", lambda _: None)
+        deliver, lost = server.receive, []
+        monkeypatch.setattr(server, "receive", lambda datagrams, _: lost.extend(datagrams))
+        client.send(0, b"first")
+        await turns(lambda: bool(lost))
+        monkeypatch.setattr(server, "receive", deliver)
+        heard: list[bytes] = []
+        stream: Any = server.on_stream(0)
+        monkeypatch.setattr(stream, "receive", lambda data, **_: heard.append(data))
+        for _ in range(4):
+            client.send(0, b"later")
+            await asyncio.sleep(0)
+        await turns(lambda: b"".join(heard).startswith(b"first"))
+
+    asyncio.run(scenario())
+
+
+def test_acks_are_told_to_come_soon(certs: Path) -> None:
+    async def scenario() -> None:
+        for end in await pair(certs):
+            core: Any = end.quic
+            assert core._tls.remote_transport_parameters.max_ack_delay == 8
 
     asyncio.run(scenario())
