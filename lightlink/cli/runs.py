@@ -21,8 +21,8 @@ from lightlink.cli.terminal.printing import say
 from lightlink.concurrency import signals
 from lightlink.contrib.systemd import notify
 from lightlink.runs import Orchestrator, Plan
+from lightlink.runs.model.lanes import OUTCOMES
 from lightlink.runs.model.records import STATES
-from lightlink.runs.model.stage import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

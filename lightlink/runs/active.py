@@ -10,15 +10,8 @@ from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import LightLinkError, StoreUnavailable
 from lightlink.runs.model import machine, records
-from lightlink.runs.model.stage import (
-    RUN_ITSELF,
-    Lane,
-    Stage,
-    once_lane,
-    undo_attention,
-    undo_lanes,
-    wave_lanes,
-)
+from lightlink.runs.model.lanes import RUN_ITSELF, Lane, once_lane, undo_lanes, wave_lanes
+from lightlink.runs.model.stage import Stage, undo_attention
 from lightlink.runs.work import StageWork, StillCalling, bar, read_statuses
 
 if TYPE_CHECKING:

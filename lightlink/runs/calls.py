@@ -13,14 +13,14 @@ from lightlink.commands.model import StatusRecord
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import CallTimeout, DecodeError, LightLinkError, ServiceUnavailable
 from lightlink.protocol import codec
-from lightlink.runs.model.stage import RESTORE, SNAPSHOT
+from lightlink.runs.model.lanes import RESTORE, SNAPSHOT
 from lightlink.state import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from lightlink.runs.model.stage import Attempt
+    from lightlink.runs.model.lanes import Attempt
     from lightlink.runs.store import RunStore
     from lightlink.state import StateBucket
 

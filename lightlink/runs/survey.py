@@ -8,7 +8,8 @@ import attrs
 
 from lightlink.protocol import html
 from lightlink.runs.model import records
-from lightlink.runs.model.stage import OUTCOMES, Lane, Stage, lane_outcome, once_lane, wave_lanes
+from lightlink.runs.model.lanes import OUTCOMES, Lane, lane_outcome, once_lane, wave_lanes
+from lightlink.runs.model.stage import Stage
 from lightlink.runs.work import read_statuses
 
 if TYPE_CHECKING:

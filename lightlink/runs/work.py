@@ -17,7 +17,7 @@ from lightlink.concurrency.threads import Condition
 from lightlink.errors import EncodeError, PayloadTooLarge
 from lightlink.logs import RUN_ID_HEADER
 from lightlink.protocol import codec
-from lightlink.runs.model.stage import BARRED, RUN_ITSELF
+from lightlink.runs.model.lanes import BARRED, RUN_ITSELF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from lightlink.concurrency.workers import WorkerPool
     from lightlink.runs.calls import CallExecutor
     from lightlink.runs.definitions import Definitions
+    from lightlink.runs.model.lanes import Attempt
     from lightlink.runs.model.records import RunPlan
-    from lightlink.runs.model.stage import Attempt, Stage
+    from lightlink.runs.model.stage import Stage
     from lightlink.runs.store import RunStore
 
 _log = logging.getLogger("lightlink")

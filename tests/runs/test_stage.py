@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from lightlink.commands import model
 from lightlink.commands.model import StatusRecord, UndoTold
 from lightlink.runs import Plan
+from lightlink.runs.model.lanes import BARRED, undo_lanes, wave_lanes
 from lightlink.runs.model.records import RunPlan, Target
-from lightlink.runs.model.stage import BARRED, Stage, undo_lanes, wave_lanes
+from lightlink.runs.model.stage import Stage
 
 if TYPE_CHECKING:
-    from lightlink.runs.model.stage import Attempt
+    from lightlink.runs.model.lanes import Attempt
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 NAMES = ["a", "b", "c"]
