@@ -9,33 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightlink import describe, logs
+from lightlink import describe
 from lightlink.client import Client
 from lightlink.commands import model
-from lightlink.commands.manager.batch import Batch, Limits, Rollout
+from lightlink.commands.manager.batch import Batch, Limits
 from lightlink.commands.manager.cancel import Canceller
 from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.manager.fanout import Fanout
 from lightlink.commands.manager.follower import Follower
 from lightlink.commands.manager.inventory import UPKEEP_SECONDS, Inventory
 from lightlink.commands.manager.lease import SweepLease
-from lightlink.commands.manager.promise import CommandPromise
+from lightlink.commands.manager.sender import Sender
 from lightlink.commands.manager.sweep import Sweeper
-from lightlink.commands.manager.template import Template, refuse_too_large
 from lightlink.commands.manager.undo import undo_of, undone_by
 from lightlink.commands.messages import DESCRIBE, Messenger
 from lightlink.commands.model import Command, RequestRecord
 from lightlink.commands.store import audit, checks, history, schema
 from lightlink.commands.store.filter import Filter
 from lightlink.commands.store.index import CommandIndex
-from lightlink.commands.store.presence import list_presences, read_presence
+from lightlink.commands.store.presence import list_presences
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.commands.store.store import CommandStore
 from lightlink.concurrency import forks
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.workers import WorkerPool
-from lightlink.errors import AgentOffline, ClosedError, CommandNotFound, DecodeError, InvalidOption
-from lightlink.middleware import Call
+from lightlink.errors import ClosedError, CommandNotFound, DecodeError, InvalidOption
 from lightlink.validators import seconds
 
 if TYPE_CHECKING:
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 
     from lightlink.commands.manager.fanout import Watcher
     from lightlink.commands.manager.inventory import AgentRecord
+    from lightlink.commands.manager.promise import CommandPromise
     from lightlink.commands.messages import Receipt
     from lightlink.commands.store.audit import AuditEntry
     from lightlink.commands.store.history import Page
@@ -53,15 +52,10 @@ if TYPE_CHECKING:
     from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.connection.connection import Connection
     from lightlink.describe import Description
+    from lightlink.middleware import Call
     from lightlink.protocol.codec import HeaderMap
 
 DEFAULT_TIMEOUT = 30.0
-
-
-def _call(command_type: str, payload: Any, timeout: float, headers: HeaderMap | None, to: tuple[str, ...]) -> Call:
-    """Return what middleware sees of the sending of commands."""
-    sent = dict(logs.outgoing(headers) or {})
-    return Call(kind="send", name=command_type, args=payload, headers=sent, timeout=timeout, to=to)
 
 
 class CommandManager:
@@ -100,6 +94,7 @@ class CommandManager:
         expiry = Expiry(self._store, self.name)
         self._follower = Follower(self._store, expiry, self._callbacks)
         self._canceller = Canceller(self._store, self.name)
+        self._sender = Sender(self.name, self._store, self._follower, self._canceller, self._pool)
         self._messenger = Messenger(connection, self.name)
         self._store.ensure_streams()
         self._inventory = Inventory(client, partial(list_presences, self._store), self._store.options.replicas)
@@ -162,39 +157,11 @@ class CommandManager:
 
         def last(call: Call) -> CommandPromise:
             limit = timeout if call.timeout is None else call.timeout
-            template = self._template(command_type, call.args, limit, priority, issued_by, call.headers)
-            return self._send(template.to(client_id, idempotency_key), queue)
+            template = self._sender.template(command_type, call.args, limit, priority, issued_by, call.headers)
+            return self._sender.send(template.to(client_id, idempotency_key), queue)
 
-        call = _call(command_type, payload, timeout, headers, (client_id,))
-        promise: CommandPromise = self._connection.middleware.run(call, last)
+        promise: CommandPromise = self._sender.around(command_type, payload, timeout, headers, [client_id], last)
         return promise
-
-    def _send(self, record: RequestRecord, queue: bool) -> CommandPromise:
-        client_id = record.client_id
-        if not queue and read_presence(self._store, client_id)[0] is None:
-            raise AgentOffline(client_id)
-        self._store.ensure_consumers([client_id])
-        if record.idempotency_key is not None:
-            return self._send_once(record)
-        # Followed before it is written, so that no revision is missed.
-        promise = self._follower.open(record)
-        try:
-            self._store.put_request(record)
-        except BaseException as exc:
-            promise.fail(
-                exc if isinstance(exc, Exception) else ClosedError("the wait for the store", "was interrupted")
-            )
-            raise
-        return promise
-
-    def _send_once(self, record: RequestRecord) -> CommandPromise:
-        """Send a command whose id comes from a caller's key, or follow the one that was sent with that key before."""
-        first = self._store.find_request(record.command_id) or self._store.put_request(record)
-        for name in ("client_id", "command_type"):
-            if getattr(first, name) != getattr(record, name):
-                used = f"was used for the command {first.command_type!r} to {first.client_id}"
-                raise InvalidOption("idempotency_key", used, record.idempotency_key)
-        return self._follow(first)
 
     def send_many(
         self,
@@ -226,33 +193,16 @@ class CommandManager:
 
         def last(call: Call) -> Batch:
             limit = timeout if call.timeout is None else call.timeout
-            batch_id = schema.new_batch_id(self.now())
-            template = self._template(command_type, call.args, limit, priority, issued_by, call.headers, batch_id)
-            return self._send_batch(batch_id, template.to_each(targets * repeat), limits)
+            batch_id, sender = schema.new_batch_id(self.now()), self._sender
+            template = sender.template(command_type, call.args, limit, priority, issued_by, call.headers, batch_id)
+            return sender.send_batch(batch_id, template.to_each(targets * repeat), limits)
 
-        call = _call(command_type, payload, timeout, headers, tuple(targets))
-        batch: Batch = self._connection.middleware.run(call, last)
-        return batch
-
-    def _send_batch(self, batch_id: str, records: builtins.list[RequestRecord], limits: Limits) -> Batch:
-        refuse_too_large(records, self._connection.max_payload)
-        self._store.ensure_consumers(dict.fromkeys(record.client_id for record in records))
-        batch = Batch(batch_id, records, self._canceller.cancel_all)
-        Rollout(batch, self._store, self._follower, self._pool, limits).start()
+        batch: Batch = self._sender.around(command_type, payload, timeout, headers, targets, last)
         return batch
 
     def promise(self, command_id: str) -> CommandPromise:
         """Return a promise for a command sent before, by this manager or another; raises CommandNotFound."""
-        return self._follow(self._find(command_id))
-
-    def _follow(self, request: RequestRecord) -> CommandPromise:
-        """Return a promise for a command that may run already, with what was told of it before."""
-        promise = self._follower.open(request)
-        self._follower.check(promise)
-        if promise.status == model.EXECUTING:
-            (progress,) = self._store.read_progress([(promise.client_id, promise.command_id)])
-            promise.learn_progress(progress)
-        return promise
+        return self._sender.follow(self._find(command_id))
 
     # Looking --------------------------------------------------------------------------------------------------------
 
@@ -405,12 +355,11 @@ class CommandManager:
         self._refuse_closed()
         request = self._find(command_id)
         undo_id, told = undo_of(self._store, request)
-        template = self._template(told.command, told.payload, timeout, 0, issued_by, None)
+        template = self._sender.template(told.command, told.payload, timeout, 0, issued_by, None)
         record = msgspec.structs.replace(
             template.to(request.client_id), command_id=undo_id, idempotency_key=f"undo {command_id}"
         )
-        self._store.ensure_consumers([request.client_id])
-        return self._follow(self._store.put_request(record))
+        return self._sender.send_under(record)
 
     def undone_by(self, command_id: str) -> str | None:
         """Return the id of the command that takes another back, or has done so; None when none does.
@@ -514,29 +463,6 @@ class CommandManager:
         return f"<CommandManager {self.name!r} follows {len(self._follower)} commands>"
 
     # ----------------------------------------------------------------------------------------------------------------
-
-    def _template(
-        self,
-        command_type: str,
-        payload: Any,
-        timeout: float,
-        priority: int,
-        issued_by: str | None,
-        headers: HeaderMap | None,
-        batch_id: str | None = None,
-    ) -> Template:
-        if seconds("timeout", timeout) > self._store.options.retention:
-            raise InvalidOption("timeout", "is longer than commands are kept (StoreOptions.retention)", timeout)
-        return Template(
-            command_type=command_type,
-            payload=payload,
-            timeout=timeout,
-            priority=priority,
-            batch_id=batch_id,
-            created_at=self.now(),
-            issued_by=issued_by or self.name,
-            headers=headers,
-        )
 
     def _targets(
         self, client_ids: Iterable[str] | None, labels: Mapping[str, str] | None, offline: bool
