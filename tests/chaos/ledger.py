@@ -236,6 +236,10 @@ class Writes(Book):
     def __init__(self) -> None:
         super().__init__()
         self._outcomes: dict[int, str] = {}
+        # A writer that waits for each outcome makes one attempt in each timeout while nobody leads the bucket: how many
+        # fail tells of the election and the timeout, and how long it went on tells of the library.
+        self._acknowledged_at = time.monotonic()
+        self._silence = 0.0
         self._watched: set[int] = set()
         self._stored: set[int] | None = None
 
@@ -249,6 +253,10 @@ class Writes(Book):
             outcome = "unknown" if exc.unknown else "refused"
         with self._changed:
             self._outcomes[number] = outcome
+            if outcome == "acknowledged":
+                instant = time.monotonic()
+                self._silence = max(self._silence, instant - self._acknowledged_at)
+                self._acknowledged_at = instant
             self._note(outcome == "acknowledged")
         return outcome
 
@@ -271,6 +279,7 @@ class Writes(Book):
             "made": len(self._outcomes),
             **collections.Counter(self._outcomes.values()),
             "stored": len(self._stored or ()),
+            "longest silence in ms": round(self._silence * 1000),
         }
 
     def faults(self) -> dict[str, list[int]]:
