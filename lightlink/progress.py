@@ -6,12 +6,9 @@ import importlib
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightlink.errors import InvalidOption
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _TQDM = "tqdm.auto"
 _LINE_EVERY_SECONDS = 2.0
@@ -38,9 +35,7 @@ class ProgressBar:
     def __enter__(self) -> ProgressBar:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -11,8 +11,6 @@ from lightlink.protocol.subjects import as_text
 from lightlink.runs.store import EVENTS, read_state
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from lightlink.connection.connection import Connection
@@ -46,9 +44,7 @@ class RunWatcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _hear(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:

@@ -14,8 +14,6 @@ from lightlink.errors import InvalidOption, NotReady, ServerError
 from lightlink.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _HOST = "127.0.0.1"
@@ -104,9 +102,7 @@ class EmbeddedCluster:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:
