@@ -123,10 +123,11 @@ def run(*runnables: Runnable, on_reload: Callable[[], object] | None = None, dra
     enders: list[Callable[[], None]] = []
 
     def ready() -> None:
-        notify("READY=1", f"STATUS={_status_of(runnables)}")
         for each in runnables:
             each.client.on_status_change(lambda _: notify(f"STATUS={_status_of(runnables)}"))
             enders.append(keep_alive(each.client))
+        # Last: from then on no change may be missed.
+        notify("READY=1", f"STATUS={_status_of(runnables)}")
 
     def reload() -> None:
         # The instant is part of the protocol: sd_notify(3).

@@ -12,7 +12,7 @@ from lightlink.errors import InvalidOption, StreamError, StreamNotFound
 
 if TYPE_CHECKING:
     import lightlink
-    from lightlink.streams import StoredMessage
+    from lightlink.streams import Consumer, HeldMessage, StoredMessage
 
 
 def fill(client: lightlink.Client, count: int = 5) -> None:
@@ -24,16 +24,26 @@ def fill(client: lightlink.Client, count: int = 5) -> None:
     Durable(client._connection, "ORDERS", "hand", 5.0).ensure(["orders.>"], ack_wait=1.0)
 
 
+def take(consumer: Consumer, count: int) -> list[HeldMessage]:
+    """Fetch events until there are as many; one call returns those that have come."""
+    found: list[HeldMessage] = []
+    while len(found) < count:
+        more = consumer.fetch(count - len(found), timeout=30)
+        assert more
+        found += more
+    return found
+
+
 def test_events_are_fetched_and_settled_one_by_one(client: lightlink.Client) -> None:
     fill(client)
     with client.consumer("ORDERS", "hand") as consumer:
-        first, second, third = consumer.fetch(3)
+        first, second, third = take(consumer, 3)
         assert [each.data for each in (first, second, third)] == [0, 1, 2]
         first.done()
         first.done()
         second.retry()
         third.reject("not this one")
-        again = consumer.fetch(3)
+        again = take(consumer, 3)
         assert sorted((each.data, each.attempt) for each in again) == [(1, 2), (3, 1), (4, 1)]
         for each in again:
             each.done()
@@ -46,11 +56,11 @@ def test_events_are_fetched_and_settled_one_by_one(client: lightlink.Client) -> 
 def test_what_is_held_is_kept_and_given_back_at_the_end(client: lightlink.Client) -> None:
     fill(client, 2)
     with client.consumer("ORDERS", "hand") as consumer:
-        (held, _) = consumer.fetch(2)
+        (held, _) = take(consumer, 2)
         assert consumer.lag().in_flight == 2
         assert held.attempt == 1
     with client.consumer("ORDERS", "hand") as other:
-        assert sorted((each.data, each.attempt) for each in other.fetch(2)) == [(0, 2), (1, 2)]
+        assert sorted((each.data, each.attempt) for each in take(other, 2)) == [(0, 2), (1, 2)]
 
 
 def test_a_consumer_is_paused_and_resumed(client: lightlink.Client) -> None:
@@ -68,14 +78,14 @@ def test_a_consumer_is_paused_and_resumed(client: lightlink.Client) -> None:
 def test_a_consumer_begins_anew(client: lightlink.Client) -> None:
     fill(client)
     with client.consumer("ORDERS", "hand") as consumer:
-        for each in consumer.fetch(5):
+        for each in take(consumer, 5):
             each.done()
         eventually(lambda: consumer.lag().in_flight == 0)
     consumer = client.consumer("ORDERS", "hand")
     consumer.reset(since=4)
     assert consumer.lag().waiting == 2
     consumer.reset(since=timedelta(hours=1))
-    assert [each.data for each in consumer.fetch(5)] == [0, 1, 2, 3, 4]
+    assert [each.data for each in take(consumer, 5)] == [0, 1, 2, 3, 4]
 
 
 def test_the_oldest_event_that_is_not_done_tells_its_age(client: lightlink.Client) -> None:
@@ -94,7 +104,7 @@ def test_the_oldest_event_that_is_not_done_tells_its_age(client: lightlink.Clien
         return oldest is not None and least <= timedelta(seconds=oldest) <= most
 
     assert is_oldest(first)
-    held = consumer.fetch(3)
+    held = take(consumer, 3)
     assert is_oldest(first)
     held[1].done()  # the first is still open
     eventually(lambda: consumer.lag().in_flight == 2)

@@ -124,9 +124,10 @@ def serve(
 
 def _tell_systemd(client: lightlink.Client, announcement: str) -> None:
     """Say that it is ready, how the connection is, and as often as systemd wants it that this process lives."""
-    notify("READY=1", f"STATUS={announcement}: {client.status.value}")
     client.on_status_change(lambda status: notify(f"STATUS={announcement}: {status.value}"))
     keep_alive(client)
+    # Last: from then on no change may be missed.
+    notify("READY=1", f"STATUS={announcement}: {client.status.value}")
 
 
 class _AskedToStop(Exception):
