@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightlink.commands.manager.inventory import BUCKET as INVENTORY_BUCKET
-from lightlink.commands.store.schema import AGENTS_BUCKET
+from lightlink.commands.store.schema import AGENTS_BUCKET, FLEET_BUCKET
 from lightlink.connection.connection import NoReply
 from lightlink.errors import FleetError, FleetRefused, LightLinkError
 from lightlink.fleet.audit import Entry
@@ -89,7 +88,7 @@ class Fleet:
         """Put an identity out, and keep it out until it is enrolled anew. Labels reach it no more."""
         self._ask("revoke", {"name": name, "reason": reason, "by": by})
         # It could not say goodbye, and would count as online for three heartbeats more.
-        for bucket, key in ((AGENTS_BUCKET, name), (INVENTORY_BUCKET, f"agent.{name}")):
+        for bucket, key in ((AGENTS_BUCKET, name), (FLEET_BUCKET, f"agent.{name}")):
             try:
                 self._client.state(bucket).delete(key)
             except LightLinkError as exc:  # where there are no commands, there is nothing to forget

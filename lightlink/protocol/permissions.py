@@ -171,6 +171,8 @@ ROLES: Mapping[str, Role] = {
             # What was ever seen of agents.
             "$KV.lightlink_fleet.agent.*",
             "$KV.lightlink_fleet.looked",
+            # What is kept of the index of commands.
+            "$KV.lightlink_fleet.commands",
             *_reading("KV_lightlink_fleet"),
             "$JS.API.STREAM.CREATE.LIGHTLINK_PROGRESS",
             "$JS.API.STREAM.INFO.LIGHTLINK_PROGRESS",

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
-BUCKET = "lightlink_fleet"
 UPKEEP_SECONDS = 30.0
 # A last sign of life may be so much older than it is said to be, of who is online.
 _STALE_SECONDS = 600.0
@@ -79,8 +78,8 @@ class Inventory:
         self._connection = client.connection
         self._presences = presences
         settings = {"replicas": replicas, "purgeable": False, "max_value_size": 256 * 1024}
-        self._bucket: StateBucket[AgentRecord] = client.state(BUCKET, value_type=AgentRecord, **settings)
-        self._looked: StateBucket[_Looked] = client.state(BUCKET, value_type=_Looked, **settings)
+        self._bucket: StateBucket[AgentRecord] = client.state(schema.FLEET_BUCKET, value_type=AgentRecord, **settings)
+        self._looked: StateBucket[_Looked] = client.state(schema.FLEET_BUCKET, value_type=_Looked, **settings)
 
     def agents(self) -> list[AgentRecord]:
         """Return every agent that was seen or is online, by client id; raises StateError, PermissionDenied."""
@@ -175,7 +174,7 @@ class Inventory:
             except RevisionConflict:
                 continue  # another manager was quicker
             return changed
-        raise RevisionConflict(BUCKET, client_id, revision)
+        raise RevisionConflict(schema.FLEET_BUCKET, client_id, revision)
 
     def _now(self) -> datetime:
         return self._connection.clock.now()

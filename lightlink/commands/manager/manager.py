@@ -108,7 +108,7 @@ class CommandManager:
             self._follower.start()
             if self._sweep_interval is not None:
                 lease = SweepLease(self._store, self._sweep_interval)
-                self._sweeper = Sweeper(self._store, expiry, lease)
+                self._sweeper = Sweeper(self._store, expiry, lease, self._index)
                 self._periodic = [
                     every(self._sweep_interval, self._sweeper.sweep),
                     every(UPKEEP_SECONDS, self._inventory.try_to_look),

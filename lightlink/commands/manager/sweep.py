@@ -21,6 +21,7 @@ from lightlink.protocol.subjects import as_text
 if TYPE_CHECKING:
     from lightlink.commands.manager.expiry import Expiry
     from lightlink.commands.manager.lease import SweepLease
+    from lightlink.commands.store.index import CommandIndex
     from lightlink.commands.store.store import CommandStore
 
 _log = logging.getLogger("lightlink")
@@ -36,13 +37,20 @@ class Sweeper:
 
     It remembers ids and deadlines only of what was not yet overdue, and of no more than 10,000 of those: the others are
     read again when they are due. With a ``lease`` it sweeps while that is its own, and begins where the one before left
-    off; without one, any number of sweepers need no leader.
+    off; without one, any number of sweepers need no leader. Of an ``index`` it keeps an excerpt, for all managers.
     """
 
-    def __init__(self, store: CommandStore, expiry: Expiry, lease: SweepLease | None = None) -> None:
+    def __init__(
+        self,
+        store: CommandStore,
+        expiry: Expiry,
+        lease: SweepLease | None = None,
+        index: CommandIndex | None = None,
+    ) -> None:
         self._store = store
         self._expiry = expiry
         self._lease = lease
+        self._index = index
         self._numbers = itertools.count()
         self._forget()
 
@@ -66,7 +74,9 @@ class Sweeper:
             while self._read_block():
                 looked_at += self._settle_due()
                 if not self._may():
-                    break
+                    return looked_at
+            if self._index is not None:
+                self._index.keep()
         except StoreUnavailable as exc:
             _log.debug("lightlink: sweeping is put off: %s", exc)
             return 0

@@ -34,9 +34,8 @@ _WIDEN = 4
 _WIDEST = 10_000
 _WIDEST_OF_ONE = 1_000_000
 _MOST_STATUSES = 2000
-# After how many requests of which too few passed an index is worth it, and how long it may take to begin it.
+# After how many requests of which too few passed it is worth reading all of them into an index.
 _WORTH_AN_INDEX = 5_000
-_INDEX_SECONDS = 30.0
 # How much is read at once, and when a page ends though it is not full.
 BLOCK_BYTES = 8 * 1024 * 1024
 PAGE_BYTES = 32 * 1024 * 1024
@@ -105,13 +104,17 @@ def list_commands(
     fits = state.messages_in(BLOCK_BYTES)
     widest = min(_WIDEST, fits) if wanted.client_id is None else _WIDEST_OF_ONE
     width = min(limit + 1, fits)
+    if not wanted.is_selective or state.messages < _WORTH_AN_INDEX:
+        index = None
+    if index is not None:
+        first, before = _narrowed(first, before, wanted, index)
     newest = before
     while before > first and not found.is_enough(limit + 1):
-        if index is not None and wanted.is_selective and (index.is_following or newest - before >= _WORTH_AN_INDEX):
-            if (ids := index.find(wanted, before, _INDEX_SECONDS)) is not None:
+        if index is not None:
+            is_far = newest - before >= _WORTH_AN_INDEX
+            if (ids := index.find(wanted, before, or_all=is_far)) is not None:
                 _look_up(store, ids, wanted, limit + 1, at_once, fits, found)
                 break
-            index = None
         low = max(first, before - width)
         stretch, reached = read_block(store, schema.REQUESTS, [pattern], low, before)
         if reached < before:  # the newest are those that were not read: they are larger than most
@@ -124,6 +127,14 @@ def list_commands(
     page = found.commands[:limit]
     is_last = len(found.commands) <= limit and not found.size >= PAGE_BYTES
     return Page([command for _, command in page], None if is_last else str(page[-1][0]), found.size)
+
+
+def _narrowed(first: int, before: int, wanted: Filter, index: CommandIndex) -> tuple[int, int]:
+    """Begin the index if that costs little, and return the part of a stretch in which a wanted batch is."""
+    index.resume()
+    if wanted.batch_id is None or not index.is_following or (span := index.span(wanted.batch_id)) is None:
+        return first, before
+    return max(first, span[0]), min(before, span[1] + 1)
 
 
 def _look_up(

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 REQUESTS = "LIGHTLINK_COMMANDS"
 STATUS_BUCKET = "lightlink_command_status"
 AGENTS_BUCKET = "lightlink_agents"
+FLEET_BUCKET = "lightlink_fleet"
 STATUS = f"KV_{STATUS_BUCKET}"
 AGENTS = f"KV_{AGENTS_BUCKET}"
+FLEET = f"KV_{FLEET_BUCKET}"
 AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
 PROGRESS = "LIGHTLINK_PROGRESS"
 RUNS = "LIGHTLINK_RUNS"
@@ -49,6 +51,8 @@ REQUEST_PREFIX = "ll.commands."
 _STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
 # Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
 SWEPT = f"{_STATUS_PREFIX}swept"
+# What is kept of the index of commands; no agent may write to this one either.
+EXCERPT = f"$KV.{FLEET_BUCKET}.commands"
 # To read all of a stream. The server counts what passes a narrower filter, which takes 20 ms among 100,000 subjects.
 EVERYTHING = ">"
 

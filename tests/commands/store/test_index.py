@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
+import zlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,8 @@ from helpers.waiting import eventually
 
 from lightlink.commands import model
 from lightlink.commands.model import RequestRecord, StatusRecord
-from lightlink.commands.store import history, index, schema
+from lightlink.commands.store import catalogue, excerpt, history, index, schema
+from lightlink.commands.store.filter import Filter
 from lightlink.commands.store.store import StatusWrite
 from lightlink.protocol.ids import new_id
 
@@ -21,14 +25,23 @@ if TYPE_CHECKING:
     from conftest import StartServer
 
     from lightlink.commands import CommandManager
+    from lightlink.commands.model import StatusName
 
 
 @pytest.fixture
-def manager(fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandManager]:
-    """A manager that is quick to begin an index, on a server of the test's own."""
+def world(fresh_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A server of the test's own, on which an index is begun soon."""
     monkeypatch.setattr(history, "_WORTH_AN_INDEX", 1)
     with World(fresh_server().url) as world:
-        yield world.manager(sweep_interval=None)
+        yield world
+
+
+@pytest.fixture
+def manager(world: World) -> CommandManager:
+    """A manager that knows who is in the fleet, so that there is a bucket for it."""
+    manager = world.manager(sweep_interval=None)
+    manager.assign_labels("a", {})
+    return manager
 
 
 def put(manager: CommandManager, count: int, **facts: Any) -> list[RequestRecord]:
@@ -41,8 +54,8 @@ def put(manager: CommandManager, count: int, **facts: Any) -> list[RequestRecord
     return records
 
 
-def end(manager: CommandManager, records: list[RequestRecord], status: str) -> None:
-    record = StatusRecord(status=status, at=model.now(), by="test")  # type: ignore[arg-type]
+def end(manager: CommandManager, records: list[RequestRecord], status: StatusName) -> None:
+    record = StatusRecord(status=status, at=model.now(), by="test")
     manager._store.write_statuses([StatusWrite(each.client_id, each.command_id, record, 0) for each in records])
 
 
@@ -62,8 +75,10 @@ def test_each_status_type_and_batch_is_found(manager: CommandManager) -> None:
         put(manager, 2, command_type="other", batch_id="b1"),
     )
     done = put(manager, 300)
-    for records, status in ((failed, "failed"), (timed, "timeout"), (running, "executing"), (done, "completed")):
-        end(manager, records, status)
+    end(manager, failed, "failed")
+    end(manager, timed, "timeout")
+    end(manager, running, "executing")
+    end(manager, done, "completed")
     expected = {
         ("status", "failed"): ids(failed),
         ("status", "executing"): ids(running),
@@ -143,3 +158,154 @@ def test_an_index_follows_across_an_outage(fresh_server: StartServer, monkeypatc
         assert manager._client.wait_connected(30)
         end(manager, records[:1], "failed")
         assert listed(manager, status="failed") == ids(records[:1])
+
+
+# What is kept of it ---------------------------------------------------------------------------------------------------
+
+
+def keep(manager: CommandManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an excerpt kept as things are, and the index let go."""
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_RENEWED_AFTER", 0)
+        manager._index.stop()
+        manager._index.keep()
+    assert not manager._index.is_following
+    assert excerpt.load(manager._store) is not None
+
+
+def looked_through(manager: CommandManager, **wanted: Any) -> list[str]:
+    """Return what a listing finds without an index."""
+    page = history.list_commands(manager._store, Filter(**wanted), 1000, None)
+    return [command.command_id for command in page]
+
+
+def test_a_new_process_reads_only_what_came_since(
+    world: World, manager: CommandManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, rare, waiting = put(manager, 2), put(manager, 2, command_type="rare"), put(manager, 3)
+    batch = put(manager, 30, batch_id="b1")
+    done = put(manager, 700)
+    end(manager, failed, "failed")
+    end(manager, rare + batch + done, "completed")
+    keep(manager, monkeypatch)
+    late = put(manager, 3, command_type="late", batch_id="b2")
+    end(manager, waiting[:1], "failed")
+    end(manager, waiting[1:2], "completed")
+    another = world.manager(sweep_interval=None)
+    expected = {
+        ("status", "failed"): ids(failed + waiting[:1]),
+        ("status", "pending"): ids(waiting[2:] + late),
+        ("status", "executing"): [],
+        ("status", "timeout"): [],
+        ("command_type", "rare"): ids(rare),
+        ("command_type", "late"): ids(late),
+        ("command_type", "never"): [],
+        ("batch_id", "b1"): ids(batch),
+        ("batch_id", "b2"): ids(late),
+        ("batch_id", "never"): [],
+    }
+    for (name, value), found in expected.items():
+        assert listed(another, **{name: value}) == found, value
+    known = another._index._known
+    assert set(known.entries) == set(ids(failed + rare + waiting + late)), "no more was read"
+
+
+def test_for_what_is_not_kept_all_is_read(
+    world: World, manager: CommandManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_RARE", 20)
+    common, other = put(manager, 30, command_type="common"), put(manager, 300)
+    end(manager, common + other, "completed")
+    keep(manager, monkeypatch)
+    another = world.manager(sweep_interval=None)
+    assert listed(another, status="failed") == []
+    assert not another._index._known.is_whole
+    assert listed(another, command_type="common") == ids(common)
+    assert another._index._known.is_whole
+
+
+def test_what_is_kept_is_right_at_any_moment(
+    world: World, manager: CommandManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_RARE", 12)
+    monkeypatch.setattr(catalogue, "_MOST_BATCHES", 2)
+    chance = random.Random(7)
+    waiting: list[RequestRecord] = put(manager, 40)
+    for round_ in range(8):
+        facts = {"command_type": chance.choice("xyz"), "batch_id": f"b{round_}"}
+        waiting += put(manager, chance.randint(1, 9), **facts)
+        chance.shuffle(waiting)
+        statuses: tuple[StatusName, ...] = ("completed", "failed", "timeout", "completed")
+        for status in statuses:
+            size = len(waiting) // 6
+            end(manager, waiting[:size], status)
+            del waiting[:size]
+            if chance.random() < 0.4:
+                keep(manager, monkeypatch)
+        another = world.manager(sweep_interval=None)
+        questions = [("status", each) for each in model.STATUSES] + [("command_type", each) for each in "xyz"]
+        for name, value in [*questions, *(("batch_id", f"b{each}") for each in range(round_ + 2))]:
+            assert listed(another, **{name: value}) == looked_through(another, **{name: value}), (round_, value)
+
+
+def unusable(manager: CommandManager) -> dict[str, bytes]:
+    """Return what could be found in place of an excerpt."""
+    kept = excerpt.load(manager._store)
+    assert kept is not None
+    good = json.loads(zlib.decompress(_packed(manager)))
+
+    def packed(**changes: Any) -> bytes:
+        return zlib.compress(json.dumps({**good, **changes}).encode())
+
+    return {
+        "junk": b"junk",
+        "not JSON": zlib.compress(b"junk"),
+        "cut short": packed()[:-5],
+        "far too large": zlib.compress(b" " * (20 * 1024 * 1024)),
+        "wildcards": packed(rows=[[1, ">", "*", "work", None, None, "failed"]]),
+        "another stream": packed(made=["2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"], rows=[]),
+        "ahead": packed(requests=10_000_000, rows=[]),
+    }
+
+
+def _packed(manager: CommandManager) -> bytes:
+    message = manager._store.read(schema.FLEET, schema.EXCERPT)
+    assert message is not None
+    return message.data
+
+
+def test_what_is_no_excerpt_of_this_stream_counts_for_nothing(
+    world: World, manager: CommandManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = put(manager, 3)
+    put(manager, 50)
+    end(manager, failed, "failed")
+    keep(manager, monkeypatch)
+    for what, data in unusable(manager).items():
+        manager._store.put(schema.FLEET, schema.EXCERPT, data, {}, "writing")
+        another = world.manager(sweep_interval=None)
+        assert listed(another, status="failed") == ids(failed), what
+        assert another._index._known.is_whole, what
+
+
+def test_the_manager_that_sweeps_keeps_it(
+    world: World, manager: CommandManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_RENEWED_AFTER", 100)
+    sweeping = world.manager(sweep_interval=0.05)
+    put(manager, 120)
+    first = eventually(lambda: excerpt.load(manager._store))
+    assert (first.requests, len(first.rows)) == (120, 120)
+    end(manager, put(manager, 120), "completed")
+    eventually(lambda: (kept := excerpt.load(manager._store)) and kept.requests == 240)
+    eventually(lambda: not sweeping._index.is_following)
+
+
+def test_many_that_nobody_asks_about_are_not_read(manager: CommandManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_RENEWED_AFTER", 10)
+    monkeypatch.setattr(index, "_MOST_UNASKED", 50)
+    put(manager, 300)
+    manager._index.keep()
+    assert excerpt.load(manager._store) is None
+    assert listed(manager, status="failed") == []
+    assert excerpt.load(manager._store) is not None
