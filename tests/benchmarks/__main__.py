@@ -14,7 +14,7 @@ import attrs
 from rich.console import Console
 
 from lightlink.server import EmbeddedServer
-from tests.benchmarks import against, cost, curves, edge, machine, measures, scale, storage
+from tests.benchmarks import against, cost, curves, edge, machine, measures, quic, scale, storage
 from tests.benchmarks.effort import FULL, QUICK, TINY
 from tests.benchmarks.plot import draw
 from tests.benchmarks.report import Report
@@ -44,7 +44,7 @@ _MEASURES: dict[str, Callable[[Stage], list[Row]]] = {
     "P14": edge.over_tls,
     "P15": storage.durable,
     "P16": storage.runs,
-    "P18": edge.over_quic,
+    **quic.ROWS,
     "cost": cost.idle,
 }
 _AGAINST: dict[str, Callable[[Stage], list[Row]]] = {
@@ -68,7 +68,7 @@ _SCALE: dict[str, Callable[[Stage], Curve]] = {
 }
 
 # What the pages of the design call them.
-_ALIASES = {"P17": "scale", "quic": "P18"}
+_ALIASES = {"P17": ["scale"], "P18": list(quic.ROWS), "quic": list(quic.ROWS)}
 
 
 def _arguments() -> argparse.Namespace:
@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
     unknown = set(arguments.what) - set(names)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    arguments.what = [_ALIASES.get(name, name) for name in arguments.what]
+    arguments.what = [each for name in arguments.what for each in _ALIASES.get(name, [name])]
     return arguments
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from helpers.process import run_python
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def test_the_growth_of_a_fleet_is_measured_when_asked_for(tmp_path: Path) -> Non
     for curve in curves.values():
         assert curve["x"] == [10.0]
         assert all(values[0] >= 0 for values in curve["series"].values())
+
+
+@pytest.mark.slow
+def test_each_row_of_quic_is_measured(tmp_path: Path) -> None:
+    finished = run_python(_RUN, "quic", "--tiny", "--json", tmp_path / "all.json", timeout=400)
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads((tmp_path / "all.json").read_text())["rows"]
+    assert len(rows) == 12
+    assert all(row["ours"] > 0 for row in rows)
+
+
+def test_a_row_of_quic_is_measured_by_itself(tmp_path: Path) -> None:
+    finished = run_python(_RUN, "P18-memory", "--tiny", "--json", tmp_path / "all.json", timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    (row,) = json.loads((tmp_path / "all.json").read_text())["rows"]
+    assert (row["measure"], row["unit"]) == ("P18", "KiB")
+    assert row["ours"] > 0
 
 
 def test_a_peer_that_is_not_installed_is_reported() -> None:

@@ -3,31 +3,125 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import random
+import socket
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks.actors.memory import resident_mib
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.gateway import Gateway
+
 _HOST = "127.0.0.1"
-_SECONDS = 10.0
+_SECONDS = 30.0
+_MANY = 100_000
+
+
+def _gateway(url: str, tls: str, port: int = 0, **options: Any) -> Gateway:
+    from lightlink.gateway import Gateway, GatewayOptions
+
+    files = {"cert": Path(tls) / "gateway.pem", "key": Path(tls) / "gateway.key"}
+    upstream = url.replace("nats://", "tls://")
+    return Gateway(
+        GatewayOptions(listen=f"{_HOST}:{port}", upstream=upstream, max_per_address=_MANY, **files, **options)
+    ).start()
 
 
 class Edge:
     """A gateway, the server behind it with TLS."""
 
     def __init__(self, url: str, tls: str) -> None:
-        from lightlink.gateway import Gateway, GatewayOptions
-
-        files = {"cert": Path(tls) / "gateway.pem", "key": Path(tls) / "gateway.key"}
-        upstream = url.replace("nats://", "tls://")
-        self._gateway = Gateway(GatewayOptions(listen=f"{_HOST}:0", upstream=upstream, **files))
-        self._gateway.start()
+        self._gateway = _gateway(url, tls)
 
     def port(self) -> int:
         return self._gateway.address[1]
+
+    def memory(self) -> float:
+        """Return the resident memory of its process, in MiB."""
+        return resident_mib()
+
+
+class KillableEdge:
+    """A gateway in a process of its own, which may be killed and comes back at its port."""
+
+    def __init__(self, url: str, tls: str) -> None:
+        self._url, self._tls = url, tls
+        self._reset_key = Path(tempfile.mkdtemp(prefix="lightlink-bench-edge-")) / "reset.key"
+        self._port = 0
+        self.start()
+
+    def port(self) -> int:
+        return self._port
+
+    def start(self) -> None:
+        """Start it, as fast as a fork can."""
+        fork = multiprocessing.get_context("fork")
+        ours, its = fork.Pipe()
+        self._process = fork.Process(target=self._serve, args=(its,), daemon=True)
+        self._process.start()
+        self._port = ours.recv()
+
+    def kill(self) -> None:
+        """Kill it: it says good-bye to nobody."""
+        self._process.kill()
+        self._process.join()
+
+    def _serve(self, pipe: Any) -> None:
+        running = _gateway(self._url, self._tls, self._port, reset_key=self._reset_key)
+        pipe.send(running.address[1])
+        threading.Event().wait()
+
+
+class Crowd:
+    """Many NATS connections through a gateway, without a client of NATS behind them: each has got the server's INFO."""
+
+    def __init__(self, port: int, tls: str) -> None:
+        self._address = (_HOST, port)
+        self._ca = str(Path(tls) / "ca.pem")
+        self._members: list[Any] = []
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def grow(self, count: int) -> None:
+        """Add so many."""
+        for _ in range(count):
+            asyncio.run_coroutine_threadsafe(self._join(), self._loop).result(_SECONDS)
+
+    async def _join(self) -> None:
+        from qh3.quic.configuration import QuicConfiguration
+
+        from lightlink.connection.transports.quic import ClientLink
+        from lightlink.connection.transports.quic_link import Core
+        from lightlink.connection.transports.udp import UdpSocket
+        from lightlink.protocol.edge import ALPN, Kind, preamble
+
+        configuration = QuicConfiguration(alpn_protocols=[ALPN], server_name=_HOST)
+        configuration.load_verify_locations(self._ca)
+        links: list[Any] = []
+        udp = await UdpSocket.open((_HOST, 0), socket.AF_INET, lambda data, _: links[0].receive(data, self._address))
+        links.append(ClientLink(Core(configuration=configuration), udp))
+        await links[0].connect(self._address)
+        member = _Member()
+        stream = links[0].open_stream()
+        stream.set_protocol(member)
+        stream.write(preamble(Kind.MAIN))
+        await member.greeted
+        self._members.append(links[0])
+
+
+class _Member(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.greeted.done():
+            self.greeted.set_result(None)
 
 
 class _Side(asyncio.DatagramProtocol):

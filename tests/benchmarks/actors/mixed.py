@@ -6,13 +6,16 @@ import contextlib
 import io
 import os
 import threading
+import time
 from typing import Any
 
+import lightlink
 from tests.benchmarks.actors import timing
 from tests.benchmarks.actors.links import connect
 from tests.benchmarks.payload import VALUE
 
 _TIMEOUT = 30.0
+_LOOK, _PAUSE = 0.5, 0.005
 _BLOCK = os.urandom(1024 * 1024)
 # So much is read from the file before calls are timed: the upload is in full swing.
 _ON_ITS_WAY = 4
@@ -70,6 +73,18 @@ class Ours:
         finally:
             source.ended = True
             thread.join()
+
+    def reach(self) -> None:
+        """Return when the server answers; it may be away."""
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                self._client.flush(timeout=_LOOK)
+                return
+            except lightlink.LightLinkError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def _call(self) -> None:
         assert self._client.call("plain", "echo", VALUE, timeout=_TIMEOUT)["n"] == VALUE["n"]
