@@ -8,7 +8,7 @@ import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
-from threading import Condition, Event, Lock
+from threading import Condition, Event, Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import ClosedError, LightLinkError, ResourceExhausted
@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Lock",
     "Promise",
+    "RLock",
     "has_ended",
     "is_own_thread",
     "join_thread",

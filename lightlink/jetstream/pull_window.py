@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from lightlink.concurrency.threads import Lock
 
 # How many messages are likely to fit while none has been seen yet.
 _AT_FIRST = 16
@@ -35,7 +35,7 @@ class Window:
         self._held = 0
         self._held_size = 0
         self._starved = False
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def limit(self, messages: int, size: int) -> None:
         """Ask for no more at a time than a consumer allows; 0 means that it does not say."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from lightlink.concurrency.threads import RLock
 
 if TYPE_CHECKING:
     from lightlink.connection.connection import Connection
@@ -58,7 +59,7 @@ class Revisions:
 
 
 # Reentrant, because a signal handler may set a state while its own thread is in here.
-_lock = threading.RLock()
+_lock = RLock()
 _of_connection: weakref.WeakKeyDictionary[Connection, dict[str, Revisions]] = weakref.WeakKeyDictionary()
 
 
@@ -70,7 +71,7 @@ def revisions_of(connection: Connection, stream: str) -> Revisions:
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may hold the one that was inherited
-    _lock = threading.RLock()
+    _lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):
