@@ -1,6 +1,6 @@
 """The QUIC edge: a gateway that carries NATS connections, byte for byte, from QUIC streams to a nats-server.
 
-It holds no credentials and reads nothing: TLS with nats-server runs inside. See docs/how-to/quic.md.
+It holds no credentials and inspects nothing: TLS with nats-server runs inside the streams. See docs/how-to/quic.md.
 """
 
 from __future__ import annotations

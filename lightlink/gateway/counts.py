@@ -1,4 +1,4 @@
-"""What a gateway counts."""
+"""Counters of a gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Counts:
-    """Numbers that only the gateway's loop changes, and any thread reads."""
+    """Counters. Only the gateway's event loop changes them; any thread may read them."""
 
     def __init__(self) -> None:
         self.connections = 0

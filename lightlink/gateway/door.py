@@ -1,4 +1,4 @@
-"""The UDP socket of a gateway: to which connection each datagram belongs, and who may open one."""
+"""The UDP socket of a gateway: route each datagram to its connection, and admit new connections."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink.gateway")
 
 _IDLE = 15.0
-# What a client may send ahead, in bytes: it may keep that much of our memory by leaving gaps.
+# The flow control window in bytes: a client that leaves gaps can make us buffer this much.
 _MAX_DATA, _MAX_STREAM_DATA = 4 * 1024 * 1024, 2 * 1024 * 1024
-# Streams that a connection may have had.
+# Streams that a connection may open over its life.
 _MOST_STREAMS_EVER = 1024
 _RESETS_A_SECOND = 100
-# Where the id of a connection ends in a short header.
+# Where the connection id ends in a short header.
 _CID_END = 1 + CID_LENGTH
-# How many times the bound of half-open connections there may be, addresses validated, before more are ignored.
+# Beyond this many times `retry_above`, further half-open connections are ignored even from validated addresses.
 _VALIDATED_SHARE = 8
 
 
 class ServerCore(Core):
-    """qh3's, which tells what is authentic, with tokens of resets that another process can make again."""
+    """qh3's connection; tells authentic packets, and issues reset tokens that another process can recompute."""
 
     def __init__(self, *, reset_token: Callable[[bytes], bytes], **options: Any) -> None:
         super().__init__(**options)
@@ -57,14 +57,14 @@ class ServerCore(Core):
         return bridge
 
     def receive_authentic(self, data: bytes, now: float) -> bool:
-        """Take one datagram after the handshake; tell whether it is the client's own, and new."""
+        """Process one datagram after the handshake; tell whether it is authentic and not a replay."""
         report = self._call_core(self._require_core().receive_datagram, data, self._remote_addr, now, len(data))
         self._drain_core()
         return bool(report[2])
 
 
 class ClientConnection(Link):
-    """A client's QUIC connection to the gateway."""
+    """One client's QUIC connection."""
 
     def __init__(self, quic: ServerCore, door: Door, address: Any) -> None:
         super().__init__(quic, self._send_to_client)
@@ -78,19 +78,19 @@ class ClientConnection(Link):
         self._deadline = self._loop.call_later(door.options.handshake_timeout, self._give_up)
 
     def on_connected(self) -> None:
-        """Take it, if there is room."""
+        """Accept the connection if there is room."""
         self.is_connected = True
         self._deadline.cancel()
         self._door.connected(self)
         self._expect_stream()
 
     def on_ended(self, error: GatewayError) -> None:
-        """Forget it."""
+        """Remove the connection."""
         self._deadline.cancel()
         self._door.forget(self, error)
 
     def on_event(self, event: QuicEvent) -> None:
-        """Follow the ids by which the client calls it, and where it receives."""
+        """Track the connection ids that the client uses, and validation of its path."""
         if isinstance(event, PingAcknowledged):
             self._path.note_acknowledged(event.uid)
         elif isinstance(event, ConnectionIdIssued):
@@ -99,7 +99,7 @@ class ClientConnection(Link):
             self._door.unname(event.connection_id, self)
 
     def receive(self, datagrams: list[bytes], address: Any) -> None:
-        """Take datagrams, and follow the client to where an authentic one comes from."""
+        """Process datagrams; migrate the path when an authentic one comes from a new address."""
         if address == self._path.current:
             self._path.note_received(sum(map(len, datagrams)))
             super().receive(datagrams, self.address)
@@ -120,15 +120,15 @@ class ClientConnection(Link):
 
     def _send_to_client(self, datagrams: list[bytes], _: Any) -> None:
         now = self._loop.time()
-        # What may not be sent is lost, as on the way, and sent again.
+        # What exceeds the anti-amplification limit counts as lost in the network, and is retransmitted.
         allowed = [data for data in datagrams if self._path.may_send(len(data), now)]
         if allowed:
             self._door.send(allowed, self._path.current)
 
     def on_stream(self, number: int) -> QuicStream | None:
-        """Begin a pipe for a stream that the client has opened."""
+        """Create a pipe for a stream that the client opened."""
         if number in self._seen:
-            return None  # it has ended; this was under way
+            return None  # the stream has ended; this was in flight
         is_of_use = number % 4 == 0 and len(self.streams) < self._door.options.max_streams
         if not is_of_use or len(self._seen) >= _MOST_STREAMS_EVER:
             self.refuse(EdgeCode.TOO_MANY_STREAMS)
@@ -140,12 +140,12 @@ class ClientConnection(Link):
         return stream
 
     def on_forgotten(self) -> None:
-        """Wait for another stream, but not for long."""
+        """Close the connection unless another stream opens soon."""
         if not self.streams and not self.ended:
             self._expect_stream()
 
     def refuse(self, code: EdgeCode) -> None:
-        """End it with a reason."""
+        """Close the connection with a reason."""
         if not self.ended:
             self._door.counts.refusals[code.name.lower()] += 1
             self.close(code, code.name.lower())
@@ -162,7 +162,7 @@ class ClientConnection(Link):
 
 
 class Door:
-    """Takes every datagram that comes to the gateway."""
+    """Receives every datagram of the gateway."""
 
     def __init__(
         self, options: GatewayOptions, counts: Counts, secrets: Secrets, send: Callable[[list[bytes], Any], object]
@@ -189,15 +189,15 @@ class Door:
 
     @property
     def connections(self) -> list[ClientConnection]:
-        """The connections there are."""
+        """The open connections."""
         return list(self._connections)
 
     def receive(self, datagrams: list[bytes], address: Any) -> None:
-        """Give datagrams of one address to their connections, as many at once as belong to one."""
+        """Dispatch datagrams from one address to their connections, in batches per connection."""
         first = datagrams[0]
         cid = first[1:_CID_END]
         connection = self._by_cid.get(cid)
-        # As mostly: all of one connection, in packets with a short header.
+        # The common case: all belong to one connection and have short headers.
         if connection is not None and max(datagrams) < b"\x80" and {data[1:_CID_END] for data in datagrams} == {cid}:
             connection.receive(datagrams, address)
             return
@@ -220,7 +220,7 @@ class Door:
             self._open(header, data, address)
 
     def _negotiate(self, header: Header, size: int, address: Any) -> None:
-        # Version 0 is such an answer itself.
+        # Version 0 is a version negotiation packet: never answer one.
         if header.version and size >= LEAST_INITIAL:
             answer = encode_quic_version_negotiation(
                 source_cid=header.destination, destination_cid=header.source, supported_versions=[VERSION]
@@ -228,7 +228,7 @@ class Door:
             self.send([answer], address)
 
     def _reset(self, cid: bytes, size: int, address: Any) -> None:
-        """Tell a client that its connection is not known here (any more)."""
+        """Send a stateless reset: the connection is unknown here."""
         answer = self._secrets.stateless_reset(cid, size)
         if answer is None or self._resets_left <= 0:
             return
@@ -284,7 +284,7 @@ class Door:
     # What connections tell ------------------------------------------------------------------------------------------
 
     def connected(self, connection: ClientConnection) -> None:
-        """Take a connection whose handshake is done, or refuse it."""
+        """Accept a connection whose handshake is complete, or refuse it."""
         self.counts.half_open -= 1
         self.counts.connections += 1
         self.counts.accepted += 1
@@ -295,23 +295,23 @@ class Door:
         _log.info("lightlink: %s connected", _text(connection.address), extra=_facts("connected", connection))
 
     def moved(self, connection: ClientConnection, address: Any) -> None:
-        """Count a change of address."""
+        """Count a connection migration."""
         self.counts.migrations += 1
         facts = {**_facts("moved", connection), "to": list(address[:2])}
         _log.info("lightlink: %s moved to %s", _text(connection.address), _text(address), extra=facts)
 
     def name(self, cid: bytes, connection: ClientConnection) -> None:
-        """Take note of an id of a connection."""
+        """Register a connection id."""
         self._by_cid[cid] = connection
         connection.cids.add(cid)
 
     def unname(self, cid: bytes, connection: ClientConnection) -> None:
-        """Forget an id of a connection."""
+        """Retire a connection id."""
         self._by_cid.pop(cid, None)
         connection.cids.discard(cid)
 
     def forget(self, connection: ClientConnection, error: GatewayError) -> None:
-        """Forget a connection that has ended."""
+        """Remove a closed connection."""
         for cid in connection.cids:
             self._by_cid.pop(cid, None)
         self._connections.discard(connection)
@@ -325,7 +325,7 @@ class Door:
             self.counts.half_open -= 1
             if error.alert is not None:
                 self.counts.refusals["tls"] += 1
-        # What strangers began and never ended is counted, not told.
+        # Handshakes that strangers abandoned are counted, not logged.
         if connection.is_connected:
             facts = {**_facts("ended", connection), "reason": str(error)}
             _log.info("lightlink: %s left: %s", _text(connection.address), error, extra=facts)

@@ -1,4 +1,4 @@
-"""A gateway's life: start, run until a signal comes, drain, stop."""
+"""The lifecycle of a gateway: start, run until a signal arrives, drain, stop."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _LOOK_SECONDS = 0.01
 
 
 class Gateway:
-    """Carry NATS connections from QUIC to a nats-server; holds no credentials and reads nothing.
+    """Forward NATS connections from QUIC to a nats-server; holds no credentials and inspects nothing.
 
     ``with Gateway(GatewayOptions(cert=..., key=...)): ...``, or ``start()`` and ``stop()``, or ``run()`` in the main
-    thread. Only one process serves a port; several gateways stand behind one DNS name.
+    thread. One process serves a port; several gateways can share one DNS name.
     """
 
     def __init__(self, options: GatewayOptions) -> None:
@@ -55,17 +55,17 @@ class Gateway:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
+        """The host and port it listens on."""
         host, port = host_and_port("listen", self.options.listen)
         return host, self._port or port
 
     @property
     def is_running(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it accepts connections."""
         return self._is_running
 
     def start(self) -> Self:
-        """Listen; raises InvalidOption for unfit files or addresses, LinkError when the address cannot be used."""
+        """Listen; raises InvalidOption for unusable files or addresses, LinkError when the address cannot be bound."""
         try:
             import qh3  # noqa: F401, PLC0415 - may be missing
         except ModuleNotFoundError as exc:
@@ -88,7 +88,7 @@ class Gateway:
         self.stop(drain_timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Take no more connections, pass on what is under way, tell every client, and close. Idempotent."""
+        """Accept no more connections, forward what is in flight, close every client connection. Idempotent."""
         if not self._is_running:
             return
         self._is_running = False
@@ -113,7 +113,7 @@ class Gateway:
         from lightlink.gateway.door import Door  # noqa: PLC0415
 
         family, local = _resolve(self.options.listen)
-        # Nothing comes before there is a door: this coroutine does not pause in between.
+        # No datagram can arrive before the door is set: there is no await in between.
         try:
             self._udp = await UdpSocket.open(local, family, self._receive)
         except OSError as exc:
@@ -132,7 +132,7 @@ class Gateway:
             await asyncio.sleep(_LOOK_SECONDS)
         for connection in self._door.connections:
             connection.close(EdgeCode.SHUTTING_DOWN, "shutting down")
-        await asyncio.sleep(_LOOK_SECONDS)  # the streams' connections to nats-server are closed in the next turns
+        await asyncio.sleep(_LOOK_SECONDS)  # the upstream connections close in the next iterations of the event loop
         self._udp.close()
         await asyncio.sleep(_LOOK_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Tell over HTTP how a gateway is: ``/healthz`` for load balancers, ``/metrics`` for Prometheus."""
+"""HTTP endpoints of a gateway: ``/healthz`` for load balancers, ``/metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from lightlink.gateway.gateway import Gateway
 
-# Seconds for nats-server to take a connection, and for who asks to say what.
+# Seconds for nats-server to accept a connection, and for an HTTP client to send its request.
 _DIAL, _PATIENCE = 1.0, 2.0
 
 
 class HealthServer:
-    """Serves one request at a time, on an address that strangers do not reach."""
+    """Serves one request at a time; bind it to an internal address."""
 
     def __init__(self, gateway: Gateway, listen: str) -> None:
         try:
@@ -36,7 +36,7 @@ class HealthServer:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The base URL."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
@@ -55,7 +55,7 @@ class HealthServer:
 
 
 def health(gateway: Gateway) -> tuple[int, dict[str, Any]]:
-    """Return an HTTP status, 200 while the gateway takes connections and reaches nats-server, and the facts."""
+    """Return the HTTP status (200 while the gateway accepts connections and reaches nats-server) and the details."""
     counts = gateway.counts
     facts = {"connections": counts.connections, "streams": counts.streams}
     if not gateway.is_running:
@@ -90,6 +90,6 @@ def _handler_of(gateway: Gateway) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing: it is asked every few seconds."""
+            """Log nothing: probes arrive every few seconds."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""What a gateway is run with, as one value."""
+"""The configuration of a gateway, as one value."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def host_and_port(option: str, value: str) -> tuple[str, int]:
 
 @attrs.frozen(kw_only=True)
 class GatewayOptions:
-    """Everything a gateway is made with. Times are in seconds, sizes in bytes.
+    """The configuration of a gateway. Times are in seconds, sizes in bytes.
 
     ``listen`` is ``host:port`` for UDP (port 0: any free one), ``upstream`` the nats-server behind it, ``cert`` and
     ``key`` (PEM) prove the gateway to its clients. ``max_connections`` bounds QUIC connections in all,

@@ -1,4 +1,4 @@
-"""What can be read of a QUIC packet without its keys (RFC 8999, RFC 9000), and what is answered without state."""
+"""Parse QUIC headers without keys, and build stateless answers: Retry tokens, resets (RFC 8999, RFC 9000)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import attrs
 
 VERSION = 1
 CID_LENGTH = 8
-# Less than this, and an Initial is not one (RFC 9000, section 14.1).
+# Smaller Initial packets must be discarded (RFC 9000, section 14.1).
 LEAST_INITIAL = 1200
 _TOKEN_SECONDS = 10.0
 _RESET_TOKEN = 16
@@ -23,7 +23,7 @@ _LEAST_RESET = 21
 
 @attrs.frozen
 class Header:
-    """The part of a packet's header that is not encrypted. ``version`` is None in short headers."""
+    """The unprotected part of a packet header. ``version`` is None in short headers."""
 
     destination: bytes
     version: int | None = None
@@ -33,10 +33,10 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """Return a packet's header, None for junk."""
+    """Return the header of a packet, None if it is malformed."""
     try:
         if not data[0] & 0x80:
-            # Short; the bit that is fixed in QUIC (RFC 9000, section 17.3.1).
+            # A short header; the fixed bit must be set (RFC 9000, section 17.3.1).
             whole = len(data) > CID_LENGTH and data[0] & 0x40
             return Header(data[1 : 1 + CID_LENGTH]) if whole else None
         version = struct.unpack_from("!I", data, 1)[0]
@@ -58,7 +58,7 @@ def _read_bytes(data: bytes, at: int, size: int, most: int) -> tuple[bytes, int]
 
 
 def _read_number(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number of variable length (RFC 9000, section 16)."""
+    """Read a variable-length integer (RFC 9000, section 16)."""
     size = 1 << (data[at] >> 6)
     if at + size > len(data):
         raise ValueError
@@ -66,17 +66,17 @@ def _read_number(data: bytes, at: int) -> tuple[int, int]:
 
 
 class Secrets:
-    """What is proved with a key instead of being remembered."""
+    """Derives and checks tokens with a secret key, so that no state is kept."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def reset_token(self, cid: bytes) -> bytes:
-        """Return the token of stateless resets of a connection (RFC 9000, section 10.3.2)."""
+        """Return the stateless reset token of a connection id (RFC 9000, section 10.3.2)."""
         return self._sign(b"reset", cid)[:_RESET_TOKEN]
 
     def stateless_reset(self, cid: bytes, size: int) -> bytes | None:
-        """Return the answer to a packet of ``size`` bytes of an unknown connection, shorter than that, or None."""
+        """Return a stateless reset shorter than the ``size`` bytes that triggered it; None if those are too few."""
         length = min(size - 1, 43)
         if length < _LEAST_RESET:
             return None
@@ -85,12 +85,12 @@ class Secrets:
         return bytes(noise) + self.reset_token(cid)
 
     def retry_token(self, address: Any, original: bytes, retry_source: bytes) -> bytes:
-        """Return a token by which a client proves that it receives at its address, for some seconds."""
+        """Return a Retry token that validates the client's address for some seconds."""
         content = struct.pack("!dB", time.time(), len(original)) + original + retry_source
         return content + self._sign(b"retry", _packed(address) + content)
 
     def check_retry_token(self, address: Any, token: bytes) -> tuple[bytes, bytes] | None:
-        """Return both connection ids of a token, None when it is not good."""
+        """Return both connection ids of a Retry token, None if it is invalid or expired."""
         content, signature = token[:-32], token[-32:]
         if len(content) < 9 or not hmac.compare_digest(signature, self._sign(b"retry", _packed(address) + content)):
             return None
@@ -108,5 +108,5 @@ def _packed(address: Any) -> bytes:
 
 
 def new_cid() -> bytes:
-    """Return a connection id that is nobody's."""
+    """Return a random connection id."""
     return os.urandom(CID_LENGTH)

@@ -1,29 +1,28 @@
-"""Where a client is: followed here, and not by qh3.
+"""The network path of a client: connection migration, handled here instead of in qh3.
 
-qh3's core (2.1) knows four addresses of a peer at most, ever, and never goes back to one of them: on its fourth change
-of address, or its first way back, a roaming client would be lost. So the core sees one address all the time, and the
-rules of RFC 9000, section 9.3, are kept here: only an authentic packet moves a client; a new address must show that it
-receives, by the acknowledgement of a PING; until then little is sent there, and without it the client is back where it
-was.
+qh3 (2.1) tracks at most four addresses of a peer and never returns to an earlier one: a roaming client would be lost
+on its fourth change of address, or when it first returns to one. So qh3 sees a constant address, and the rules of RFC
+9000, section 9.3, are applied here: only an authentic packet migrates a client; a new address is validated by the ACK
+of a PING; until then sending is limited, and if validation fails the client falls back to its last validated address.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# An address that is not validated gets three times what came from it (RFC 9000, section 8.1), taken for a full packet.
+# The anti-amplification limit is three times what was received (RFC 9000, section 8.1); a packet counts as full-sized.
 _FACTOR, _LEAST = 3, 1200
-# Seconds: for the acknowledgement, and for what was under way from the address before to arrive.
+# Seconds: until the ACK, and for packets in flight from the previous address to arrive.
 _VALIDATE_WITHIN = 5.0
 _STRAGGLERS = 0.5
 
 
 class Path:
-    """The address of one client."""
+    """The network path of one client."""
 
     def __init__(self, address: Any) -> None:
         self.current = address
-        self._validated = address  # where it was seen to receive last
+        self._validated = address  # the last validated address
         self._before: Any = None
         self._moved_at = 0.0
         self._moves = 0
@@ -32,19 +31,19 @@ class Path:
 
     @property
     def is_validated(self) -> bool:
-        """Whether it was seen to receive where it is."""
+        """Whether the current address is validated."""
         return bool(self.current == self._validated)
 
     def note_received(self, size: int) -> None:
-        """Count bytes that came from where it is."""
+        """Count bytes received from the current address."""
         self._received += size
 
     def is_move(self, address: Any, now: float) -> bool:
-        """Tell whether an authentic packet from there says that the client is there now."""
+        """Tell whether an authentic packet from an address migrates the client there."""
         return address != self.current and not (address == self._before and now - self._moved_at < _STRAGGLERS)
 
     def move(self, address: Any, size: int, now: float) -> int:
-        """Follow the client; returns the number of the PING that is to be acknowledged from there."""
+        """Migrate to an address; returns the number of the PING that must be acknowledged from it."""
         self._before, self.current = self.current, address
         self._moved_at = now
         self._moves += 1
@@ -52,12 +51,12 @@ class Path:
         return self._moves
 
     def note_acknowledged(self, ping: int) -> None:
-        """Take note of an acknowledgement."""
+        """Handle the ACK of a PING."""
         if ping == self._moves:
             self._validated = self.current
 
     def may_send(self, size: int, now: float) -> bool:
-        """Tell whether a packet may be sent to where it is, and count it."""
+        """Tell whether a packet may be sent to the current address, and count it."""
         if self.is_validated:
             return True
         if now - self._moved_at > _VALIDATE_WITHIN:

@@ -1,4 +1,4 @@
-"""One stream and its connection to nats-server: bytes go from one to the other as they are."""
+"""One QUIC stream and its connection to nats-server: bytes are forwarded unchanged in both directions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from lightlink.gateway.counts import Counts
     from lightlink.gateway.options import GatewayOptions
 
-# Where nats-server is dialled still, a client has little to say.
+# While nats-server is being dialed, a client has little to send.
 _MOST_BEFORE_DIALLED = 64 * 1024
 
 
 class Pipe(asyncio.Protocol):
-    """The protocol of a client's stream."""
+    """The asyncio protocol of one client stream."""
 
     def __init__(self, stream: QuicStream, options: GatewayOptions, counts: Counts) -> None:
         self.kind: Kind | None = None
@@ -26,14 +26,14 @@ class Pipe(asyncio.Protocol):
         self._options = options
         self._counts = counts
         self._loop = asyncio.get_running_loop()
-        self._first = b""  # what came before nats-server took us
+        self._first = b""  # received before nats-server accepted the connection
         self._upstream: _Upstream | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._deadline = self._loop.call_later(options.preamble_timeout, self.refuse, EdgeCode.PREAMBLE_TIMEOUT)
         counts.streams += 1
 
     def refuse(self, code: EdgeCode) -> None:
-        """End the stream with a reason."""
+        """Reset the stream with a reason."""
         if not self._stream.is_closing():
             self._counts.refusals[code.name.lower()] += 1
             self._stream.reset(code)
@@ -41,14 +41,14 @@ class Pipe(asyncio.Protocol):
     # From the client ------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Carry bytes to nats-server."""
+        """Forward bytes to nats-server."""
         self._counts.bytes_in += len(data)
         if self._upstream is not None:
             self._upstream.send(data)
             return
         self._first += data
         if len(self._first) > _MOST_BEFORE_DIALLED:
-            # Behind a good preamble it is nats-server that is slow, to take the connection.
+            # The preamble was valid, so it is nats-server that is slow to accept.
             self.refuse(EdgeCode.BAD_PREAMBLE if self.kind is None else EdgeCode.UPSTREAM_SLOW)
         elif self.kind is None:
             self._read_preamble()
@@ -82,21 +82,21 @@ class Pipe(asyncio.Protocol):
             upstream.send(first)
 
     def pause_writing(self) -> None:
-        """Take no more from nats-server: the client's link is slower."""
+        """Stop reading from nats-server: the client's link is slower."""
         if self._upstream is not None:
             self._upstream.pause()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Read again."""
         if self._upstream is not None:
             self._upstream.resume()
 
     def eof_received(self) -> bool:
-        """Close: a NATS connection does not end in one direction alone."""
+        """Close both directions: NATS has no half-closed connections."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close the connection to nats-server too; broken off if the client was."""
+        """Close the upstream connection too; abort it if the client's was lost."""
         self._counts.streams -= 1
         self._deadline.cancel()
         if self._dialling is not None and self._upstream is None:
@@ -107,15 +107,15 @@ class Pipe(asyncio.Protocol):
     # From nats-server -----------------------------------------------------------------------------------------------
 
     def carry_back(self, data: bytes) -> None:
-        """Carry bytes to the client."""
+        """Forward bytes to the client."""
         self._counts.bytes_out += len(data)
         self._stream.write(data)
 
     def overflowed(self, waiting: int) -> bool:
-        """Tell whether more waits for nats-server than may, after which the stream is ended.
+        """Reset the stream if its upstream buffer exceeds the limit; tell whether it did.
 
-        QUIC gives credit for what was received, not for what was passed on: without this a client that sends more than
-        nats-server takes could fill the memory.
+        QUIC flow control credits what was received, not what was forwarded: without this limit a client that sends
+        faster than nats-server reads could fill the memory.
         """
         if waiting <= self._options.max_waiting:
             return False
@@ -123,7 +123,7 @@ class Pipe(asyncio.Protocol):
         return True
 
     def upstream_lost(self, exc: Exception | None) -> None:
-        """End the stream: nats-server has ended the connection."""
+        """End the stream: nats-server closed the connection."""
         if exc is None:
             self._stream.close()
         else:
@@ -155,7 +155,7 @@ class _Upstream(asyncio.Protocol):
             self._transport.abort()
 
     def pause(self) -> None:
-        with contextlib.suppress(RuntimeError):  # uvloop's, when it is closing
+        with contextlib.suppress(RuntimeError):  # raised by uvloop while closing
             self._transport.pause_reading()
 
     def resume(self) -> None:

@@ -1,4 +1,4 @@
-"""Hand a durable consumer's events to a function: retried, parked when they cannot be handled, in order where wanted.
+"""Deliver a durable consumer's events to a handler, with retries, dead letters and optional ordering.
 
 At least once: an event is acknowledged after its handler has returned, and never before.
 """
@@ -74,18 +74,18 @@ class Settings:
         return len(self.retries) + 1 if self.dead_letters else None
 
     def delay(self, attempt: int) -> float:
-        """Return how long to wait after a failed attempt, with some jitter."""
+        """Return the seconds to wait after a failed attempt, with jitter."""
         delay = self.retries[min(attempt, len(self.retries)) - 1] if self.retries else 1.0
         return delay * _dice.uniform(1 - _JITTER, 1 + _JITTER)
 
 
 @attrs.define(eq=False)
 class Job:
-    """An event that this process has been handed, until it is settled."""
+    """An event delivered to this process and not settled yet."""
 
     pulled: Pulled
     source: Source
-    tries: int = 0  # failed here, and tried again here
+    tries: int = 0  # failed attempts since this delivery
     key: Hashable = None
     is_in_lane: bool = False
     message: StoredMessage | None = None
@@ -95,7 +95,7 @@ class Job:
 
 @attrs.define(eq=False)
 class Source:
-    """Where events come from: the stream itself, or what is to be tried again of its dead letters."""
+    """Where events come from: the stream itself, or its dead letters to be redelivered."""
 
     pulls: PullConsumer
     durable: Durable
@@ -156,7 +156,7 @@ class Consumption:
 
     @property
     def held(self) -> int:
-        """How many events this process holds, waiting or being handled."""
+        """How many events this process holds, queued or being handled."""
         return sum(len(source.pulls) for source in self._sources)
 
     def start(self) -> None:
@@ -188,7 +188,7 @@ class Consumption:
         return source
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Take no more, give back what has not begun, let handlers finish within ``timeout`` seconds. Idempotent."""
+        """Fetch no more, NAK what has not begun, let handlers finish within ``timeout`` seconds. Idempotent."""
         if self._pid != os.getpid():
             return
         with self._lock:
@@ -203,14 +203,14 @@ class Consumption:
             source.pulls.stop(deadline.remaining())
         for job in [*waiting, *self._lanes.drain()]:
             self._give_back(job)
-        # What waits in the pool gives itself back; what runs is waited for.
+        # Queued jobs hand themselves back; running ones are waited for.
         if not self._pool.stop(deadline.remaining()):
             _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
         for each in self._periodic:
             each.stop(0.0)
 
     def connection_closed(self) -> None:
-        """Take note that the connection is gone for good."""
+        """Stop: the connection is closed for good."""
         self.stop(0.0)
 
     # On threads of the library ----------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Consumption:
             self._pool.put(self._work_off)
 
     def _work_off(self) -> None:
-        """Handle what is there to the last: waking a thread for each event would cost more than most handlers."""
+        """Handle queued events until none is left: waking a thread per event costs more than most handlers."""
         run = self._enter_lane if self.settings.is_ordered else self._run
         while True:
             with self._lock:
@@ -251,7 +251,7 @@ class Consumption:
             self._overrun(job)
 
     def _look(self) -> None:
-        """Learn how far the consumer is behind, and whether another program has changed it."""
+        """Read the consumer's lag, and whether another program has changed it."""
         try:
             found = [source.durable.look() for source in self._sources if not source.is_retry]
         except LightLinkError as exc:
@@ -270,15 +270,15 @@ class Consumption:
         return instant - (job.started or instant) > self.settings.timeout
 
     def _overrun(self, job: Job) -> None:
-        """End the time of an event whose handler does not end."""
+        """Time out an event whose handler does not return."""
         assert job.message is not None
         if job.message.cancelled.is_set():
             return
         _log.warning("lightlink: the handler of %s takes longer than %g s", self.name, self.settings.timeout)
-        # Where order matters what is behind it waits for its end, so that two are never handled at once.
+        # In ordered mode the events behind it wait until it returns, so that two never run at once.
         if not self.settings.is_ordered:
             self.counts["stuck"] += 1
-            # First, so that a handler that heeds it does not count as one that has done its work in time.
+            # Before `cancelled` is set, so that a handler that returns because of it does not count as done in time.
             self._failed(job, f"its handler took longer than {self.settings.timeout:g} s")
         job.message.cancelled.set()
 
@@ -336,7 +336,7 @@ class Consumption:
         key = self.settings.key
         if key is not None:
             try:
-                # As plain data, whatever the handler wants.
+                # Decoded as plain data, whatever type the handler takes.
                 job.key = key(read_stored(job.pulled.message, job.source.stream, 1, self._plain))
             except Exception as exc:
                 self._settle_error(job, exc if isinstance(exc, DecodeError) else Reject(f"its key: {exc!r}"))
@@ -358,7 +358,7 @@ class Consumption:
             self._done(job)
 
     def _prepare(self, job: Job) -> bool:
-        """Make an event ready for its handler; tell whether it is to be handled."""
+        """Decode an event for its handler; tell whether it is to be handled."""
         if self._stopping:
             self._give_back(job)
             return False
@@ -380,7 +380,7 @@ class Consumption:
         return True
 
     def _attempt(self, job: Job) -> int:
-        """Return which attempt this is: counted before the handler runs, so that what kills the process counts too."""
+        """Return the number of this attempt; counted before the handler runs, so that a crash counts too."""
         attempt = job.pulled.attempt + job.tries
         most = self._attempts
         if most is not None and attempt > most and self._graveyard is not None:
@@ -449,7 +449,7 @@ class Consumption:
         self._again(job, delay)
 
     def _again(self, job: Job, delay: float) -> None:
-        """Have an event handled again: here, where it holds up what is behind it, or by whoever it is handed to."""
+        """Retry an event: here if it blocks those behind it, else by redelivery to any process."""
         if not self.settings.is_ordered or self._stopping:
             job.source.pulls.hand_back(job.pulled, delay)
             return
@@ -471,7 +471,7 @@ class Consumption:
         self._finish(job, job.source.pulls.end)
 
     def _give_back(self, job: Job) -> None:
-        """Hand back an event that was not begun; that counts as no attempt."""
+        """NAK an event that was not begun; it does not count as an attempt."""
         self._excuse(job)
         job.source.pulls.hand_back(job.pulled)
 
@@ -483,7 +483,7 @@ class Consumption:
                 _log.debug("lightlink: an attempt is counted that was none: %s", exc)
 
     def _settle(self, job: Job) -> bool:
-        """Take an event's end upon oneself; False when another has, since its time was over."""
+        """Claim the outcome of an event; False if its timeout has settled it already."""
         with self._lock:
             first, job.is_settled = not job.is_settled, True
             self._running.discard(job)

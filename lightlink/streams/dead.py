@@ -1,7 +1,7 @@
-"""Dead letters: copies of events that could not be handled, with why, until somebody decides.
+"""Dead letters: copies of events that could not be handled, with the reason, kept until redelivered or dropped.
 
-The stream LIGHTLINK_DEAD holds them on ``ll.dead.<stream>.<consumer>``; what is to be tried again goes to
-``ll.retry.<stream>.<consumer>``, which that consumer alone reads.
+The stream LIGHTLINK_DEAD holds them on ``ll.dead.<stream>.<consumer>``; redelivered ones go to
+``ll.retry.<stream>.<consumer>``, which only that consumer reads.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ class DeadLetter:
 
 
 def dead_subject(stream: str, consumer: str) -> str:
-    """Return where the dead letters of a consumer are."""
+    """Return the subject of a consumer's dead letters."""
     return f"ll.dead.{stream}.{consumer}"
 
 
 def retry_subject(stream: str, consumer: str) -> str:
-    """Return where events are that a consumer is to try again."""
+    """Return the subject of events to be redelivered to a consumer."""
     return f"ll.retry.{stream}.{consumer}"
 
 
 def retry_consumer(stream: str, consumer: str) -> str:
-    """Return the name of the consumer that reads them."""
+    """Return the name of the consumer that reads redelivered events."""
     return f"retry-{stream}-{consumer}"
 
 
 def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> None:
-    """Make the stream of dead letters unless it exists, on as many servers as the stream they come from."""
+    """Create the dead letter stream unless it exists, with the replicas of the stream they come from."""
     found = ask(stream, "read", partial(api.stream_config, connection, stream), timeout) or {}
     replicas = int(found.get("num_replicas", 1))
     config = {
@@ -84,7 +84,7 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
         return
     there = ask(DEAD_STREAM, "read", partial(api.stream_config, connection, DEAD_STREAM), timeout) or {}
     if int(there.get("num_replicas", 1)) < replicas:
-        # Not changed by whoever happens to consume: it is everybody's.
+        # An existing one is left as it is: all consumers share it.
         _log.warning(
             "lightlink: %s is on %d server(s), %s on %d: its dead letters wait for a server that is away; "
             "make them alike, as by: nats stream edit %s --replicas %d",
@@ -98,7 +98,7 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
 
 
 def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: str) -> dict[str, Any]:
-    """Return the headers of an event's copy: its own, and where it comes from."""
+    """Return the headers of a copy: the event's own, and its origin."""
     own = {name: value for name, value in message.headers.items() if not name.startswith("Nats-")}
     told = " ".join(error.encode("ascii", "backslashreplace").decode().split())[:_MOST_ERROR]
     return {
@@ -118,7 +118,7 @@ def consumers_with_letters(connection: Connection, timeout: float) -> list[tuple
     try:
         found = ask(DEAD_STREAM, "read", question, timeout)
     except StreamNotFound:
-        return []  # nothing has ever died
+        return []  # there has never been a dead letter
     return sorted((stream, consumer) for _, _, stream, consumer in (subject.split(".") for subject in found))
 
 
@@ -143,14 +143,14 @@ class DeadLetters:
                 return read_current(self._connection, DEAD_STREAM, subject, timeout)
             except JetStreamError as exc:
                 if exc.err_code == STREAM_NOT_FOUND:
-                    return []  # nothing has ever died
+                    return []  # there has never been a dead letter
                 raise
 
         found = ask(DEAD_STREAM, "read", question, self._timeout)
         return [_letter(each) for each in found[: min(limit, _MOST_LISTED)]]
 
     def redeliver(self, number: int) -> None:
-        """Have the consumer, and no other, handle an event once more; its attempts count anew."""
+        """Redeliver an event to this consumer only; its attempts count from one again."""
         letter = self.get(number)
         headers: dict[str, Any] = dict(letter.headers)
         headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
@@ -179,7 +179,7 @@ class DeadLetters:
         try:
             found = ask(DEAD_STREAM, "read", question, self._timeout)
         except StreamNotFound:
-            found = None  # nothing has ever died
+            found = None  # there has never been a dead letter
         if found is None or found.subject != dead_subject(self._stream, self._consumer):
             raise StreamNotFound(f"dead letter {number} of {self._stream}/{self._consumer}")
         return _letter_of(number, found.data, found.headers, found.created)
@@ -190,7 +190,7 @@ def _letter(delivery: Delivery) -> DeadLetter:
     try:
         return _letter_of(delivery.seq, delivery.data, headers, delivery.created)
     except StreamError:
-        # Somebody else has written it; it is shown as it is.
+        # Written by another program; show it unchanged.
         return DeadLetter(
             number=delivery.seq,
             subject=as_text(delivery.subject),

@@ -1,4 +1,4 @@
-"""Durable consumers: made, or compared with what is there; looked at, paused, set back (ADR-37)."""
+"""Durable consumers: create or compare, inspect, pause, reset (ADR-37)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _REPLACED = ("filter_subject", "filter_subjects", "backoff")
 
 @attrs.frozen(kw_only=True)
 class Lag:
-    """How far a consumer is behind: events ``waiting``, handed out and not settled, and of those given out again.
+    """How far a consumer is behind: events ``waiting``, ``in_flight`` (not acknowledged), and ``retried`` of these.
 
-    ``oldest`` is for how many seconds the oldest of them has been stored; None when there is none.
+    ``oldest`` is the age in seconds of the oldest unsettled event; None when there is none.
     """
 
     waiting: int
@@ -57,8 +57,8 @@ class Durable:
         self._connection = connection
         self._timeout = timeout
         self._request: dict[str, Any] | None = None
-        self._known: list[str] = []  # what is not as it was asked for, and was said
-        self.ack_wait = ACK_WAIT  # seconds, as the server has it
+        self._known: list[str] = []  # differences that were logged already
+        self.ack_wait = ACK_WAIT  # seconds, as configured on the server
 
     def ensure(
         self,
@@ -69,7 +69,7 @@ class Durable:
         update: bool = False,
         max_ack_pending: int = _MAX_ACK_PENDING,
     ) -> None:
-        """Make the consumer, or compare it with what is wanted.
+        """Create the consumer, or compare an existing one with what is wanted.
 
         Raises StreamError with the differences that would break what is promised; others are logged, and what is there
         is used. With ``update`` it is changed. Nothing is left to the server's own retries: its ``backoff`` would
@@ -98,7 +98,7 @@ class Durable:
             return
         broken, other = self._differences(found, is_relative=isinstance(since, timedelta))
         if update and (broken or other):
-            # Where it began is the past; the server would refuse to change that.
+            # The start position cannot be changed later; the server would refuse the update.
             kept = {name: value for name, value in self._whole_config().items() if name not in _REPLACED}
             self._make({**kept, **{name: value for name, value in config.items() if name not in _START}}, "update")
             return
@@ -111,7 +111,7 @@ class Durable:
         self.ack_wait = found.config.ack_wait / _SECOND or ack_wait
 
     def look(self) -> ConsumerInfo | None:
-        """Return what the server says of the consumer; what another program has changed since `ensure` is logged."""
+        """Return the consumer's info; log what another program has changed since `ensure`."""
         found = self.find()
         if found is not None:
             apart = [each for part in self._differences(found, is_relative=True) for each in part]
@@ -126,7 +126,7 @@ class Durable:
         return found
 
     def make_again(self) -> None:
-        """Make the consumer if it is gone, as it was made before."""
+        """Recreate the consumer with its previous configuration if it is gone."""
         if self._request is not None and self.find() is None:
             self._make(self._request)
             start = " ".join(filter(None, _start_of(self._request.get)))
@@ -135,14 +135,14 @@ class Durable:
             )
 
     def info(self) -> ConsumerInfo:
-        """Return what the server says of the consumer."""
+        """Return the consumer's info from the server."""
         found = self.find()
         if found is None:
             raise StreamNotFound(f"{self.stream}/{self.name}")
         return found
 
     def lag(self) -> Lag:
-        """Return how far the consumer is behind."""
+        """Return the consumer's lag."""
         info = self.info()
         return Lag(
             waiting=info.num_pending,
@@ -153,26 +153,26 @@ class Durable:
         )
 
     def pause(self, until: datetime) -> None:
-        """Have the server hand out nothing until an aware datetime; nats-server 2.11 and later."""
+        """Pause delivery until an aware datetime; needs nats-server 2.11 or later."""
         if until.tzinfo is None:
             raise InvalidOption("until", "must be an aware datetime", until)
         self._pause(until)
 
     def resume(self) -> None:
-        """Have the server hand out events again."""
+        """Resume delivery."""
         self._pause(datetime.fromtimestamp(0, timezone.utc))
 
     def reset(self, since: Any) -> None:
-        """Begin anew from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago.
+        """Restart from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago.
 
-        What is being handled is handed out again if it lies behind that.
+        Events in flight are redelivered if they lie behind that point.
         """
         kept = {name: value for name, value in self._whole_config().items() if name not in _START}
         self.delete()
         self._make({**kept, **start_of(since)})
 
     def delete(self) -> None:
-        """Remove the consumer; the stream stays."""
+        """Delete the consumer; the stream stays."""
         self._ask("delete", partial(api.api, self._connection, self._subject("DELETE"), None))
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Durable:
             raise
 
     def _name_overlap(self, filters: list[str]) -> None:
-        """Raise StreamError with the consumer of a work queue that reads what this one is to read."""
+        """Raise StreamError naming the consumer of a work queue whose filter overlaps with this one."""
         names = self._ask("list the others beside", partial(api.consumer_names, self._connection, self.stream))
         for name in sorted(names - {self.name}):
             other = Durable(self._connection, self.stream, name, self._timeout).find()
@@ -216,7 +216,7 @@ class Durable:
     def _oldest(self, info: ConsumerInfo) -> float | None:
         if not (info.num_pending or info.num_ack_pending):
             return None
-        # Nothing up to the floor is open; without acknowledgements to come, nothing that was handed out.
+        # Nothing up to the ack floor is open; with nothing in flight, nothing that was delivered is.
         floor = info.ack_floor.stream_seq if info.num_ack_pending else info.delivered.stream_seq
         ages = []
         for each in _filters_of(partial(getattr, info.config)) or [">"]:
@@ -227,7 +227,7 @@ class Durable:
         return max(0.0, *ages) if ages else None
 
     def find(self) -> ConsumerInfo | None:
-        """Return what the server says of the consumer; None: there is none."""
+        """Return the consumer's info, None if there is no such consumer."""
 
         def question(timeout: float) -> ConsumerInfo | None:
             try:
@@ -240,7 +240,7 @@ class Durable:
         return self._ask("read", question)
 
     def _differences(self, found: ConsumerInfo, *, is_relative: bool) -> tuple[list[str], list[str]]:
-        """Return what breaks what is promised, and what else is not as it was asked for."""
+        """Return the differences that break a guarantee, and the other ones."""
         assert self._request is not None
         config, asked = found.config, self._request
         theirs, ours = _filters_of(partial(getattr, config)), _filters_of(asked.get)
@@ -253,10 +253,10 @@ class Durable:
         if config.ack_wait != asked["ack_wait"]:
             other.append(f"ack_wait is {config.ack_wait / _SECOND:g} s, not {asked['ack_wait'] / _SECOND:g} s")
         if config.max_ack_pending != asked["max_ack_pending"]:
-            worse = broken if asked["max_ack_pending"] == 1 else other  # which keeps the order
+            worse = broken if asked["max_ack_pending"] == 1 else other  # 1 keeps the order
             worse.append(f"max_ack_pending is {config.max_ack_pending}, not {asked['max_ack_pending']}")
         began, begins = _start_of(partial(getattr, config)), _start_of(asked.get)
-        # Of two instants so long ago only that they are instants is compared.
+        # Relative to now, the instants differ each time: then only the policy is compared.
         if (began[0] if is_relative else began) != (begins[0] if is_relative else begins):
             other.append(f"deliver_policy is {' '.join(filter(None, began))}, not {' '.join(filter(None, begins))}")
         return broken, other
@@ -272,15 +272,15 @@ class Durable:
 
 
 def _filters_of(config: Callable[[str, Any], Any]) -> list[str]:
-    """Return the subjects that a configuration, as its getter, reads; none for all."""
+    """Return the filter subjects of a configuration, given its getter; empty for all."""
     single = config("filter_subject", "")
     return sorted(config("filter_subjects", None) or ([single] if single else []))
 
 
 def _start_of(config: Callable[[str, Any], Any]) -> tuple[str, str, str]:
-    """Return where a consumer begins: the policy, a sequence, an instant in one form for all zones."""
+    """Return the deliver policy and start position, with times normalized to UTC."""
     instant = config("opt_start_time", "")
-    with contextlib.suppress(ValueError):  # another tool may write it in another zone
+    with contextlib.suppress(ValueError):  # another tool may have written it in another time zone
         instant = instant and str(parse_time(instant))
     sequence = config("opt_start_seq", 0)
     return config("deliver_policy", "all"), str(sequence) if sequence else "", instant

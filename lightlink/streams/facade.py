@@ -1,4 +1,4 @@
-"""What clients and services offer of durable events, in one place."""
+"""Durable events as clients and services expose them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_RETRIES = (1.0, 5.0, 30.0, 300.0)
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
-    """Return how events are handled, by what a user gave; raises InvalidOption."""
+    """Return the settings for a user's options; raises InvalidOption."""
     try:
         return _make_settings(**options)
     except TypeError as exc:
@@ -47,7 +47,7 @@ def _make_settings(
     update: bool = False,
     partitions: int | None = None,
 ) -> Settings:
-    """Return how events are handled; raises InvalidOption."""
+    """Return validated settings; raises InvalidOption."""
     for option, value in (("workers", workers), ("batch", 1 if batch is None else batch)):
         integer(option, value)
     if isinstance(retries, (str, bytes)) or not isinstance(retries, Sequence):
@@ -89,7 +89,7 @@ def consume(
     since: Any,
     timeout: float,
 ) -> Consumption:
-    """Begin to hand the events on some subjects to a function, as the durable consumer of a name.
+    """Start delivering the events on some subjects to a function, as a named durable consumer.
 
     Raises StreamError, InvalidName, InvalidOption.
     """
@@ -114,7 +114,7 @@ def consume(
 def _durables(
     make: Callable[[str], Durable], stream: Stream, filters: list[str], name: str, settings: Settings, since: Any
 ) -> list[Durable]:
-    """Return the consumer, or one for each partition: made, or compared with what is there."""
+    """Return the consumer, or one per partition, created or compared with the existing ones."""
     divided, wanted = stream.partitions, settings.partitions
     options: dict[str, Any] = {"since": since, "ack_wait": settings.ack_wait, "update": settings.update}
     if wanted is None:
@@ -126,7 +126,7 @@ def _durables(
     found = []
     for partition in range(wanted):
         made = make(f"{name}-{partition}")
-        # Of each the next event is handed out when the one before is settled, whoever has it: that is the order.
+        # With one unacknowledged event at most, the next is delivered once the previous is settled, by any process.
         made.ensure([stored_subject(each, partition) for each in filters], **options, max_ack_pending=1)
         found.append(made)
     return found

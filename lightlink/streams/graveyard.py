@@ -1,4 +1,4 @@
-"""Where a consumer's dead letters go, and where what is excused is noted."""
+"""Store a consumer's dead letters, and record deliveries that do not count as attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FAILURES = (JetStreamError, NoReply, TimeoutError)
 
 
 class Graveyard:
-    """The part of LIGHTLINK_DEAD that is one consumer's. Methods raise StreamError."""
+    """One consumer's share of LIGHTLINK_DEAD. Methods raise StreamError."""
 
     def __init__(self, connection: Connection, stream: str, consumer: str, timeout: float) -> None:
         self._connection = connection
@@ -40,7 +40,7 @@ class Graveyard:
         self._timeout = timeout
 
     def prepare(self) -> Durable:
-        """Make the stream, and the consumer of what is to be tried again; return that."""
+        """Create the stream and the consumer of redelivered events; return the consumer."""
         ensure_dead_stream(self._connection, self._stream, self._timeout)
         name = retry_consumer(self._stream, self._consumer)
         durable = Durable(self._connection, DEAD_STREAM, name, self._timeout)
@@ -48,14 +48,14 @@ class Graveyard:
         return durable
 
     def bury(self, message: StoredMessage, found: Delivery, attempts: int, error: str, is_retry: bool) -> None:
-        """Store a copy of an event that could not be handled; one that is stored already is not added."""
+        """Store a copy of an event that could not be handled; storing it twice adds nothing."""
         headers = copy_headers(message, self._consumer, attempts, error)
         again = f".{found.seq}" if is_retry else ""
         headers["Nats-Msg-Id"] = f"{message.stream}.{self._consumer}.{message.sequence}{again}"
         self._publish(dead_subject(self._stream, self._consumer), found.data, headers)
 
     def forget(self, number: int) -> None:
-        """Remove what was to be tried again, and is done with."""
+        """Remove a redelivered event that is settled."""
         body = {"seq": number, "no_erase": True}
         try:
             api.api(self._connection, f"STREAM.MSG.DELETE.{DEAD_STREAM}", body, self._timeout)
@@ -63,12 +63,12 @@ class Graveyard:
             _log.debug("lightlink: a dead letter that was handled stays: %s", exc)
 
     def excuse(self, is_retry: bool, sequence: int) -> None:
-        """Note that an event was handed out once without an attempt to handle it."""
+        """Record a delivery that was no attempt."""
         count = self.excused(is_retry, sequence) + 1
         self._publish(self._excuse_subject(is_retry, sequence), b"%d" % count, {})
 
     def excused(self, is_retry: bool, sequence: int) -> int:
-        """Return how often that was."""
+        """Return how many deliveries were no attempts."""
         subject = self._excuse_subject(is_retry, sequence)
         question = partial(api.get_last_written, self._connection, DEAD_STREAM, subject)
         found = ask(DEAD_STREAM, "read", question, self._timeout)

@@ -1,4 +1,4 @@
-"""A durable consumer by hand: fetch events, and say of each what became of it."""
+"""A durable consumer with explicit fetch and acknowledgement."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _TICK_SECONDS = 1.0
 
 @attrs.frozen
 class HeldMessage(StoredMessage):
-    """A stored event that is held until it is said what became of it: `done`, `retry` or `reject`."""
+    """A stored event that is held until it is settled: `done`, `retry` or `reject`."""
 
     _pulled: Any = attrs.field(default=None, eq=False, repr=False, kw_only=True)
     _consumer: Any = attrs.field(default=None, eq=False, repr=False, kw_only=True)
 
     def done(self) -> None:
-        """Say that it is handled; without effect when something was said before."""
+        """Acknowledge it as handled; no effect if it is settled already."""
         self._consumer.settle(self._pulled, None)
 
     def retry(self, delay: float = 0.0) -> None:
-        """Have it handed out again, to whoever asks, after ``delay`` seconds."""
+        """Have it redelivered, to any consumer process, after ``delay`` seconds."""
         self._consumer.settle(self._pulled, delay)
 
     def reject(self, reason: str) -> None:
@@ -54,9 +54,9 @@ class HeldMessage(StoredMessage):
 
 
 class Consumer:
-    """A durable consumer that exists, by hand; made by `Client.consumer`, a context manager.
+    """An existing durable consumer with explicit acknowledgement; made by `Client.consumer`, a context manager.
 
-    What was fetched is kept from others until something is said of it, or this is closed.
+    Fetched events are held, kept from other processes, until they are settled or this is closed.
     """
 
     def __init__(self, connection: Connection, durable: Durable, timeout: float, raw: bool) -> None:
@@ -78,11 +78,11 @@ class Consumer:
     # What it is -------------------------------------------------------------------------------------------------------
 
     def lag(self) -> Lag:
-        """Return how far it is behind: waiting, in flight, retried; raises StreamError, StreamNotFound."""
+        """Return the lag: waiting, in flight, retried; raises StreamError, StreamNotFound."""
         return self._durable.lag()
 
     def pause(self, until: datetime) -> None:
-        """Have nothing handed out, to anybody, until an aware datetime; nats-server 2.11 and later."""
+        """Pause delivery to all processes until an aware datetime; needs nats-server 2.11 or later."""
         self._durable.pause(until)
 
     def resume(self) -> None:
@@ -90,11 +90,11 @@ class Consumer:
         self._durable.resume()
 
     def reset(self, since: Any) -> None:
-        """Begin anew from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago."""
+        """Restart from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago."""
         self._durable.reset(since)
 
     def delete(self) -> None:
-        """Remove the consumer; the stream stays."""
+        """Delete the consumer; the stream stays."""
         self.close()
         self._durable.delete()
 
@@ -103,7 +103,7 @@ class Consumer:
     def fetch(self, count: int = 1, timeout: float = 5.0) -> list[HeldMessage]:
         """Return up to ``count`` events: as many as there are, at least one unless none comes within ``timeout`` s.
 
-        Raises DecodeError for one that cannot be read; it is handed out again after the server's time for it.
+        Raises DecodeError for one that cannot be decoded; it is redelivered after ``ack_wait``.
         """
         deadline = time.monotonic() + wait_limit(timeout)
         found: list[HeldMessage] = []
@@ -115,7 +115,7 @@ class Consumer:
         return found
 
     def __iter__(self) -> Iterator[HeldMessage]:
-        """Yield events as they come, until it is closed."""
+        """Yield events as they arrive, until it is closed."""
         while True:
             try:
                 yield self._next(None)
@@ -140,7 +140,7 @@ class Consumer:
         return HeldMessage(**facts, pulled=pulled, consumer=self)
 
     def settle(self, pulled: Pulled, delay: float | None) -> None:
-        """Tell the server what became of an event: done (None), or again after a delay. For the messages."""
+        """Acknowledge an event (delay None) or NAK it with a delay. For `HeldMessage`."""
         assert self._pulls is not None
         if delay is None:
             self._pulls.ack(pulled)
@@ -148,14 +148,14 @@ class Consumer:
             self._pulls.hand_back(pulled, delay)
 
     def bury(self, message: StoredMessage, pulled: Pulled, reason: str) -> None:
-        """Make an event a dead letter. For the messages."""
+        """Make an event a dead letter. For `HeldMessage`."""
         assert self._pulls is not None
         self._graveyard.prepare()
         self._graveyard.bury(message, pulled.message, message.attempt, reason, is_retry=False)
         self._pulls.end(pulled)
 
     def close(self) -> None:
-        """Hold no more: what was fetched and nothing was said of is handed out again. Idempotent."""
+        """Release what is held: unsettled events are redelivered. Idempotent."""
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
@@ -166,11 +166,11 @@ class Consumer:
             self._pulls.hand_back_all()
 
     def stop(self, _timeout: float = 0.0) -> None:
-        """Do what `close` does."""
+        """Close; the timeout is not used."""
         self.close()
 
     def connection_closed(self) -> None:
-        """Take note that the connection is gone for good."""
+        """End: the connection is closed for good."""
         self._closed = True
         self._queue.close()
 

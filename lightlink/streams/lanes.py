@@ -1,4 +1,4 @@
-"""Order within a process: of the events of one key one at a time, a retried one before those behind it."""
+"""Ordering within a process: one event per key at a time, a retried one before those behind it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ J = TypeVar("J")
 
 
 class Lanes(Generic[J]):
-    """Queues by key. The first of a lane is being handled, or waits to be tried again; it leaves with `leave`."""
+    """Queues by key. The head of a lane is being handled or waits for its retry; `leave` removes it."""
 
     def __init__(self) -> None:
         self._lock = Condition()
         self._lanes: dict[Hashable, deque[J]] = {}
 
     def enter(self, key: Hashable, job: J) -> bool:
-        """Queue a job; tell whether it is the first, and so to be handled now."""
+        """Queue a job; tell whether it is the head, to be handled now."""
         with self._lock:
             lane = self._lanes.setdefault(key, deque())
             lane.append(job)
             return len(lane) == 1
 
     def leave(self, key: Hashable) -> J | None:
-        """Take note that the first of a lane is settled; return the next, which is to be handled now."""
+        """Remove the settled head of a lane; return the next job, to be handled now."""
         with self._lock:
             lane = self._lanes[key]
             lane.popleft()
@@ -38,7 +38,7 @@ class Lanes(Generic[J]):
             return None
 
     def drain(self) -> list[J]:
-        """Return what waits behind the first of each lane, and forget it."""
+        """Remove and return what waits behind the head of each lane."""
         with self._lock:
             waiting: list[Any] = []
             for lane in self._lanes.values():

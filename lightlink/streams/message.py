@@ -1,4 +1,4 @@
-"""A stored event as a handler or reader gets it."""
+"""Stored events as handlers and readers receive them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lightlink.jetstream.cursor import Delivery
 
-# What a copy of an event says of where it comes from; see `dead`.
+# Headers of a copy that name its origin; see `dead`.
 SUBJECT = "LightLink-Subject"
 STREAM = "LightLink-Stream"
 CONSUMER = "LightLink-Consumer"
@@ -32,10 +32,10 @@ _UNTOLD = datetime.fromtimestamp(0, timezone.utc)
 
 @attrs.frozen
 class StoredMessage(Message):
-    """A stored event: `Message`, and its place.
+    """A `Message` that is stored in a stream.
 
-    ``sequence`` is its place in ``stream``, ``stored_at`` when it was stored (UTC), ``attempt`` how often it has been
-    tried, this time included. ``cancelled`` is set when its time is over.
+    ``sequence`` is its sequence in ``stream``, ``stored_at`` when it was stored (UTC), ``attempt`` the number of this
+    attempt, from 1. ``cancelled`` is set when its time is over.
     """
 
     stream: str = ""
@@ -48,7 +48,7 @@ class StoredMessage(Message):
 def read_stored(
     delivery: Delivery, stream: str, attempt: int, decode: Callable[[bytes, str], Any] = codec.decode
 ) -> StoredMessage:
-    """Return the event in a delivery; of a copy the first place and subject count. Raises DecodeError."""
+    """Return the event in a delivery; for a copy, with the original's sequence and subject. Raises DecodeError."""
     headers = codec.decode_headers(delivery.headers)
     subject, sequence = own_subject(as_text(delivery.subject)), delivery.seq
     original = headers.get(SUBJECT)

@@ -1,7 +1,7 @@
-"""Order across processes: a stream whose events are stored in partitions, each handed out one event at a time.
+"""Ordering across processes: a stream stored in partitions, each delivered one event at a time.
 
-The server puts the number of its partition before an event's subject as it stores it (ADR-30): what agrees in the
-tokens that the stream's subject has ``*`` for is of one partition.
+The server prefixes an event's subject with its partition number when it stores it (ADR-30): events that agree in the
+tokens matched by ``*`` in the stream's subject share a partition.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST = 1024
 
 
 def transform_of(subjects: Sequence[str], partitions: int) -> dict[str, str]:
-    """Return the subject transform of a stream with so many partitions; raises InvalidOption."""
+    """Return the subject transform for a number of partitions; raises InvalidOption."""
     integer("partitions", partitions, most=_MOST)
     if len(subjects) != 1 or "*" not in subjects[0].split("."):
         reason = "need one subject with a * for what belongs together, such as ['orders.*.>']"
@@ -37,18 +37,18 @@ def transform_of(subjects: Sequence[str], partitions: int) -> dict[str, str]:
 
 
 def partitions_in(config: Mapping[str, Any] | None) -> int:
-    """Return how many partitions a stream has by its configuration; 0: its events are stored on their own subjects."""
+    """Return the number of partitions in a stream's configuration; 0 if it has no partition transform."""
     transform = (config or {}).get("subject_transform") or {}
     found = _TRANSFORM.match(str(transform.get("dest", "")))
     return int(found[1]) if found else 0
 
 
 def stored_subject(subject: str, partition: int | None = None) -> str:
-    """Return where events on a subject, which may hold wildcards, are in a partition; None: in any."""
+    """Return the stored subject for a subject or wildcard in a partition; None means any partition."""
     return f"{_PREFIX}{'*' if partition is None else partition}.{subject}"
 
 
 def own_subject(stored: str) -> str:
-    """Return what an event was published on, by what it is stored on."""
+    """Return the published subject for a stored subject."""
     found = _STORED.match(stored) if stored.startswith(_PREFIX) else None
     return stored[found.end() :] if found else stored

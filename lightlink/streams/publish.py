@@ -1,4 +1,4 @@
-"""Publish so that it is stored when that returns, one by one or pipelined (ADR-1: acknowledgements, message ids)."""
+"""Publish events and wait until they are stored, singly or pipelined (ADR-1: PubAck, message ids)."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 _MESSAGE_ID = "Nats-Msg-Id"
 _EXPECTED_STREAM = "Nats-Expected-Stream"
 _FAILURES = (JetStreamError, NoReply, TimeoutError)
-# How long it may take to find out why nobody has answered.
+# Seconds for finding out why no PubAck came.
 _ASKING_SECONDS = 1.0
-# How many may be on their way to the server at a time.
+# The most events in flight at a time.
 _ON_WAY = 4096
 
 
 @attrs.frozen
 class Stored:
-    """Where an event is stored; ``duplicate`` says that one with its id was there, and this one was not added."""
+    """Where an event is stored; ``duplicate`` says that its id was stored before, and nothing was added."""
 
     stream: str
     sequence: int
@@ -62,7 +62,7 @@ class Event:
         payload = data if data.__class__ is bytes else codec.encode(data, f"the event for {subject!r}")
         given = dict(codec.checked_headers(headers)) if headers else {}
         if id_ is not None:
-            # A stream knows ids, whatever the subject: two subjects may use the same.
+            # Ids are unique per stream, not per subject; the subject is mixed in.
             given[_MESSAGE_ID] = f"{name}|{id_}"
         if stream is not None:
             given[_EXPECTED_STREAM] = stream
@@ -70,7 +70,7 @@ class Event:
 
 
 def publish_stored(connection: Connection, event: Event, timeout: float) -> Stored:
-    """Publish an event and return once it is stored; raises NotStored, and the errors of a publish."""
+    """Publish an event and return once it is stored; raises NotStored and the errors of `publish`."""
     make_headers = None if event.block is None else (lambda _: event.block or b"")
     try:
         return _stored(connection, connection.request(event.subject.encode(), event.payload, timeout, make_headers))
@@ -79,7 +79,7 @@ def publish_stored(connection: Connection, event: Event, timeout: float) -> Stor
 
 
 def submit_stored(connection: Connection, event: Event, timeout: float) -> Future[Stored]:
-    """Publish an event and return a future for where it is stored, which raises NotStored."""
+    """Publish an event and return a future of `Stored`, which may raise NotStored."""
     future = CallFuture(connection)
     future.set_running_or_notify_cancel()
 
@@ -108,7 +108,7 @@ class Storing:
     def __init__(self, connection: Connection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
-        # In the order of publishing; answers come in the same, but for those of other streams.
+        # In publishing order; PubAcks of one stream arrive in the same order.
         self._on_way: deque[tuple[Event, OpenRequest]] = deque()
         self._lock = Lock()
         self._failure: Exception | None = None
@@ -122,12 +122,12 @@ class Storing:
         id: str | None = None,  # noqa: A002 - what everybody calls it
         headers: HeaderMap | None = None,
     ) -> None:
-        """Publish an event; waits while too many are on their way. Raises what an earlier one failed with."""
+        """Publish an event; waits while too many are in flight. Raises the error of an earlier one."""
         if not self._connection.middleware.is_used:
             self._put(Event.of(subject, data, id, outgoing(headers), None))
             return
         sent = dict(outgoing(headers) or {})
-        # It goes on once the event is on its way: what became of it is known at the end of the block.
+        # Continues once the event is in flight; its outcome is known at the end of the block.
         self._connection.middleware.run(
             Call(kind="publish", name=subject, args=data, headers=sent),
             lambda given: self._put(Event.of(subject, given.args, id, given.headers, None)),
@@ -145,7 +145,7 @@ class Storing:
         self._on_way.append((event, request))
 
     def wait(self) -> None:
-        """Return when all that was published is stored; raises NotStored."""
+        """Wait until everything published is stored; raises NotStored."""
         while self._settle_oldest():
             pass
         self._raise_failure()
@@ -154,7 +154,7 @@ class Storing:
         """Wait for what became of the oldest event on its way, at most until its own deadline; False: there is none."""
         try:
             event, request = self._on_way.popleft()
-        except IndexError:  # another thread has it
+        except IndexError:  # another thread settles it
             return False
         try:
             _stored(self._connection, request.finish())
@@ -193,7 +193,7 @@ def _stored(connection: Connection, waiter: Waiter) -> Stored:
 
 
 def _not_stored(event: Event, error: Exception, *, is_captured: bool) -> NotStored:
-    """Return the error for an event that was not stored, or perhaps not."""
+    """Return the error for an event that is not stored, or may not be."""
     if (isinstance(error, JetStreamError) and error.no_responders) or not is_captured:
         found = NotStored(event.subject, "no stream captures this subject", unknown=False)
     else:
@@ -207,20 +207,20 @@ def _is_unknown(error: Exception) -> bool:
 
 
 def _is_captured(connection: Connection, event: Event, error: Exception) -> bool:
-    """Tell whether a stream may have got an event that nobody has answered.
+    """Tell whether an unanswered event may have reached a stream.
 
-    While somebody subscribes to all there is, the server does not say that no stream listens.
+    While somebody subscribes to ``>``, the server sends no "no responders".
     """
     if not _is_unknown(error):
         return True
     try:
         return bool(streams_on(connection, event.subject, _ASKING_SECONDS))
     except LightLinkError:
-        return True  # without an answer, or the right to ask, nobody can tell
+        return True  # without an answer, or permission to ask, assume it may
 
 
 def _explain(connection: Connection, event: Event, error: Exception, tell: Callable[[NotStored], object]) -> None:
-    """Hand over what `_not_stored` returns, once that is known; without waiting for it here."""
+    """Pass on the result of `_not_stored` once it is known, without waiting here."""
 
     def learn(waiter: Waiter) -> None:
         try:

@@ -27,7 +27,7 @@ _KEPT = 2**62
 def replay(
     connection: Connection, stream: str, subject: str, since: Any, follow: bool, raw: bool, timeout: float
 ) -> Iterator[StoredMessage]:
-    """Yield the stored events on a subject from some place on, to the last there is, or with ``follow`` without end."""
+    """Yield the stored events on a subject from a position to the last one, or endlessly with ``follow``."""
     queue = MessageQueue(_KEPT, _KEPT)
     first = first_sequence(connection, stream, since, timeout)
 
@@ -53,7 +53,7 @@ def replay(
 
 
 def first_sequence(connection: Connection, stream: str, since: Any, timeout: float) -> int:
-    """Return the sequence that ``first``, a sequence, an aware datetime or a timedelta ago stands for."""
+    """Return the sequence for ``first``, a sequence, an aware datetime or a timedelta ago."""
     if since == "first":
         return 1
     if isinstance(since, int) and not isinstance(since, bool) and since > 0:
@@ -64,7 +64,7 @@ def first_sequence(connection: Connection, stream: str, since: Any, timeout: flo
         raise InvalidOption("since", "must be first, a sequence, an aware datetime or a timedelta", since)
     state = ask(stream, "read", lambda limit: api.stream_info(connection, stream, limit), timeout)
     if state is None:
-        Stream(connection, stream, timeout).info()  # says that there is none
+        Stream(connection, stream, timeout).info()  # raises StreamNotFound
         return 1
     low, high = max(state.state.first_seq, 1), state.state.last_seq + 1
     while low < high:

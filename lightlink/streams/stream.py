@@ -1,4 +1,4 @@
-"""Streams of stored events: made, or compared with what is there (ADR-1)."""
+"""Streams of stored events: create or compare, inspect, purge (ADR-1)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 _FAILURES = (JetStreamError, NoReply, TimeoutError)
 _SECOND = 1_000_000_000
 _DEDUPLICATION = 120.0
-# What makes a stream another than the one that was asked for.
+# Settings whose difference makes `ensure` refuse an existing stream.
 _COMPARED = ("subjects", "retention", "max_age", "max_bytes", "max_msgs", "num_replicas", "storage", "duplicate_window")
 
 
 @attrs.frozen(kw_only=True)
 class StreamInfo:
-    """What a stream holds: the ``subjects`` it captures, how many ``messages`` and ``bytes``, from where to where.
+    """What a stream holds: the ``subjects`` it captures, its ``messages`` and ``bytes``, its first and last sequence.
 
     ``partitions`` is in how many its events are stored; 0: it has none.
     """
@@ -63,7 +63,7 @@ def config_of(
     description: str,
     partitions: int | None,
 ) -> dict[str, Any]:
-    """Return a stream's configuration as the API takes it; raises InvalidName, InvalidOption."""
+    """Return a stream configuration for the JetStream API; raises InvalidName, InvalidOption."""
     stream_name(name)
     if isinstance(subjects_, str) or not subjects_:
         raise InvalidOption("subjects", "must be a list of subjects, such as ['orders.>']", subjects_)
@@ -114,9 +114,9 @@ class Stream:
         return f"<Stream {self.name!r}>"
 
     def ensure(self, config: dict[str, Any], update: bool) -> None:
-        """Make the stream, or compare it with what is wanted and, with ``update``, change it.
+        """Create the stream, or compare an existing one with what is wanted; with ``update``, change it.
 
-        Raises StreamError with the differences of one that is otherwise.
+        Raises StreamError with the differences of an existing stream.
         """
         if self._ask("make", partial(api.create_stream, self._connection, config)):
             return
@@ -137,7 +137,7 @@ class Stream:
         )
 
     def info(self) -> StreamInfo:
-        """Return what the stream holds now."""
+        """Return the stream's info."""
         found = self._ask("read", partial(api.stream_info, self._connection, self.name))
         if found is None:
             raise StreamNotFound(self.name)
@@ -164,17 +164,17 @@ class Stream:
         return sorted(self._ask("list the consumers of", partial(api.consumer_names, self._connection, self.name)))
 
     def purge(self, subject: str | None = None) -> int:
-        """Remove the stored messages, or those on a subject, which may hold wildcards; return how many that were."""
+        """Purge the stored messages, or those on a subject or wildcard; return how many were removed."""
         body = None if subject is None else {"filter": self.stored(subjects.subscribe_subject(subject))}
         answer = self._ask("purge", partial(api.api, self._connection, f"STREAM.PURGE.{self.name}", body))
         return int(answer.get("purged", 0))
 
     def delete(self) -> None:
-        """Remove the stream with all that it holds, and its consumers."""
+        """Delete the stream with its messages and consumers."""
         self._ask("delete", partial(api.api, self._connection, f"STREAM.DELETE.{self.name}", None))
 
     def stored(self, subject: str) -> str:
-        """Return where events on a subject, which may hold wildcards, are in the stream."""
+        """Return the stored subject for a subject or wildcard."""
         return stored_subject(subject) if self.partitions else subject
 
     def _ask(self, operation: str, question: Callable[[float], T]) -> T:
@@ -182,7 +182,7 @@ class Stream:
 
 
 def ask(stream: str, operation: str, question: Callable[[float], T], timeout: float) -> T:
-    """Return what JetStream answers about a stream; raises StreamError, StreamNotFound."""
+    """Return JetStream's answer to a request about a stream; raises StreamError, StreamNotFound."""
     try:
         return question(timeout)
     except _FAILURES as exc:
@@ -192,7 +192,7 @@ def ask(stream: str, operation: str, question: Callable[[float], T], timeout: fl
 
 
 def streams_on(connection: Connection, subject: str, timeout: float) -> list[str]:
-    """Return the names of the streams that capture a subject, which may hold wildcards; of all for an empty one."""
+    """Return the names of the streams that capture a subject or wildcard; all names for an empty one."""
     found: list[str] = []
     while True:
         body: dict[str, Any] = {"offset": len(found), **({"subject": subject} if subject else {})}
@@ -205,7 +205,7 @@ def streams_on(connection: Connection, subject: str, timeout: float) -> list[str
 
 
 def stream_of(connection: Connection, subject: str, timeout: float) -> str:
-    """Return the one stream that captures a subject; raises StreamError when there is none, or more than one."""
+    """Return the one stream that captures a subject; raises StreamError when there is none or more than one."""
     found = streams_on(connection, subject, timeout)
     if len(found) != 1:
         reason = f"more than one stream captures it: {', '.join(found)}; name one" if found else "no stream captures it"
@@ -232,7 +232,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def start_of(since: Any) -> dict[str, Any]:
-    """Return where a consumer begins: first, new, a sequence, a time, or a timedelta ago; raises InvalidOption."""
+    """Return a consumer's start for first, new, a sequence, a time, or a timedelta ago; raises InvalidOption."""
     if since == "first":
         return {"deliver_policy": "all"}
     if since == "new":
