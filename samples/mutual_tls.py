@@ -2,7 +2,7 @@
 
 python samples/mutual_tls.py
 
-The commands in README.md do the same by hand; the service they run is ``samples.mutual_tls:service``.
+docs/how-to/mutual-tls.md does the same by hand.
 """
 
 from __future__ import annotations
@@ -23,10 +23,6 @@ def make_service(url: str | None = None, tls: lightlink.TLS | None = None) -> li
         return a + b
 
     return service
-
-
-# For `lightlink run`, whose options say where the server is and what proves who we are.
-service = make_service()
 
 
 def identity(certs: Path, name: str) -> lightlink.TLS:

@@ -12,8 +12,6 @@ from helpers.docs import blocks, run
 from helpers.process import run_python
 from jupyter_client.manager import start_new_kernel
 
-import lightlink
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,16 +51,14 @@ def test_the_sample_of_commands_runs(tmp_path: Path) -> None:
         assert words in shown
 
 
-def test_the_page_s_blocks_run_one_after_the_other(url: str, tmp_path: Path, prefix: str) -> None:
-    """As cells of a notebook whose services are there."""
-    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
-    service = lightlink.Service("math", url)
-    service.register("add", lambda a, b: a + b)
-    agent = lightlink.Agent("pump-1", url, labels={"site": "berlin"})
-    agent.register("measure", lambda times: times)
-    with service, agent:
-        cells = "".join(blocks("how-to/notebooks.md", "python"))
-        said = run([sys.executable, "-W", "error", "-c", cells], tmp_path, LIGHTLINK_URL=url)
+def test_the_page_s_blocks_run_one_after_the_other(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cells of a notebook, beside the service and the agent of the page."""
+    monkeypatch.setenv("LIGHTLINK_URL", url)
+    plant, *cells = blocks("how-to/notebooks.md", "python")
+    found: dict[str, Any] = {}
+    exec(compile(plant, "plant.py", "exec"), found)
+    with found["service"], found["agent"]:
+        said = run([sys.executable, "-W", "error", "-c", "".join(cells)], tmp_path, LIGHTLINK_URL=url)
     assert said == "[1, 2, 3]\n"
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 
+import click
 import pytest
 from helpers.pages import ROOT, pages, runnable
+
+from lightlink.cli.app import cli
 
 # Pages that are read by the tests of what they are about.
 ELSEWHERE = {
@@ -64,6 +68,33 @@ def test_links_lead_to_files_and_headings_that_exist() -> None:
             if not path.exists() or (heading and heading not in headings(path.read_text())):
                 missing.append(f"{page}: {target}")
     assert missing == []
+
+
+INLINE = re.compile(r"(?<!`)`(lightlink [^`]+)`(?!`)")
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_that_a_sentence_names_exist(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = [" ".join(line.split()) for line in INLINE.findall(text)]
+    assert [fault for line in lines if "..." not in line and (fault := fault_of(line))] == []
+
+
+def fault_of(line: str) -> str:
+    """Say what of a command line there is not, "" where all is there."""
+    command: click.Command = cli
+    for word in shlex.split(line)[1:]:
+        if word.startswith("-"):
+            known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            if word.split("=")[0] not in known | {"--help", "-h"}:
+                return f"{line}: no option {word}"
+        elif isinstance(command, click.Group):
+            names = word.split("|")  # `certs list|add`
+            found = [command.get_command(click.Context(command), name) for name in names]
+            if None in found:
+                return f"{line}: no command {word}"
+            command = found[0]  # type: ignore[assignment]
+    return ""
 
 
 def headings(text: str) -> set[str]:

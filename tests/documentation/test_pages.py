@@ -148,11 +148,8 @@ def serve_math(**options: Any) -> lightlink.Service:
 
 def test_the_context(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
     reader = read("docs/how-to/context.md")
-    (reader.folder / "data.csv").write_text("apple,3\n")
-    client = lightlink.connect()
-    reader.names.update(client=client, manager=lightlink.CommandManager(client), served=serve_math())
     reader.python()
-    client.close()
+    reader.python()
     reader.python()
     drop = reader.names["service"].test_client()
     with pytest.raises(lightlink.HandlerError, match="admins only"):
@@ -163,21 +160,23 @@ def test_the_context(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_discovery(read: Read) -> None:
     reader = read("docs/how-to/discovery.md")
-    with serve_math():
-        printed = reader.python()
-        assert "math ('1.3.0',) 1" in printed
-        assert "Add two numbers." in printed
-        printed = reader.shell(leave_out={"lightlink doctor": "test_the_shell asks it"})
+    reader.save("math_service.py")
+    reader.start("serving math")
+    printed = reader.python()
+    assert "math ('1.3.0',) 1" in printed
+    assert "Add two numbers." in printed
+    printed = reader.shell(leave_out={"lightlink doctor": "test_the_shell asks it"})
     assert "Add two numbers." in printed
 
 
 def test_typed_clients(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = read("docs/how-to/typed-clients.md")
     monkeypatch.syspath_prepend(reader.folder)
-    with serve_math():
-        reader.shell()
-        reader.python()
-        assert '"openapi": "3.1' in reader.shell()
+    reader.save("math_service.py")
+    reader.start("serving math")
+    reader.shell()
+    reader.python()
+    assert '"openapi": "3.1' in reader.shell()
     monkeypatch.delitem(sys.modules, "math_client")
 
 

@@ -14,6 +14,7 @@ from lightlink.runs import Plan
 
 if TYPE_CHECKING:
     import pytest
+    from conftest import StartPython
     from helpers.runs import RunWorld
 
 PAGE = "how-to/runs.md"
@@ -21,29 +22,20 @@ ROLLOUT = Path(__file__).parents[2] / "samples" / "rollout.yaml"
 
 
 def test_the_first_block_rolls_out(
-    world: RunWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: RunWorld, python: StartPython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start_sensors(world)
     monkeypatch.setenv("LIGHTLINK_URL", world.url)
     world.orchestrator("other")  # which makes the streams as these tests want them
-    code = blocks(PAGE, "python")[0].replace('run.wait_for("waiting")\n', "approve_next(run)\n")
-
-    def approve_next(run: Any) -> None:
-        """The page approves one gate, as its plan has two waves of one agent each and one of the rest."""
-        assert run.wait_for("waiting", timeout=20) == "waiting"
-        run.approve(by="boss")
-        assert run.wait_for("running", timeout=20) == "running"
-        assert run.wait_for("waiting", timeout=20) == "waiting"
-
-    exec(compile(code, PAGE, "exec"), {"approve_next": approve_next})
+    start_sensors(python)
+    exec(compile(blocks(PAGE, "python")[1], PAGE, "exec"), {})
     printed = capsys.readouterr().out
     assert "waves=[['s0'], ['s1'], ['s2']]" in printed
     assert "completed {'done': 3}" in printed
 
 
-def test_the_second_block_is_an_agent(world: RunWorld) -> None:
+def test_the_block_on_undo_is_an_agent(world: RunWorld) -> None:
     found: dict[str, Any] = {}
-    code = blocks(PAGE, "python")[1].replace('Agent("press")', f'Agent("press", {world.url!r})')
+    code = blocks(PAGE, "python")[2].replace('Agent("press")', f'Agent("press", {world.url!r})')
     ops = world.orchestrator()
     exec(compile(code, PAGE, "exec"), found)
     with found["agent"]:
@@ -54,14 +46,18 @@ def test_the_second_block_is_an_agent(world: RunWorld) -> None:
 
 
 def test_the_lines_roll_out_too(
-    world: RunWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: RunWorld,
+    python: StartPython,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    start_sensors(world)
-    world.orchestrator("other")
     monkeypatch.setenv("LIGHTLINK_URL", world.url)
+    world.orchestrator("other")
+    start_sensors(python)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "rollout.yaml").write_text(ROLLOUT.read_text())
-    check, start, waiting, approve, work = (shlex.split(line, comments=True)[1:] for line in shell_lines(PAGE, "light"))
+    (tmp_path / "rollout.yaml").write_text(blocks(PAGE, "yaml")[0])
+    work, check, start, waiting, approve = (shlex.split(line, comments=True)[1:] for line in shell_lines(PAGE, "light"))
     assert work == ["runs", "work"]  # what world.orchestrator does
 
     def type_(line: list[str]) -> str:
@@ -69,24 +65,19 @@ def test_the_lines_roll_out_too(
         return capsys.readouterr().out
 
     assert "wave 1: 1 of 3: s0" in type_(check)
-    run_id = type_([*start, "--no-wait"]).strip()
+    run_id = type_(start).strip()
     eventually(lambda: run_id in type_(waiting))
     type_([run_id if word == "RUN" else word for word in approve])
 
 
-def start_sensors(world: RunWorld) -> None:
-    """Start the agents that the page's plan is for."""
-    for number in range(3):
-        agent = world.agent(f"s{number}", labels={"kind": "sensor", "site": "berlin"})
-        agent.register("firmware.info", lambda: {"version": "3"})
-        agent.register("firmware.install", lambda version: version)
-        agent.register("firmware.verify", lambda: {"ok": True})
-        agent.start(timeout=10)
-    hq = world.agent("hq")
-    hq.register("report.send", lambda text="": None)
-    hq.start(timeout=10)
+def start_sensors(python: StartPython) -> None:
+    """Start the agents that the page's plan is for, as the page has them."""
+    sensors = python(blocks(PAGE, "python")[0])
+    eventually(lambda: sensors.has_ended or "sensors are there" in sensors.stdout)
+    assert "sensors are there" in sensors.stdout, sensors.stderr
 
 
 def test_the_sample_is_the_plan_of_the_page() -> None:
+    assert ROLLOUT.read_text().endswith(blocks(PAGE, "yaml")[0].split("\n", 1)[1])
     plan = Plan.load(ROLLOUT)
     assert [step.name for step in plan.steps] == ["before", "install", "verify", "report"]

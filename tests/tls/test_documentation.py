@@ -91,12 +91,11 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 def code_blocks(file: str, heading: str, language: str) -> list[str]:
     """Return the code in one section of a page."""
     section = (ROOT / file).read_text().partition(f"\n{heading}\n")[2]
-    section = re.split(r"\n#+ ", section)[0]
+    section = re.split(r"\n##+ ", section)[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 def test_the_five_commands_work_as_they_stand_there(terminal: Terminal) -> None:
-    (terminal.folder / "samples").symlink_to(ROOT / "samples")
     first, second = (block.strip().splitlines() for block in code_blocks("docs/how-to/mutual-tls.md", SECTION, "sh"))
     assert len(first) + len(second) == 5
     *preparing, server = first
@@ -106,9 +105,10 @@ def test_the_five_commands_work_as_they_stand_there(terminal: Terminal) -> None:
     started = terminal.start_and_read(server.replace("4222", "0"))
     port = re.match(r"nats-server at tls://127\.0\.0\.1:(\d+) ", started)[1]  # type: ignore[index]
     (service,) = second
+    module, code = code_blocks("docs/how-to/mutual-tls.md", SECTION, "python")
+    (terminal.folder / "friends.py").write_text(module)
     assert terminal.start_and_read(service.replace("4222", port)).startswith("serving math on tls://127.0.0.1:")
-    (code,) = code_blocks("docs/how-to/mutual-tls.md", SECTION, "python")
-    (terminal.folder / "client.py").write_text("import lightlink\n\n" + code.replace("4222", port))
+    (terminal.folder / "client.py").write_text(code.replace("4222", port))
     assert terminal.run("python client.py") == "3\n"
     # Whoever leaves the certificate away does not get in.
     stranger = f"lightlink call math add '{{}}' --url tls://127.0.0.1:{port} --tls-ca certs/ca.pem; test $? = 3"
