@@ -11,7 +11,7 @@ from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from lightlink.concurrency.threads import wait_in_parts, wait_until
+from lightlink.concurrency.threads import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,13 +93,11 @@ class MessageQueue:
     def get(self, deadline: float | None) -> Any:
         """Return the next item; raises TimeoutError at the deadline (of `time.monotonic`), Closed if none will come."""
         with self._lock:
-            while not self._waiting:
-                if self._closed:
-                    raise Closed
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise TimeoutError
-                wait_in_parts(self._changed.wait, remaining)
+            remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if not self._is_ready and not wait_until(self._changed, lambda: self._is_ready, remaining):
+                raise TimeoutError
+            if not self._waiting:
+                raise Closed
             item, size = self._waiting.popleft()
             self._bytes -= size
             if self._signal is not None:

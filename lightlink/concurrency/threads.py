@@ -67,6 +67,8 @@ class Promise:
 def wait_in_parts(wait: Callable[[float], bool], timeout: float | None = None) -> bool:
     """Wait by calls of ``wait(seconds)`` until one returns True; False after ``timeout`` seconds (None: never).
 
+    What came while a call timed out must be seen by the next, as with an event; a condition loses it: `wait_until`.
+
     Every wait of a user's thread that may last goes through here. A signal that another thread gets, or that comes
     just before a wait in C begins, does not end that wait, and Python runs no handler before it is over: Ctrl-C would
     do nothing.

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightlink.concurrency.threads import wait_in_parts
+from lightlink.concurrency.threads import wait_until
 from lightlink.errors import ClosedError, NotReady, OutboxFull
 
 if TYPE_CHECKING:
@@ -165,15 +164,11 @@ class Outbox:
     def _wait_for_room(self, size: int, timeout: float) -> None:
         if self._is_taker():
             timeout = 0.0  # as in a log handler that publishes what it is told on the loop
-        deadline = time.monotonic() + timeout
         self._waiting += 1
         try:
-            while self._is_full(size):
-                remaining = deadline - time.monotonic()
-                in_time = remaining > 0 and wait_in_parts(self._room.wait, remaining)
-                if not in_time and self._is_full(size):
-                    raise OutboxFull(len(self._items), self._bytes, timeout)
-                if self._closed:
-                    raise self._refusal()
+            if not wait_until(self._room, lambda: self._closed or not self._is_full(size), timeout):
+                raise OutboxFull(len(self._items), self._bytes, timeout)
+            if self._closed:
+                raise self._refusal()
         finally:
             self._waiting -= 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink.concurrency.deadline import Deadline
-from lightlink.concurrency.threads import Condition, wait_in_parts
+from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.events.message import Message
 from lightlink.protocol import codec, subjects
@@ -68,13 +68,10 @@ class EventRecorder:
         limit = seconds("timeout", timeout)
         deadline = Deadline(limit)
         with self._changed:
-            while True:
-                found = self._matching(subject, data)
-                if len(found) >= count:
-                    return found[count - 1]
-                left = deadline.remaining()
-                if left <= 0 or not wait_in_parts(self._changed.wait, left):
-                    break
+            wait_until(self._changed, lambda: len(self._matching(subject, data)) >= count, deadline.remaining())
+            found = self._matching(subject, data)
+            if len(found) >= count:
+                return found[count - 1]
             came = self._came()
         wanted = f"{count} messages" if count > 1 else "a message"
         holding = "" if data is ... else f" with {data!r}"

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.waiting import eventually
 
+from lightlink.concurrency import threads
 from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
+from lightlink.concurrency.threads import pause
 from lightlink.concurrency.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -38,6 +41,21 @@ def test_a_closed_queue_gives_what_it_holds_and_then_says_so() -> None:
     assert box.get(None) == "last"
     with pytest.raises(Closed):
         box.get(None)
+
+
+def test_what_comes_while_a_wait_looks_up_is_got(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "LOOK_SECONDS", 0.05)
+    box = MessageQueue(10, 100)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(box.get(None)), daemon=True)
+    reader.start()
+    waiters: deque[object] = box._changed._waiters  # type: ignore[attr-defined]
+    eventually(lambda: waiters)
+    with box._lock:
+        pause(0.2)  # its look is over, and it wants the lock
+        box.put("came", 1)
+    reader.join(30)
+    assert got == ["came"]
 
 
 def test_closing_a_queue_ends_every_wait() -> None:
