@@ -20,6 +20,7 @@ from lightlink.cli.terminal.options import SECONDS, json_object, json_option, li
 from lightlink.cli.terminal.printing import say
 from lightlink.concurrency import signals
 from lightlink.contrib.systemd import notify
+from lightlink.errors import PermissionDenied, StoreUnavailable
 from lightlink.runs import Orchestrator, Plan
 from lightlink.runs.model.lanes import OUTCOMES
 from lightlink.runs.model.records import STATES
@@ -129,6 +130,7 @@ def start(
     with orchestrating(link) as orchestrator:
         chosen = targets or None
         run = orchestrator.start(plan, params, targets=chosen, reason=reason, idempotency_key=key, issued_by=by)
+        _warn_if_idle(orchestrator)
         if no_wait:
             say(to_json({"run_id": run.run_id}) if as_json else run.run_id)
             return
@@ -242,7 +244,10 @@ def show(link: Link, run_id: str, with_targets: bool, as_json: bool) -> None:
 def watch(ctx: click.Context, link: Link, run_id: str, timeout: float | None, as_json: bool) -> None:
     """Follow a run to its end. Exit code 1 says that it did not complete."""
     with orchestrating(link) as orchestrator:
-        _follow(ctx, orchestrator.run(run_id), as_json, timeout)
+        run = orchestrator.run(run_id)
+        if not run.refresh().ended:
+            _warn_if_idle(orchestrator)
+        _follow(ctx, run, as_json, timeout)
 
 
 def _decision(name: str, text: str, *options: Callable[[Any], Any]) -> None:
@@ -340,6 +345,13 @@ def line(state: RunState) -> str:
     return f"{clock(state.at)}  {state.run_id}  {state.plan}  {state.targets} targets  wave {state.wave + 1}  {words}"
 
 
+def _warn_if_idle(orchestrator: Orchestrator) -> None:
+    """Say so where nobody is there who would carry a run out: it would look as if it hung."""
+    with contextlib.suppress(StoreUnavailable, PermissionDenied):
+        if not orchestrator.is_worked_on():
+            report("nobody carries out runs now: start `lightlink runs work`, on any machine", kind="note")
+
+
 def _follow(ctx: click.Context, run: PlanRun, as_json: bool, timeout: float | None) -> None:
     is_live = sys.stdout.isatty() and not as_json
     final = _show_live(run, timeout) if is_live else _print_events(run, as_json, timeout)
@@ -364,7 +376,8 @@ def _show_live(run: PlanRun, timeout: float | None) -> str | None:
     with Live(_table(run.refresh(), run.steps()), console=Console(), refresh_per_second=4) as live:
         while True:
             ended = run.wait(_REFRESH_SECONDS)
-            live.update(_table(run.refresh(), run.steps()))
+            with contextlib.suppress(StoreUnavailable):  # it is asked again, as `wait` does
+                live.update(_table(run.refresh(), run.steps()))
             if ended is not None or (deadline is not None and time.monotonic() > deadline):
                 return ended
 

@@ -46,7 +46,7 @@ def stub(ctx: click.Context, link: Link, name: str, output: Path | None, check: 
         text = write_stub(client.service(name).info(timeout=timeout))
     if not check or output is None:
         _write(text, output)
-    elif not output.exists() or output.read_text(encoding="utf-8") != text:
+    elif not output.exists() or output.read_bytes() != text.encode():
         report(f"{output} is not what `lightlink stub {name} -o {output}` would write")
         ctx.exit(Exit.FAILED)
 

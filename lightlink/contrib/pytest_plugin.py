@@ -90,6 +90,7 @@ def lightlink_service(lightlink_url: str) -> Iterator[StartService]:
     with contextlib.ExitStack() as stack:
 
         def start(service: Service) -> Service:
+            _refuse_other("lightlink_service", service, "Service")
             service.use(lightlink_url)
             stack.callback(service.stop)
             return service.start()
@@ -103,6 +104,7 @@ def lightlink_agent(lightlink_url: str) -> Iterator[StartAgent]:
     with contextlib.ExitStack() as stack:
 
         def start(agent: Agent) -> Agent:
+            _refuse_other("lightlink_agent", agent, "Agent")
             agent.use(lightlink_url)
             stack.callback(agent.stop)
             return agent.start()
@@ -117,11 +119,20 @@ def lightlink_events(request: pytest.FixtureRequest, lightlink_url: str) -> Iter
     from lightlink.contrib.recorder import EventRecorder  # noqa: PLC0415
 
     with connect(lightlink_url, name="lightlink_events") as client:
-        yield EventRecorder(client, _setting(request, "events", ()))
+        listen_to = _setting(request, "events", ())
+        yield EventRecorder(client, (listen_to,) if isinstance(listen_to, str) else listen_to)
+
+
+def _refuse_other(fixture: str, given: Any, wanted: str) -> None:
+    if not hasattr(given, "use"):
+        pytest.fail(f"{fixture} takes a lightlink.{wanted}, got {given!r}")
 
 
 def _setting(request: pytest.FixtureRequest, name: str, default: Any) -> Any:
     for marker in request.node.iter_markers("lightlink"):
+        unknown = ", ".join([*map(repr, marker.args), *sorted(marker.kwargs.keys() - {"jetstream", "events"})])
+        if unknown:
+            pytest.fail(f"@pytest.mark.lightlink takes jetstream= and events=, not {unknown}", pytrace=False)
         if name in marker.kwargs:
             return marker.kwargs[name]
     return default

@@ -184,6 +184,14 @@ class Orchestrator(CommandManager):
         found = [each for each, _ in reversed(self._ports.runs.states())]
         return [each for each in found if state in (None, each.state) and plan in (None, each.plan)][:limit]
 
+    def is_worked_on(self) -> bool:
+        """Tell whether any orchestrator waits for work on runs at the moment; without one they do not go on.
+
+        Raises StoreUnavailable, PermissionDenied.
+        """
+        self._refuse_closed()
+        return self._ports.runs.is_pulled_from()
+
     def watch_runs(self) -> RunWatcher:
         """Follow every state that any run comes to, from now on; close it when done."""
         self._refuse_closed()
@@ -436,8 +444,18 @@ class Orchestrator(CommandManager):
         if spec.offline == "skip":
             names = [name for name in names if name not in set(offline)]
         if not names:
-            raise PlanInvalid(f"plan {plan.name!r}", [("targets", "there is no such agent")])
+            raise PlanInvalid(f"plan {plan.name!r}", [("targets", _why_nobody(spec, offline))])
         return [Target(name, dict(known[name].labels) if name in known else {}) for name in names], offline
+
+
+def _why_nobody(spec: Targets, offline: list[str]) -> str:
+    """Return why a plan is about no agent."""
+    if offline:
+        return f"all are offline, and offline: skip leaves them out: {', '.join(offline[:10])}"
+    if spec.labels:
+        labels = ", ".join(f"{name}={value}" for name, value in spec.labels.items())
+        return f"no agent that was ever seen has {labels}; `lightlink agents` lists them"
+    return "there is no such agent: give ids or labels"
 
 
 def _labelled(spec: Targets, known: Mapping[str, AgentRecord]) -> list[str]:

@@ -47,7 +47,14 @@ class Runner:
         self._connection = ports.runs.connection
         self._every = min(1.0, ack_wait / 4)
         self._pulls = PullConsumer(
-            self._connection, STREAM, CONSUMER, _AT_ONCE, ack_wait, self._on_messages, self._on_missing
+            self._connection,
+            STREAM,
+            CONSUMER,
+            _AT_ONCE,
+            ack_wait,
+            self._on_messages,
+            self._on_missing,
+            heartbeats=True,
         )
         self._lock = Condition()
         self._active: dict[str, Active] = {}

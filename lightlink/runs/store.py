@@ -20,6 +20,7 @@ from lightlink.commands.store.access import FAILURES, Access, Conflict, unavaila
 from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError, InvalidName, RunNotFound
 from lightlink.jetstream import api
+from lightlink.jetstream.answers import ConsumerInfo
 from lightlink.jetstream.errors import JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec, subjects
@@ -140,6 +141,15 @@ class RunStore(Access):
         except JetStreamError as exc:
             if exc.err_code not in _CONSUMER_EXISTS:
                 raise
+
+    def is_pulled_from(self) -> bool:
+        """Tell whether anybody waits for work on runs at the moment."""
+        subject = f"CONSUMER.INFO.{STREAM}.{CONSUMER}"
+
+        def question(timeout: float) -> ConsumerInfo:
+            return api.api(self.connection, subject, None, timeout, ConsumerInfo)
+
+        return self.ask(f"looking at consumer {CONSUMER}", question).num_waiting > 0
 
     # Runs -----------------------------------------------------------------------------------------------------------
 

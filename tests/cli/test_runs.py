@@ -14,7 +14,8 @@ from helpers.waiting import eventually
 
 from lightlink.cli import main
 from lightlink.cli.terminal.exits import Exit
-from lightlink.runs import Plan
+from lightlink.errors import StoreUnavailable
+from lightlink.runs import Plan, PlanRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +103,32 @@ def test_a_run_that_does_not_complete_ends_with_exit_code_1(cli: Cli, world: Run
     assert "a0: failed at install" in shown
 
 
+def test_a_terminal_shows_a_table_that_outlives_an_outage(
+    cli: Cli, world: RunWorld, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = cli("plan", "start", plan, '{"version": "4"}', "--no-wait").strip()
+    run = world.orchestrator("approver", work=False).run(run_id)
+    assert run.wait_for("waiting", timeout=20) == "waiting"
+    looks = []
+    look = PlanRun.steps
+
+    def steps(run: PlanRun) -> dict[str, dict[str, int]]:
+        looks.append(run)
+        if len(looks) == 2:
+            raise StoreUnavailable("reading runs", "the server is restarted")
+        if len(looks) == 3:
+            run.approve()
+        return look(run)
+
+    monkeypatch.setattr(PlanRun, "steps", steps)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = cli("runs", "watch", run_id)
+    assert len(looks) > 3
+    assert "wave 1  waiting" in shown
+    assert "wave 2  completed" in shown
+    assert shown.count("install") > 1
+
+
 def test_a_plan_is_kept_and_started_by_its_name(cli: Cli, plan: str) -> None:
     name = cli("plan", "store", plan).strip()
     assert cli("plan", "list").startswith(f"{name}  ")
@@ -136,6 +163,8 @@ def test_what_is_wrong_is_said_in_one_line(cli: Cli, plan: str, tmp_path: Path) 
     bad.write_text(PLAN.replace("command: install,", "comand: install,"))
     assert "steps[0]: Object contains unknown field `comand`" in cli("plan", "check", str(bad), code=Exit.FAILED)
     assert "params.version: must be given" in cli("plan", "start", plan, code=Exit.FAILED)
+    bad.write_text(PLAN.replace("[a0, a1]", "{labels: {kind: sensor}}"))
+    assert "no agent that was ever seen has kind=sensor" in cli("plan", "check", str(bad), '{"version": "4"}', code=1)
     assert "there is no run 'nonsense'" in cli("runs", "show", "nonsense", code=Exit.FAILED)
 
 
@@ -150,14 +179,19 @@ WORKER = """
 """
 
 
-def test_a_process_carries_runs_out_until_it_is_told_to_stop(fresh_server: StartServer, python: StartPython) -> None:
+def test_a_process_carries_runs_out_until_it_is_told_to_stop(
+    fresh_server: StartServer, python: StartPython, capsys: pytest.CaptureFixture[str]
+) -> None:
     with RunWorld(fresh_server().url) as world:
         world.agents("a0", "a1")
         starter = world.orchestrator("starter", work=False)
         run = starter.start(Plan.parse(PLAN), {"version": "4"})
         assert run.wait(0.5) is None
+        assert main(["runs", "watch", run.run_id, "--timeout", "0.1", f"--url={world.url}"]) == Exit.TIMEOUT
+        assert "note: nobody carries out runs now: start `lightlink runs work`" in capsys.readouterr().err
         worker = python(WORKER, "runs", "work", "--url", world.url)
         assert run.wait_for("waiting", timeout=30) == "waiting"
+        assert starter.is_worked_on()
         run.approve()
         assert run.wait(30) == "completed"
         worker.signal(signal.SIGTERM)

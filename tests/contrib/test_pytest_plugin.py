@@ -98,7 +98,7 @@ PROJECT = {
 }
 
 
-def run_pytest(folder: Path, *args: str) -> str:
+def run_pytest(folder: Path, *args: str, code: int = 0) -> str:
     for name, text in PROJECT.items():
         (folder / name).write_text(textwrap.dedent(text))
     done = subprocess.run(
@@ -110,7 +110,7 @@ def run_pytest(folder: Path, *args: str) -> str:
         timeout=110,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -120,6 +120,38 @@ def test_a_project_uses_the_fixtures(tmp_path: Path) -> None:
 
 def test_each_worker_of_pytest_xdist_has_a_server_of_its_own(tmp_path: Path) -> None:
     assert "25 passed" in run_pytest(tmp_path, "-n", "2")
+
+
+MISUSED = """
+    import pytest
+
+    @pytest.mark.lightlink(jetsteam=False)
+    def test_misspelt(lightlink_client): ...
+
+    @pytest.mark.lightlink("stock.>")
+    def test_unnamed(lightlink_client): ...
+
+    def test_no_service(lightlink_service):
+        lightlink_service("prices")
+
+    def test_no_agent(lightlink_agent):
+        lightlink_agent(None)
+
+    @pytest.mark.lightlink(events="stock.>")
+    def test_one_subject(lightlink_client, lightlink_events):
+        lightlink_client.publish("stock.low", 1)
+        assert lightlink_events.wait_for("stock.low").data == 1
+"""
+
+
+def test_what_a_project_does_wrong_is_said(tmp_path: Path) -> None:
+    (tmp_path / "test_misused.py").write_text(textwrap.dedent(MISUSED))
+    told = run_pytest(tmp_path, "test_misused.py", code=1)
+    assert "takes jetstream= and events=, not jetsteam" in told
+    assert "takes jetstream= and events=, not 'stock.>'" in told
+    assert "lightlink_service takes a lightlink.Service, got 'prices'" in told
+    assert "lightlink_agent takes a lightlink.Agent, got None" in told
+    assert "2 failed, 1 passed, 2 errors" in told
 
 
 def test_what_pytest_loads_everywhere_imports_little() -> None:

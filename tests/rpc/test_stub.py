@@ -389,6 +389,12 @@ def test_the_command_writes_and_checks(
     assert main([*command, "-o", str(path), "--check"]) == Exit.FAILED
     assert "is not what `lightlink stub" in capsys.readouterr().err
     assert main([*command, "--check"]) == Exit.USAGE
+    path.write_bytes(b"\xff")
+    assert main([*command, "-o", str(path), "--check"]) == Exit.FAILED
+    capsys.readouterr()
+    for name in ("stub", "openapi"):
+        assert main([name, prefix, f"--url={url}", "-o", str(tmp_path / "no" / "folder")]) == Exit.FAILED
+        assert capsys.readouterr().err == f"error: {tmp_path / 'no' / 'folder'}: No such file or directory\n"
 
 
 def test_a_service_is_printed_as_openapi(

@@ -94,7 +94,9 @@ def test_by_the_command_line(fleet: Fleet, python: StartPython, capsys: pytest.C
     )
     bad = roll_out("4", 1)
     assert bad["run"]["state"] == "rolled_back"
-    assert bad["run"]["reason"] == "verify on sensor-17: its result is not as expected"
+    assert (
+        bad["run"]["reason"] == "verify on sensor-17: its result is not as expected: ${result.ok} is false, not == true"
+    )
     assert fleet.versions == {"3"}
     good = roll_out("5", 0)
     assert good["steps"]["install"] == {"done": 50}

@@ -480,6 +480,13 @@ def test_another_orchestrator_goes_on_when_one_stops(world: RunWorld) -> None:
     assert len(world.of("install")) == 20
 
 
+def test_a_pull_that_the_server_forgot_would_be_noticed(world: RunWorld) -> None:
+    """A leader that is killed takes the pulls with it: without heartbeats runs would stand still for half a minute."""
+    with world.client().subscribe("$JS.API.CONSUMER.MSG.NEXT.LIGHTLINK_RUNS.runners") as pulls:
+        world.orchestrator()
+        eventually(lambda: "idle_heartbeat" in pulls.get(timeout=5.0).data)
+
+
 def test_the_audit_tells_who_did_what_to_runs(world: RunWorld) -> None:
     world.agents(*NAMES)
     ops = world.orchestrator()

@@ -142,6 +142,22 @@ def test_a_result_that_is_not_as_expected_is_a_failure() -> None:
         assert stage.counts() == counts
 
 
+@pytest.mark.parametrize(
+    ("expect", "why"),
+    [
+        (["${result.n}", "<", 3], ": ${result.n} is 5, not < 3"),
+        ([["${result.n}", ">", 3], ["${result.s}", "in", ["a", "b"]]], ': ${result.s} is "c", not in ["a","b"]'),
+        (["${result.z}", "exists"], ": ${result.z} is not there"),
+        (["${result.n}", "exists", False], ": ${result.n} is there"),
+        ({"any": [["${result.n}", "==", 1], ["${result.n}", "==", 2]]}, ""),
+    ],
+)
+def test_a_result_that_is_not_as_expected_tells_why(expect: Any, why: str) -> None:
+    stage = stage_of(run_of(Plan("p", targets=["a"]).step("one", "x", expect=expect), ["a"]))
+    play(stage, {}, {"n": 5, "s": "c"})
+    assert stage.first_error() == f"one on a: its result is not as expected{why}"
+
+
 def test_an_undo_goes_backwards_over_what_was_done_or_begun() -> None:
     plan = Plan("p", targets=["a"])
     plan.step("one", "x", undo=("undo.one", {"was": "${one.result}"}))

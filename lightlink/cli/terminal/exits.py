@@ -66,6 +66,11 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     except LightLinkError as exc:
         report(str(exc))
         return exit_code(exc)
+    except OSError as exc:
+        if exc.filename is None:
+            raise  # not about a file that the user named
+        report(f"{exc.filename}: {exc.strerror}")
+        return Exit.FAILED
     # click returns the code of ctx.exit(), and otherwise what the command returned.
     return result if isinstance(result, int) else Exit.DONE
 

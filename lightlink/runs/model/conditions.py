@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+from lightlink.protocol import codec
 from lightlink.runs.model import references
 from lightlink.runs.model.references import MissingReference
 
@@ -23,6 +24,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "in": lambda left, right: left in right,
 }
 _EXISTS = "exists"
+_MOST_SHOWN = 100
 OPERATORS = (*_COMPARISONS, _EXISTS)
 
 
@@ -64,6 +66,24 @@ def holds(condition: Any, lookup: Lookup) -> bool:
         return bool(_COMPARISONS[op](*values))
     except TypeError:
         raise CannotCompare(f"{values[0]!r} {op} {values[1]!r} compares what cannot be compared") from None
+
+
+def broken(condition: Any, lookup: Lookup) -> str:
+    """Return which comparison of a condition that does not hold is to blame, and what was found; empty for several."""
+    if isinstance(condition, dict):
+        return ""
+    if not _is_comparison(condition):
+        return next((broken(each, lookup) for each in condition if not holds(each, lookup)), "")
+    left, op, *right = condition
+    if op == _EXISTS:
+        return f"{left} {'is not there' if right != [False] else 'is there'}"
+    found, wanted = (_short(references.resolve(each, lookup)) for each in (left, right[0]))
+    return f"{left} is {found}, not {op} {wanted}"
+
+
+def _short(value: Any) -> str:
+    text = codec.encode_json(value).decode()
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _is_comparison(condition: list[Any]) -> bool:

@@ -330,6 +330,8 @@ class Stage:
 
         try:
             fine, error = conditions.holds(task.step.expect, lookup), "its result is not as expected"
+            reason = "" if fine else conditions.broken(task.step.expect, lookup)
+            error += f": {reason}" if reason else ""
         except (MissingReference, CannotCompare) as exc:
             fine, error = False, f"its result is not as expected: {exc}"
         return Outcome(DONE, "", status) if fine else Outcome(FAILED, error, status)
