@@ -18,7 +18,9 @@ from lightlink.commands.store import schema
 from lightlink.commands.store.schema import StoreOptions
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api
+from lightlink.jetstream.answers import ConsumerInfo
 from lightlink.protocol import codec
+from lightlink.runs import definitions, store
 from lightlink.version import __version__
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class _UserInfo(msgspec.Struct):
 def doctor(ctx: click.Context, link: Link) -> None:
     """Look whether this machine, with this identity, can do what LightLink does; exit code 1 if not.
 
-    It looks at versions, the server, clocks, permissions, JetStream and the streams of commands, and changes nothing.
+    It looks at versions, the server, clocks, permissions, JetStream, the streams of commands and runs, and whether
+    anybody carries runs out, and changes nothing.
     """
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "msgspec"))
     _tell((GOOD, "versions", f"lightlink {__version__}, Python {platform.python_version()}, {packages}"))
@@ -134,8 +137,10 @@ def _jetstream(client: lightlink.Client) -> Iterator[Finding]:
         return
     used = ", ".join(f"{account.get(name, 0)} {unit}" for name, unit in (("streams", "streams"), ("storage", "bytes")))
     yield GOOD, "JetStream", f"is there and holds {used}"
-    for config in schema.streams(StoreOptions()):
+    options = StoreOptions()
+    for config in (*schema.streams(options), store.stream_config(options), definitions.stream_config(options)):
         yield _stream(client, config)
+    yield from _runners(client)
 
 
 def _stream(client: lightlink.Client, config: dict[str, Any]) -> Finding:
@@ -150,6 +155,19 @@ def _stream(client: lightlink.Client, config: dict[str, Any]) -> Finding:
     if difference:
         return BAD, name, f"was made otherwise: {difference}"
     return GOOD, name, "is as it should be"
+
+
+def _runners(client: lightlink.Client) -> Iterator[Finding]:
+    """Yield whether anybody carries runs out, where there are any."""
+    subject = f"CONSUMER.INFO.{store.STREAM}.{store.CONSUMER}"
+    try:
+        found = api.api(client.connection, subject, None, _SECONDS, ConsumerInfo)
+    except LightLinkError:
+        return  # no runs, or not for this identity: the stream's line tells
+    if found.num_waiting:
+        yield GOOD, "runs", "are carried out"
+    else:
+        yield ODD, "runs", "are carried out by nobody now: start `lightlink runs work`"
 
 
 def _told(finding: Finding) -> Finding:

@@ -23,6 +23,7 @@ from lightlink.protocol.subjects import as_text
 from lightlink.runs.model.plan import Plan
 
 if TYPE_CHECKING:
+    from lightlink.commands.store.schema import StoreOptions
     from lightlink.commands.store.store import CommandStore
 
 T = TypeVar("T", bound="msgspec.Struct")
@@ -86,6 +87,22 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+def stream_config(options: StoreOptions) -> dict[str, Any]:
+    """Return what the stream of stored plans, schedules and freezes has to be."""
+    return {
+        "name": STREAM,
+        "subjects": [f"{_PREFIX}plan.*", f"{_PREFIX}schedule.*", _FREEZE],
+        "storage": options.storage,
+        "num_replicas": options.replicas,
+        "max_msgs_per_subject": _HISTORY,
+        "discard": "new",
+        "allow_direct": True,
+        "deny_delete": True,
+        "deny_purge": True,
+        "allow_rollup_hdrs": False,
+    }
+
+
 class Definitions(Access):
     """Stored plans, schedules and freezes over one connection; ``timeout`` seconds for each operation."""
 
@@ -96,19 +113,7 @@ class Definitions(Access):
     def ensure(self) -> None:
         """Make the stream unless it exists."""
         options = self._commands.options
-        stream = {
-            "name": STREAM,
-            "subjects": [f"{_PREFIX}plan.*", f"{_PREFIX}schedule.*", _FREEZE],
-            "storage": options.storage,
-            "num_replicas": options.replicas,
-            "max_msgs_per_subject": _HISTORY,
-            "discard": "new",
-            "allow_direct": True,
-            "deny_delete": True,
-            "deny_purge": True,
-            "allow_rollup_hdrs": False,
-        }
-        self._commands.make_stream(stream, options.max_bytes)
+        self._commands.make_stream(stream_config(options), options.max_bytes)
 
     # Plans ------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lightlink.commands.store.access import Conflict
-from lightlink.errors import LightLinkError, RunNotFound, StoreUnavailable
+from lightlink.errors import ClosedError, LightLinkError, RunNotFound, StoreUnavailable
 from lightlink.runs.model import machine
 from lightlink.runs.model.times import last_time
 
@@ -47,7 +47,7 @@ class Scheduler:
         """Start what is due now."""
         try:
             self.fire(self._store.clock.now())
-        except StoreUnavailable as exc:
+        except (StoreUnavailable, ClosedError) as exc:
             _log.debug("lightlink: schedules wait for the store: %s", exc)
 
     def fire(self, at: datetime) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,6 +30,7 @@ from lightlink.runs.model.records import RunPlan, RunState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.commands.store.schema import StoreOptions
     from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.read import Delivery
 
@@ -90,6 +91,25 @@ def read_state(data: bytes, subject: str) -> RunState:
     return read(data, subject, RunState, "at", "started_at", "until", "deadline")
 
 
+def stream_config(options: StoreOptions) -> dict[str, Any]:
+    """Return what the stream of runs has to be."""
+    return {
+        "name": STREAM,
+        "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "call.*")],
+        "storage": options.storage,
+        "num_replicas": options.replicas,
+        # Every revision is kept: they are the audit of runs.
+        "max_age": round(options.audit_retention * _SECOND),
+        "discard": "new",
+        "duplicate_window": _SECOND // 10,
+        "allow_direct": True,
+        "deny_delete": True,
+        "deny_purge": True,
+        "allow_rollup_hdrs": False,
+        "republish": {"src": f"{_PREFIX}*.state", "dest": "ll.run_events.{{wildcard(1)}}"},
+    }
+
+
 class RunStore(Access):
     """Plans, states, calls and locks over one connection; ``timeout`` seconds for each operation."""
 
@@ -100,23 +120,7 @@ class RunStore(Access):
     def ensure(self) -> None:
         """Make the stream and its consumer unless they exist."""
         options = self._commands.options
-        kept = round(options.audit_retention * _SECOND)
-        stream = {
-            "name": STREAM,
-            "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "call.*")],
-            "storage": options.storage,
-            "num_replicas": options.replicas,
-            # Every revision is kept: they are the audit of runs.
-            "max_age": kept,
-            "discard": "new",
-            "duplicate_window": _SECOND // 10,
-            "allow_direct": True,
-            "deny_delete": True,
-            "deny_purge": True,
-            "allow_rollup_hdrs": False,
-            "republish": {"src": f"{_PREFIX}*.state", "dest": "ll.run_events.{{wildcard(1)}}"},
-        }
-        self._commands.make_stream(stream, options.max_bytes)
+        self._commands.make_stream(stream_config(options), options.max_bytes)
         self.ask(f"making consumer {CONSUMER}", self._make_consumer)
         # Which tells the server's time, by which runs wait, before anything is waited for.
         self.stream_info(STREAM, f"reading stream {STREAM}")

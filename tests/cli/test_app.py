@@ -548,7 +548,13 @@ def test_the_demo_shows_each_chapter_and_ends_well(python: StartPython) -> None:
     result = python(CLI, "demo").wait()
     assert result.returncode == Exit.DONE
     assert result.stderr == ""
-    for words in ("three apples: 1.5", "InvalidArguments: ", "ServiceUnavailable: ", "orders.shipped"):
+    for words in (
+        "three apples: 1.5",
+        "InvalidArguments: ",
+        "ServiceUnavailable: ",
+        "orders.shipped",
+        "it has ended as rolled_back",
+    ):
         assert f"> {words}" in result.stdout
     # It shows the code that it ran.
     assert 'client.call("shop", "total", {"item": "apple", "count": 3}, timeout=5)' in result.stdout

@@ -9,10 +9,12 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pytest
+from helpers.waiting import eventually
 
 import lightlink
 from lightlink.cli import main
 from lightlink.cli.terminal.exits import Exit
+from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +137,12 @@ def test_streams_of_managers_are_found_as_they_should_be(cli: Cli, fresh_server:
         code, out, _ = cli("doctor", f"--url={server.url}")
     assert code == Exit.DONE
     assert out.count("is as it should be") == 5
+    with lightlink.connect(server.url) as client, Orchestrator(client):
+        eventually(lambda: "  ok  runs: are carried out" in cli("doctor", f"--url={server.url}")[1])
+    code, out, _ = cli("doctor", f"--url={server.url}")
+    assert code == Exit.DONE
+    assert out.count("is as it should be") == 7
+    assert "note  runs: are carried out by nobody now: start `lightlink runs work`" in out
 
 
 def test_a_stream_that_was_made_otherwise_is_bad(cli: Cli, fresh_server: StartServer) -> None:
@@ -146,7 +154,7 @@ def test_a_stream_that_was_made_otherwise_is_bad(cli: Cli, fresh_server: StartSe
         code, out, _ = cli("doctor", f"--url={server.url}")
     assert code == Exit.FAILED
     assert " BAD  LIGHTLINK_COMMANDS: was made otherwise: subjects is ['ll.commands.>']" in out
-    assert "1 of 10 are bad" in out
+    assert "1 of 12 are bad" in out
 
 
 def test_rights_and_a_missing_jetstream_are_told(cli: Cli, fresh_server: StartServer) -> None:

@@ -96,6 +96,44 @@ def test_a_gate_waits_for_the_right_person(world: RunWorld) -> None:
     assert run.wait(20) == "completed"
 
 
+def test_a_gate_counts_each_name_once(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    run = world.orchestrator().start(rollout(waves=[1, "rest"], between=Approval(count=2)), {"version": "4"})
+    assert run.wait_for("waiting", timeout=20) == "waiting"
+    run.approve("fine", by="ada")
+    with pytest.raises(RunRefused, match="ada has approved already"):
+        run.approve("as fine", by="ada")
+    assert [(each.by, each.comment) for each in run.refresh().approvals] == [("ada", "fine")]
+    assert run.state == "waiting"
+    run.approve(by="bob")
+    assert run.wait(20) == "completed"
+
+
+def test_nobodys_answer_is_a_rejection(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    plan = rollout(waves=[1, "rest"], between=Approval(expires=0.3), on_failure="rollback")
+    run = world.orchestrator().start(plan, {"version": "4"})
+    assert run.wait(20) == "rolled_back"
+    assert run.refresh().reason == "nobody approved in time"
+    assert [state.event for state in run.history()].count("expired") == 1
+    assert world.of("undo.install") == ["a0"]
+
+
+def test_a_wave_alone_is_rolled_back_where_the_plan_says_so(world: RunWorld) -> None:
+    world.agents(*NAMES)
+    world.agents("hq", types="prepare")
+    world.failing.add(("a2", "verify"))
+    plan = Plan("p", params={"version": str}, targets=NAMES, waves=[1, 2, "rest"], on_failure="rollback_wave")
+    plan.step("first", "prepare", {"a": 1}, once=True, targets=["hq"], undo=("undo.prepare", None))
+    plan.steps += rollout().steps
+    run = world.orchestrator().start(plan, {"version": "4"})
+    assert run.wait(20) == "rolled_back"
+    assert sorted(world.of("undo.install")) == ["a1", "a2"]
+    assert world.of("undo.prepare") == []
+    run = world.orchestrator("other").start(plan, {"version": "4"}, targets=["a2"])
+    assert run.wait(20) == "rolled_back"
+
+
 def test_a_rejected_run_ends_as_its_plan_says(world: RunWorld) -> None:
     world.agents(*NAMES)
     ops = world.orchestrator()
@@ -342,8 +380,7 @@ def test_a_halt_does_not_wait_for_a_dead_caller(world: RunWorld) -> None:
 
     run = world.orchestrator(work=False).start(Plan("p", targets=["a0"]).step("ask", call="planner.allow", timeout=1))
     dying = world.client(name="dying", timeout=5.0)
-    with service:
-        Orchestrator(dying, store=world.options)
+    with service, Orchestrator(dying, store=world.options):
         assert asked.wait(20)
         dying.close()  # it can write no more
         go.set()
@@ -351,6 +388,28 @@ def test_a_halt_does_not_wait_for_a_dead_caller(world: RunWorld) -> None:
     world.orchestrator("other")
     assert run.wait(30) == "cancelled"
     assert run.counts() == {"unknown": 1}
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_call_of_a_dead_caller_is_repeated_only_if_idempotent(world: RunWorld, idempotent: bool) -> None:
+    service, asked, go = Service("planner", world.url), threading.Semaphore(0), threading.Event()
+
+    @service.rpc
+    def allow() -> None:
+        asked.release()
+        assert go.wait(30)
+
+    plan = Plan("p", targets=["a0"]).step("ask", call="planner.allow", timeout=1, idempotent=idempotent)
+    run = world.orchestrator(work=False).start(plan)
+    dying = world.client(name="dying", timeout=5.0)
+    with service, Orchestrator(dying, store=world.options):
+        assert asked.acquire(timeout=20)
+        dying.close()
+        go.set()
+        world.orchestrator("other")
+        assert run.wait(30) == ("completed" if idempotent else "failed")
+        assert asked.acquire(timeout=0.1) is idempotent
+    assert run.counts() == {"done" if idempotent else "unknown": 1}
 
 
 @pytest.mark.parametrize("lock", [[], "everything"])
@@ -463,8 +522,11 @@ def test_labels_mean_known_agents_and_the_check_tells_who_is_off(world: RunWorld
     plan.targets = Targets(labels={"site": "berlin"}, offline="fail")
     with pytest.raises(AgentOffline, match="b2"):
         ops.start(plan)
+    plan.targets = Targets(ids=["b2"], offline="skip")
+    with pytest.raises(PlanInvalid, match="all are offline, and offline: skip leaves them out: b2"):
+        ops.start(plan)
     plan.targets = Targets(labels={"site": "rome"})
-    with pytest.raises(PlanInvalid, match="no such agent"):
+    with pytest.raises(PlanInvalid, match="no agent that was ever seen has site=rome"):
         ops.start(plan)
 
 

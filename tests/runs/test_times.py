@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -94,6 +95,22 @@ def test_a_planned_time_makes_one_run_however_many_look(world: RunWorld) -> None
     assert second.run(schedule.run_id).wait(20) == "completed"
     assert len(first.runs()) == 1
     assert first.runs()[0].started_by == "schedule:nightly"
+
+
+def test_orchestrators_that_look_at_the_same_instant_start_one_run(world: RunWorld) -> None:
+    orchestrators = [world.orchestrator(f"ops{number}", work=False) for number in range(3)]
+    orchestrators[0].schedule("hourly", info(), cron="0 * * * *", overlap="allow")
+    planned = next_time("0 * * * *", "UTC", orchestrators[0].now())
+    with ThreadPoolExecutor(6) as threads:
+        for hour in range(4):
+            at = planned + timedelta(hours=hour, seconds=1)
+            for each in [threads.submit(scheduler_of(ops).fire, at) for ops in orchestrators * 2]:
+                each.result(30)
+    runs = orchestrators[1].runs()
+    assert {run.run_id for run in runs} == {
+        planned_run_id("hourly", planned + timedelta(hours=hour)) for hour in range(4)
+    }
+    assert [state.event for run in runs for state in orchestrators[2].run(run.run_id).history()] == ["started"] * 4
 
 
 def test_what_was_missed_is_left_out_or_made_up_for(world: RunWorld) -> None:
