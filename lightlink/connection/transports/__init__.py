@@ -1,4 +1,4 @@
-"""How bytes get to a server: one class for each kind of URL, chosen by its scheme."""
+"""Transports: one class per kind of URL, chosen by its scheme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_transport(scheme: str, options: ConnectOptions, kind: Kind = Kind.MAIN) -> Transport:
-    """Return a transport for URLs of a scheme; raises InvalidOption when its extra is not installed."""
+    """Return a transport for a URL scheme; raises InvalidOption when its extra is not installed."""
     if scheme == "quic":
         try:
             from lightlink.connection.transports.quic import QuicTransport  # noqa: PLC0415 - its package may be missing

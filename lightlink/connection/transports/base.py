@@ -1,4 +1,4 @@
-"""What a client needs of a transport, beside what nats-py itself calls (`nats.aio.transport.Transport`)."""
+"""The transport protocol: what LightLink needs beyond `nats.aio.transport.Transport`."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """One connection at a time to a server, made anew as often as it is asked for."""
+    """One connection to a server at a time; `connect` can be called again and again."""
 
     schemes: ClassVar[frozenset[str]]
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
-        """Connect, without the server's TLS; raises OSError, asyncio.TimeoutError."""
+        """Connect, before the TLS handshake; raises OSError, asyncio.TimeoutError."""
 
     async def connect_tls(
         self, uri: Any, /, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
     ) -> None:
-        """Speak TLS with the server from now on; ``uri`` is the name to verify, or the URL that holds it."""
+        """Upgrade to TLS; ``uri`` is the name to verify, or the URL that holds it."""
 
     async def readline(self) -> bytes:
-        """Return the next line of the handshake, empty at the end."""
+        """Return the next line of the handshake, empty at end of file."""
 
     async def read(self, buffer_size: int) -> bytes:
-        """Return what has come, ``buffer_size`` bytes at most, empty at the end."""
+        """Return up to ``buffer_size`` received bytes, empty at end of file."""
 
     def write(self, payload: bytes) -> Any:
         """Write bytes."""
 
     def write_frames(self, frames: Sequence[bytes]) -> None:
-        """Write some frames, one behind the other."""
+        """Write several frames in order."""
 
     def write_here(self, frame: bytes) -> bool:
-        """Write bytes in a caller's thread, if nothing is before them; False says that the loop has to."""
+        """Write bytes from the caller's thread if no data is queued; False means that the loop must write them."""
 
     def writelines(self, payload: list[bytes]) -> Any:
-        """Write bytes in pieces."""
+        """Write a list of buffers."""
 
     async def drain(self) -> None:
-        """Return when the buffer of what was written is not full."""
+        """Wait until the write buffer is below its limit."""
 
     async def listen(self, pause: float) -> None:
-        """Raise what the server says within ``pause`` seconds if that is an error, or its end."""
+        """Raise an error or disconnect that the server sends within ``pause`` seconds."""
 
     async def wait_closed(self) -> None:
-        """Return when the connection has ended."""
+        """Wait until the connection is closed."""
 
     def at_eof(self) -> bool:
-        """Whether the server has said its last."""
+        """Whether the end of file was reached."""
 
     def close(self) -> Any:
-        """Close, after what is written."""
+        """Close after flushing the write buffer."""
 
     def descriptors(self) -> list[int]:
-        """Return those of this process that lead to the server, for a forked child to let go of."""
+        """Return the file descriptors of the connection, for a forked child to close."""
 
     def abort(self) -> None:
-        """Close at once; what is not written yet is lost."""
+        """Close at once, discarding unwritten data."""

@@ -1,6 +1,6 @@
-"""TLS with nats-server inside a stream to a gateway.
+"""TLS with nats-server inside a QUIC stream to a gateway.
 
-asyncio's own takes twice as long for what a call is, and uvloop's no transport but its own.
+asyncio's TLS takes twice as long for messages of a call's size, and uvloop's accepts only uvloop transports.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightlink.connection.transports.quic_stream import QuicStream
 
-# A record holds 16 KiB at most, so one read takes it whole.
+# A TLS record holds at most 16 KiB, so one read returns it whole.
 _RECORD = 16 * 1024
 # What is encrypted at once, in bytes: pieces of a file leave while the next are encrypted, and stay in the cache.
 _PIECE = 64 * 1024
 
 
 class InnerTls(asyncio.Transport, asyncio.Protocol):
-    """The protocol of a stream, and the transport of what speaks through it."""
+    """The asyncio protocol of a stream, and the transport of the protocol above it."""
 
     def __init__(
         self, stream: QuicStream, protocol: asyncio.Protocol, context: ssl.SSLContext, server_hostname: str
@@ -35,7 +35,7 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         self._is_open = False
 
     async def shake_hands(self) -> None:
-        """Return when the handshake is done; raises ssl.SSLError, or OSError when the stream ended meanwhile."""
+        """Perform the handshake; raises ssl.SSLError, or OSError if the stream ends first."""
         self._stream.set_protocol(self)
         self._advance()
         try:
@@ -47,7 +47,7 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
     # From the stream ------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Decrypt what came, and pass it on."""
+        """Decrypt received bytes and pass them on."""
         self._incoming.write(data)
         if self._is_open:
             self._read()
@@ -55,13 +55,13 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
             self._advance()
 
     def eof_received(self) -> bool:
-        """Pass the end on: it ends both directions."""
+        """Pass on the end of file: it ends both directions."""
         if self._is_open:
             self._protocol.eof_received()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who speaks, or waits for the handshake."""
+        """Tell the protocol above, or the waiter for the handshake."""
         if self._is_open:
             self._is_open = False
             self._protocol.connection_lost(exc)
@@ -69,12 +69,12 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
             self._ready.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def pause_writing(self) -> None:
-        """Let the writer wait."""
+        """Pause the writer above."""
         if self._is_open:
             self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Let the writer go on."""
+        """Resume the writer above."""
         if self._is_open:
             self._protocol.resume_writing()
 
@@ -97,18 +97,18 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         pieces: list[bytes] = []
         has_ended = False
         try:
-            # Asked once too often it raises, which costs as much as a message.
+            # A read without data raises, which costs as much as handling a message.
             while self._incoming.pending and not has_ended:
                 piece = self._tls.read(_RECORD)
                 has_ended = not piece
                 pieces.append(piece)
         except ssl.SSLWantReadError:
-            pass  # the record's end is still to come
+            pass  # the record is incomplete
         except ssl.SSLError as exc:
             self._fail(exc)
             return
         if self._outgoing.pending:
-            self._flush()  # an answer of TLS itself
+            self._flush()  # a reply of the TLS protocol itself
         if pieces:
             self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if has_ended:
@@ -116,7 +116,7 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
             self.close()
 
     def _fail(self, exc: Exception) -> None:
-        self._flush()  # the alert that says why
+        self._flush()  # the alert with the reason
         self._stream.reset(0, exc)
 
     def _flush(self) -> None:
@@ -125,7 +125,7 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
     # From who speaks ------------------------------------------------------------------------------------------------
 
     def write(self, data: Any) -> None:
-        """Encrypt bytes, and send them."""
+        """Encrypt and send bytes."""
         if not self._is_open or self._stream.is_closing():
             return
         size = len(data)
@@ -137,16 +137,16 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
             self._encrypt(view[at : at + _PIECE])
 
     def _encrypt(self, data: Any) -> None:
-        # All of it: what it is written to is memory, and takes everything.
+        # The memory BIO accepts everything.
         self._tls.write(data)
         self._stream.write(self._outgoing.read())
 
     def writelines(self, list_of_data: Any) -> None:
-        """Send bytes in pieces."""
+        """Send a list of buffers."""
         self.write(b"".join(list_of_data))
 
     def can_write_eof(self) -> bool:
-        """Return False: a NATS connection does not end in one direction alone."""
+        """Return False: NATS has no half-closed connections."""
         return False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -155,39 +155,39 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         return known[name] if name in known else self._stream.get_extra_info(name, default)
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Whether it is closed or closing."""
         return self._stream.is_closing()
 
     def pause_reading(self) -> None:
-        """Take nothing more from the stream until `resume_reading`."""
+        """Stop reading from the stream until `resume_reading`."""
         self._stream.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on."""
+        """Read again."""
         self._stream.resume_reading()
 
     def is_reading(self) -> bool:
-        """Whether what comes is passed on."""
+        """Whether received data is passed on."""
         return self._stream.is_reading()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be sent."""
+        """Return the number of bytes waiting to be sent."""
         return self._stream.get_write_buffer_size()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Change the bounds of what waits to be sent."""
+        """Set the limits of the write buffer."""
         self._stream.set_write_buffer_limits(high, low)
 
     def close(self) -> None:
-        """Send what waits, and end."""
+        """Flush and close."""
         if self._stream.is_closing():
             return
         if self._is_open:
-            with contextlib.suppress(ssl.SSLError):  # the other side's word of its end is not waited for
+            with contextlib.suppress(ssl.SSLError):  # the peer's close_notify is not waited for
                 self._tls.unwrap()
             self._flush()
         self._stream.close()
 
     def abort(self) -> None:
-        """End at once; what waits is lost."""
+        """Close at once, discarding buffered data."""
         self._stream.abort()

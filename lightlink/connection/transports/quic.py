@@ -1,8 +1,8 @@
 """The transport for ``quic://``: a NATS connection on a stream of a QUIC connection to a gateway.
 
-Two TLS layers, each with an identity of its own. QUIC's authenticates the gateway, by the host of the URL. TLS with
-nats-server runs inside, where the gateway cannot read it; nats-server's certificate is held against a name of its own,
-which no gateway has in its certificate: a gateway could play nats-server otherwise.
+There are two TLS layers with separate identities. QUIC's authenticates the gateway by the host of the URL. TLS with
+nats-server runs inside it, where the gateway cannot read it; nats-server's certificate is verified against a name that
+no gateway has in its certificate, or a gateway could impersonate nats-server.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from lightlink.connection.transports.quic_stream import QuicStream
     from lightlink.options import TLS
 
-# Seconds. Mappings of NATs live for 30 s and more; a path that is silent this long is given up.
+# Seconds. NAT mappings live for 30 s or more; a path silent for the idle timeout is given up.
 _KEEP_ALIVE = 3.0
 _IDLE = 12.0
-# How long what was written may take to leave as a connection is closed.
+# Seconds for flushing written data when a connection is closed.
 _LINGER = 1.0
-# Of the time for an attempt: who waits longer is told so here, with the reason.
+# The share of an attempt's time after which it fails here, with the reason.
 _SHARE = 0.9
-# And where another server is there to take: where UDP is blocked, nothing says so.
+# And if there is another server to try: nothing reports that UDP is blocked.
 _WITH_FALLBACK = 2.0
 
 
 class ClientLink(Link):
-    """A client's QUIC connection, over a socket of its own. It ends with its last stream."""
+    """A client's QUIC connection with its own socket. It closes with its last stream."""
 
     def __init__(self, quic: Core, udp: UdpSocket) -> None:
         super().__init__(quic, udp.send)
         self._udp = udp
         self._connected: asyncio.Future[None] = self._loop.create_future()
-        # Else asyncio complains of an error that came when nobody waited any more.
+        # Mark it retrieved, or asyncio logs an error that nobody waited for any more.
         self._connected.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._keep_alive: asyncio.TimerHandle | None = None
         self._leave_by = 0.0
         self.left: asyncio.Future[None] = self._loop.create_future()
 
     async def connect(self, address: Any) -> None:
-        """Return when the handshake is done; raises GatewayError."""
+        """Perform the handshake; raises GatewayError."""
         self._attempt(self.quic.connect, address, self._loop.time())
         self.transmit()
         await asyncio.shield(self._connected)
 
     def on_connected(self) -> None:
-        """Let `connect` return, and keep the path alive."""
+        """Complete `connect`, and start the keep-alive."""
         if not self._connected.done():
             self._connected.set_result(None)
         self._keep_alive = self._loop.call_later(_KEEP_ALIVE, self._ping)
@@ -69,7 +69,7 @@ class ClientLink(Link):
             self._keep_alive = self._loop.call_later(_KEEP_ALIVE, self._ping)
 
     def on_forgotten(self) -> None:
-        """Leave with the last stream, after what waits to be sent."""
+        """Close after the last stream, once its data is sent."""
         if not self.streams and not self.ended:
             self._leave_by = self._loop.time() + _LINGER
             self._leave()
@@ -81,7 +81,7 @@ class ClientLink(Link):
             self.close(EdgeCode.NO_ERROR)
 
     def on_ended(self, error: GatewayError) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         if not self._connected.done():
             self._connected.set_exception(error)
         if self._keep_alive is not None:
@@ -91,7 +91,7 @@ class ClientLink(Link):
             self.left.set_result(None)
 
     def extra_info(self) -> dict[str, Any]:
-        """Return the socket too: a forked child lets go of it."""
+        """Return the socket too: a forked child closes its copy."""
         return {**super().extra_info(), "socket": self._udp.socket}
 
 
@@ -108,7 +108,7 @@ class QuicTransport(TcpTransport):
         self._link: ClientLink | None = None
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
-        """Connect to the gateway, at the first of the host's addresses that answers, and open a stream."""
+        """Connect to the gateway at the first of the host's addresses that answers, and open a stream."""
         self.abort()
         self._in_handshake = False
         limit = min(connect_timeout * _SHARE, _WITH_FALLBACK if self._has_fallback else connect_timeout)
@@ -132,7 +132,7 @@ class QuicTransport(TcpTransport):
     async def connect_tls(
         self, _uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
     ) -> None:
-        """Speak TLS with nats-server from now on, whatever the name that nats-py would have verified."""
+        """Start TLS with nats-server, verifying the inner name instead of the one nats-py passes."""
         self._in_handshake = True
         reader = asyncio.StreamReader(limit=buffer_size)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -146,7 +146,7 @@ class QuicTransport(TcpTransport):
         self._in_handshake = False
 
     async def wait_closed(self) -> None:
-        """Return when the connection to the gateway has ended: the stream ends before its last bytes have left."""
+        """Wait until the QUIC connection is closed: the stream ends before its last bytes are sent."""
         await super().wait_closed()
         if self._link is not None:
             await asyncio.shield(self._link.left)
@@ -156,7 +156,7 @@ class QuicTransport(TcpTransport):
         link: ClientLink | None = None
 
         def receive(datagrams: list[bytes], source: Any) -> None:
-            # Only the gateway's address: what comes from elsewhere would be taken for its new path.
+            # Accept the gateway's address only: others would be taken for a migration.
             if link is not None and source[:2] == address:
                 link.receive(datagrams, address)
 
@@ -178,7 +178,7 @@ class QuicTransport(TcpTransport):
             server_name=host,
             idle_timeout=_IDLE,
             verify_mode=ssl.CERT_REQUIRED,
-            max_datagram_frame_size=0,  # without it, a client of qh3's offers to take datagrams
+            max_datagram_frame_size=0,  # without it a qh3 client offers DATAGRAM frames
         )
         ca = None if self._tls is None else self._tls.ca
         configuration.load_verify_locations(cafile=ssl.get_default_verify_paths().cafile if ca is None else str(ca))

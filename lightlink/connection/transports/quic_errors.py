@@ -1,4 +1,4 @@
-"""Why a QUIC connection or stream has ended: told from the errors of the TLS inside, and named as TCP's are."""
+"""Errors of QUIC connections and streams, told apart from those of the inner TLS and named like TCP's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEANING = {
 
 
 class GatewayError(ConnectionError):
-    """A QUIC connection or stream has ended; ``code`` is a gateway's, or with ``is_transport`` QUIC's own."""
+    """A QUIC connection or stream was closed; ``code`` is the gateway's, or QUIC's own with ``is_transport``."""
 
     def __init__(self, code: int, reason: str, *, is_transport: bool = False) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class GatewayError(ConnectionError):
 
     @property
     def alert(self) -> int | None:
-        """The alert of QUIC's TLS that it ended with, if it did."""
+        """The TLS alert of QUIC that closed it, if any."""
         return self.code - _CRYPTO_ERROR if self.is_transport and 0 <= self.code - _CRYPTO_ERROR <= 0xFF else None
 
     @property
     def is_refusal(self) -> bool:
-        """Whether one side does not accept the other's identity."""
+        """Whether one side rejected the other's identity."""
         return self.alert in _CERTIFICATE
 
     def __str__(self) -> str:
-        # qh3's servers send a handshake failure (40), with the reason in words.
+        # qh3 servers send handshake_failure (40) with the reason as text.
         if self.alert == _NO_ALPN or (self.alert is not None and "ALPN" in self.reason):
             return "what answers there over QUIC is not a LightLink gateway (ALPN)"
         if self.is_refusal:
@@ -60,7 +60,7 @@ class GatewayError(ConnectionError):
 
 
 class UdpSilence(ConnectionError):
-    """Nothing came back over UDP."""
+    """No UDP packet came back."""
 
     def __init__(self, host: str, port: int, timeout: float, fallback: bool) -> None:
         super().__init__()

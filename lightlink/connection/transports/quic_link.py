@@ -1,6 +1,6 @@
 """Drive a QUIC connection (RFC 9000) on an event loop: datagrams in and out, its timer, its streams.
 
-Only the sans-I/O part of qh3 is used, `qh3.quic`; what it says is turned here into calls of a few methods.
+Only qh3's sans-I/O part, `qh3.quic`, is used; its events become calls of a few methods here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-# What the functions of qh3.quic.packet for transport parameters take; a test watches over what comes of it.
+# The arguments of qh3.quic.packet's transport parameter functions; a test pins the result.
 from qh3._hazmat import Buffer
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
     from qh3.quic.tls_bridge import QuicTlsBridge
 
-    Address = Any  # (host, port), for IPv6 with flow and scope
+    Address = Any  # (host, port); with flow info and scope id for IPv6
 
 _log = logging.getLogger("lightlink")
-# What the core says when the other side has closed the connection.
+# The core's error message once the peer has closed the connection.
 _CLOSED = "connection is closed"
 _ADDRESS = itemgetter(1)
-# The core sends an ACK for every second packet and after 1 ms, by itself if there is nothing else, and a packet costs
-# more than what is in it. So the ACK of a request, which is mostly answered soon, waits for the answer: seconds. Who
-# sends more than so many packets, or larger ones (bytes), may be waiting for ACKs itself.
+# The core sends an ACK for every second packet or after 1 ms, in a packet of its own if need be, and a packet costs
+# more than its content. So the ACK of a request waits these seconds for the response, which usually comes sooner. A
+# peer that sends more packets, or larger ones (bytes), may be waiting for the ACK.
 _ACK_DELAY = 0.004
 _MOST_UNACKNOWLEDGED = 2
 _SMALL = 1000
-# Milliseconds, told to the other side: its probe for a lost packet waits a round trip and this long. qh3 would say 25,
-# which each call over a bad link that lost a packet would wait.
+# Milliseconds, announced to the peer: its probe timeout for a lost packet is a round trip plus this. qh3 announces 25,
+# which would delay each call on a lossy link that lost a packet.
 _MAX_ACK_DELAY = 8
 _MOST_PARAMETERS = 4096
-# It warns of each connection that the other side closes.
+# qh3 logs a warning for each connection that the peer closes.
 logging.getLogger("quic").setLevel(logging.CRITICAL)
 
 
@@ -55,7 +55,7 @@ class Core(QuicConnection):
         return bridge
 
     def write_parameters(self, bridge: QuicTlsBridge) -> None:
-        """Write this side's transport parameters anew: qh3 has no setting for some of them."""
+        """Rewrite our transport parameters: qh3 has no setting for some of them."""
         parameters = pull_quic_transport_parameters(Buffer(data=bridge.serialize_transport_parameters()))
         parameters.max_ack_delay = _MAX_ACK_DELAY
         buffer = Buffer(capacity=_MOST_PARAMETERS)
@@ -63,7 +63,7 @@ class Core(QuicConnection):
         bridge.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, buffer.data)]
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """Return the datagrams that are due, each with the address that it is for."""
+        """Return the datagrams to send, each with its destination address."""
         due: list[tuple[bytes, Address]] = []
         if self._core is None:
             return due
@@ -76,7 +76,7 @@ class Core(QuicConnection):
         return due
 
     def receive_many_datagrams(self, datagrams: list[bytes], addr: Address, now: float) -> None:
-        """Take datagrams that came from an address."""
+        """Process datagrams received from an address."""
         if self._core is None or not self._handshake_complete:
             super().receive_many_datagrams(datagrams, addr, now)
             return
@@ -84,7 +84,7 @@ class Core(QuicConnection):
         self._drain_core()
 
     def get_timer(self) -> float | None:
-        """Return when `handle_timer` is to be called; an ACK may wait for something to go along with."""
+        """Return when to call `handle_timer`; an ACK may be delayed to travel with other data."""
         timer = None if self._core is None else self._core.get_timer()
         if timer is None:
             return None
@@ -92,22 +92,22 @@ class Core(QuicConnection):
 
     @property
     def may_wait(self) -> bool:
-        """Whether there is nothing to send but an ACK, which need not go by itself."""
+        """Whether there is nothing to send but an ACK that can be delayed."""
         timer = None if self._core is None else self._core.get_timer()
         return timer is not None and self._handshake_confirmed and self._may_wait(timer)
 
     def _may_wait(self, timer: tuple[str, float]) -> bool:
-        # What is to be sent has a timer of its own (pacing), which is not seen while the ACK's comes first.
+        # Pacing has its own timer, which is hidden while the ACK's is due first.
         return timer[0] == "ack_application" and not self.get_send_buffer_size()
 
     @property
     def is_settled(self) -> bool:
-        """Whether the handshake is done, for both sides."""
+        """Whether the handshake is confirmed."""
         return self._handshake_confirmed
 
 
 class Link:
-    """One QUIC connection. ``send`` takes datagrams and the address that they are for."""
+    """One QUIC connection. ``send`` takes datagrams and their destination address."""
 
     def __init__(self, quic: Core, send: Callable[[list[bytes], Address], object]) -> None:
         self.quic = quic
@@ -120,55 +120,55 @@ class Link:
         self._due: float | None = None
         self._transmitting: asyncio.Handle | None = None
         self._is_transmitting = False
-        self._received = 0  # datagrams, since something was sent
+        self._received = 0  # datagrams received since the last send
         self.ended = False
 
     # For the owner to redefine --------------------------------------------------------------------------------------
 
     def on_connected(self) -> None:
-        """Take note that the handshake is done."""
+        """Handle the end of the handshake."""
 
     def on_ended(self, error: GatewayError) -> None:
-        """Take note that the connection has ended."""
+        """Handle the end of the connection."""
 
     def on_stream(self, _number: int) -> QuicStream | None:
-        """Return a stream for one that the other side has opened, None to ignore it."""
+        """Return a stream for one that the peer opened, None to ignore it."""
         return None
 
     def on_forgotten(self) -> None:
-        """Take note that a stream has ended."""
+        """Handle the end of a stream."""
 
     def extra_info(self) -> dict[str, Any]:
-        """Return what is known of the connection, by asyncio's names."""
+        """Return connection information by asyncio's names."""
         return {"peername": self.peer}
 
     # Datagrams ------------------------------------------------------------------------------------------------------
 
     def receive(self, datagrams: list[bytes], address: Address) -> None:
-        """Take datagrams that came from an address."""
+        """Process datagrams received from an address."""
         self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
         self._handle_events()
         if self._may_wait(datagrams):
             self._set_timer(self.quic.get_timer())
         else:
-            # Later in this turn of the loop: who waits for what came goes first, and an answer takes the ACK along.
+            # Later in this iteration of the loop: waiters run first, and their reply carries the ACK.
             self.transmit_soon()
 
     def _may_wait(self, datagrams: list[bytes]) -> bool:
-        """Tell whether nothing but an ACK is due for what came, that need not be sent by itself."""
+        """Tell whether only an ACK is due that can be delayed."""
         self._received += len(datagrams)
         if self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL:
             return False
-        # Without an ACK to send there may be what was lost, which no figure of the core's tells of.
+        # With no ACK due there may be lost data to retransmit, which the core does not expose.
         return not self.ended and self.quic.may_wait
 
     def transmit(self) -> None:
-        """Send what is due, and set the timer."""
+        """Send what is due and set the timer."""
         if self._transmitting is not None:
             self._transmitting.cancel()
             self._transmitting = None
         self._received = 0
-        self._is_transmitting = True  # a writer that may go on writes here and now
+        self._is_transmitting = True  # a resumed writer writes here, synchronously
         try:
             due = self._attempt(self.quic.datagrams_to_send, self._loop.time())
             for address, group in itertools.groupby(due or (), key=_ADDRESS):
@@ -181,12 +181,12 @@ class Link:
             self._is_transmitting = False
 
     def transmit_soon(self) -> None:
-        """Send what is due once all that is written in this turn of the loop is there."""
+        """Send once everything written in this iteration of the loop is queued."""
         if self._transmitting is None:
             self._transmitting = self._loop.call_soon(self.transmit)
 
     def _set_timer(self, due: float | None) -> None:
-        """Call the core at an instant. One that moves on, as with each packet, leaves the timer where it is."""
+        """Set the core's timer. A later deadline, as after each packet, leaves the timer in place."""
         self._due = due
         if self._timer is not None:
             if due is not None and self._timer_at <= due:
@@ -210,14 +210,14 @@ class Link:
         self.transmit()
 
     def _attempt(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call into the core; its failure is this connection's end, and nobody else's."""
+        """Call into the core; an exception ends this connection only."""
         if self.ended:
             return None
         try:
             return function(*args)
         except QuicConnectionError as exc:
             if exc.reason_phrase == _CLOSED:
-                return None  # the reason comes with its end, once that is drained
+                return None  # the reason comes with the termination event
             self._end(GatewayError(exc.error_code, exc.reason_phrase, is_transport=True))
             return None
 
@@ -232,7 +232,7 @@ class Link:
                     stream.receive(event.data, is_last=event.end_stream)
                     received[event.stream_id] = stream
             else:
-                self._deliver(received)  # what came before an end is not lost with it
+                self._deliver(received)  # deliver data received before the end
                 self._handle(event)
         self._deliver(received)
 
@@ -248,13 +248,13 @@ class Link:
         elif isinstance(event, events.HandshakeCompleted):
             self.on_connected()
         elif isinstance(event, events.ConnectionTerminated):
-            # Frame types come with errors of QUIC itself, and of its TLS; applications have codes of their own.
+            # Transport and TLS errors carry a frame type; application errors do not.
             self._end(GatewayError(event.error_code, event.reason_phrase, is_transport=event.frame_type is not None))
         else:
             self.on_event(event)
 
     def on_event(self, event: events.QuicEvent) -> None:
-        """Take note of what else the core says."""
+        """Handle any other event of the core."""
 
     def _end(self, error: GatewayError) -> None:
         if self.ended:
@@ -268,16 +268,16 @@ class Link:
     # Streams --------------------------------------------------------------------------------------------------------
 
     def open_stream(self) -> QuicStream:
-        """Open a stream; the other side hears of it with its first bytes."""
+        """Open a stream; the peer sees it with its first bytes."""
         return self.add_stream(self.quic.get_next_available_stream_id())
 
     def add_stream(self, number: int) -> QuicStream:
-        """Return a new stream with this number."""
+        """Return a new stream with this id."""
         stream = self.streams[number] = QuicStream(self, number)
         return stream
 
     def send(self, number: int, data: Any) -> None:
-        """Send bytes on a stream, at once: who writes has put together what there is."""
+        """Send bytes on a stream at once: the writer has batched them already."""
         self._attempt(self.quic.send_stream_data, number, data)
         if self._is_transmitting:
             self.transmit_soon()
@@ -285,28 +285,28 @@ class Link:
             self.transmit()
 
     def unsent(self, number: int) -> int:
-        """Return how many bytes of a stream wait to be sent."""
+        """Return the number of unsent bytes of a stream."""
         size: int = self._attempt(self.quic.get_send_buffer_size, number) or 0
         return size
 
     def finish(self, number: int) -> None:
-        """Send nothing more on a stream after what waits."""
+        """Send FIN after the queued data of a stream."""
         self._attempt(self.quic.send_stream_data, number, b"", True)
         self.transmit()
 
     def reset(self, number: int, code: int) -> None:
-        """End a stream in both directions, with a reason."""
+        """Reset a stream in both directions, with a reason."""
         for end in (self.quic.reset_stream, self.quic.stop_stream):
             self._attempt(end, number, code)
         self.transmit_soon()
 
     def forget(self, number: int) -> None:
-        """Drop a stream that has ended."""
+        """Remove an ended stream."""
         if self.streams.pop(number, None) is not None:
             self.on_forgotten()
 
     def close(self, code: int, reason: str = "") -> None:
-        """End the connection; the other side is told why."""
+        """Close the connection; the peer is told the reason."""
         self._attempt(self.quic.close, code, None, reason)
         self.transmit()
         self._end(GatewayError(code, reason))

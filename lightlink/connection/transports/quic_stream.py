@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
-# Bytes not yet sent above which a writer is paused, and below which it goes on.
+# Unsent bytes above which a writer is paused, and below which it resumes.
 _HIGH, _LOW = 256 * 1024, 64 * 1024
-# Packets' content is given out together, as TLS and a socket to write to cost by the piece; bytes at a time.
+# Deliver up to this many bytes at once: TLS and socket writes cost per call.
 _MOST_AT_ONCE = 256 * 1024
 
 
 class Link(Protocol):
-    """What a stream needs of the connection that it is of."""
+    """What a stream needs of its connection."""
 
     def extra_info(self) -> dict[str, Any]:
-        """Return what is known of the connection, by asyncio's names."""
+        """Return connection information by asyncio's names."""
         ...
 
     def send(self, number: int, data: Any) -> None:
@@ -31,24 +31,24 @@ class Link(Protocol):
         ...
 
     def unsent(self, number: int) -> int:
-        """Return how many bytes of a stream wait to be sent."""
+        """Return the number of unsent bytes of a stream."""
         ...
 
     def finish(self, number: int) -> None:
-        """Send nothing more on a stream after what waits."""
+        """Send FIN after the queued data of a stream."""
         ...
 
     def reset(self, number: int, code: int) -> None:
-        """End a stream in both directions, with a reason."""
+        """Reset a stream in both directions, with a reason."""
         ...
 
     def forget(self, number: int) -> None:
-        """Drop a stream that has ended."""
+        """Remove an ended stream."""
         ...
 
 
 class QuicStream(asyncio.Transport):
-    """What comes before there is a protocol, or while reading is paused, is kept; so is an early end."""
+    """A stream. Data and end of file received before there is a protocol, or while paused, are buffered."""
 
     def __init__(self, link: Link, number: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class QuicStream(asyncio.Transport):
         self._protocol: Any = None
         self._held: deque[bytes] = deque()
         self._is_reading = True
-        self._has_ended = False  # the other side sends no more
+        self._has_ended = False  # the peer has sent FIN
         self._end_told = False
         self._closing = False
         self._lost = False
@@ -67,11 +67,11 @@ class QuicStream(asyncio.Transport):
         self._is_full = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what is known of the connection: ``socket``, ``peername``."""
+        """Return connection information: ``socket``, ``peername``."""
         return self._link.extra_info().get(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Have another protocol get what comes from now on, and what came before there was any."""
+        """Deliver to another protocol from now on, beginning with what is buffered."""
         self._protocol = protocol
         if self._lost:
             self._loop.call_soon(protocol.connection_lost, self._reason)
@@ -84,26 +84,26 @@ class QuicStream(asyncio.Transport):
         return protocol
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Whether it is closed or closing."""
         return self._closing
 
     # Reading --------------------------------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
-        """Keep what comes until `resume_reading`."""
+        """Buffer received data until `resume_reading`."""
         self._is_reading = False
 
     def resume_reading(self) -> None:
-        """Give out what was kept, and what comes."""
+        """Deliver buffered and new data."""
         self._is_reading = True
         self._loop.call_soon(self.deliver)
 
     def is_reading(self) -> bool:
-        """Whether what comes is given out."""
+        """Whether received data is delivered."""
         return self._is_reading and not self._closing
 
     def receive(self, data: bytes, *, is_last: bool) -> None:
-        """Keep what has come from the other side for `deliver`."""
+        """Buffer data from the peer for `deliver`."""
         if self._lost:
             return
         if data:
@@ -111,7 +111,7 @@ class QuicStream(asyncio.Transport):
         self._has_ended = self._has_ended or is_last
 
     def deliver(self) -> None:
-        """Give out what was kept, as far as the protocol takes it."""
+        """Deliver buffered data as far as the protocol accepts it."""
         try:
             while self._held and self._may_deliver():
                 self._protocol.data_received(self._take())
@@ -120,7 +120,7 @@ class QuicStream(asyncio.Transport):
                 if not self._protocol.eof_received():
                     self.close()
         except Exception as exc:
-            # As in asyncio's own transports: one stream's fault must not stop the others of its connection.
+            # As in asyncio's transports: a protocol's exception must not affect other streams.
             _log.exception("lightlink: a QUIC stream's protocol failed")
             self.reset(0, exc)
 
@@ -140,7 +140,7 @@ class QuicStream(asyncio.Transport):
     # Writing --------------------------------------------------------------------------------------------------------
 
     def write(self, data: Any) -> None:
-        """Send bytes, as the connection can carry them."""
+        """Send bytes as fast as the connection allows."""
         if self._closing or not data:
             return
         self._link.send(self.number, data)
@@ -149,28 +149,28 @@ class QuicStream(asyncio.Transport):
             self._protocol.pause_writing()
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        """Send bytes in pieces."""
+        """Send a list of buffers."""
         self.write(b"".join(list_of_data))
 
     def can_write_eof(self) -> bool:
-        """Return False: a NATS connection does not end in one direction alone."""
+        """Return False: NATS has no half-closed connections."""
         return False
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be sent."""
+        """Return the number of bytes waiting to be sent."""
         return 0 if self._lost else self._link.unsent(self.number)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return below how many bytes a paused writer goes on, and above how many it is paused."""
+        """Return the low and high limits of the write buffer in bytes."""
         return self._low, self._high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Change these limits."""
+        """Set these limits."""
         self._high = _HIGH if high is None else high
         self._low = self._high // 4 if low is None else low
 
     def look_at_buffer(self) -> None:
-        """Let a paused writer go on when enough was sent."""
+        """Resume a paused writer once the buffer is below the low limit."""
         if self._is_full and not self._lost and self.get_write_buffer_size() <= self._low:
             self._is_full = False
             self._protocol.resume_writing()
@@ -178,7 +178,7 @@ class QuicStream(asyncio.Transport):
     # The end --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Send what waits, and end the stream."""
+        """Flush and close the stream."""
         if self._closing:
             return
         self._closing = True
@@ -186,18 +186,18 @@ class QuicStream(asyncio.Transport):
         self._loop.call_soon(self.lose, None)
 
     def abort(self) -> None:
-        """End the stream at once; what waits is lost."""
+        """Close the stream at once, discarding buffered data."""
         self.reset(0)
 
     def reset(self, code: int, reason: Exception | None = None) -> None:
-        """End the stream at once, and tell the other side why; ``reason`` is for our own."""
+        """Reset the stream with a code for the peer; ``reason`` is for our protocol."""
         if self._lost:
             return
         self._link.reset(self.number, code)
         self.lose(reason)
 
     def lose(self, reason: Exception | None) -> None:
-        """Take note that the stream has ended."""
+        """Handle the end of the stream."""
         if self._lost:
             return
         self._lost = self._closing = True

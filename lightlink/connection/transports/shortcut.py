@@ -1,4 +1,4 @@
-"""A way to the socket past the loop, for callers that find nothing before them."""
+"""Write to the socket from the caller's thread, bypassing the event loop, when nothing is queued."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What POSIX systems take at least is 16, all that are in use 1024.
+# POSIX guarantees 16; all systems in use allow 1024.
 _MOST_AT_ONCE = 1000
 
 
@@ -88,7 +88,7 @@ class Shortcut:
     def send(self, frames: Sequence[bytes]) -> Sequence[bytes]:
         """Write frames on the loop's thread, with the lock, and return what is left of them.
 
-        Meanwhile others run: uvloop writes with the interpreter's lock.
+        The GIL is released meanwhile; uvloop holds it while it writes.
         """
         if self._socket is None or not self._is_free():
             return frames

@@ -1,4 +1,4 @@
-"""The connection to a server under nats-py's client."""
+"""The TCP transport of nats-py's client, plain or with TLS."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-# From so many bytes on, of frames that are so large, it is cheaper not to join them, and to let other threads run.
+# Above these sizes, in bytes, sending frames unjoined is cheaper and lets other threads run.
 _MANY_BYTES = 64 * 1024
 _LARGE = 1024
 
 
 class _Info(msgspec.Struct):
-    """What a server says of itself first, as far as this is relied on."""
+    """The fields of a server's first INFO that we rely on."""
 
     version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+")] = "0.0"
     max_payload: Annotated[int, msgspec.Meta(gt=0)] = 1
@@ -44,8 +44,8 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         self._shortcut = Shortcut()
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
-        """Connect, without TLS, to the first of the host's addresses that takes us."""
-        # nats-py leaves the connection of an attempt that failed open.
+        """Connect, without TLS, to the first of the host's addresses that accepts."""
+        # nats-py leaves the connection of a failed attempt open.
         self.abort()
         self._in_handshake = False
         addresses = await asyncio.wait_for(self._resolver.look_up(uri.hostname, uri.port), connect_timeout)
@@ -63,25 +63,25 @@ class TcpTransport(nats.aio.transport.TcpTransport):
     async def connect_tls(
         self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
     ) -> None:
-        """Speak TLS from now on."""
+        """Upgrade to TLS."""
         self._shortcut.close()
         self._in_handshake = True
         await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)  # type: ignore[arg-type]
         self._in_handshake = False
-        # As asyncio's own streams have it; without this each end of a connection is a warning in the log.
+        # As in asyncio's own streams; without it each disconnect logs a warning.
         self._io_writer._protocol._over_ssl = True  # type: ignore[union-attr]
 
     async def wait_closed(self) -> None:
-        """Return when the connection has ended."""
-        # After a handshake that failed, asyncio's stream does not hear of its end.
+        """Wait until the connection is closed."""
+        # After a failed handshake asyncio's stream is not told of the close.
         if not self._in_handshake:
             await super().wait_closed()  # type: ignore[no-untyped-call]
 
     async def readline(self) -> bytes:
-        """Return the next line of the handshake; empty at the end. Raises ValueError for a malformed INFO."""
+        """Return the next line of the handshake, empty at end of file. Raises ValueError for a malformed INFO."""
         line: bytes = await super().readline()  # type: ignore[no-untyped-call]
         if line.startswith(b"INFO "):
-            # nats-py looks no closer, and what is wrong would show later, as an error of another kind.
+            # nats-py does not check it; a malformed field would cause an unrelated error later.
             try:
                 msgspec.json.decode(line[5:], type=_Info)
             except (RecursionError, msgspec.MsgspecError) as exc:
@@ -89,7 +89,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         return line
 
     async def listen(self, pause: float) -> None:
-        """Raise what the server says within ``pause`` seconds if that is an error, or its end."""
+        """Raise an error or disconnect that the server sends within ``pause`` seconds."""
         try:
             line = await asyncio.wait_for(self.readline(), pause)
         except asyncio.TimeoutError:
@@ -106,11 +106,11 @@ class TcpTransport(nats.aio.transport.TcpTransport):
             super().write(rest + payload if rest else payload)  # type: ignore[no-untyped-call]
 
     def writelines(self, payload: list[bytes]) -> None:
-        """Write bytes in pieces."""
+        """Write a list of buffers."""
         self.write(b"".join(payload))
 
     def write_frames(self, frames: Sequence[bytes]) -> None:
-        """Write some frames, one behind the other."""
+        """Write several frames in order."""
         with self._shortcut.lock:
             rest = self._shortcut.rest()
             size = sum(map(len, frames))
@@ -122,11 +122,11 @@ class TcpTransport(nats.aio.transport.TcpTransport):
                 super().write(frames[0] if len(frames) == 1 else b"".join(frames))  # type: ignore[no-untyped-call]
 
     def write_here(self, frame: bytes) -> bool:
-        """Write bytes in a caller's thread, if nothing is before them; False says that the loop has to."""
+        """Write bytes from the caller's thread if no data is queued; False means that the loop must write them."""
         return self._shortcut.write(frame)
 
     def close(self) -> None:
-        """Close, after what is written."""
+        """Close after flushing the write buffer."""
         with self._shortcut.lock:
             rest = self._shortcut.rest()
             if rest and self._io_writer is not None and not self._io_writer.transport.is_closing():
@@ -135,13 +135,13 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         super().close()  # type: ignore[no-untyped-call]
 
     def abort(self) -> None:
-        """Close at once; what is not written yet is lost."""
+        """Close at once, discarding unwritten data."""
         self._shortcut.close()
         if self._io_writer is not None:
             self._io_writer.transport.abort()
 
     def descriptors(self) -> list[int]:
-        """Return those of this process that lead to the server, for a forked child to let go of."""
+        """Return the file descriptors of the connection, for a forked child to close."""
         try:
             found = [self._io_writer.get_extra_info("socket").fileno(), self._shortcut.fileno()]  # type: ignore[union-attr]
         except AttributeError:  # it was not connected

@@ -1,4 +1,4 @@
-"""UDP sockets with batches: several datagrams a system call, where the kernel can (GRO, GSO)."""
+"""UDP sockets that send and receive batches in one system call where the kernel supports it (GRO, GSO)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
-# Its only way to batches of datagrams; a test watches over it.
+# Private, but qh3's only access to batches; a test pins it.
 from qh3.asyncio._transport import create_optimized_datagram_transport
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class UdpSocket(asyncio.DatagramProtocol):
-    """A socket that is not connected, so that its address may change; ``on_datagrams`` gets (datagrams, address)."""
+    """An unconnected socket, so that its address may change; ``on_datagrams`` gets (datagrams, address)."""
 
     def __init__(self, on_datagrams: Callable[[list[bytes], Any], object]) -> None:
         self.datagrams_received = on_datagrams
@@ -67,8 +67,8 @@ class UdpSocket(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        """Take a single datagram."""
+        """Handle a single datagram."""
         self.datagrams_received([data], addr)
 
     def error_received(self, exc: Exception) -> None:
-        """Ignore what the network says (ICMP): anybody can say it, and QUIC finds out by itself."""
+        """Ignore ICMP errors: anybody can forge them, and QUIC detects loss itself."""

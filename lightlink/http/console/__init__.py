@@ -1,1 +1,1 @@
-"""The web console: a page, its modules and its stylesheet, and the session of a browser that has logged in."""
+"""The web console: the page and its assets, and the browser sessions."""

@@ -1,4 +1,4 @@
-"""Views of the page and what it is made of: files of the package, with what keeps a browser from anything else."""
+"""Serve the page and its assets from the package, with a strict content security policy."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ POLICY = (
 
 
 def get_page(call: Call) -> Response:
-    """Return the page."""
+    """Return the HTML page."""
     return _file(call, "index.html")
 
 
 def to_page(request: Request) -> Response:
-    """Lead to the page below a prefix: its addresses fit only with a slash at the end."""
+    """Redirect to the URL with a trailing slash, on which the page's relative URLs depend."""
     return redirect(request.script_root + "/", 308)
 
 
 def get_asset(call: Call) -> Response:
-    """Return a module or the stylesheet."""
+    """Return a JavaScript module or the stylesheet."""
     return _file(call, call.path["name"])
 
 
@@ -46,7 +46,7 @@ def _file(call: Call, name: str) -> Response:
     content, mimetype, etag = found
     response = Response(content, mimetype=mimetype)
     response.set_etag(etag)
-    response.headers["Cache-Control"] = "no-cache"  # an upgrade shows at once
+    response.headers["Cache-Control"] = "no-cache"  # so that an upgrade takes effect at once
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -56,7 +56,7 @@ def _file(call: Call, name: str) -> Response:
 
 @lru_cache(maxsize=1)
 def _assets() -> dict[str, tuple[bytes, str, str]]:
-    """Return all there is by its path; what is asked for never becomes a path of the file system."""
+    """Return all assets by URL path; a requested path is never used as a file system path."""
     found = [file for file in _FOLDER.rglob("*") if file.suffix in _TYPES]
     return {file.relative_to(_FOLDER).as_posix(): _read(file) for file in found}
 

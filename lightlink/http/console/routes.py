@@ -1,4 +1,4 @@
-"""The console's own calls. They are not part of the API: no other client has a use for them."""
+"""Routes of the console alone; they are not part of the public API."""
 
 from __future__ import annotations
 

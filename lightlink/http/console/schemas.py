@@ -1,4 +1,4 @@
-"""What the requests and replies of the console's session are made of."""
+"""Request and response schemas of the console's session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from msgspec import Meta
 
 @attrs.frozen(kw_only=True)
 class LogIn:
-    """A bearer token, shown once."""
+    """A bearer token, sent once to log in."""
 
     token: Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class Session:
-    """Who is logged in, and what they may do. ``log_in`` says whether one must be."""
+    """The current user and permissions. ``log_in`` says whether logging in is required."""
 
     success: Literal[True] = True
     log_in: bool

@@ -1,6 +1,6 @@
-"""A browser's session: a cookie that says whose token was shown, signed with that token's digest.
+"""Browser sessions: a cookie that names the token it was made from, signed with that token's digest.
 
-Nothing is kept here: a session ends with its time, or with the token it was made from.
+The server keeps no state: a session ends when it expires, or when its token is revoked.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @runtime_checkable
 class NamedTokens(Protocol):
-    """A source of tokens that also finds one by its name, with the SHA-256 of its secret."""
+    """A token source that also finds a token by name, with the SHA-256 of its secret."""
 
     def named(self, name: str, /) -> tuple[bytes, Token] | None:
         """Return the digest of a token's secret, and the token."""
 
 
 def get_session(call: Call) -> Session:
-    """Tell who asks, and what they may do."""
+    """Return the current user and permissions."""
     app = call.app
     if app.tokens is None:
         return Session(log_in=False, version=__version__, name="", scope=[*SCOPES])
@@ -53,7 +53,7 @@ def get_session(call: Call) -> Session:
 
 
 def log_in(call: Call) -> Response:
-    """Give a browser a session for a token."""
+    """Create a session from a token and set its cookie."""
     body: LogIn = call.body
     tokens = call.app.tokens
     if tokens is None:
@@ -73,7 +73,7 @@ def log_in(call: Call) -> Response:
 
 
 def log_out(call: Call) -> Response:
-    """Take the session away."""
+    """Delete the session cookie."""
     check_origin(call.request)
     inputs.check_type(call.request)
     response = reply(Session(log_in=call.app.tokens is not None, version=__version__))
@@ -82,7 +82,7 @@ def log_out(call: Call) -> Response:
 
 
 def find(request: Request, tokens: object) -> Token | None:
-    """Return whose session a request brings; raises Forbidden for a change that another's page may have sent."""
+    """Return the token of a request's session; raises Forbidden for a possible cross-site request forgery."""
     cookie = request.cookies.get(_cookie_name(request), "")
     name, _, rest = cookie.rpartition(".")[0].rpartition(".")
     signature = cookie.rpartition(".")[2]
@@ -99,7 +99,7 @@ def find(request: Request, tokens: object) -> Token | None:
 
 
 def check_origin(request: Request) -> None:
-    """Raise Forbidden unless what changes something was sent by a page of this very site."""
+    """Raise Forbidden for a state-changing request from another origin."""
     if request.method in _SAFE:
         return
     site = request.headers.get("Sec-Fetch-Site")
@@ -120,7 +120,7 @@ def _cookie_name(request: Request) -> str:
 
 
 def _is_plain_loopback(request: Request) -> bool:
-    """Tell whether a browser is on this machine, without TLS: there no cookie can be Secure everywhere."""
+    """Tell whether the request is plain HTTP on loopback, where some browsers reject Secure cookies."""
     host = addresses.host_name(request.environ.get("HTTP_HOST", ""))
     return request.scheme == "http" and (host == "localhost" or addresses.is_loopback(host))
 

@@ -1,4 +1,4 @@
-// The JSON API and its event stream: addresses are relative, so that the console works below any prefix.
+// The JSON API and its event stream. URLs are relative, so that the console works below any prefix.
 import { t } from "./text.js";
 
 export class ApiError extends Error {
@@ -14,7 +14,7 @@ const listeners = { away: new Set(), login: new Set(), again: new Set() };
 export const on = (what, listener) => listeners[what].add(listener);
 export const tell = (what, value) => listeners[what].forEach((listener) => listener(value));
 
-// Whether NATS is there is what `health` says: another call may be refused for reasons of its own.
+// Only `health` tells whether NATS is connected: other calls may fail for reasons of their own.
 let away = false;
 const judge = (reason) => { away = Boolean(reason); tell("away", reason); };
 export const look = () => call("GET", "health").catch(() => null);

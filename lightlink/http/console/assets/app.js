@@ -1,4 +1,4 @@
-// The shell: who is logged in, which page is shown, keys, and whether NATS is there.
+// The shell: session, routing, keyboard shortcuts, and the connection state of NATS.
 import { call, get, may, on, session } from "./api.js";
 import { button, dialog, h, icon, link, redraw, shape, utc } from "./dom.js";
 import { live, startLive, stopLive } from "./live.js";
@@ -21,7 +21,7 @@ const PAGES = { overview, agents, agent, commands, command, send, runs, run, sta
 const NAVIGATION = [["overview", "agents", "commands", "send", "runs"], ["services", "state", "files", "events"], ["fleet", "audit"]];
 const KEYS = { o: "overview", a: "agents", c: "commands", s: "send", r: "runs", v: "services", k: "state", f: "files", e: "events", t: "fleet", l: "audit" };
 const PARENTS = { agent: "agents", command: "commands", run: "runs", start: "runs", bucket: "state", key: "state" };
-// What a token is not good for is not offered.
+// Hide what the token does not permit.
 const NEEDS = { state: "data", files: "data", events: "data", fleet: "fleet" };
 const offered = (name) => !NEEDS[name] || may(NEEDS[name]);
 
@@ -80,7 +80,7 @@ function drawAway(reason) {
   if (reason) box.replaceChildren(shape("warn"), h("p", { title: utc(awaySince) }, h("strong", {}, t("away")), ` ${t("away.since", { at: awaySince.toLocaleTimeString("en-GB"), why: reason })}`));
   if (back && !live.paused) refresh();
 }
-// What cannot be done now is off, and says why.
+// Disable what is unavailable now, with the reason.
 function hold(reason) {
   for (const each of document.querySelectorAll("main button.btn")) {
     if (reason && !each.disabled) {
@@ -114,7 +114,7 @@ function keys() {
   const rows = [["/", t("find")], ["p", t("live.pause")], ["?", t("keys")], ...Object.entries(KEYS).filter(([, page]) => offered(page)).map(([letter, page]) => [`g ${letter}`, t(`nav.${page}`)])];
   dialog(t("keys"), h("dl", { class: "keys" }, rows.map(([key, text]) => h("div", {}, h("dt", {}, key.split(" ").map((each) => h("kbd", {}, each))), h("dd", {}, text)))));
 }
-// Search: pages at once, agents as they are found, a command by its id.
+// Search: pages at once, agents as results arrive, a command by its id.
 function palette() {
   const list = h("ul", { class: "hits", role: "listbox", id: "hits", "aria-label": t("find") });
   const input = h("input", { type: "search", role: "combobox", "aria-expanded": "true", "aria-controls": "hits", "aria-label": t("find"), autocomplete: "off", spellcheck: "false", oninput: look });
@@ -179,7 +179,7 @@ async function show() {
   const place = `${name}/${rest}`;
   let made;
   try { made = await page({ rest, query }); } catch (error) {
-    // While NATS or the server is away the last data stays; the band says since when.
+    // While NATS or the server is unreachable the last data stays; the banner says since when.
     if ([0, 503].includes(error.status) && place === shown) return;
     made = { title: t(`nav.${PARENTS[name] ?? name}`), body: [h("h1", {}, t(`nav.${PARENTS[name] ?? name}`)), problem(error)] };
   }
@@ -198,7 +198,7 @@ async function show() {
   }
   shown = place;
 }
-// What was missed is read again, but nothing that somebody fills in is drawn anew.
+// Reload what was missed, but never redraw a form that is being filled in.
 const refresh = () => (keep ? null : show());
 function problem(error) {
   if (error.status === 403) return h("div", { class: "empty" }, h("h2", {}, t("denied")), h("p", {}, t("denied.text", { name: session.name, scope: session.scope.join(" ") })), h("p", { class: "quiet" }, error.message));

@@ -1,4 +1,4 @@
-// Small charts: grey is the measure, what failed is at the base in its colour. A readout in words follows pointer and keys.
+// Small charts: totals in grey, failures coloured at the base. A text readout follows pointer and keys.
 import { h, number, svg, utc } from "./dom.js";
 import { t } from "./text.js";
 
@@ -36,12 +36,12 @@ export function columns(title, stretches) {
   return h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, title), readout), plot,
     h("div", { class: "xaxis", "aria-hidden": "true" }, h("span", { title: utc(new Date(stretches[0].at)) }, clock(stretches[0].at)), h("span", {}, t("chart.most", { n: number(most) })), h("span", {}, t("now"))));
 }
-// What is done and what has failed of a whole, from the left.
+// A progress bar: done, then failed, of a total.
 export function stacked(done, wrong, label) {
   return svg("svg", { class: "stacked", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": label },
     svg("rect", { class: "all", width: 100, height: 8 }), svg("rect", { class: "good", width: done * 100, height: 8 }), svg("rect", { class: "wrong", x: done * 100, width: wrong * 100, height: 8 }));
 }
-// How full something is: amber above four fifths.
+// A usage meter: amber above 80 %.
 export function meter(fraction, label) {
   const share = Math.max(0, Math.min(1, fraction));
   return h("span", { class: "fill" }, svg("svg", { class: `meter${share > 0.8 ? " warm" : ""}`, viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": label },

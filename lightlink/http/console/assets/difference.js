@@ -1,4 +1,4 @@
-// What two texts have in common, line by line (longest common subsequence), said by sign and not by colour alone.
+// A line diff (longest common subsequence), marked with signs and not by colour alone.
 import { h } from "./dom.js";
 
 const MOST = 500;

@@ -1,4 +1,4 @@
-// Elements, states, tables, dialogs and times. Text only ever becomes a text node: agents' results are hostile.
+// Elements, states, tables, dialogs and times. Text becomes text nodes only: agents' results are untrusted.
 import { language, t } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -16,7 +16,7 @@ function build(node, attributes, children) {
 export const h = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
 export const svg = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 
-// Shapes of states on a grid of 16: what a colour says, a shape and a word say too.
+// Icons of states on a 16 px grid: shape and word repeat what the colour says.
 const RING = "M8 13a5 5 0 1 0 0-10 5 5 0 0 0 0 10z";
 const SHAPES = {
   completed: [["M8 14.2A6.2 6.2 0 1 0 8 1.800a6.200 6.200 0 0 0 0 12.400z", "full"], ["M5 8.300l2.200 2.200L11 6", "cut"]],
@@ -82,7 +82,7 @@ export function at(text) {
   return h("time", { datetime: text, title: utc(date) }, day + date.toLocaleTimeString("en-GB"));
 }
 
-// An instant to come, to the minute.
+// A future time, to the minute.
 export function moment(text) {
   const date = new Date(text);
   return h("time", { datetime: text, title: utc(date) }, `${date.toLocaleDateString(locale)} ${date.toLocaleTimeString("en-GB").slice(0, 5)}`);
@@ -106,14 +106,14 @@ export const chips = (labels) =>
   h("span", { class: "chips" }, Object.entries(labels).map(([name, value]) =>
     link(`agents?label=${encodeURIComponent(`${name}=${value}`)}`, `${name}=${value}`, "chip")));
 
-// Columns: {head, cell(row), num, min} where `min` "m" or "l" says below which width it falls away.
+// Columns: {head, cell(row), num, min}; `min` "m" or "l" is the width below which a column is hidden.
 export function table(caption, columns, rows, key) {
   const kind = (column) => [column.num && "num", column.min && `from-${column.min}`].filter(Boolean).join(" ") || null;
   const box = h("div", { class: "scroll" }, h("table", {},
     h("caption", { class: "sr" }, caption),
     h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, column.head)))),
     h("tbody", {}, rows.map((row) => h("tr", { "data-key": key?.(row) }, columns.map((column) => h("td", { class: kind(column) }, column.cell(row))))))));
-  // What scrolls must be reached by keyboard, and nothing else should.
+  // Only scrollable regions are focusable by keyboard.
   new ResizeObserver(() => {
     const scrolls = box.scrollWidth > box.clientWidth;
     for (const [name, value] of [["tabindex", "0"], ["role", "group"], ["aria-label", caption]])
@@ -153,7 +153,7 @@ export function dialog(title, body, foot, kind = "") {
   box.showModal();
   return box;
 }
-// What was refused is said above the page, and read out.
+// Errors appear above the page, and are announced to screen readers.
 export function complain(error) {
   const main = document.querySelector("main");
   main.querySelector(".complaint")?.remove();
@@ -164,8 +164,8 @@ export function toast(text) {
   document.querySelector("#toasts").replaceChildren(box);
   setTimeout(() => box.remove(), 5000);
 }
-// A change that somebody must answer for: what, how many, and why.
-// What leaves no entry in the audit is not asked for a reason.
+// Confirm an audited change: what, how many, and the reason.
+// No reason is asked for a change that leaves no audit entry.
 export function confirm(title, text, verb, act, danger = false, answered = true) {
   const reason = h("textarea", { rows: 2, required: true });
   const row = field(t("reason"), reason, t("reason.hint"));
@@ -178,11 +178,11 @@ export function confirm(title, text, verb, act, danger = false, answered = true)
   const box = dialog(title, [h("p", {}, text), row], [button(t("back"), () => box.close(), "ghost"), go]);
   if (answered) reason.focus(); else go.focus();
 }
-// What is drawn anew keeps the focus where it was, and boxes as far scrolled and as open as they were.
+// Redraw while keeping focus, scroll positions and open details.
 export function redraw(root, content) {
   const held = document.activeElement;
   const inside = held !== root && root.contains(held);
-  // Two rows may have the same link: what a row is of tells them apart.
+  // Rows may have equal links: the row's key tells them apart.
   const name = (each) => `${each.closest("[data-key]")?.dataset.key} ${each.getAttribute("aria-label") ?? each.getAttribute("href") ?? each.textContent}`;
   const tag = held?.tagName, same = inside ? name(held) : "";
   const boxes = () => [...root.querySelectorAll(".scroll, pre, details")];

@@ -1,4 +1,4 @@
-// A form from a JSON Schema: one control a property; `read()` gives the values, or null and says what is wrong.
+// A form from a JSON Schema, one control per property; `read()` returns the values, or null after showing errors.
 import { field, h } from "./dom.js";
 import { t } from "./text.js";
 
@@ -6,7 +6,7 @@ export function payloadForm(schema, values = {}) {
   const properties = Object.entries(schema?.properties ?? {});
   const required = new Set(schema?.required ?? []);
   const plain = (each) => ["string", "integer", "number", "boolean"].includes(each.type) || Array.isArray(each.enum);
-  // What has no schema, or one with deeper values, is JSON.
+  // Without a schema, or with nested values, edit as JSON.
   return properties.length && properties.every(([, each]) => plain(each)) ? controls(properties, required, values) : raw(values, schema);
 }
 function controls(properties, required, values) {

@@ -1,5 +1,5 @@
-// One stream for all tabs of a browser, as a host has six connections: one tab holds it and hands on what it hears.
-// Tabs that have been hidden for half a minute do not hold it; when all are, there is none.
+// One event stream for all tabs, as browsers allow six connections per host: one tab holds it and relays events.
+// Tabs hidden for half a minute do not hold it; when all are hidden, there is no stream.
 import { look as lookAtHealth, tell } from "./api.js";
 
 const NAME = `lightlink ${location.pathname}`;
@@ -11,7 +11,7 @@ const subscribers = new Set();
 let channel = null, stream = null, asking = null, hiding = null, retrying = null, timer = null, retired = false;
 let waiting = { commands: new Map(), runs: new Map() };
 
-// Calls `listener` with the commands and the runs that have changed until the function that is returned is called.
+// Call `listener` with changed commands and runs; returns a function that unsubscribes.
 export function follow(listener) {
   subscribers.add(listener);
   return () => subscribers.delete(listener);
@@ -25,7 +25,7 @@ function flush() {
 function hear(kind, data) {
   if (kind === "command") waiting.commands.set(data.command_id, data);
   else if (kind === "run") waiting.runs.set(data.run_id, data);
-  // Whether only a stream has ended, or NATS or the server is away: the answer says so itself.
+  // The response tells whether the stream ended, or NATS or the server is unreachable.
   else if (kind === "look") lookAtHealth();
   else tell("again");
   if (kind === "command" || kind === "run") timer ??= setTimeout(flush, EVERY_MS);
@@ -34,7 +34,7 @@ function emit(kind, data) {
   hear(kind, data);
   channel?.postMessage([kind, data]);
 }
-// `missed` says that changes may have passed before this stream.
+// `missed`: changes may have been lost before this stream.
 function open(missed) {
   stream = new EventSource("api/events");
   const on = (event, kind) => stream.addEventListener(event, (heard) => emit(kind, JSON.parse(heard.data)));
@@ -49,7 +49,7 @@ function open(missed) {
   };
   stream.onerror = () => {
     emit("look");
-    // A stream that was refused does not come again by itself.
+    // EventSource does not retry a refused stream.
     if (stream?.readyState !== EventSource.CLOSED) return;
     stream = null;
     retrying = setTimeout(() => open(true), AGAIN_MS);
@@ -60,7 +60,7 @@ function close() {
   stream?.close();
   stream = null;
 }
-// Holds the stream until `asking` is aborted, once no other tab does.
+// Hold the stream until `asking` is aborted, once no other tab holds it.
 function hold(missed, options) {
   const { signal } = asking;
   return navigator.locks.request(NAME, options, (lock) => (lock && !signal.aborted ? new Promise((done) => {
@@ -73,14 +73,14 @@ async function ask() {
   asking = new AbortController();
   const { signal } = asking, missed = retired;
   retired = false;
-  // Browsers have locks on safe sites only; elsewhere each tab has a stream of its own.
+  // Web Locks need a secure context; without them each tab has its own stream.
   if (!navigator.locks) { open(missed); signal.addEventListener("abort", close); return; }
   if (await hold(missed, { ifAvailable: true }) === null && !signal.aborted) await hold(true, { signal }).catch(() => null);
 }
 function retire() {
   asking?.abort();
   asking = null;
-  // While no tab is looked at nothing is heard.
+  // No events while no tab is visible.
   retired = true;
 }
 function look() {

@@ -5,10 +5,10 @@ import { commandTable } from "./commands.js";
 
 const SIZE = 50;
 
-// Filters live in the address, so that what is seen can be sent to somebody.
+// Filters are kept in the URL, so that a view can be shared.
 export function goer(page, query) {
   return (changes) => {
-    // What is in the address now counts: the page of a change before may not have been drawn yet.
+    // Read the current URL: the page of an earlier change may not be drawn yet.
     const [where, asked] = location.hash.slice(2).split("?");
     const next = new URLSearchParams(where === page ? asked : query);
     for (const [name, value] of Object.entries({ skip: "", after: "", ...changes })) if (value) next.set(name, value); else next.delete(name);

@@ -4,19 +4,19 @@ import { t } from "../text.js";
 import { goer } from "./agents.js";
 
 const COLUMNS = ["at", "by", "kind", "status", "status_detail", "command_type", "client_id", "command_id", "run_id", "event", "error"];
-// A cell that begins like a formula is one, for a spreadsheet.
+// Prevent CSV injection: spreadsheets execute cells that begin like formulas.
 const cell = (value) => `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
 
 const KNOWN = new Set(["request", "cancel", "late_result"]);
-// The same word as in tables and filters, where there is one.
+// Use the label of tables and filters if there is one.
 const word = (key, name) => (t(key) === key ? name.replaceAll("_", " ") : t(key));
 const what = (entry) => (KNOWN.has(entry.kind) ? t(`entry.${entry.kind}`) : entry.status ? word(`${entry.run_id ? "run" : "state"}.${entry.status}`, entry.status) : (entry.event || entry.kind).replaceAll("_", " "));
-// What was done to a plan or a schedule has neither a run nor a command.
+// Entries about plans and schedules have neither a run nor a command.
 function on(entry) {
   if (entry.run_id) return link(`run/${entry.run_id}`, t("col.run"));
   return [entry.command_id && link(`command/${entry.command_id}`, mono(entry.command_id.slice(0, 8), "whole")), h("span", { class: "sub" }, entry.client_id || entry.event)];
 }
-// An instance of an agent names itself by a long number.
+// Agents' instance ids are long random strings.
 const by = (name) => (/^[0-9a-f]{32}$/.test(name) ? h("span", { title: name }, `${t("instance")} ${name.slice(0, 8)}`) : name || "–");
 export default async function audit({ query }) {
   const go = goer("audit", query), last = query.get("last") ?? "3600", who = query.get("by") ?? "";

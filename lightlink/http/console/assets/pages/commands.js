@@ -1,4 +1,4 @@
-// The list keeps its filters in the address. One command: its state first, then why it failed, then what happened when.
+// The list keeps its filters in the URL. A command shows its state, then the error, then the timeline.
 import { get, may, post } from "../api.js";
 import { ago, at, button, complain, confirm, empty, facts, h, json, link, mono, note, number, redraw, section, segments, span, state, shape, table, toast } from "../dom.js";
 import { progress, stacked } from "../charts.js";
@@ -10,7 +10,7 @@ const SIZE = 50;
 const STATES = ["", "pending", "executing", "completed", "failed", "timeout"];
 const OPEN = new Set(["pending", "executing"]);
 
-// A command that was cancelled has failed, for the store; for people it was cancelled.
+// A cancelled command is stored as failed, and shown as cancelled.
 const isCancelled = (command) => command.status === "failed" && command.status_detail === "cancelled";
 const hasFailed = (command) => (command.status === "failed" || command.status === "timeout") && !isCancelled(command);
 export const commandState = (command) => state(isCancelled(command) ? "cancelled" : command.status);
@@ -42,7 +42,7 @@ export default async function commands({ query }) {
     page.commands.some((each) => OPEN.has(each.status)) && button(t("commands.cancel"), () => ask("commands.cancel", ["pending", "executing"], (one, reason) => post(`api/command/${one.command_id}/cancel`, { reason }), true)),
     page.commands.some(hasFailed) && button(t("commands.again"), () => ask("commands.again", ["failed", "timeout"], sendAgain)),
     link("send", t("nav.send"), "btn primary")] : null;
-  // All that pass the filters, beyond this page too; the verb says how many.
+  // All that match the filters, on other pages too; the button shows how many.
   async function ask(what, statuses, act, danger = false) {
     let list;
     try { list = await all(wanted, statuses); } catch (error) { complain(error); return; }
@@ -52,7 +52,7 @@ export default async function commands({ query }) {
   const footer = () => page.next || after ? h("div", { class: "pager" }, after && button(t("newest"), () => go({}), "small"), page.next && button(t("older"), () => go({ after: page.next }), "small")) : null;
   draw();
   const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status) && (!wanted.batch_id || each.batch_id === wanted.batch_id);
-  // Rows change in place. New ones come at the top, unless somebody points at the list: then it stays as it is.
+  // Rows update in place. New ones are inserted at the top, unless the pointer is over the list.
   let fresh = 0;
   const more = h("button", { type: "button", class: "btn small", hidden: true, onclick: () => { fresh = 0; goer("commands", query)({ after: "" }); window.dispatchEvent(new HashChangeEvent("hashchange")); } });
   const stop = follow((changes) => {
@@ -77,7 +77,7 @@ export default async function commands({ query }) {
     h("div", { class: "page-head" }, h("h1", {}, title), actions), batch?.body,
     h("div", { class: "filters" }, client, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
 }
-// How far the commands have come that were sent together; counted again when one of them changes, once a second at most.
+// The progress of a batch; recounted when one of its commands changes, at most once a second.
 const COUNT_MS = 1000;
 async function follower(batchId) {
   const root = h("div", { class: "batch" });
@@ -88,7 +88,7 @@ async function follower(batchId) {
     if (!gone) redraw(root, [stacked(done / total, wrong / total, said), h("p", {}, said)]);
   }
   await count();
-  // What cannot be counted now is counted with the next change; the band says that the server is away.
+  // A failed count is repeated with the next change; the banner tells of an unreachable server.
   const look = () => { timer ??= setTimeout(() => { timer = null; count().catch(() => null); }, COUNT_MS); };
   return { body: root, look, stop: () => { gone = true; clearTimeout(timer); } };
 }
@@ -105,7 +105,7 @@ async function all(wanted, statuses) {
   }
   return found.slice(0, MOST);
 }
-// A few at a time: a host has six connections. What has ended meanwhile is not counted, what comes too fast waits.
+// A few at a time: browsers allow six connections per host. Skip ended ones; wait when rate-limited.
 const TOO_FAST_MS = 1000;
 async function each(list, act) {
   let done = 0;
@@ -131,14 +131,14 @@ export async function command({ rest }) {
   await history();
   draw();
   const stop = follow((changes) => {
-    // What takes it back is another command, of which only this one's own record tells.
+    // The undo is another command, which only this command's record names.
     if (one.undo && changes.some((each) => each.client_id === one.client_id && each.command_type === one.undo)) read().then((now) => { one = now; if (!gone) draw(); }, () => null);
     const change = changes.find((each) => each.command_id === rest);
     if (!change) return;
     const turned = change.status !== one.status;
     one = { ...change, undone_by: one.undone_by };
     draw();
-    // The audit is a moment behind.
+    // The audit lags a little behind.
     if (turned) { clearTimeout(timer); timer = setTimeout(async () => { await history(); if (!gone && !live.paused) draw(); }, 500); }
   });
   return { title: `${one.command_type} · ${rest.slice(0, 8)}`, leave: () => { gone = true; clearTimeout(timer); stop(); }, body: [head, root] };
@@ -167,7 +167,7 @@ function outcome(one) {
     one.late_result !== undefined && section(t("command.late"), null, json(one.late_result))];
 }
 function timeline(entries) {
-  // An instance of an agent names itself by a long number.
+  // Agents' instance ids are long random strings.
   const who = (by) => (/^[0-9a-f]{32}$/.test(by) ? t("by.instance", { x: by.slice(0, 8) }) : t("by", { x: by }));
   const kind = (entry) => (entry.kind === "request" ? "pending" : entry.kind === "cancel" || entry.status_detail === "cancelled" ? "cancelled" : entry.kind === "late_result" ? "warn" : entry.status);
   const word = (entry) => (entry.kind === "status" ? t(`state.${kind(entry)}`) : t(`entry.${entry.kind}`));

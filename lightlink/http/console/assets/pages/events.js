@@ -1,4 +1,4 @@
-// Dead letters first, as nobody else will move them; then how far consumers are behind; then what passes right now.
+// Dead letters first, as they need a person; then the lag of consumers; then live events.
 import { get, may, post } from "../api.js";
 import { ago, bytes, button, complain, confirm, dialog, field, h, json, mono, number, redraw, section, state, table, toast } from "../dom.js";
 import { meter } from "../charts.js";
@@ -55,7 +55,7 @@ function tables(found) {
       { head: t("col.state"), cell: (each) => (each.paused ? state("paused", t("state.paused")) : each.waiting ? state("warn", t("state.behind")) : state("completed", t("state.level"))) },
       { head: t("col.waiting"), num: true, cell: (each) => number(each.waiting) }, { head: t("col.flight"), num: true, min: "m", cell: (each) => number(each.in_flight) }, { head: t("col.retried"), num: true, min: "l", cell: (each) => number(each.retried) }], consumers) : h("p", { class: "quiet" }, t("consumers.none"))));
 }
-// What anybody publishes on a subject, the newest 200 lines of it; only while somebody wants it, as it has a connection.
+// A live tail of a subject, the newest 200 lines; only on request, as it takes a connection.
 function tail() {
   const subject = h("input", { type: "search", value: ">", spellcheck: "false", autocomplete: "off", "aria-label": t("tail.subject"), onchange: () => { if (source) { stop(); start(); } } });
   const list = h("ol", { class: "tail", tabindex: "0", "aria-label": t("tail") }), said = h("span", { class: "quiet", role: "status" });

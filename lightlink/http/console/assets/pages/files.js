@@ -1,4 +1,4 @@
-// Files of a bucket: taken in with progress, handed out whole, removed.
+// Files of a bucket: upload with progress, download, delete.
 import { call, get, may } from "../api.js";
 import { ago, button, bytes, confirm, empty, h, number, section, table, toast } from "../dom.js";
 import { progress } from "../charts.js";
@@ -21,7 +21,7 @@ export default async function files({ query }) {
   return { title: t("nav.files"), keep: true, leave: upload?.stop, body: [h("h1", {}, t("nav.files")), h("div", { class: "filters" }, pick, h("span", { class: "quiet" }, t("files.count", { n: number(page.total) }))), upload?.body,
     page.files.length ? table(t("nav.files"), rows, page.files) : empty(t("files.0"), t("files.0.more"), h("pre", { class: "code-line" }, "lightlink file upload report.pdf"))] };
 }
-// What fetch cannot tell: how much of a body has gone.
+// XMLHttpRequest, as fetch reports no upload progress.
 function uploader(bucket, done) {
   const input = h("input", { type: "file", "aria-label": t("files.choose"), onchange: start });
   const said = h("div", { role: "status" });

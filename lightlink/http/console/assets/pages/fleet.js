@@ -1,4 +1,4 @@
-// Who asks to come in: accepting means comparing a fingerprint. Then who is in, and whose certificate ends soon.
+// Enrolment requests, accepted by comparing fingerprints; then members, and certificates that expire soon.
 import { get, post } from "../api.js";
 import { ago, button, chips, confirm, dialog, empty, field, h, link, moment, mono, section, state, table, toast } from "../dom.js";
 import { t } from "../text.js";
@@ -37,7 +37,7 @@ export default async function fleet() {
       { head: t("col.labels"), min: "l", cell: (each) => chips(each.labels) }, { head: t("fleet.ends"), num: true, cell: (each) => (each.not_after ? moment(each.not_after) : "–") },
       { head: t("col.do"), cell: (each) => (each.revoked ? "" : button(t("fleet.revoke"), () => revoke(each), "small ghost", { "aria-label": `${t("fleet.revoke")} ${each.name}` })) }], rows) : h("p", { class: "quiet" }, t("fleet.none")))] };
 }
-// A token is shown once, and nowhere kept: neither by the server nor by the browser.
+// A token is shown once; neither the server nor the browser stores it.
 function makeToken(reload) {
   const name = h("input", { type: "text", spellcheck: "false", autocomplete: "off" }), hours = h("input", { type: "text", inputmode: "decimal", value: "1" });
   const labels = h("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "site=berlin" }), approve = h("input", { type: "checkbox" });

@@ -12,7 +12,7 @@ export default function login(done) {
     try {
       await call("POST", "console/session", { token: input.value.trim() });
       const found = await get("console/session");
-      // A browser keeps no Secure cookie of a site without TLS.
+      // Browsers drop Secure cookies on plain HTTP.
       if (!found.name) throw new Error(t("login.cookie"));
       input.value = "";
       await done();

@@ -1,4 +1,4 @@
-// First what waits for a person, then whether the fleet is well, then the last hour.
+// First what needs a person, then the health of the fleet, then the last hour.
 import { get } from "../api.js";
 import { ago, bytes, facts, h, link, mono, number, redraw, section, shape, span, state, table } from "../dom.js";
 import { columns, meter } from "../charts.js";
@@ -9,7 +9,7 @@ import { runState } from "./runs.js";
 const EVERY_MS = 5000;
 const known = (promise, otherwise) => promise.catch((error) => { if (error.status === 403 || error.status === 501) return otherwise; throw error; });
 
-// Until the commands are counted, which takes a while where there are very many, the page has their place.
+// A placeholder until commands are counted, which is slow when there are very many.
 const uncounted = () => ({ counting: true, complete: true, total: 0, counts: {}, failures: [], stretches: Array.from({ length: 60 }, (_, place) => ({ at: new Date(Date.now() - (60 - place) * 60000).toISOString(), completed: 0, failed: 0, open: 0 })) });
 
 async function load(first) {
@@ -19,7 +19,7 @@ async function load(first) {
   first?.({ agents, summary: uncounted(), runs: runs.runs, server });
   return { agents, summary: await counted, runs: runs.runs, server };
 }
-// By how much this browser's clock is ahead, of which every "ago" on the page is told.
+// The offset of this browser's clock, applied to every "ago" on the page.
 async function asked() {
   const began = Date.now(), server = await get("api/server");
   return { ...server, ahead: ((began + Date.now()) / 2 - new Date(server.time)) / 1000 };
@@ -35,7 +35,7 @@ export default async function overview() {
   let quiet = 0;
   async function again() {
     quiet += 1;
-    // Without a change there is only the passing of time to show.
+    // Without changes only relative times are updated.
     if (!live.paused && !document.hidden && (changed || quiet % 4 === 0)) { changed = false; try { draw(await load()); } catch { changed = true; } }
     if (!gone) timer = setTimeout(again, EVERY_MS);
   }

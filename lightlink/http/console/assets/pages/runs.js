@@ -1,4 +1,4 @@
-// A run: what waits for somebody first, then the steps as counts, then the targets, failed ones first.
+// A run: pending approvals first, then steps as counts, then targets, failed ones first.
 import { call, get, may, post } from "../api.js";
 import { ago, at, button, complain, confirm, empty, facts, h, link, moment, mono, note, number, redraw, section, shape, state, table, toast, field } from "../dom.js";
 import { stacked } from "../charts.js";
@@ -56,7 +56,7 @@ export async function run({ rest }) {
       if (!gone && JSON.stringify(next) !== JSON.stringify(data)) { data = next; draw(); }
     } catch { /* the band says so */ }
   }
-  // Its state is told as it comes; the targets' steps are commands.
+  // The run's state arrives as events; its targets' steps are commands.
   const stop = follow((commands, runs) => {
     if (runs.some((each) => each.run_id === rest)) { clearTimeout(timer); look(); } else if (commands.length && !ENDED.has(data.run.state)) timer ??= setTimeout(look, LOOK_MS);
   });
@@ -75,7 +75,7 @@ function body(data, act, comment, entries) {
 }
 const outcome = (name) => (t(`outcome.${name}`) === `outcome.${name}` ? name.replaceAll("_", " ") : t(`outcome.${name}`));
 
-// One bar a wave, never a node a target.
+// One bar per wave, never a node per target.
 function waves(data) {
   const found = new Map();
   for (const each of data.targets) {

@@ -1,4 +1,4 @@
-// First to whom, and how many that is; the same number stands on the button.
+// First the targets and their number; the button shows the same number.
 import { get, may, post } from "../api.js";
 import { confirm, empty, field, h, link, mono, note, number, section, segments, state, toast } from "../dom.js";
 import { payloadForm } from "../form.js";

@@ -15,7 +15,7 @@ export default async function services() {
     table(t("services.instances.title"), [{ head: "ID", cell: (each) => mono(each.id) }, { head: t("col.version"), cell: (each) => each.version || "–" }, { head: t("col.host"), cell: (each) => each.host || "–" }], service.instances)));
   return { title: t("nav.services"), body: [h("h1", {}, t("nav.services")), ...(body.length ? body : [empty(t("services.0"), t("services.0.more"), h("pre", { class: "code-line" }, "lightlink run shop:service"))])] };
 }
-// One form, with the answer below it; asked again as often as one likes.
+// A form with the response below it; it can be submitted repeatedly.
 function ask(service, method) {
   const form = payloadForm(method.arguments), answer = h("div", { role: "status" });
   const go = button(t("services.call"), async () => {

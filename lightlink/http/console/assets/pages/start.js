@@ -1,4 +1,4 @@
-// A run is checked before it is started: what it would do now, on whom, and who of them is away.
+// A run is previewed before it starts: its steps, its targets, and which of them are offline.
 import { get, may, post } from "../api.js";
 import { button, complain, confirm, dialog, empty, facts, field, h, link, mono, note, number, section, table, toast } from "../dom.js";
 import { payloadForm } from "../form.js";
@@ -6,7 +6,7 @@ import { t } from "../text.js";
 
 const TYPES = { str: "string", int: "integer", float: "number", bool: "boolean" };
 
-// A plan names its parameters with a type each, or with what stands for them when nothing is given.
+// A plan's parameters each have a type or a default value.
 function schemaOf(params) {
   const entries = Object.entries(params ?? {});
   const given = (each) => (typeof each === "object" && each !== null ? each : { type: each });
@@ -57,7 +57,7 @@ function checked(found, go, later, byClock) {
     facts([[t("start.allowed"), number(found.failures_allowed)], found.locks.length && [t("start.locks"), mono(found.locks.join(" "))], [t("run.digest"), mono(found.digest)]]),
     h("div", { class: "row" }, button(t("schedule.it"), later, byClock ? "primary" : ""), button(t("start.go", { n: number(found.total) }), go, byClock ? "" : "primary", { disabled: !found.total })));
 }
-// The server judges the times, in words that name what is wrong.
+// The server validates times; its message names the error.
 function schedule(asked, plan) {
   const text = (value, more = {}) => h("input", { type: "text", value, spellcheck: "false", autocomplete: "off", ...more });
   const choice = (names) => h("select", {}, names.map((name) => h("option", { value: name }, t(`schedule.${name}`))));

@@ -1,4 +1,4 @@
-// Buckets, their keys, and a value with what it was before. A change is made over the revision that was looked at.
+// Buckets, keys, and values with their history. A write is compare-and-set on the revision shown.
 import { call, get, may, put } from "../api.js";
 import { ago, button, bytes, complain, confirm, dialog, empty, facts, field, h, json, link, mono, note, number, section, table, toast } from "../dom.js";
 import { difference } from "../difference.js";
@@ -46,7 +46,7 @@ export async function key({ rest }) {
       const given = area.read();
       if (!given) return;
       try { await put(where, { value: given.value, revision: last.revision }); toast(t("state.saved")); reload(); } catch (error) {
-        // Somebody was faster: what one has typed stays, beside what is there now.
+        // Revision conflict: keep the input, beside the current value.
         if (error.status === 409) root.replaceChildren(section(t("state.edit"), null, note("warn", h("strong", {}, t("state.conflict")), h("p", {}, t("state.conflict.more"))), area.body, h("div", { class: "row" }, button(t("state.look"), reload)))); else complain(error);
       }
     }, "primary");
