@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.check import check_server_files
 from lightlink.certs.files import PRIVATE, read_file, write_file
+from lightlink.concurrency.lifecycle import Lifecycle, Stage
 from lightlink.concurrency.loop import LoopThread
-from lightlink.concurrency.signals import StopSignal
-from lightlink.errors import InvalidOption, LinkError
+from lightlink.errors import InvalidOption, LinkError, NotReady
 from lightlink.gateway.counts import Counts
 from lightlink.gateway.options import host_and_port
 from lightlink.gateway.packets import Secrets
@@ -21,7 +21,6 @@ from lightlink.protocol.edge import EdgeCode
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -36,22 +35,21 @@ _START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
 
 
-class Gateway:
+class Gateway(Lifecycle):
     """Forward NATS connections from QUIC to a nats-server; holds no credentials and inspects nothing.
 
-    ``with Gateway(GatewayOptions(cert=..., key=...)): ...``, or ``start()`` and ``stop()``, or ``run()`` in the main
-    thread. One process serves a port; several gateways can share one DNS name.
+    ``with Gateway(GatewayOptions(cert=..., key=...)): ...``, or ``start()`` and ``stop()``, or ``run()``. One process
+    serves a port; several gateways can share one DNS name.
     """
 
     def __init__(self, options: GatewayOptions) -> None:
+        super().__init__()
         self.options = options
         self.counts = Counts()
         self._loop = LoopThread("gateway")
         self._udp: UdpSocket
         self._door: Door
         self._port = 0
-        self._is_running = False
-        self._stop = StopSignal()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -62,10 +60,15 @@ class Gateway:
     @property
     def is_running(self) -> bool:
         """Whether it accepts connections."""
-        return self._is_running
+        return self.stage is Stage.RUNNING
 
     def start(self) -> Self:
-        """Listen; raises InvalidOption for unusable files or addresses, LinkError when the address cannot be bound."""
+        """Listen; raises InvalidOption for unusable files or addresses, LinkError when the address cannot be bound.
+
+        Raises NotReady after the first start.
+        """
+        if self.stage is not Stage.NEW:
+            raise NotReady("the gateway", f"is {self.stage.value} already")
         try:
             import qh3  # noqa: F401, PLC0415 - may be missing
         except ModuleNotFoundError as exc:
@@ -78,33 +81,26 @@ class Gateway:
         except BaseException:
             self._loop.stop(1.0)
             raise
-        self._is_running = True
+        self._stage, self._pid = Stage.RUNNING, os.getpid()
         _log.info("lightlink: gateway on %s:%d", *self.address)
         return self
 
     def run(self, drain_timeout: float = 5.0) -> None:
-        """Serve until SIGINT or SIGTERM, then drain and stop. For the main thread, once it is started."""
-        self._stop.wait()
-        self.stop(drain_timeout)
+        """Start unless it runs, serve until SIGINT, SIGTERM or `stop`, then drain within ``drain_timeout`` seconds."""
+        super().run(drain_timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Accept no more connections, forward what is in flight, close every client connection. Idempotent."""
-        if not self._is_running:
+        self._stop_signal.set()
+        if self.stage is not Stage.RUNNING:
             return
-        self._is_running = False
+        self._stage = Stage.STOPPING
         try:
             self._loop.run(self._drain, timeout, timeout=timeout + 1.0)
         except TimeoutError:
             _log.warning("lightlink: the gateway's connections did not end within %g s", timeout)
         self._loop.stop(1.0)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        self._stage = Stage.STOPPED
 
     # On the loop's thread -------------------------------------------------------------------------------------------
 

@@ -13,8 +13,6 @@ from lightlink.gateway.options import host_and_port
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from lightlink.gateway.gateway import Gateway
@@ -48,9 +46,7 @@ class HealthServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

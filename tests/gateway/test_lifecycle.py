@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,17 @@ def test_close_is_heard_by_the_gateway(start_gateway: StartGateway, link: Link) 
     assert gateway.counts.streams == 1
     client.close()
     eventually(lambda: (gateway.counts.streams, gateway.counts.connections) == (0, 0), timeout=5)
+
+
+def test_a_stopped_gateway_ends_its_run_and_its_life(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    running = threading.Thread(target=gateway.run, daemon=True)
+    running.start()
+    gateway.stop()
+    running.join(30)
+    assert not running.is_alive()
+    with pytest.raises(lightlink.NotReady, match="gateway"):
+        gateway.start()
 
 
 def test_ctrl_c_interrupts_a_call_that_gets_no_answer(python: StartPython, gateway: Gateway, identities: Path) -> None:
