@@ -65,7 +65,7 @@ def judge_agent(
     wanted = AGENT.named(only)
     wire = Wire(client, timeout)
     AGENT.prepare(wire)
-    commands.store_of(wire).ensure_consumer(client_id)
+    commands.store_of(wire).ensure_consumers([client_id])
     for check in wanted:
         fault = ""
         try:

@@ -36,7 +36,7 @@ def test_our_agent_holds_everything(judging: lightlink.Client, quick_url: str) -
 
 def test_a_plain_agent_holds_everything(judging: lightlink.Client, stranger: RawPeer, prefix: str) -> None:
     with lightlink.CommandManager(judging) as manager:
-        manager.store.ensure_consumer(prefix)
+        manager.store.ensure_consumers([prefix])
     PlainAgent(stranger, prefix).start()
     assert faults(judge_agent(judging, prefix, timeout=20)) == {}
 
@@ -229,7 +229,7 @@ def test_a_broken_agent_is_told_by_name(
     name: str, kind: type[PlainAgent], fault: str, judging: lightlink.Client, stranger: RawPeer, prefix: str
 ) -> None:
     with lightlink.CommandManager(judging) as manager:
-        manager.store.ensure_consumer(prefix)
+        manager.store.ensure_consumers([prefix])
     kind(stranger, prefix).start()
     # What never comes need not be waited for as long as what comes late on a busy machine.
     timeout = 0.5 if "pending" in fault or "did not come" in fault else 3.0

@@ -168,10 +168,6 @@ class CommandStore(Access):
             last = held
             time.sleep(_SETTLE_SECONDS)
 
-    def ensure_consumer(self, client_id: str) -> None:
-        """Make an agent's consumer unless it exists."""
-        self.ensure_consumers([client_id])
-
     def ensure_consumers(self, client_ids: Iterable[str]) -> None:
         """Make the consumers that do not exist yet, many at once."""
         since = time.monotonic() - self.options.retention / 2
