@@ -12,6 +12,8 @@ from helpers.docs import blocks, run
 from helpers.process import run_python
 from jupyter_client.manager import start_new_kernel
 
+import lightlink
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -119,6 +121,24 @@ threading.Thread(target=interrupt).start()
         after = run_cell(client, "print(list(client.map('interrupted', 'fast', [{'n': n} for n in range(3)])))")
         assert "[0, 1, 2]" in after["shown"], after
     assert manager.is_alive()
+
+
+def test_an_error_shows_the_cell_and_not_the_library(
+    kernel: tuple[KernelManager, BlockingKernelClient], url: str, prefix: str
+) -> None:
+    _, notebook = kernel
+    ready = run_cell(notebook, f"import lightlink\nclient = lightlink.connect({url!r})")
+    assert ready["status"] == "ok", ready
+
+    failed = run_cell(notebook, f"def ask(item):\n    return client.call({prefix!r}, item)\n\nask('price')")
+
+    shown = "\n".join(failed["traceback"])
+    assert failed["ename"] == "ServiceUnavailable"
+    assert "ask('price')" in shown
+    assert f"client.call({prefix!r}, item)" in shown
+    assert failed["evalue"] in shown
+    assert str(Path(lightlink.__file__).parent) not in shown
+    assert shown.count("\n") < 15
 
 
 def test_a_module_that_is_edited_is_served_anew_by_autoreload(tmp_path: Path, url: str, prefix: str) -> None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from lightlink.cli.processes.init import leave_init
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,6 +28,8 @@ _EXTRA = ("click", "rich", "watchfiles")
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's) and return its exit code."""
+    if args is None:
+        leave_init()  # before there are threads
     try:
         # Here, because its packages may be missing; a command imports more of them when it is used.
         from lightlink.cli.app import cli  # noqa: PLC0415

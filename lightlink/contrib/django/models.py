@@ -1,4 +1,7 @@
-"""The tables of the outbox and the inbox. They hold nothing, and nobody asks them, unless they are used."""
+"""The tables of the outbox and the inbox. They hold nothing, and nobody asks them, unless they are used.
+
+Dead letters have no table: the model is there for the admin, and for who may see and decide.
+"""
 
 from __future__ import annotations
 
@@ -46,3 +49,13 @@ class InboxEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.consumer}: {self.stream} {self.sequence}"
+
+
+class DeadLetter(models.Model):
+    """An event that could not be handled; see `lightlink.streams.DeadLetters`."""
+
+    class Meta:
+        """In its stream, not in a table: view to see them, change to decide what becomes of them."""
+
+        managed = False
+        default_permissions = ("view", "change")

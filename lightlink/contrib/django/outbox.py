@@ -11,6 +11,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from lightlink.contrib.django import signals
 from lightlink.contrib.outbox import OutboxRelay, OutboxRow
 
 if TYPE_CHECKING:
@@ -86,6 +87,16 @@ def _nudge(using: str) -> None:
         found.nudge()
 
 
+def _tell(row: OutboxRow, error: str | None, using: str) -> None:
+    from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
+
+    told = {"id": row.id, "subject": row.subject, "using": using}
+    if error is None:
+        signals.event_relayed.send_robust(OutboxEvent, **told)
+    else:
+        signals.event_refused.send_robust(OutboxEvent, **told, error=error)
+
+
 class _Store:
     def __init__(self, using: str) -> None:
         self._using = using
@@ -130,6 +141,9 @@ class _Store:
         events.filter(id__in=done).delete()
         for row in rows:
             error = outcomes.get(row.id)
+            if row.id in outcomes:
+                # After the commit, and robust: a receiver that fails holds nothing up.
+                transaction.on_commit(partial(_tell, row, error, self._using), using=self._using, robust=True)
             if error is not None:
                 due_at = timezone.now() + timedelta(seconds=row.delay())
                 events.filter(id=row.id).update(attempts=row.attempts + 1, error=error, due_at=due_at)

@@ -67,6 +67,20 @@ def add(a: int, b: int) -> int:
     return a + b
 """
 
+CONSUMERS = """
+import os
+from lightlink.contrib.django import Service
+from lightlink.streams import StoredMessage
+
+name = os.environ["SERVICE"]
+service = Service(f"{name}_ledger")
+
+
+@service.consume(f"{name}.sold", name=f"{name}_ledger")
+def book(message: StoredMessage) -> None:
+    service.client.publish(f"{name}.booked", message.data)
+"""
+
 # A file, because the autoreloader starts it again; else as samples/django_shop has it.
 MANAGE = """
 import sys
@@ -92,7 +106,12 @@ def manage(python: StartPython, tmp_path: Path, url: str, prefix: str) -> Callab
     """Start ``manage.py`` with arguments in a project of the test's own."""
     (tmp_path / "plant").mkdir()
     files = {"manage": MANAGE, "settings": SETTINGS}
-    for name, text in {**files, "plant/services": SERVICES, "plant/agents": AGENTS}.items():
+    for name, text in {
+        **files,
+        "plant/services": SERVICES,
+        "plant/agents": AGENTS,
+        "plant/consumers": CONSUMERS,
+    }.items():
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "plant" / "__init__.py").touch()
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
@@ -119,6 +138,21 @@ def test_services_of_the_apps_are_found_and_drained(
     done = process.wait()
     assert done.returncode == 0
     assert "plant.services:plain does not look after database connections" in done.stderr
+
+
+def test_consumers_of_the_apps_handle_stored_events(
+    manage: Callable[..., PythonProcess], client: lightlink.Client, prefix: str
+) -> None:
+    client.stream(prefix, [f"{prefix}.sold"])
+    client.publish_stored(f"{prefix}.sold", {"item": "apple"})
+    with client.subscribe(f"{prefix}.booked") as booked:
+        client.flush()
+        process = manage("lightlink_consumer")
+        process.wait_line("serving plant.consumers:service")
+
+        assert booked.get(timeout=30).data == {"item": "apple"}
+    process.signal(SIGTERM)
+    assert process.wait().returncode == 0
 
 
 @pytest.mark.slow

@@ -22,6 +22,9 @@ class Command(ServingCommand):
 
     help = "Serve the services of each app's services.py, or those named, until Ctrl-C or SIGTERM; then drain."
 
+    # In which module of each app they are found.
+    module = "services"
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take which services."""
         parser.add_argument("targets", nargs="*", metavar="module[:service]")
@@ -33,9 +36,9 @@ class Command(ServingCommand):
         for target in options["targets"]:
             found |= load(target, PlainService)
         if not options["targets"]:
-            found = discover("services", PlainService)
+            found = discover(self.module, PlainService)
         if not found:
-            raise CommandError("no service found: make one in an app's services.py, or name module:service")
+            raise CommandError(f"no service found: make one in an app's {self.module}.py, or name module:service")
         for name in plain_ones(found, Service):
             warning = f"{name} does not look after database connections: use lightlink.contrib.django.Service"
             self.stderr.write(self.style.WARNING(warning))
