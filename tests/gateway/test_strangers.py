@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.edge import url_of
+from helpers.edge import UdpRelay, url_of
 from helpers.loop import LoopThread
 from helpers.stranger import Ear, Stranger
 from helpers.waiting import eventually
@@ -116,6 +116,24 @@ def test_one_connection_too_many_in_all_is_refused(start_gateway: StartGateway, 
     assert eventually(lambda: second.link.ended)
     assert not first.link.ended
     assert gateway.counts.refusals["too_many_connections"] == 1
+
+
+def test_what_is_under_way_is_passed_on_before_the_end(
+    start_gateway: StartGateway, identities: Path, thread: LoopThread
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        gateway = start_gateway(f"nats://127.0.0.1:{upstream.getsockname()[1]}")
+        with UdpRelay(gateway.address[1]) as relay:
+            relay.seconds = 0.02  # so that something is
+            ear = Stranger(relay.port, identities / "ca.pem", thread).say(preamble(StreamKind.MAIN))
+            served, _ = upstream.accept()
+            with served:
+                content = os.urandom(200 * 1024)  # more than leaves at once
+                served.sendall(content)
+                assert eventually(lambda: gateway.counts.bytes_out == len(content))
+                gateway.stop()
+            ended(ear, EdgeCode.SHUTTING_DOWN)
+            assert ear.data == content
 
 
 def test_a_unidirectional_stream_is_refused(start_gateway: StartGateway, stranger: Any, thread: LoopThread) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.edge import UdpRelay, gateway_for, url_of
@@ -14,6 +15,11 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.certs import CertificateAuthority, server_config
+from lightlink.cli.state import state
+from lightlink.cli.terminal.exits import run
+from lightlink.connection.dialing.resolver import Resolver
+from lightlink.connection.transports import quic
+from lightlink.errors import AuthenticationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +77,97 @@ def test_servers_that_only_the_gateway_reaches_are_not_tried(
         info = dict(nc._server_info, connect_urls=["10.255.255.1:4222"])
         connection.run(lambda nc=nc, info=info: nc._process_info(info))
         assert len(nc.discovered_servers) == known
+
+
+@pytest.fixture
+def plain(identities: Path, fresh_server: StartServer, start_gateway: StartGateway) -> str:
+    """The URL of a gateway before a server that takes everybody; its authority is in the environment."""
+    config = f"tls {{ cert_file: {identities}/server.pem, key_file: {identities}/server.key }}"
+    return url_of(start_gateway(f"tls://127.0.0.1:{fresh_server(config=config).port}"))
+
+
+def test_durable_events_go_through_it(plain: str, identities: Path) -> None:
+    with lightlink.connect(plain, tls=tls_of(identities, None)) as client:
+        client.stream("ORDERS", ["orders.>"])
+        seen: list[int] = []
+
+        @client.consume("orders.>", name="billing")
+        def bill(data: int) -> None:
+            seen.append(data)
+
+        with client.storing() as storing:
+            for number in range(200):
+                storing.publish("orders.new", number)
+        eventually(lambda: len(seen) == 200)
+        assert sorted(seen) == list(range(200))
+
+
+def test_the_command_line_takes_its_url(plain: str, identities: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTLINK_TLS_CA", str(identities / "ca.pem"))
+    assert run(state, ["set", "--url", plain, "edge", "7"]) == 0
+    monkeypatch.setenv("LIGHTLINK_URL", plain)
+    with lightlink.connect() as client:
+        assert client.get_state("edge") == 7
+
+
+def test_of_a_names_addresses_the_first_that_answers_is_taken(
+    gateway: Gateway, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        resolves_to(monkeypatch, silent.getsockname(), gateway.address)
+        link("keeper", "quic://nats.example", connect_timeout=4.0).set_state("dns", 1)
+        assert silent.recv(2048)
+
+
+def test_a_certificate_for_another_host_is_refused(
+    gateway: Gateway, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves_to(monkeypatch, gateway.address)
+    with pytest.raises(AuthenticationError, match=r"gateway's certificate was not accepted \(QUIC, outer TLS\)"):
+        link(url="quic://elsewhere.example", connect_timeout=3.0)
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    async def look_up(*_: object) -> list[tuple[str, int]]:
+        return list(addresses)
+
+    monkeypatch.setattr(Resolver, "look_up", look_up)
+
+
+def test_its_socket_is_bound_to_no_address_and_connected_to_none(link: Link) -> None:
+    transport: Any = link().connection.session.nc._transport
+    descriptor = transport.descriptors()[0]
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        assert same.getsockname()[0] == "0.0.0.0"
+        with pytest.raises(OSError, match="not connected"):
+            same.getpeername()
+
+
+def test_an_idle_connection_keeps_its_path_alive(gateway: Gateway, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quic, "_KEEP_ALIVE", 0.01)
+    with UdpRelay(gateway.address[1]) as relay:
+        client = link(url=relay.url)
+        client.flush(timeout=20)
+        before = relay.relayed
+        assert eventually(lambda: relay.relayed > before + 20)
+        client.close()
+
+
+def test_a_replay_from_another_address_moves_nobody(gateway: Gateway, link: Link, serve: Serve) -> None:
+    serve()
+    with UdpRelay(gateway.address[1]) as relay, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spy:
+        relay.copies = []
+        client = link(url=relay.url)
+        moved = gateway.counts.migrations
+        for number in range(20):
+            assert client.call("user-service", "double", {"number": number}, timeout=20) == 2 * number
+            for data in relay.copies[-40:]:
+                spy.sendto(data, gateway.address)
+        assert len(relay.copies) > 20
+        assert client.call("user-service", "double", {"number": 21}, timeout=20) == 42
+        assert gateway.counts.migrations == moved
+        client.close()
 
 
 @pytest.mark.slow

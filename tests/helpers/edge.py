@@ -154,6 +154,7 @@ class UdpRelay:
         self.jitter = 0.0  # and up to that much more, which reorders them
         self.is_open = True
         self.relayed = 0
+        self.copies: list[bytes] | None = None  # what clients send, for a test that wants it
         self._front: Any = None
         self._mappings: dict[Any, _Mapping] = {}
         self.port = 0
@@ -225,6 +226,8 @@ class UdpRelay:
         return await self._open(lambda data, _: self._relay(lambda: self._front.sendto(data, mapping.client)))
 
     def _to_target(self, data: bytes, client: Any) -> None:
+        if self.copies is not None:
+            self.copies.append(data)
         mapping = self._mappings.get(client)
         if mapping is not None and mapping.back is not None:
             self._relay(lambda: mapping.back.sendto(data, self._target))
