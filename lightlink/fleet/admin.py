@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import queue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lightlink.commands.store.schema import AGENTS_BUCKET, FLEET_BUCKET
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.connection import NoReply
 from lightlink.errors import FleetError, FleetRefused, LightLinkError
 from lightlink.fleet.audit import Entry
@@ -20,8 +22,13 @@ if TYPE_CHECKING:
 
     from lightlink.client import Client
     from lightlink.connection.connection import Connection
+    from lightlink.connection.replies import Waiter
 
 _log = logging.getLogger("lightlink")
+
+# Operations that would make something twice, or be told that somebody has decided.
+_ONCE = frozenset({"token", "decide", "renewal"})
+_AGAIN_SECONDS = 1.0
 
 
 class Fleet:
@@ -116,10 +123,17 @@ class Fleet:
 
 
 def ask(connection: Connection, subject: str, body: Mapping[str, Any], operation: str) -> Any:
-    """Return the result of a request to the responders; raises FleetRefused, FleetError, PermissionDenied."""
+    """Return the result of a request to the responders; raises FleetRefused, FleetError, PermissionDenied.
+
+    What may be done twice is asked for once more each second: one of several responders may hang.
+    """
     timeout = connection.options.timeout
+    payload = codec.encode_json(dict(body))
     try:
-        waiter = connection.request(subject.encode(), codec.encode_json(dict(body)), timeout)
+        if operation in _ONCE:
+            waiter = connection.request(subject.encode(), payload, timeout)
+        else:
+            waiter = _request_again(connection, subject.encode(), payload, timeout)
     except NoReply as exc:
         raise FleetError(operation, f"no responder answered within {timeout:g} s (lightlink fleet auth)") from exc
     if codec.is_no_responders(waiter.data, waiter.headers):
@@ -131,3 +145,19 @@ def ask(connection: Connection, subject: str, body: Mapping[str, Any], operation
     if code == "unavailable":
         raise FleetError(operation, str(answer["error"]))
     raise FleetRefused(operation, str(answer["error"]), code)
+
+
+def _request_again(connection: Connection, subject: bytes, payload: bytes, timeout: float) -> Waiter:
+    """Send a request each second until the first answer; raises NoReply after ``timeout`` seconds."""
+    deadline = Deadline(timeout)
+    answers: queue.SimpleQueue[Waiter] = queue.SimpleQueue()
+    while not deadline.is_over:
+        connection.request_async(subject, payload, deadline.remaining(), answers.put)
+        try:
+            waiter = answers.get(timeout=min(_AGAIN_SECONDS, deadline.remaining()))
+        except queue.Empty:
+            continue
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter
+    raise NoReply(subject.decode(), timeout, True)

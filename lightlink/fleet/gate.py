@@ -84,7 +84,7 @@ class Gate:
             return False
         if known.revoked:
             raise FleetRefused(_WHAT, f"{info.name} is revoked since {known.revoked_at}", "revoked")
-        if not known.serial or serial == known.serial:
+        if not known.serial or serial in known.newest:
             return bool(known.previous)
         if known.previous not in (serial, ANY_SERIAL):
             raise FleetRefused(_WHAT, f"the certificate {serial} of {info.name} was replaced", "replaced")

@@ -20,7 +20,7 @@ from lightlink.certs.certificate import load_certificates, to_pem
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
 from lightlink.client import connect
 from lightlink.concurrency.scheduler import every
-from lightlink.errors import FleetError, InvalidOption, LightLinkError
+from lightlink.errors import FleetError, FleetRefused, InvalidOption, LightLinkError
 from lightlink.fleet.admin import ask
 from lightlink.fleet.enrolment import Token, make_key_pem, make_request, read_chain
 from lightlink.options import TLS
@@ -153,7 +153,7 @@ def _key_for(folder: Path, token: str) -> bytes:
 def _ask_until(token: Token, csr: str, timeout: float | None, on_pending: Callable[[str], object]) -> Mapping[str, Any]:
     """Return the certificate, when it is decided that there is one."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    told = False
+    pending = ""
     with tempfile.TemporaryDirectory(prefix="lightlink-enroll-") as temporary:
         folder = Path(temporary)
         write_file(folder / "token.pem", token.key + token.chain, mode=PRIVATE, replace=False)
@@ -162,14 +162,23 @@ def _ask_until(token: Token, csr: str, timeout: float | None, on_pending: Callab
         with connect(token.urls, tls=tls, name="enroll") as client:
             while True:
                 subject = f"{FLEET_ENROLL}.{token.name}.{token.id}"
-                answer: dict[str, Any] = ask(client.connection, subject, {"csr": csr}, "enrolment")
-                if "pending" not in answer:
-                    return answer
-                if not told:
-                    on_pending(answer["pending"])
-                    told = True
+                try:
+                    answer: dict[str, Any] = ask(client.connection, subject, {"csr": csr}, "enrolment")
+                except FleetRefused:
+                    raise
+                except FleetError as exc:
+                    # Who waits for somebody to decide does not give up as responders are started again.
+                    if not pending:
+                        raise
+                    _log.warning("lightlink: %s; asking again", exc)
+                else:
+                    if "pending" not in answer:
+                        return answer
+                    if not pending:
+                        pending = str(answer["pending"])
+                        on_pending(pending)
                 if deadline is not None and time.monotonic() > deadline:
-                    raise FleetError("enrolment", f"nobody has accepted {answer['pending']} in time")
+                    raise FleetError("enrolment", f"nobody has accepted {pending} in time")
                 time.sleep(_POLL_SECONDS)
 
 

@@ -27,14 +27,16 @@ _ATTEMPTS = 20
 class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One identity: which of its certificates counts, and whether any does. Times are RFC 3339, serials hexadecimal.
 
-    ``previous`` is the certificate before, which counts until the new one has been seen. An identity whose certificate
-    was made outside of the fleet has none of them until it is renewed.
+    ``previous`` is the certificate before, which counts until the new one has been seen; so do those that are
+    ``unseen``, signed for other requests to renew it, of which one may have been answered late. An identity whose
+    certificate was made outside of the fleet has none of them until it is renewed.
     """
 
     name: str
     role: str = "agent"
     serial: str = ""
     previous: str = ""
+    unseen: list[str] = []
     not_after: str = ""
     labels: dict[str, str] = {}
     enrolled_at: str = ""
@@ -48,13 +50,19 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether it was put out."""
         return bool(self.revoked_at)
 
+    @property
+    def newest(self) -> list[str]:
+        """The certificate that was signed last, and the others of which none has been seen."""
+        return [self.serial, *self.unseen]
+
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a token is good for, and what was made of it; ``id`` is the serial of its certificate.
 
     ``rights`` are what ``role`` may do, as `CertificateAuthority.issue` takes it; None is the role's own choice.
     ``fingerprint`` is that of the key that has used it (the machine's, SHA-256), ``decision`` ``accepted`` or
-    ``rejected`` where one is asked for.
+    ``rejected`` where one is asked for. ``certificate`` is what was signed for that key, with its chain: it gets the
+    same again, whichever responder it asks. Times are RFC 3339, ``expires`` is in seconds since 1970.
     """
 
     id: str
@@ -67,6 +75,8 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     fingerprint: str = ""
     requested_at: str = ""
     decision: str = ""
+    made_at: str = ""
+    certificate: str = ""
 
     @property
     def pending(self) -> bool:

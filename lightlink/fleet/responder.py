@@ -205,6 +205,7 @@ class Responder:
 
         def answer(message: Message) -> None:
             reply: dict[str, Any]
+            failure: LightLinkError | None = None
             try:
                 body = codec.decode(message.data or b"{}", message.subject, dict[str, Any])
                 reply = {"result": function(message.subject, body)}
@@ -215,10 +216,13 @@ class Responder:
                 reply = {"error": str(exc), "code": "bad_request"}
                 self._audit.note("refused", message.subject.split(".")[3], str(exc), code="bad_request")
             except LightLinkError as exc:
-                reply = {"error": str(exc), "code": "unavailable"}
+                reply, failure = {"error": str(exc), "code": "unavailable"}, exc
                 _log.error("lightlink fleet: %s failed: %s", message.subject, exc)
             if message.reply:
                 client.connection.publish(message.reply.encode(), codec.encode_json(reply))
+            # Last: where the store is away, this waits for it.
+            if failure is not None and self._refusals.is_news(f"{message.subject}: {failure}", "unavailable"):
+                self._audit.note("failed", message.subject.split(".")[3], str(failure), code="unavailable")
 
         client.subscribe(subject, answer, queue=_QUEUE, raw=True, concurrency=2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +19,6 @@ from lightlink.protocol.permissions import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 CERTIFICATE_DAYS = 30
+# Of the certificates signed for requests to renew one, how many may be the one that has arrived.
+_MOST_UNSEEN = 5
 _ENROLL = "enrolment"
 _RENEW = "renewal"
 
@@ -87,6 +89,7 @@ class Signer:
             approve=approve,
             role=grant.role,
             rights=rights,
+            made_at=self._now().isoformat(),
         )
         self._tokens.add(token)
         granted = {option: " ".join(values) for option, values in rights.items()} if grant.role != "agent" else {}
@@ -134,11 +137,11 @@ class Signer:
             raise FleetRefused(_ENROLL, "the token has been used", "used")
         if self._clock.timestamp() > token.expires:
             raise FleetRefused(_ENROLL, "the token has expired", "expired")
-        self._refuse_in_use(name, token.id)
+        self._refuse_in_use(name, token)
         if not token.fingerprint:
             token = msgspec.structs.replace(token, fingerprint=mark, requested_at=self._now().isoformat())
             try:
-                self._tokens.update(token, revision)
+                revision = self._tokens.update(token, revision)
             except RevisionConflict:
                 raise FleetRefused(_ENROLL, "the token is being used by somebody else", "used") from None
             if token.approve:
@@ -147,7 +150,7 @@ class Signer:
             raise FleetRefused(_ENROLL, "somebody has rejected it", "rejected")
         if token.pending:
             return {"pending": mark}
-        return self._issue(token, key)
+        return self._issue(token, revision, key)
 
     def renew(self, name: str, csr: object, current: object) -> dict[str, Any]:
         """Return a new certificate for an identity that is let in; the old one counts until the new one is seen.
@@ -164,12 +167,16 @@ class Signer:
             if known is not None and known.revoked:
                 raise FleetRefused(_RENEW, f"{name} is revoked", "revoked")
             known = known or Identity(name=name, role=grant.role)
-            if known.serial and serial not in (known.serial, known.previous) and known.previous != ANY_SERIAL:
+            if known.serial and serial not in (*known.newest, known.previous) and known.previous != ANY_SERIAL:
                 raise FleetRefused(_RENEW, f"the certificate {serial} of {name} was replaced", "replaced")
             # While a new one has not been seen, the one that its agent has still is the one before it.
             previous = known.previous or known.serial or ANY_SERIAL
             return msgspec.structs.replace(
-                known, previous=previous, renewed_at=self._now().isoformat(), **_facts(certificate)
+                known,
+                previous=previous,
+                unseen=known.newest[:_MOST_UNSEEN] if known.previous else [],
+                renewed_at=self._now().isoformat(),
+                **_facts(certificate),
             )
 
         self._identities.change(name, replace)
@@ -181,7 +188,9 @@ class Signer:
 
         def forget(known: Identity | None) -> Identity:
             assert known is not None
-            return msgspec.structs.replace(known, previous="") if known.serial == serial else known
+            if serial not in known.newest:
+                return known
+            return msgspec.structs.replace(known, serial=serial, previous="", unseen=[])
 
         self._identities.change(name, forget)
 
@@ -203,25 +212,44 @@ class Signer:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _issue(self, token: TokenRecord, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
-        certificate, chain = self._sign(token.name, key, Grant.of(token.role, **token.rights))
+    def _issue(self, token: TokenRecord, revision: int, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
+        token = self._with_certificate(token, revision, key)
+        facts = _facts(x509.load_pem_x509_certificate(token.certificate.encode()))
+        is_new = False
 
-        def enter(_: Identity | None) -> Identity:
-            self._refuse_in_use(token.name, token.id)
+        def enter(known: Identity | None) -> Identity:
+            nonlocal is_new
+            self._refuse_in_use(token.name, token, known)
+            is_new = known is None or known.token != token.id
+            if known is not None and not is_new:
+                return known  # it may have been renewed since
             at = self._now().isoformat()
-            return Identity(
-                name=token.name,
-                role=token.role,
-                labels=token.labels,
-                enrolled_at=at,
-                token=token.id,
-                **_facts(certificate),
-            )
+            entered = Identity(name=token.name, role=token.role, labels=token.labels, enrolled_at=at, token=token.id)
+            return msgspec.structs.replace(entered, **facts)
 
         self._identities.change(token.name, enter)
-        self._audit.note("enrolled", token.name, token=token.id, serial=f"{certificate.serial_number:x}")
+        if is_new:
+            self._audit.note("enrolled", token.name, token=token.id, serial=facts["serial"])
         authorities = read_file("CA certificate", self._files.path / "ca.pem")
-        return {"certificate": chain.decode(), "authorities": authorities.decode(), "labels": token.labels}
+        return {"certificate": token.certificate, "authorities": authorities.decode(), "labels": token.labels}
+
+    def _with_certificate(self, token: TokenRecord, revision: int, key: ec.EllipticCurvePublicKey) -> TokenRecord:
+        """Return a token with its certificate: the one that another responder has signed meanwhile, or a new one.
+
+        Two would be wrong: of the one that was entered first its machine would be told that it was replaced.
+        """
+        if token.certificate:
+            return token
+        _, chain = self._sign(token.name, key, Grant.of(token.role, **token.rights))
+        signed = msgspec.structs.replace(token, certificate=chain.decode())
+        try:
+            self._tokens.update(signed, revision)
+        except RevisionConflict as exc:
+            stored = self._tokens.get(token.id)
+            if stored is None or not stored[0].certificate:
+                raise FleetError(_ENROLL, "the token has changed meanwhile; try again") from exc
+            return stored[0]
+        return signed
 
     def _sign(self, name: str, key: ec.EllipticCurvePublicKey, grant: Grant) -> tuple[x509.Certificate, bytes]:
         signer, signer_key = self._authority()
@@ -240,10 +268,19 @@ class Signer:
         """Return whose signatures count: those who sign here, and those who sign where the CA's key is."""
         return [self._authority()[0], *load_certificates("CA certificate", self._files.path / "ca.pem")]
 
-    def _refuse_in_use(self, name: str, token: str = "") -> None:
-        """Refuse a name that somebody has; who has it by the same token may have it again."""
-        known = self._identities.get(name)
-        if known is None or known.revoked or not known.serial or (token and known.token == token):
+    def _refuse_in_use(self, name: str, token: TokenRecord | None = None, stored: Identity | None = None) -> None:
+        """Refuse a name that somebody has, and a token from before its name was revoked.
+
+        Who has the name by the same token may have it again. ``stored`` is newer than what is known otherwise.
+        """
+        known = stored or self._identities.get(name)
+        if known is None:
+            return
+        if known.revoked:
+            if token is not None and _instant(token.made_at) <= _instant(known.revoked_at):
+                raise FleetRefused(_ENROLL, f"the token is from before {name} was revoked", "revoked")
+            return
+        if not known.serial or (token is not None and known.token == token.id):
             return
         if known.not_after <= self._now().isoformat():
             return
@@ -251,6 +288,14 @@ class Signer:
 
     def _now(self) -> datetime:
         return self._clock.now()
+
+
+def _instant(text: str) -> float:
+    """Return a time in seconds since 1970; what is none, or is left out, was long ago."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _rights(grant: Grant) -> dict[str, list[str]]:

@@ -15,13 +15,15 @@ from helpers.waiting import eventually
 from lightlink.certs import CertificateAuthority
 from lightlink.commands import Agent, CommandManager
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
+from lightlink.fleet.admin import ask
 from lightlink.fleet.directory import ResponderFiles
+from lightlink.fleet.enrolment import Token
 from lightlink.fleet.records import Tokens
 from lightlink.fleet.resolver import Resolver
 from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -139,6 +141,32 @@ class Sender:
         self._thread.join(60)
         assert not self._thread.is_alive()
         assert self.failure is None
+
+
+@contextlib.contextmanager
+def at_the_door(token: str, folder: Path) -> Iterator[lightlink.Client]:
+    """Connect with a token's own certificate, as somebody who tries things does."""
+    read = Token.read(token)
+    folder.mkdir(exist_ok=True)
+    (folder / "ca.pem").write_bytes(read.authorities)
+    (folder / "token.pem").write_bytes(read.key + read.chain)
+    (folder / "token.pem").chmod(0o600)
+    tls = lightlink.TLS(folder / "ca.pem", folder / "token.pem", folder / "token.pem")
+    with lightlink.connect(read.urls, tls=tls) as client:
+        yield client
+
+
+def knock(token: str, folder: Path, csr: object, name: str | None = None) -> Any:
+    """Ask for a certificate with a token, for its own name or another."""
+    read = Token.read(token)
+    with at_the_door(token, folder) as client:
+        subject = f"ll.fleet.enroll.{name or read.name}.{read.id}"
+        return ask(client.connection, subject, {"csr": csr}, "enrolment")
+
+
+def why(admin: Fleet) -> list[str]:
+    """Return the codes of what was refused."""
+    return [entry.facts["code"] for entry in admin.audit() if entry.what == "refused"]
 
 
 def _issue_few(authority: CertificateAuthority) -> None:
