@@ -182,42 +182,12 @@ def test_typed_clients(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_testing(read: Read) -> None:
     reader = read("docs/how-to/testing.md", server=False)
-    (reader.folder / "shop").mkdir()
-    (reader.folder / "shop" / "services.py").write_text(SHOP)
+    reader.save("shop/services.py")
     handlers = reader.save("test_handlers.py")
     reader.leave_out(INSTALL)
-    with_server = reader.save("test_with_server.py")
-    with_server.write_text("from shop.services import make_service\n\n\n" + with_server.read_text())
+    reader.save("test_with_server.py")
     assert handlers.exists()
     assert "2 passed" in run_pytest(reader.folder)
-
-
-SHOP = """
-import lightlink
-
-
-def make_service():
-    orders = lightlink.Service("orders")
-
-    @orders.rpc
-    def place(item: str, request: lightlink.Request) -> None:
-        request.client.publish("stock.reserved", {"item": item})
-
-    return orders
-
-
-service = lightlink.Service("shop")
-
-
-@service.rpc
-def price(item: str) -> float:
-    return {"pear": 2.5}[item]
-
-
-@service.on("orders.new")
-def count(data):
-    pass
-"""
 
 
 def test_tracing(read: Read) -> None:
@@ -234,6 +204,8 @@ def test_http(read: Read) -> None:
     reader.leave_out("its lines are the next two, with free ports")
     for line in lines:
         reader.run_beside(f"lightlink http --listen {line}", "http://")
+    reader.save("greenhouse.py")
+    reader.run_beside("lightlink agent run greenhouse:agent", "takes commands")
     while reader.language == "sh":
         reader.leave_out("tests/http/test_sample.py runs the session with curl")
     reader.save("tokens.json")

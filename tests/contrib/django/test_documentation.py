@@ -7,7 +7,7 @@ from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.docs import ROOT, blocks, run, shell_lines
+from helpers.docs import blocks, run, shell_lines
 from helpers.wsgi import deploy
 
 import lightlink
@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from conftest import StartPython
 
 PAGE = "how-to/django.md"
-SAMPLE = ROOT / "samples" / "django_shop"
 
-# As `django-admin startproject` writes it.
-WSGI = """
-import os
-from django.core.wsgi import get_wsgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "website.settings")
-application = get_wsgi_application()
-"""
 RUN = """
     import os, runpy, sys
     os.chdir(sys.argv[1])
@@ -39,15 +30,17 @@ RUN = """
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The project that the page writes; the first line of each block names its file."""
+    """The project that the page makes; the first line of each block of Python names its file."""
+    (make,) = shell_lines(PAGE, "django-admin ")
+    run([sys.executable, "-m", "django", *make.split()[1:]], tmp_path)
+    add, *migrate = (shell_lines(PAGE, f"python manage.py {start}")[0] for start in ("startapp", "makemig", "migrate"))
+    run([sys.executable, *add.split()[1:]], tmp_path)
+    (tmp_path / "prices" / "tests.py").unlink()
     for text in blocks(PAGE, "python"):
         path = tmp_path / text.partition("\n")[0].removeprefix("# ")
-        path.parent.mkdir(exist_ok=True)
-        (path.parent / "__init__.py").touch()
         path.write_text(text)
-    manage = (SAMPLE / "manage.py").read_text().replace("webshop.settings", "website.settings")
-    (tmp_path / "manage.py").write_text(manage)
-    run([sys.executable, "manage.py", "makemigrations", "-v0", "prices"], tmp_path)
+    for line in migrate:
+        run([sys.executable, *line.split()[1:], "-v0"], tmp_path)
     return tmp_path
 
 
@@ -78,7 +71,6 @@ def test_the_page_s_commands_serve(python: StartPython, project: Path, url: str)
 def test_the_page_s_servers_serve(python: StartPython, project: Path, url: str, carrier: str) -> None:
     settings = project / "website" / "settings.py"
     settings.write_text(settings.read_text().replace("nats://127.0.0.1:4222", url))
-    (project / "website" / "wsgi.py").write_text(WSGI)
     service = lightlink.Service("prices", url)
     service.register("of", lambda item: {"apple": 50}[item])
     (line,) = shell_lines(PAGE, f"{carrier} ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from signal import SIGTERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.docs import ROOT, blocks, run, run_pytest, shell_lines
@@ -24,18 +24,19 @@ PAGE = "how-to/flask.md"
 
 
 def test_the_page_s_app_passes_the_page_s_test(tmp_path: Path) -> None:
-    set_up, views, tests = blocks(PAGE, "python")
+    set_up, views, _, tests = blocks(PAGE, "python")
     (tmp_path / "shop.py").write_text(set_up + views)
     (tmp_path / "test_shop.py").write_text(tests)
 
     assert "1 passed" in run_pytest(tmp_path)
 
 
-def test_the_page_s_lines_run(tmp_path: Path, url: str) -> None:
+def test_the_page_s_lines_run(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shop.py").write_text("".join(blocks(PAGE, "python")[:2]))
-    service = lightlink.Service("prices", url)
-    service.register("of", lambda item: {"apple": 0.5}[item])
-    with service:
+    module: dict[str, Any] = {}
+    monkeypatch.setenv("LIGHTLINK_URL", url)
+    exec(compile(blocks(PAGE, "python")[2], "prices.py", "exec"), module)
+    with module["service"]:
         lines = shell_lines(PAGE, "flask ")
         script = "\n".join(["set -e", f'flask() {{ {sys.executable} -m flask "$@"; }}', *lines])
         said = run(["/bin/sh", "-c", script], tmp_path, FLASK_LIGHTLINK_URL=url)
