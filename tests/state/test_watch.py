@@ -60,6 +60,22 @@ def test_a_watch_tells_the_values_first_and_then_every_change(bucket: lightlink.
     assert changes.empty()
 
 
+def test_the_values_end_though_some_are_removed_meanwhile(
+    client: lightlink.Client, bucket: lightlink.StateBucket[Any], peer: RawPeer
+) -> None:
+    """More than a reader asks for at once, so that the server still has some of them when they are removed."""
+    bucket.set("0", 0)
+    for number in range(1, 1000):
+        client.publish(f"$KV.{bucket.name}.{number}", number)
+    client.flush()
+    with bucket.watch() as watch:
+        first = watch.get(30)
+        peer.run(peer.nc.jetstream().purge_stream(f"KV_{bucket.name}"))
+        values = [first.value, *(change.value for change in watch.current(timeout=30))]
+    assert values == list(range(len(values)))
+    assert len(values) < 1000
+
+
 def test_changes_carry_revision_and_time(bucket: lightlink.StateBucket[Any]) -> None:
     revision = bucket.set("key", 1)
     with bucket.watch() as watch:
