@@ -73,7 +73,7 @@ BILLING = (
 
     client = lightlink.connect(url, wait=30)
 
-    @client.consume(subject, name="billing", workers=2, ack_wait=1.0)
+    @client.consume(subject, name="billing", workers=2, ack_wait=5.0)
     def bill(message: StoredMessage) -> None:
         with Session(engine) as session, session.begin():
             if inbox.is_new(session, message, "billing"):

@@ -229,7 +229,8 @@ def test_what_has_not_begun_is_given_back_at_a_stop(connect: Callable[..., light
     first.close()
     assert seen == [0]
     second.consume("orders.>", name="billing", workers=1)(handle)
-    eventually(lambda: seen == [0, 1, 2, 3])
+    eventually(lambda: len(seen) >= 4)
+    assert sorted(seen) == [0, 1, 2, 3]  # given back one by one, they may come among new ones
 
 
 def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
