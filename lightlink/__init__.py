@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     )
     from lightlink.events.message import Message
     from lightlink.events.subscription import Subscription
-    from lightlink.files import FileInfo, FileStore
+    from lightlink.files import FileInfo, FileStore, FileStoreInfo
     from lightlink.logs import LogFilter, log_context
     from lightlink.middleware import Call
     from lightlink.options import TLS, ConnectOptions
@@ -146,6 +146,7 @@ __all__ = [
     "FileCorrupt",
     "FileInfo",
     "FileStore",
+    "FileStoreInfo",
     "FleetError",
     "FleetRefused",
     "FlushTimeout",
@@ -290,6 +291,7 @@ _HOME = {
     "lightlink.files": (
         "FileInfo",
         "FileStore",
+        "FileStoreInfo",
     ),
     "lightlink.events.message": ("Message",),
     "lightlink.options": (

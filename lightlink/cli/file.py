@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from lightlink.cli.terminal.exits import Exit, report
 from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.terminal.printing import say
 from lightlink.errors import LightLinkError
@@ -194,6 +195,33 @@ def sweep_(link: Link, older_than: float, bucket: str, as_json: bool) -> None:
     with link.connect() as client:
         chunks = client.file_store(bucket).sweep(older_than)
     say(to_json({"chunks": chunks}) if as_json else f"{chunks} chunks removed")
+
+
+@file.command()
+@json_option
+@link_options
+def buckets(link: Link, as_json: bool) -> None:
+    """Print the file stores there are: size, limit, how long files live."""
+    with link.connect() as client:
+        for each in client.file_stores():
+            life = f"{each.ttl:g} s" if each.ttl else "for ever"
+            limit = f" of {decimal(each.max_bytes)}" if each.max_bytes else ""
+            say(to_json(each) if as_json else f"{each.name}  {decimal(each.bytes)}{limit}  {life}")
+
+
+@file.command()
+@click.argument("name", metavar="BUCKET")
+@click.option("--yes", is_flag=True, help="Without asking.")
+@link_options
+@click.pass_context
+def destroy(ctx: click.Context, /, link: Link, name: str, yes: bool) -> None:
+    """Remove a file store with all its files. Exit code 1 says that there was none."""
+    if not yes:
+        click.confirm(f"Remove the file store {name} with all its files?", abort=True)
+    with link.connect() as client:
+        if not client.file_store(name).destroy():
+            report(f"there is no file store {name!r}")
+            ctx.exit(Exit.FAILED)
 
 
 # --------------------------------------------------------------------------------------------------------------------

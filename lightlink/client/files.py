@@ -10,7 +10,7 @@ from lightlink.connection.connection import Connection, Status
 from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
-    from lightlink.files import FileInfo, FileSource, FileStore, FileTarget, Progress
+    from lightlink.files import FileInfo, FileSource, FileStore, FileStoreInfo, FileTarget, Progress
     from lightlink.protocol.codec import HeaderMap
 
 
@@ -22,7 +22,7 @@ class Files(ClientBase):
     def file_store(self, bucket: str = subjects.FILES_BUCKET, **options: Any) -> FileStore:
         """Return a store of files, whose bucket is made at the first upload if it is not there.
 
-        ``options`` count only then: ttl, max_bytes, replicas, storage; see `FileStore`. Raises InvalidName,
+        ``options`` count only then: ttl, max_bytes, replicas, storage, ...; see `FileStore`. Raises InvalidName,
         InvalidOption.
         """
         refuse_at_exit()
@@ -71,6 +71,18 @@ class Files(ClientBase):
     def file_info(self, file_id: str) -> FileInfo:
         """Return what is known of a file; raises StoredFileNotFound; see `FileStore.info`."""
         return self._files.info(file_id)
+
+    def file_stores(self, *, timeout: float | None = None) -> list[FileStoreInfo]:
+        """Return all buckets of files that this identity may see, by name; raises LinkError, PermissionDenied."""
+        refuse_at_exit()
+        from lightlink.files import FileStoreInfo  # noqa: PLC0415 - not every program has files
+        from lightlink.files.transfer import operation  # noqa: PLC0415
+        from lightlink.jetstream import api  # noqa: PLC0415
+
+        with operation("listing file stores"):
+            found = api.streams_on(self._connection, "$O.>", self._limit(timeout))
+        stores = (FileStoreInfo.of(each) for each in found if each.config.name.startswith("OBJ_"))
+        return sorted(stores, key=lambda each: each.name)
 
     def delete_file(self, file_id: str) -> None:
         """Remove a file; raises StoredFileNotFound; see `FileStore.delete`."""

@@ -9,18 +9,22 @@ from lightlink.errors import DecodeError, InvalidName, InvalidOption, LinkError,
 from lightlink.files.info import ObjectMeta
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import STORE_FAILED, STREAM_NOT_FOUND, JetStreamError
+from lightlink.jetstream.placement import check_placement
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.jetstream.retry import is_unheard, while_electing
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
-from lightlink.validators import integer, seconds
+from lightlink.validators import integer, seconds, string_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from lightlink.connection.connection import Connection
+    from lightlink.jetstream.answers import StreamInfo
 
+# So much our own bucket holds where nobody says otherwise: a full one takes no other along.
+_DEFAULT_BYTES = 4 * 1024**3
 # Room for the headers of a meta message.
 _HEADER_BYTES = 256
 
@@ -36,11 +40,13 @@ class Bucket:
         max_bytes: int | None = None,
         replicas: int = 1,
         storage: str = "file",
+        **more: Any,
     ) -> None:
         self.name = subjects.bucket_name(name)
         self.stream = f"OBJ_{name}"
         self._connection = connection
-        self._config = _stream_config(name, ttl, max_bytes, replicas, storage)
+        self._config = _stream_config(name, ttl, max_bytes, replicas, storage) | _more_config(**more)
+        self._create = api.create_stream if max_bytes is not None else api.create_bounded_stream
         self._made = False
         self._limited: bool | None = None
 
@@ -49,7 +55,7 @@ class Bucket:
         if self._made:
             return
         with self._needs_jetstream():
-            api.create_stream(self._connection, self._config, timeout)
+            self._create(self._connection, self._config, timeout)
         self._made = True
 
     def make_again(self, timeout: float) -> None:
@@ -60,6 +66,23 @@ class Bucket:
     def forget(self) -> None:
         """Make the bucket anew at the next upload: it may be gone."""
         self._made = False
+
+    def info(self, timeout: float) -> StreamInfo | None:
+        """Return what the server says of the stream, None while there is none."""
+        with self._needs_jetstream():
+            return api.stream_info(self._connection, self.stream, timeout)
+
+    def destroy(self, timeout: float) -> bool:
+        """Remove the bucket with all that it holds; tell whether there was one."""
+        self.forget()
+        try:
+            with self._needs_jetstream():
+                api.delete_stream(self._connection, self.stream, timeout)
+        except JetStreamError as exc:
+            if exc.err_code != STREAM_NOT_FOUND:
+                raise
+            return False
+        return True
 
     def find(self, file_id: str, timeout: float) -> tuple[ObjectMeta, datetime]:
         """Return an object's description and when it was stored.
@@ -170,6 +193,21 @@ class Bucket:
             raise
 
 
+def _more_config(
+    *, description: str = "", compression: bool = False, metadata: Any = None, placement: Any = None
+) -> dict[str, Any]:
+    for option, value, kind in (("description", description, str), ("compression", compression, bool)):
+        if not isinstance(value, kind):
+            raise InvalidOption(option, f"must be of type {kind.__name__}", value)
+    config: dict[str, Any] = {
+        "description": description,
+        "compression": "s2" if compression else "",
+        "metadata": string_map("metadata", metadata or {}),
+        "placement": check_placement(placement),
+    }
+    return {name: value for name, value in config.items() if value}
+
+
 def _stream_config(
     bucket: str, ttl: float | None, max_bytes: int | None, replicas: int, storage: str
 ) -> dict[str, Any]:
@@ -186,7 +224,7 @@ def _stream_config(
         "storage": storage,
         "num_replicas": replicas,
         "max_age": 0 if ttl is None else api.nanoseconds(seconds("ttl", ttl)),
-        "max_bytes": max_bytes or -1,
+        "max_bytes": max_bytes or (_DEFAULT_BYTES if bucket == subjects.FILES_BUCKET else -1),
         "discard": "new",
         "allow_rollup_hdrs": True,
         "allow_direct": True,

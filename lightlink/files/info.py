@@ -20,6 +20,8 @@ from lightlink.protocol.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lightlink.jetstream.answers import StreamInfo
+
 # Where our own facts are kept in an object's metadata, beside the user's.
 NAME_KEY = "file_name"
 TYPE_KEY = "content_type"
@@ -207,3 +209,39 @@ def _is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:
         return False
+
+
+@attrs.frozen(kw_only=True)
+class FileStoreInfo:
+    """A bucket of files as it is: how it was made, and what it holds.
+
+    Times in seconds, None for no limit; sizes in bytes. ``messages`` counts chunks and descriptions.
+    """
+
+    name: str
+    messages: int
+    bytes: int
+    ttl: float | None
+    storage: str
+    replicas: int
+    max_bytes: int | None
+    compression: bool
+    description: str
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, info: StreamInfo) -> FileStoreInfo:
+        """Return what the server's answer says of a bucket."""
+        config = info.config
+        return cls(
+            name=config.name.removeprefix("OBJ_"),
+            messages=info.state.messages,
+            bytes=info.state.bytes,
+            ttl=config.max_age / 1e9 or None,
+            storage=config.storage,
+            replicas=config.num_replicas,
+            max_bytes=config.max_bytes if config.max_bytes > 0 else None,
+            compression=config.compression not in ("", "none"),
+            description=config.description,
+            metadata=dict(config.metadata or {}),
+        )

@@ -12,7 +12,7 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import FileCorrupt, InvalidOption, LinkError
 from lightlink.files import announce, sweep
 from lightlink.files.bucket import Bucket
-from lightlink.files.info import FileInfo, ObjectMeta, encode_digest, new_meta
+from lightlink.files.info import FileInfo, FileStoreInfo, ObjectMeta, encode_digest, new_meta
 from lightlink.files.reader import ChunkReader
 from lightlink.files.source import open_source
 from lightlink.files.target import open_target
@@ -58,9 +58,12 @@ def _in_use(method: Method) -> Method:
 class FileStore:
     """The files in a bucket, which is made when the first one is uploaded.
 
-    A bucket that is made keeps each file for ``ttl`` seconds (None: for ever), holds ``max_bytes`` in all (None: as
-    much as the server allows), on ``replicas`` servers, in ``storage`` (``file`` or ``memory``). Safe to share between
-    threads; transfers share what may be in flight.
+    A bucket that is made keeps each file for ``ttl`` seconds (None: for ever), on ``replicas`` servers, in ``storage``
+    (``file`` or ``memory``). All files together may have ``max_bytes``; with None as much as the server allows, but in
+    ``light_link_files`` 4 GiB, or less where the server has less. A full bucket refuses what comes. ``compression``
+    has the server compress its files, ``metadata`` and ``description`` are kept with the bucket, and ``placement``
+    names the cluster (``{"cluster": "east"}``) or tags (``{"tags": ["ssd"]}``) of the servers.
+    Safe to share between threads; transfers share what may be in flight.
     """
 
     def __init__(
@@ -72,9 +75,24 @@ class FileStore:
         max_bytes: int | None = None,
         replicas: int = 1,
         storage: str = "file",
+        description: str = "",
+        compression: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        placement: Mapping[str, Any] | None = None,
     ) -> None:
         self._connection = connection
-        self._bucket = Bucket(connection, bucket, ttl, max_bytes, replicas, storage)
+        self._bucket = Bucket(
+            connection,
+            bucket,
+            ttl,
+            max_bytes,
+            replicas,
+            storage,
+            description=description,
+            compression=compression,
+            metadata=metadata,
+            placement=placement,
+        )
         self._transfers: set[object] = set()
 
     @property
@@ -188,6 +206,26 @@ class FileStore:
             raise InvalidOption("older_than", "must be at least one second", older_than)
         with operation(f"sweeping file store {self.bucket!r}"):
             return sweep.sweep(self._connection, self._bucket, older_than, self._connection.options.timeout)
+
+    @_in_use
+    def store_info(self) -> FileStoreInfo | None:
+        """Return how the bucket was made and what it holds, None while there is none.
+
+        Raises LinkError, PermissionDenied, ClosedError.
+        """
+        with operation(f"looking at file store {self.bucket!r}"):
+            found = self._bucket.info(self._connection.options.timeout)
+        return None if found is None else FileStoreInfo.of(found)
+
+    @_in_use
+    def destroy(self) -> bool:
+        """Remove the bucket with all its files; tell whether there was one. The next upload makes it anew.
+
+        Needs the right to delete the bucket's stream, as an admin has it. Raises LinkError, PermissionDenied,
+        ClosedError.
+        """
+        with operation(f"removing file store {self.bucket!r}"):
+            return self._bucket.destroy(self._connection.options.timeout)
 
     @_in_use
     def send(self, source: FileSource, to: str = "", *, headers: HeaderMap | None = None, **options: Any) -> FileInfo:

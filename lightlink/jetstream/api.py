@@ -7,6 +7,7 @@ request has left), PermissionDenied, PayloadTooLarge and ClosedError. `lightlink
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -33,6 +34,7 @@ from lightlink.jetstream.errors import (
     SEQUENCE_NOT_FOUND,
     STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
+    TOO_LARGE,
     WRONG_STREAM,
     JetStreamError,
 )
@@ -48,6 +50,11 @@ if TYPE_CHECKING:
     from lightlink.connection.replies import Waiter
 
 T = TypeVar("T")
+_log = logging.getLogger("lightlink")
+
+# By how much, and down to how many bytes, a bound is lowered that the server has no room for.
+_SHRINK = 8
+_LEAST_BOUND = 1024 * 1024
 
 # Header names (ADR-8, ADR-31, ADR-43).
 EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -292,6 +299,24 @@ def create_stream(connection: Connection, config: Mapping[str, Any], timeout: fl
             return False
         raise
     return True
+
+
+def create_bounded_stream(connection: Connection, config: Mapping[str, Any], timeout: float) -> bool:
+    """Make a stream as `create_stream` does, smaller than ``config`` says where the server has less room.
+
+    For a bound that nobody asked for: where there is no room for a small one either, there is none.
+    """
+    deadline = Deadline(timeout)
+    room: int = config["max_bytes"]
+    while room > 0:
+        try:
+            return create_stream(connection, {**config, "max_bytes": room}, deadline.as_timeout())
+        except JetStreamError as exc:
+            if exc.err_code not in TOO_LARGE:
+                raise
+            _log.info("lightlink: no room for %d bytes of stream %s; it is made smaller", room, config["name"])
+        room = room // _SHRINK if room >= _SHRINK * _LEAST_BOUND else -1
+    return create_stream(connection, {**config, "max_bytes": -1}, deadline.as_timeout())
 
 
 def stream_info(connection: Connection, stream: str, timeout: float) -> StreamInfo | None:

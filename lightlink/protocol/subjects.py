@@ -24,6 +24,8 @@ FLEET_RENEW = "ll.fleet.renew"
 FLEET_ENROLL = "ll.fleet.enroll"
 STATE_BUCKET = "light_link_state"
 FILES_BUCKET = "light_link_files"
+LOCKS_BUCKET = "light_link_locks"
+FLEET_BUCKET = "lightlink_fleet"
 
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")

@@ -61,7 +61,7 @@ class StateBucket(Generic[T]):
         self.name = subjects.bucket_name(name)
         self._connection = connection
         self._values: ValueCodec[T] = ValueCodec(value_type)
-        self._stream = BucketStream(connection, name, options.stream_config(name))
+        self._stream = BucketStream(connection, name, options.stream_config(name), may_shrink=options.max_bytes is None)
         self._on_watch = on_watch
 
     def __repr__(self) -> str:

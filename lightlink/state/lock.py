@@ -26,6 +26,7 @@ from lightlink.errors import (
     StateError,
     StateNotFound,
 )
+from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_token
 from lightlink.validators import seconds, wait_limit
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
-BUCKET = "light_link_locks"
+BUCKET = subjects.LOCKS_BUCKET
 _LEAST_TTL = 1.0  # the server's
 # How often it is renewed and looked at within its time, and how often a taken one is tried.
 _LOOKS = 6

@@ -8,6 +8,7 @@ import attrs
 
 from lightlink.errors import InvalidOption
 from lightlink.jetstream.api import nanoseconds
+from lightlink.jetstream.placement import check_placement
 from lightlink.protocol import subjects
 from lightlink.validators import FOR_EVER, field, integer, string_map
 
@@ -22,6 +23,12 @@ MAX_REPLICAS = 5
 # The server takes no shorter life for one message.
 MIN_TTL_SECONDS = 1.0
 _DUPLICATE_WINDOW_SECONDS = 120.0
+# So much our own buckets hold where nobody says otherwise: a full one takes no other along.
+_DEFAULT_BYTES = {
+    subjects.STATE_BUCKET: 1024**3,
+    subjects.LOCKS_BUCKET: 16 * 1024**2,
+    subjects.FLEET_BUCKET: 128 * 1024**2,
+}
 
 
 def _whole(least: int, most: int | None = None) -> Any:
@@ -62,11 +69,7 @@ def _storage(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _placement(_: Any, __: Any, value: Any) -> None:
-    if value is None:
-        return
-    is_fit = isinstance(value, dict) and value and value.keys() <= {"cluster", "tags"}
-    if not is_fit or not isinstance(value.get("cluster", ""), str) or not isinstance(value.get("tags", []), list):
-        raise InvalidOption("placement", "must be {'cluster': name} or {'tags': [tag, ...]}, or both", value)
+    check_placement(value)
 
 
 def _republish(_: Any, __: Any, value: Any) -> None:
@@ -83,9 +86,11 @@ class BucketOptions:
 
     ``history`` is how many values of a key are kept (1 to 64), ``ttl`` how many seconds each value lives, ``storage``
     ``"file"`` or ``"memory"``, on ``replicas`` servers. ``max_value_size`` and ``max_bytes`` (of the whole bucket) are
-    in bytes. ``marker_ttl`` makes the server leave a marker for that many seconds where a value's time ran out, so that
+    in bytes. A full bucket refuses what comes. By default only LightLink's own buckets have a bound,
+    ``light_link_state`` one of 1 GiB, or of less where the server has less.
+    ``marker_ttl`` makes the server leave a marker for that many seconds where a value's time ran out, so that
     watches hear of it, and lets those of deleted keys go as soon; a value's own ``ttl`` is raised to it. In a bucket
-    with ``max_bytes`` they stay for a day otherwise.
+    with a bound they stay for a day otherwise.
     ``compression`` has the server compress the files, ``metadata`` is kept with the bucket. ``placement`` names the
     cluster (``{"cluster": "east"}``) or tags (``{"tags": ["ssd"]}``) of the servers. What is stored is also published
     below ``republish``, as ``<republish>.<key>``, for plain subscribers.
@@ -129,7 +134,7 @@ class BucketOptions:
             "num_replicas": self.replicas,
             "max_msgs_per_subject": self.history,
             "max_age": nanoseconds(self.ttl or 0),
-            "max_bytes": self.max_bytes or -1,
+            "max_bytes": self.max_bytes or _DEFAULT_BYTES.get(bucket, -1),
             "max_msg_size": self.max_value_size or -1,
             "max_msgs": -1,
             "max_consumers": -1,

@@ -41,9 +41,12 @@ class BucketStream:
     Methods raise JetStreamError, NoReply, StateError, PermissionDenied and ClosedError.
     """
 
-    def __init__(self, connection: Connection, bucket: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, connection: Connection, bucket: str, config: Mapping[str, Any], *, may_shrink: bool = False
+    ) -> None:
         self.bucket = bucket
         self.config = config
+        self._create = api.create_bounded_stream if may_shrink else api.create_stream
         self.name: str = config["name"]
         # What the keys' subjects begin with, as they are stored and as they are written: those of a bucket that
         # mirrors another are the other's (ADR-8).
@@ -164,7 +167,7 @@ class BucketStream:
     def make(self, operation: str, deadline: Deadline) -> None:
         """Make the stream unless it is there."""
         with Failures(self.bucket, operation):  # no value is stored by this: without an answer nothing is unknown
-            api.create_stream(self._connection, self.config, deadline.as_timeout())
+            self._create(self._connection, self.config, deadline.as_timeout())
 
     def check_takes_ttl(self, operation: str, deadline: Deadline) -> None:
         """Raise StateError unless a value of this bucket may have a time to live of its own."""
@@ -281,7 +284,7 @@ class BucketStream:
         with Failures(self.bucket, operation):
             try:
                 if make:
-                    api.create_stream(self._connection, self.config, timeout)
+                    self._create(self._connection, self.config, timeout)
                     return True
                 return api.stream_info(self._connection, self.name, timeout) is not None
             except NoReply:

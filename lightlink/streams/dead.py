@@ -33,6 +33,7 @@ DEAD_STREAM = "LIGHTLINK_DEAD"
 _DAY = 86_400
 _SECOND = 1_000_000_000
 _MOST_ERROR = 4096
+_MOST_BYTES = 1024**3
 _MOST_LISTED = 10_000
 
 
@@ -75,12 +76,13 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
         "name": DEAD_STREAM,
         "subjects": ["ll.dead.*.*", "ll.retry.*.*", "ll.excused.*.*.*"],
         "max_age": 30 * _DAY * _SECOND,
+        "max_bytes": _MOST_BYTES,
         "num_replicas": replicas,
-        "discard": "old",
+        "discard": "new",  # what finds no room is tried again later; nothing is lost
         "allow_direct": True,
         "storage": "file",
     }
-    if ask(DEAD_STREAM, "make", partial(api.create_stream, connection, config), timeout) or replicas == 1:
+    if ask(DEAD_STREAM, "make", partial(api.create_bounded_stream, connection, config), timeout) or replicas == 1:
         return
     there = ask(DEAD_STREAM, "read", partial(api.stream_config, connection, DEAD_STREAM), timeout) or {}
     if int(there.get("num_replicas", 1)) < replicas:

@@ -224,7 +224,11 @@ def test_a_write_during_a_short_outage_is_carried_out_after_it(url: str, prefix:
     with lightlink.connect(link.url) as client:
         bucket = client.state(prefix)
         bucket.set("key", 1)
+        link.refuse()
         link.cut()
+        # What is written to a connection that is lost already, and not known to be, is lost with it.
+        eventually(lambda: client.status is lightlink.Status.RECONNECTING)
+        link.accept()
         assert bucket.set("other", 2, timeout=30) == 2
 
 
