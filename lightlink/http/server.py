@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from lightlink.concurrency.signals import handling
+from lightlink.concurrency.threads import not_started
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.http.schemas import Problem
 from lightlink.protocol import codec
@@ -80,7 +81,8 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
     """Serve until SIGINT or SIGTERM; then end what waits, finish what runs, and return. For the main thread.
 
     ``listen`` is ``host:port``; port 0 takes any free one. ``on_listening(url)`` is called once clients are taken.
-    Raises CannotListen; InvalidOption when the address cannot be, or is not a loopback one though there are no tokens.
+    Raises CannotListen; ResourceExhausted when this process may not have its threads; InvalidOption when the address
+    cannot be, or is not a loopback one though there are no tokens.
     """
     family, address = _resolve(listen)
     if app.tokens is None and not app.open_to_all and not ipaddress.ip_address(address[0]).is_loopback:
@@ -91,7 +93,10 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
         raise CannotListen(listen, os.strerror(exc.errno) if exc.errno else str(exc)) from exc
     sockets: dict[int, Any] = {}
     with door:
-        server = create_server(app, map=sockets, sockets=[door], **_settings(app))
+        settings = _settings(app)
+        threads = _Threads()
+        threads.set_thread_count(settings["threads"])
+        server = create_server(app, map=sockets, sockets=[door], _dispatcher=threads, **settings)
         server.channel_class = _Channel
         try:
             with handling(partial(_stop, app)):
@@ -103,6 +108,24 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
             server.task_dispatcher.shutdown()
         finally:
             wasyncore.close_all(sockets, ignore_all=True)
+
+
+class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc] # waitress has no types
+    """The threads of a server, all of them or none."""
+
+    def set_thread_count(self, count: int) -> None:
+        try:
+            super().set_thread_count(count)
+        except LightLinkError:
+            self.shutdown()
+            raise
+
+    def start_new_thread(self, target: Callable[[int], object], thread_no: int) -> None:
+        try:
+            super().start_new_thread(target, thread_no)
+        except (RuntimeError, MemoryError) as exc:
+            self.threads.discard(thread_no)  # or its end would be waited for
+            raise not_started("starting the threads of the HTTP server", exc) from exc
 
 
 def _settings(app: HttpApp) -> dict[str, Any]:

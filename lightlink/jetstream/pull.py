@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -101,12 +101,13 @@ class PullConsumer:
         self._is_beating = False
         self._stopped = False
         self._forget_status: Callable[[], None] = lambda: None
+        self._routes: list[Any] = []  # one, once it was started
         self._inbox = new_inbox(connection.options.inbox_prefix)
 
     def start(self) -> None:
         """Subscribe and begin to fetch."""
         session = self._connection.session
-        self._route = self._connection.subscribe(f"{self._inbox}*", "", self._arrive)
+        self._routes = [self._connection.subscribe(f"{self._inbox}*", "", self._arrive)]
         session.on_loss.add(self._on_loss)
         self._forget_status = self._connection.on_status(self._on_status)
         self._pull()
@@ -120,10 +121,10 @@ class PullConsumer:
         self._forget_status()
         session = self._connection.session
         session.on_loss.discard(self._on_loss)
-        session.stop_routes([self._route], timeout)
+        session.stop_routes(self._routes, timeout)
         for pulled in self._take_burst():
             self.hand_back(pulled)
-        session.cut_routes([self._route])
+        session.cut_routes(self._routes)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -298,7 +299,8 @@ class PullConsumer:
         # ended, which lead nowhere: it would go on delivering to them until they expire.
         with self._lock:
             self._inbox = new_inbox(self._connection.options.inbox_prefix)
-        self._connection.session.nc.move_route(self._route, f"{self._inbox}*")
+        for route in self._routes:
+            self._connection.session.nc.move_route(route, f"{self._inbox}*")
 
     def _on_status(self, status: Status) -> None:
         if status is Status.CONNECTED:

@@ -74,12 +74,14 @@ class Orchestrator(CommandManager):
         super().__init__(client, **options)
 
     def _open(self) -> None:
+        # Before all that may fail: `close` ends what has begun by then.
+        self._runner: Runner | None = None
+        self._run_pool = WorkerPool(f"lightlink-runs-{self.name}", _WORKERS)
+        self._call_pool = WorkerPool(f"lightlink-run-calls-{self.name}", _CALLERS)
         super()._open()
         client, options = self._client, self._store.options
         runs = RunStore(self._store)
         definitions = Definitions(self._store)
-        self._run_pool = WorkerPool(f"lightlink-runs-{self.name}", _WORKERS)
-        self._call_pool = WorkerPool(f"lightlink-run-calls-{self.name}", _CALLERS)
         calls = CallExecutor(
             runs,
             self.name,
@@ -98,12 +100,12 @@ class Orchestrator(CommandManager):
             pool=self._run_pool,
             call_pool=self._call_pool,
         )
-        self._runner = Runner(self._ports, options.ack_wait)
         try:
             runs.ensure()
             definitions.ensure()
             if self._works:
                 self._run_pool.start()
+                self._runner = Runner(self._ports, options.ack_wait)
                 self._runner.start()
                 scheduler = Scheduler(definitions, runs, self._prepared)
                 self._periodic.append(every(EVERY_SECONDS, scheduler.look))
@@ -113,7 +115,7 @@ class Orchestrator(CommandManager):
 
     def close(self) -> None:
         """Stop following, and leave the runs to others; commands go on. Idempotent."""
-        if not self._closed and self._works and self._is_own_process():
+        if not self._closed and self._runner is not None and self._is_own_process():
             self._runner.stop(_STOP_SECONDS)
         super().close()
         self._run_pool.stop(_STOP_SECONDS)

@@ -32,8 +32,9 @@ class RegistryEntry:
     def __init__(self, connection: Connection, discovery: Discovery) -> None:
         self._connection = connection
         self._discovery = discovery
-        self._forget_status = connection.on_status(self._on_status)
+        # First what may fail: a listener would stay.
         self._job: PeriodicJob = every(HEARTBEAT_SECONDS, self._beat)
+        self._forget_status = connection.on_status(self._on_status)
         self._register()
 
     def stop(self, timeout: float) -> None:

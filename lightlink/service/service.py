@@ -319,14 +319,14 @@ class Service(Connected):
             try:
                 client.connection.add_receiver(self)
                 self._subscribe(client)
+                if self._registers:
+                    self._registry_entry = RegistryEntry(client.connection, self._discovery)
             except BaseException:
                 self.stop(1.0)
                 raise
             if self._stage is Stage.STARTING:
                 self._stage = Stage.RUNNING
         self._is_wanted = True
-        if self._registers:
-            self._registry_entry = RegistryEntry(client.connection, self._discovery)
         if self._after_fork and not self._follows:
             self._follows = True
             client.connection.after_fork(self._follow)

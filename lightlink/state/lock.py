@@ -146,7 +146,11 @@ class Lock:
         with self._guard:
             self._token = self._revision = revision
             self._valid_until = asked_at + self.ttl
-        self._job = every(self.ttl / _LOOKS, self._look)
+        try:
+            self._job = every(self.ttl / _LOOKS, self._look)
+        except BaseException:
+            self.release()  # nobody would renew it
+            raise
         return True
 
     def _stored_after_all(self, error: StateError) -> int:

@@ -160,7 +160,14 @@ class Consumption:
         return sum(len(source.pulls) for source in self._sources)
 
     def start(self) -> None:
-        """Begin to handle events."""
+        """Begin to handle events; all of it, or nothing."""
+        try:
+            self._begin()
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def _begin(self) -> None:
         self._pool.start()
         self._sources += [self._source(each, is_retry=False) for each in self._durables]
         if self._graveyard is not None:
@@ -168,7 +175,7 @@ class Consumption:
         for source in self._sources:
             source.pulls.start()
         tick = min(_TICK_SECONDS, self._ack_wait / 4)
-        self._periodic = [every(tick, self._tick), every(_LOOK_SECONDS, self._look)]
+        self._periodic += [every(tick, self._tick), every(_LOOK_SECONDS, self._look)]
 
     def _source(self, durable: Durable, *, is_retry: bool) -> Source:
         most = 2 * self.settings.batch if self.settings.batch else 32 * self.settings.workers

@@ -193,11 +193,16 @@ class Consumer:
                 f"{self.stream}/{self.name}", "read", "it is no pull consumer with explicit acknowledgements"
             )
         ack_wait = info.config.ack_wait / 1e9 or ACK_WAIT
-        self._pulls = PullConsumer(
+        pulls = PullConsumer(
             self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None, heartbeats=True
         )
-        self._pulls.start()
-        self._periodic = every(min(_TICK_SECONDS, ack_wait / 4), self._pulls.tick)
+        self._periodic = every(min(_TICK_SECONDS, ack_wait / 4), pulls.tick)
+        try:
+            pulls.start()
+        except BaseException:
+            self._periodic.stop(0.0)
+            raise
+        self._pulls = pulls
 
     def _on_messages(self, burst: list[Pulled]) -> None:
         for pulled in burst:

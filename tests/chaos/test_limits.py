@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import StartPython
+    from conftest import StartPython, StartServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space of a process")
 
@@ -143,3 +143,111 @@ FILES = """
 def test_a_process_without_a_file_left_gets_an_error_of_ours(python: StartPython, url: str) -> None:
     done = python(FILES, url).wait(60)
     assert done.stdout == "done\n", done.stderr
+
+
+# What starts threads: each returns what ends it again.
+STARTERS = {
+    "connect": "lightlink.connect(url).close",
+    "service": "started(adder(url))",
+    "service of a client": "started(adder(client))",
+    "registered service": "started(adder(client, registry=True))",
+    "agent": "started(worker(url))",
+    "agent of a client": "started(worker(client))",
+    "manager": "CommandManager(client).close",
+    "orchestrator": "Orchestrator(client).close",
+    "subscription": "client.subscribe(name, print).stop",
+    "watch": "client.watch_state(handler=print).stop",
+    "leader": "client.leader(name, ttl=600).stop",
+    "lock": "taken(client.lock(name, ttl=600))",
+    "consumer": "consumed(client)",
+    "consumer by hand": "fetched(client)",
+    "HTTP server": "served(client)",
+}
+
+# Room for ``more`` threads.
+LIMITS_AT = LIMITS.replace("limit():", "limit(more):").replace(
+    "512 * 1024 * 1024", "512 * 1024 * 1024 + more * 1024**3"
+)
+
+_QUICK = ("connect", "service", "agent", "watch", "consumer")
+
+STARTS_AT = (
+    LIMITS_AT
+    + """
+    import os, signal
+    from helpers.waiting import eventually
+    from lightlink.errors import ResourceExhausted
+    from lightlink.http import create_app, serve
+    from lightlink.runs import Orchestrator
+
+    def started(runnable):
+        runnable.start()
+        return runnable.stop
+
+    def adder(target, **options):
+        service = lightlink.Service(name, target, **options)
+        service.on(name)(print)
+        return service
+
+    def worker(target):
+        agent = Agent(name, target)
+        agent.command("work")(lambda: "done")
+        return agent
+
+    def taken(lock):
+        assert lock.acquire()  # and so nobody has it whose start has failed
+        return lock.release
+
+    def consumed(client):
+        client.consume("orders.>", name="billing")(print)
+        return lambda: [each.stop() for each in client.subscriptions]
+
+    def fetched(client):
+        consumer = client.consumer("ORDERS", "by-hand")
+        assert list(consumer.fetch(1, timeout=0.01)) == []
+        return consumer.close
+
+    def served(client):
+        with CommandManager(client) as manager:
+            serve(create_app(manager), "127.0.0.1:0", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        return lambda: None
+
+    def held():
+        files = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        sockets = sum(os.path.islink(file) and os.readlink(file).startswith("socket") for file in files)
+        return sockets, {t for t in threading.enumerate() if not t.name.startswith("lightlink-client-")}
+
+    refused = 0
+    for more in (0, 1, 2, 3, 4, 5, 6):
+        with lightlink.connect(url) as client:
+            client.stream("ORDERS", ["orders.>"])
+            client.consume("orders.>", name="by-hand")(print)
+            [each.stop() for each in client.subscriptions]
+            client.set_state("key", 1)
+            before = held()
+            limit(more)
+            try:
+                end = START
+            except ResourceExhausted as exc:
+                assert "can't start new thread" in str(exc)
+                refused += 1
+            else:
+                end()
+            finally:
+                lift()
+            eventually(lambda: held()[0] <= before[0] and held()[1] <= before[1], 30)
+            (START)()
+    print(refused > 0)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "what", [each if each in _QUICK else pytest.param(each, marks=pytest.mark.slow) for each in STARTERS]
+)
+def test_what_may_start_only_some_threads_leaves_none(
+    what: str, python: StartPython, fresh_server: StartServer
+) -> None:
+    """At the first, the second, ... thread it is refused by name, nothing is half open, and it works afterwards."""
+    done = python(STARTS_AT.replace("START", STARTERS[what]), fresh_server().url, "limited").wait(100)
+    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
