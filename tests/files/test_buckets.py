@@ -26,7 +26,13 @@ def client(url: str) -> Iterator[lightlink.Client]:
 
 def test_a_file_store_is_made_as_its_options_say(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     store = client.file_store(
-        prefix, ttl=600, max_bytes=1_000_000, compression=True, metadata={"owner": "ops"}, description="readings"
+        prefix,
+        ttl=600,
+        max_bytes=1_000_000,
+        compression=True,
+        metadata={"owner": "ops"},
+        placement={"tags": ["ssd"]},
+        description="readings",
     )
     assert store.store_info() is None
     store.upload(io.BytesIO(b"text" * 100))
@@ -39,6 +45,8 @@ def test_a_file_store_is_made_as_its_options_say(client: lightlink.Client, peer:
     theirs = peer.run(peer.nc.jetstream().stream_info(f"OBJ_{prefix}")).config
     assert theirs.metadata is not None
     assert theirs.metadata["owner"] == "ops"
+    assert theirs.placement is not None
+    assert theirs.placement.tags == ["ssd"]
     assert store.destroy()
 
 

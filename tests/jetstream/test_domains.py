@@ -12,7 +12,7 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import Agent, CommandManager
-from lightlink.errors import InvalidOption, LightLinkError, StateNotFound
+from lightlink.errors import InvalidOption, LightLinkError, NotStored, StateNotFound, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
 
@@ -110,6 +110,40 @@ def test_commands_are_kept_in_the_domain_that_is_named(edge: Edge) -> None:
             agent.stop()
     with lightlink.connect(edge.hub.url) as far, CommandManager(far) as at_the_hub:
         assert len(at_the_hub.list("press")) == 1
+
+
+def test_events_are_stored_and_handled_in_the_domain_that_is_named(edge: Edge) -> None:
+    with (
+        lightlink.connect(edge.leaf.url, jetstream_domain="hub") as client,
+        lightlink.connect(edge.leaf.url) as near,
+        lightlink.connect(edge.hub.url) as far,
+    ):
+        client.stream("ORDERS", ["orders.>"])
+        # The leaf knows a moment later who listens behind it.
+        eventually(lambda: _is_stored(client))
+        seen: list[object] = []
+        client.consume("orders.>", name="billing")(seen.append)
+        client.publish_stored("orders.new", 2)
+        eventually(lambda: seen == [1, 2])
+        assert [each.data for each in client.replay("orders.>")] == [each.data for each in far.replay("orders.>")]
+        with pytest.raises(StreamNotFound):
+            near.stream("ORDERS").info()
+        client.consume("orders.>", name="broken", retries=[])(_fail)
+        eventually(lambda: len(far.dead_letters("ORDERS", "broken").list()) == 2)
+        with client.lock("nightly"):
+            assert far.lock("nightly").holder() is not None
+            assert near.lock("nightly").holder() is None
+
+
+def _is_stored(client: lightlink.Client) -> bool:
+    try:
+        return client.publish_stored("orders.new", 1, id="1").sequence == 1
+    except NotStored:
+        return False
+
+
+def _fail(_: object) -> None:
+    raise ValueError("broken")
 
 
 def test_an_acknowledgement_of_another_domain_is_none(edge: Edge) -> None:

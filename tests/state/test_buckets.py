@@ -35,6 +35,7 @@ def test_a_bucket_is_made_as_its_options_say(client: lightlink.Client, peer: Raw
         prefix,
         compression=True,
         metadata={"owner": "ops"},
+        placement={"tags": ["ssd"]},
         republish=f"{prefix}.changed",
         description="readings",
         history=3,
@@ -55,6 +56,8 @@ def test_a_bucket_is_made_as_its_options_say(client: lightlink.Client, peer: Raw
     theirs = peer.run(peer.nc.jetstream().stream_info(f"KV_{prefix}")).config
     assert theirs.metadata is not None
     assert theirs.metadata["owner"] == "ops"
+    assert theirs.placement is not None
+    assert theirs.placement.tags == ["ssd"]
     assert made.destroy()
 
 
