@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from helpers.stored import CHUNK, fetched, messages_in
+from werkzeug.datastructures import FileStorage
 
 import lightlink
 from lightlink.errors import FileCorrupt, InvalidOption, PayloadTooLarge, StoredFileNotFound
@@ -67,6 +69,16 @@ def test_an_open_file_keeps_its_name(store: lightlink.FileStore, tmp_path: Path,
         source.read(7)
         info = store.upload(source)
     assert (info.name, info.size) == ("open.bin", len(content) - 7)
+
+
+def test_what_a_web_framework_got_keeps_its_name(store: lightlink.FileStore) -> None:
+    """Its ``name`` is that of the form's field, in Flask."""
+    of_flask = FileStorage(io.BytesIO(b"flask"), filename="reports/monthly.csv", name="file")
+    of_django = SimpleUploadedFile("monthly.csv", b"django")
+    for source, content in ((of_flask, b"flask"), (of_django, b"django")):
+        info, target = store.upload(source), io.BytesIO()
+        store.download(info.id, target)
+        assert (info.name, target.getvalue()) == ("monthly.csv", content)
 
 
 def test_temporary_files_are_sources(store: lightlink.FileStore, content: bytes) -> None:
