@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.following import count_option, give_up_option
 from lightlink.cli.terminal.options import SECONDS, json_bytes, json_option, link_options, print_data, to_json
 from lightlink.cli.terminal.printing import say
 from lightlink.commands import CommandManager
@@ -154,8 +155,8 @@ def list_(
 @command.command()
 @click.argument("command_id", metavar="[ID]", required=False)
 @click.option("--client", "client_id", metavar="ID", help="Of one agent.")
-@click.option("--count", type=click.IntRange(min=1), help="End after this many changes.")
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
+@count_option("changes")
+@give_up_option
 @json_option
 @link_options
 @click.pass_context

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.following import count_option, give_up_option, next_of
 from lightlink.cli.terminal.options import (
     SECONDS,
     json_bytes,
@@ -76,8 +77,8 @@ def pub(link: Link, subject: str, data: str, raw: bool, timeout: float, as_json:
 @click.command()
 @click.argument("subject")
 @click.option("--queue", metavar="NAME", help="Queue group: each message goes to one member.")
-@click.option("--count", type=click.IntRange(min=1), help="End after this many messages.")
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
+@count_option("messages")
+@give_up_option
 @click.option("--raw", is_flag=True, help="Print payloads only, as they are.")
 @json_option
 @link_options
@@ -103,22 +104,12 @@ def sub(
         say(f"listening on {subject}", err=True)
         received = 0
         while count is None or received < count:
-            message = _next(subscription, deadline)
+            message = next_of(subscription, deadline)
             if message is None:
                 report(f"{received} messages on {subject} within {timeout:g} s")
                 ctx.exit(Exit.TIMEOUT)
             received += 1
             _show(message, raw=raw, as_json=as_json)
-
-
-def _next(subscription: lightlink.Subscription, deadline: float | None) -> lightlink.Message | None:
-    """Return the next message, None after the deadline (an instant of the monotonic clock)."""
-    if deadline is None:
-        return subscription.get()
-    try:
-        return subscription.get(timeout=max(deadline - time.monotonic(), 0.001))
-    except TimeoutError:
-        return None
 
 
 def _show(message: lightlink.Message, *, raw: bool, as_json: bool) -> None:

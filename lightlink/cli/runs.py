@@ -16,7 +16,8 @@ from rich.text import Text
 
 from lightlink.cli.command import clock, user
 from lightlink.cli.terminal.exits import Exit, report
-from lightlink.cli.terminal.options import SECONDS, json_object, json_option, link_options, print_data, to_json
+from lightlink.cli.terminal.following import give_up_option
+from lightlink.cli.terminal.options import json_object, json_option, link_options, print_data, to_json
 from lightlink.cli.terminal.printing import say
 from lightlink.concurrency import signals
 from lightlink.contrib.systemd import notify
@@ -237,7 +238,7 @@ def show(link: Link, run_id: str, with_targets: bool, as_json: bool) -> None:
 
 @runs.command()
 @_run_id
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
+@give_up_option
 @json_option
 @link_options
 @click.pass_context

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.following import count_option, give_up_option, next_of
 from lightlink.cli.terminal.options import (
     SECONDS,
     json_bytes,
@@ -154,8 +155,8 @@ def history(link: Link, key: str, bucket: str, raw: bool, as_json: bool) -> None
 @click.argument("pattern", default=">")
 @_bucket
 @click.option("--current", is_flag=True, help="Print the current values, and end.")
-@click.option("--count", type=click.IntRange(min=1), help="End after this many changes.")
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up after this time, with exit code 4.")
+@count_option("changes")
+@give_up_option
 @_raw
 @json_option
 @link_options
@@ -185,21 +186,11 @@ def watch(
         say(f"watching {pattern} in {bucket}", err=True)
         shown = 0
         while count is None or shown < count:
-            following = _next(changes, deadline)
+            following = next_of(changes, deadline)
             if following is None:
                 report(f"{shown} changes of {pattern} within {timeout:g} s")
                 ctx.exit(Exit.TIMEOUT)
             shown += _show(following, raw=raw, as_json=as_json)
-
-
-def _next(changes: lightlink.StateWatch[bytes], deadline: float | None) -> lightlink.StateChange[bytes] | None:
-    """Return the next change, None after the deadline (an instant of the monotonic clock)."""
-    if deadline is None:
-        return changes.get()
-    try:
-        return changes.get(timeout=max(deadline - time.monotonic(), 0.001))
-    except TimeoutError:
-        return None
 
 
 def _show(change: lightlink.StateChange[bytes], *, raw: bool, as_json: bool) -> bool:
