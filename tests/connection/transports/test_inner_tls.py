@@ -138,7 +138,7 @@ async def turns_until(check: Any) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(1, 70_000), min_size=1, max_size=4),
-    ours=st.lists(st.integers(1, 200_000), max_size=3),
+    ours=st.lists(st.integers(1, 600_000), max_size=3),
     theirs=st.lists(st.integers(1, 60_000), max_size=3),
 )
 def test_what_is_said_comes_whole_in_pieces_of_any_size(
