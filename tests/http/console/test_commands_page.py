@@ -183,6 +183,41 @@ def test_filters_are_in_the_address(page: Page, running: HttpProcess) -> None:
     expect(page.get_by_role("heading", name="No command matches these filters")).to_be_visible()
 
 
+def test_a_check_names_who_would_get_nothing(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.agents("lack-1", labels={"site": "lacking"}, types="prepare")
+    world.agents("lack-2", labels={"site": "lacking"}, types="verify")
+    eventually(lambda: running.http.get("/api/agents?label=site%3Dlacking").json["total"] == 2)
+    log_in(page, running, to="send?labels=site%3Dlacking&type=prepare")
+
+    page.get_by_role("button", name="Check without sending").click()
+    expect(page.get_by_text("1 does not take this type, and gets nothing.")).to_be_visible()
+    page.get_by_label("Timeout").fill("soon")
+    page.get_by_role("button", name="Check without sending").click()
+
+    expect(page.get_by_label("Timeout")).to_have_attribute("aria-invalid", "true")
+    assert running.http.get("/api/commands?client_id=lack-1").json["total"] == 0
+
+
+def test_failed_commands_come_first_if_asked_to(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.agents("first", types="rank")
+    world.failing.add(("first", "rank"))
+    failed = send(running, "first", "rank")
+    end(running, failed)
+    world.failing.clear()
+    newest = [send(running, "first", "rank") for _ in range(2)][-1]
+    end(running, newest)
+    log_in(page, running, to="commands?command_type=rank")
+    top = page.locator("tbody tr").first
+    expect(top).to_have_attribute("data-key", newest)
+
+    page.get_by_label("Failed first").check()
+
+    expect(top).to_have_attribute("data-key", failed)
+    expect(page).to_have_url(re.compile("order=failed"))
+    page.get_by_label("Failed first").uncheck()
+    expect(top).to_have_attribute("data-key", newest)
+
+
 def test_a_command_is_sent_by_labels(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("label-1", "label-2", labels={"site": "labelled"}, types="prepare")
     eventually(lambda: running.http.get("/api/agents?label=site%3Dlabelled").json["total"] == 2)
@@ -218,6 +253,9 @@ def test_what_is_typed_is_checked_before_it_is_sent(page: Page, running: HttpPro
     expect(page.get_by_text("Enter a number")).to_be_visible()
     page.get_by_label("fraction").fill("0.5")
     page.get_by_label("window").fill("left")
+    page.get_by_role("button", name="Check without sending").click()
+    expect(page.get_by_text("To 1, with a payload of 32 B.")).to_be_visible()
+    assert running.http.get("/api/commands?client_id=checked").json["total"] == 0
     page.get_by_role("button", name="Send to 1").click()
 
     expect(shown_state(page)).to_have_text("done")

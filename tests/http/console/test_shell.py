@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from helpers.console import expect, log_in, send, shown_state, watch
+from helpers.console import end, expect, log_in, send, shown_state, watch
 from helpers.http import HttpProcess
 from helpers.waiting import eventually
 
@@ -289,6 +289,25 @@ def test_focus_and_scrolling_outlast_updates(page: Page, running: HttpProcess) -
     running.http.post(f"/api/command/{sent[21]}/cancel", {"reason": "as is that of another"})
     expect(page.locator(f"tr[data-key='{sent[21]}'] .state")).to_have_text("cancelled")
     expect(agent).to_be_focused()
+
+
+def test_a_chart_is_read_by_keys_and_in_words(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.agents("charted", types="draw")
+    end(running, send(running, "charted", "draw"))
+    log_in(page, running)
+    page.reload()
+    readout = page.locator(".chart output")
+    chart = page.get_by_role("img", name=re.compile("Commands sent in the last hour. .* done"))
+    expect(readout).to_have_text(re.compile("done"))
+    total = readout.text_content()
+
+    chart.focus()
+    chart.press("ArrowLeft")
+    expect(readout).to_have_attribute("title", re.compile("UTC$"))
+    expect(readout).to_have_text(re.compile(r"^\d\d:\d\d"))
+    chart.blur()
+
+    expect(readout).to_have_text(total or "")
 
 
 def test_a_box_stays_as_far_scrolled_as_it_was(page: Page, running: HttpProcess) -> None:

@@ -1,6 +1,6 @@
 // First the targets and their number; the button shows the same number.
 import { get, may, post } from "../api.js";
-import { confirm, empty, field, h, link, mono, note, number, section, segments, state, toast } from "../dom.js";
+import { button, bytes, confirm, empty, field, h, link, mono, note, number, section, segments, state, toast } from "../dom.js";
 import { payloadForm } from "../form.js";
 import { t } from "../text.js";
 
@@ -9,7 +9,7 @@ const DELAY_MS = 250;
 export default async function send({ query }) {
   if (!may("send")) return { title: t("nav.send"), body: [h("h1", {}, t("nav.send")), empty(t("denied"), t("denied.send"))] };
   const chosen = { mode: query.get("to") ? "ids" : "labels", ids: query.get("to") ?? "", labels: query.get("labels") ?? "", type: query.get("type") ?? "", found: { agents: [], total: 0, online: 0, command_types: [] } };
-  const to = h("div", { class: "fields" }), what = h("div", { class: "fields" }), rail = h("aside", { class: "rail", "aria-label": t("send.goes"), "aria-live": "polite" });
+  const to = h("div", { class: "fields" }), what = h("div", { class: "fields" }), rail = h("aside", { class: "rail", "aria-label": t("send.goes"), "aria-live": "polite" }), verdict = h("div", { role: "status" });
   let form = payloadForm(null), timer = null, asked = 0;
   const timeout = h("input", { type: "text", inputmode: "decimal", value: "30" }), priority = h("input", { type: "text", inputmode: "numeric", value: "0" });
   const able = () => chosen.found.agents.filter((each) => !chosen.type || !each.command_types.length || each.command_types.includes(chosen.type));
@@ -48,16 +48,28 @@ export default async function send({ query }) {
     const go = h("button", { type: "button", class: "btn primary wide", disabled: !targets.length || !chosen.type, title: targets.length && !chosen.type ? t("send.type") : null, onclick: () => submit(targets) }, targets.length ? t("send.to", { n: number(targets.length) }) : t("send.nobody"));
     rail.replaceChildren(h("h2", {}, t("send.goes")), h("p", { class: "big" }, number(targets.length), h("span", {}, ` ${t(targets.length === 1 ? "send.agent" : "send.agents")}`)),
       h("ul", { class: "tally" }, h("li", {}, state("online"), number(online)), h("li", {}, state("offline", t("send.wait")), number(targets.length - online)), lacking ? h("li", {}, state("cancelled", t("send.lack")), number(lacking)) : ""),
-      targets.length ? h("details", {}, h("summary", {}, t("send.list")), h("ul", {}, targets.slice(0, 12).map((each) => h("li", {}, state(each.online ? "online" : "offline", each.client_id)))), targets.length > 12 ? h("p", { class: "quiet" }, t("send.more", { n: number(targets.length - 12) })) : "") : "", go);
+      targets.length ? h("details", {}, h("summary", {}, t("send.list")), h("ul", {}, targets.slice(0, 12).map((each) => h("li", {}, state(each.online ? "online" : "offline", each.client_id)))), targets.length > 12 ? h("p", { class: "quiet" }, t("send.more", { n: number(targets.length - 12) })) : "") : "", go,
+      button(t("send.check"), () => check(targets), "wide", { disabled: go.disabled, title: go.title }), verdict);
+    verdict.replaceChildren();
   }
-  async function submit(targets) {
+  // Nothing is sent: what is filled in is looked at, and who would not take it.
+  function check(targets) {
+    const payload = read();
+    const lacking = chosen.found.agents.length - targets.length;
+    if (payload) verdict.replaceChildren(note(lacking ? "warn" : "completed", h("strong", {}, t("send.ok")), h("p", {}, t("send.ok.more", { n: number(targets.length), b: bytes(new TextEncoder().encode(JSON.stringify(payload.value)).length) })), lacking ? h("p", {}, t("send.ok.lack", { n: number(lacking) })) : null));
+  }
+  function read() {
     const payload = form.read(), seconds = Number(timeout.value), rank = Number(priority.value);
     timeout.problem(seconds > 0 && seconds <= 604800 ? "" : t("timeout.wrong"));
     priority.problem(Number.isInteger(rank) ? "" : t("form.integer"));
-    if (!payload || timeout.getAttribute("aria-invalid") === "true" || priority.getAttribute("aria-invalid") === "true") return;
-    const common = { command_type: chosen.type, payload: payload.value, timeout: seconds };
+    return payload && [timeout, priority].every((each) => each.getAttribute("aria-invalid") !== "true") ? payload : null;
+  }
+  async function submit(targets) {
+    const payload = read();
+    if (!payload) return;
+    const common = { command_type: chosen.type, payload: payload.value, timeout: Number(timeout.value) };
     if (targets.length === 1) {
-      try { location.hash = `#/command/${(await post("api/command", { ...common, client_id: targets[0].client_id, priority: rank })).command_id}`; } catch (error) { rail.append(note("failed", h("p", {}, error.message))); }
+      try { location.hash = `#/command/${(await post("api/command", { ...common, client_id: targets[0].client_id, priority: Number(priority.value) })).command_id}`; } catch (error) { rail.append(note("failed", h("p", {}, error.message))); }
       return;
     }
     confirm(t("send.to", { n: number(targets.length) }), t("send.sure", { type: chosen.type, n: number(targets.length) }), t("send.to", { n: number(targets.length) }), async () => {
