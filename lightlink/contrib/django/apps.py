@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core import checks
 
-from lightlink.contrib.django.checks import check_deployment, check_settings
+from lightlink.contrib.django.checks import check_deployment, check_outbox, check_settings
 
 
 class LightLinkConfig(AppConfig):
@@ -20,3 +20,4 @@ class LightLinkConfig(AppConfig):
         """Have Django check the settings."""
         checks.register(check_settings, "lightlink")
         checks.register(check_deployment, "lightlink", deploy=True)
+        checks.register(check_outbox, checks.Tags.database)

@@ -9,12 +9,15 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import Error, Warning  # noqa: A004 - Django's names
+from django.db import connections, router
 
 from lightlink.certs.check import check_client_files
 from lightlink.contrib.django import conf
 from lightlink.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.core.checks import CheckMessage
 
     from lightlink.options import ConnectOptions
@@ -56,6 +59,24 @@ def check_deployment(app_configs: object = None, **_: Any) -> list[CheckMessage]
     if _PASSWORD.search(repr(getattr(settings, "LIGHTLINK", {}))):
         text = "LIGHTLINK holds a password or token in a URL, which debug pages and logs of settings show."
         found.append(Warning(text, hint="Read it from the environment into OPTIONS.", id="lightlink.W004"))
+    return found
+
+
+def check_outbox(
+    app_configs: object = None,  # noqa: ARG001
+    databases: Sequence[str] | None = None,
+    **_: Any,
+) -> list[CheckMessage]:
+    """Return which of the databases that may be asked have been migrated, and lack the outbox."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        if not router.allow_migrate(alias, "lightlink", model_name="outboxevent"):
+            continue
+        tables = connections[alias].introspection.table_names()
+        # Before the first migration nothing is missing yet.
+        if "django_migrations" in tables and "lightlink_outbox" not in tables:
+            text = f"the database {alias!r} has no table lightlink_outbox: publish_on_commit would fail."
+            found.append(Warning(text, hint="Run manage.py migrate lightlink.", id="lightlink.W005"))
     return found
 
 

@@ -1,14 +1,17 @@
-"""Django middleware: errors of LightLink that no view has caught become HTTP statuses."""
+"""Django middleware: a request is known by an id, and errors of LightLink that no view has caught become statuses."""
 
 from __future__ import annotations
 
 import logging
+from contextvars import copy_context
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.http import JsonResponse
 
+from lightlink import logs
+from lightlink.contrib.correlation import CORRELATION_HEADER, headers_for
 from lightlink.contrib.statuses import status_of, with_changes
 from lightlink.errors import LightLinkError
 from lightlink.protocol.text import visible
@@ -19,6 +22,30 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
 _log = logging.getLogger("lightlink")
+
+
+class LightLinkContextMiddleware:
+    """Has all that a request leads to be known by one id: log lines (`lightlink.LogFilter`), calls, events, commands.
+
+    It is the one that the request brings in LIGHTLINK_REQUEST_ID_HEADER (X-Request-ID), if that is plain text of at
+    most 128 characters, else a new one; the answer carries it.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+        self._header = str(getattr(settings, "LIGHTLINK_REQUEST_ID_HEADER", "X-Request-ID"))
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer a request, in a context of its own."""
+        response: HttpResponse = copy_context().run(self._answer, request)
+        return response
+
+    def _answer(self, request: HttpRequest) -> HttpResponse:
+        headers = headers_for(request.headers.get, self._header)
+        logs.enter({}, headers)
+        response = self._get_response(request)
+        response.headers.setdefault(self._header, headers[CORRELATION_HEADER])
+        return response
 
 
 class LightLinkErrorsMiddleware:

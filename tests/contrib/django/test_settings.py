@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.test import override_settings
+from django.db import connections
+from django.http import HttpResponse
+from django.test import RequestFactory, override_settings
 
 import lightlink
-from lightlink import errors
+from lightlink import errors, logs
 from lightlink.contrib.django import client, clients, conf, managers
-from lightlink.contrib.django.checks import check_deployment, check_settings
+from lightlink.contrib.django.checks import check_deployment, check_outbox, check_settings
+from lightlink.contrib.django.middleware import LightLinkContextMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import StartServer
+    from django.http import HttpRequest
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +135,48 @@ def test_what_is_unsafe_is_said_at_deployment(given: Any, found: list[str]) -> N
         said = check_deployment()
         assert ids(said) == found
         assert all("secret" not in str(message) for message in said)
+
+
+# Requests, and the outbox's table -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["id-1", "two words"])
+def test_all_that_a_request_leads_to_is_known_by_its_id(url: str, prefix: str, given: str) -> None:
+    records: list[Any] = []
+    keep = logging.Handler()
+    keep.emit = records.append  # type: ignore[method-assign, assignment]
+    keep.addFilter(lightlink.LogFilter())
+    log = logging.getLogger("views")
+    log.addHandler(keep)
+
+    def view(request: HttpRequest) -> HttpResponse:
+        log.warning("looked at")
+        return HttpResponse(client.call(prefix, "who"))
+
+    service = lightlink.Service(prefix, url)
+    service.register("who", logs.correlation_id)
+    request = RequestFactory().get("/", headers={"X-Request-ID": given})
+    with service, override_settings(LIGHTLINK={"URL": url}):
+        response = LightLinkContextMiddleware(view)(request)
+        log.warning("outside of a request")
+    log.removeHandler(keep)
+
+    known = response.content.decode()
+    assert (known == given) == (given == "id-1")
+    assert response.headers["X-Request-ID"] == known
+    assert [record.correlation_id for record in records] == [known, ""]
+
+
+def test_an_outbox_without_its_table_is_found_once_migrated() -> None:
+    assert check_outbox() == []  # databases are asked only where Django allows it
+    with connections["default"].cursor() as cursor:
+        assert check_outbox(databases=["default"]) == []
+        cursor.execute("CREATE TABLE django_migrations (app TEXT)")
+        try:
+            assert ids(check_outbox(databases=["default"])) == ["lightlink.W005"]
+            cursor.execute("CREATE TABLE lightlink_outbox (id TEXT)")
+            assert check_outbox(databases=["default"]) == []
+        finally:
+            cursor.execute("DROP TABLE IF EXISTS lightlink_outbox")
+            cursor.execute("DROP TABLE django_migrations")
+    connections.close_all()
