@@ -112,7 +112,7 @@ def test_commands_are_kept_in_the_domain_that_is_named(edge: Edge) -> None:
         assert len(at_the_hub.list("press")) == 1
 
 
-def test_events_are_stored_and_handled_in_the_domain_that_is_named(edge: Edge) -> None:
+def test_events_are_stored_and_handled_in_the_domain_named(edge: Edge) -> None:
     with (
         lightlink.connect(edge.leaf.url, jetstream_domain="hub") as client,
         lightlink.connect(edge.leaf.url) as near,

@@ -97,7 +97,7 @@ def test_a_planned_time_makes_one_run_however_many_look(world: RunWorld) -> None
     assert first.runs()[0].started_by == "schedule:nightly"
 
 
-def test_orchestrators_that_look_at_the_same_instant_start_one_run(world: RunWorld) -> None:
+def test_orchestrators_looking_at_one_instant_start_one_run(world: RunWorld) -> None:
     orchestrators = [world.orchestrator(f"ops{number}", work=False) for number in range(3)]
     orchestrators[0].schedule("hourly", info(), cron="0 * * * *", overlap="allow")
     planned = next_time("0 * * * *", "UTC", orchestrators[0].now())
