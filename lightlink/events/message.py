@@ -54,12 +54,12 @@ class EventHandler:
     def __init__(self, handler: Callable[[Any], object], raw: bool) -> None:
         wanted = _parameter_type(handler)
         self._handler = handler
-        self._wants_message = isinstance(wanted, type) and issubclass(wanted, Message)
-        self.decode = _decoder(handler, Any if self._wants_message else wanted, raw)
+        self.wants_message = isinstance(wanted, type) and issubclass(wanted, Message)
+        self.decode = _decoder(handler, Any if self.wants_message else wanted, raw)
 
     def __call__(self, arrival: Arrival) -> None:
         """Handle what has arrived; raises DecodeError, and whatever the function does."""
-        if self._wants_message:
+        if self.wants_message:
             self._handler(self.read(arrival))
         else:
             self._handler(self.decode(arrival[2], as_text(arrival[0])))
@@ -72,11 +72,11 @@ class EventHandler:
 
     def handle_message(self, message: Message) -> object:
         """Handle a message that was read with `decode`."""
-        return self._handler(message if self._wants_message else message.data)
+        return self._handler(message if self.wants_message else message.data)
 
     def handle(self, message: Message, data: Any) -> object:
         """Handle a message that was read, with ``data`` in place of its own."""
-        if not self._wants_message:
+        if not self.wants_message:
             return self._handler(data)
         return self._handler(message if data is message.data else attrs.evolve(message, data=data))
 

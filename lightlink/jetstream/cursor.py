@@ -61,10 +61,13 @@ def read_delivery(subject: bytes, reply: bytes, data: bytes, headers: bytes | No
         return None
     parts = reply.split(b".")
     told = parts[3:9] if len(parts) == 9 else parts[5:11]
-    if len(told) < 6 or not all(each.isdigit() for each in told[1:]):
+    if len(told) < 6 or not b"".join(told[1:]).isdigit():
         return None
     consumer, _, seq, number, timestamp, pending = told
-    return Delivery(subject, int(seq), data, headers, int(timestamp), int(pending), consumer, int(number))
+    try:
+        return Delivery(subject, int(seq), data, headers, int(timestamp), int(pending), consumer, int(number))
+    except ValueError:  # one of them is empty
+        return None
 
 
 def from_stored(message: StoredMessage) -> Delivery:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api
@@ -81,13 +80,13 @@ class PullConsumer:
         self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._what = f"{stream} as {consumer}"
         self._room = most
-        self._most = most  # how many a pull may ask for, as far as is known
+        self._most = 0  # how many a pull may ask for, where that is known
         self._renew_every = ack_wait / 3
         self._on_messages = on_messages
         self._on_missing = on_missing
         self._whole = whole
         self._heartbeats = heartbeats
-        self._lock = Condition()
+        self._lock = RLock()  # not a condition, which takes it by two calls in Python
         # By place and time: a stream that was restored from an older copy gives out its places again.
         self._held: dict[tuple[int, int], Pulled] = {}
         self._burst: list[Pulled] = []
@@ -125,6 +124,10 @@ class PullConsumer:
         for pulled in self._take_burst():
             self.hand_back(pulled)
         session.cut_routes(self._routes)
+
+    def hold(self, most: int) -> None:
+        """Hold another number of messages at most, from the next request on."""
+        self._room = most
 
     def __len__(self) -> int:
         return len(self._held)
@@ -210,7 +213,7 @@ class PullConsumer:
             if self._connection.status is not Status.CONNECTED:
                 return
             seconds = _PULL_SECONDS if self._answered else _FIRST_PULL_SECONDS
-            room = min(room, self._most)
+            room = min(room, self._most or room)
             self._number += 1
             self._owed = room
             self._heard = time.monotonic()
@@ -284,7 +287,7 @@ class PullConsumer:
             self._pull()
             return
         limit = _MOST_AT_ONCE.search(description)
-        if limit is not None and int(limit[1]) < self._most:
+        if limit is not None and int(limit[1]) != self._most:
             self._most = int(limit[1])
             self._pull()
             return

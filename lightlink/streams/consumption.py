@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections import deque
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,12 +19,12 @@ from lightlink import logs
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.scheduler import every
-from lightlink.concurrency.threads import Condition
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import BatchFailed, DecodeError, Later, LightLinkError, Reject, StreamError
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.middleware import Call
 from lightlink.protocol import codec
+from lightlink.protocol.subjects import as_text
 from lightlink.streams.durable import Durable
 from lightlink.streams.graveyard import Graveyard
 from lightlink.streams.lanes import Lanes
@@ -42,6 +43,10 @@ _log = logging.getLogger("lightlink")
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 15.0
 _STORE_RETRY_SECONDS = 5.0
+# How many events are held for each worker, and if a handler takes no longer than this on average.
+_HELD, _HELD_QUICK, _QUICK_SECONDS = 2, 32, 0.005
+# How long the threads at work have a burst for themselves.
+_HELP_SECONDS = 0.001
 _JITTER = 0.1
 _dice = random.Random()  # noqa: S311 - delays are no secret; one of our own, which nobody seeds
 _TOO_OFTEN = "it was handed out {} times and never came to an end: its handler ended the process, or was cut off"
@@ -86,9 +91,12 @@ class Job:
     pulled: Pulled
     source: Source
     tries: int = 0  # failed attempts since this delivery
+    attempt: int = 0  # which one this is, once it is known
+    is_overdue: bool = False
     key: Hashable = None
     is_in_lane: bool = False
     message: StoredMessage | None = None
+    data: Any = None  # where the handler takes nothing else
     started: float | None = None
     is_settled: bool = False
 
@@ -118,6 +126,7 @@ class Consumption:
         name: str,
         durables: Sequence[Durable],
         handle: Callable[[Any], object],
+        handle_data: Callable[[Any], object] | None,
         decode: Callable[[bytes, str], Any],
         settings: Settings,
         middleware: Stack,
@@ -132,6 +141,8 @@ class Consumption:
         self._connection = connection
         self._durables = durables
         self._handle = handle
+        self._handle_data = handle_data or handle
+        self._takes_data = handle_data is not None
         self._plain = _as_bytes if settings.raw else codec.decode
         self._decode = decode
         self._middleware = middleware
@@ -142,9 +153,11 @@ class Consumption:
         self._graveyard = Graveyard(connection, stream, name, timeout) if settings.dead_letters else None
         self._sources: list[Source] = []
         self._lanes: Lanes[Job] = Lanes()
-        self._lock = Condition()
+        self._lock = RLock()
         self._running: set[Job] = set()
         self._todo: deque[Job] = deque()
+        self._is_help_due = False  # whether it will be seen soon if more threads are needed
+        self._order = RLock()  # held while an event is taken and put into its lane
         self._busy = 0  # threads that work it off
         self._batch: list[Job] = []
         self._missing: set[str] = set()
@@ -178,7 +191,7 @@ class Consumption:
         self._periodic += [every(tick, self._tick), every(_LOOK_SECONDS, self._look)]
 
     def _source(self, durable: Durable, *, is_retry: bool) -> Source:
-        most = 2 * self.settings.batch if self.settings.batch else 32 * self.settings.workers
+        most = 2 * self.settings.batch if self.settings.batch else _HELD * self.settings.workers
         lane = durable.name if self.settings.partitions else None
         source: Source
         pulls = PullConsumer(
@@ -230,21 +243,68 @@ class Consumption:
             return
         with self._lock:
             self._todo += jobs
-            more = min(len(self._todo), self.settings.workers - self._busy)
+            is_first = not self._busy
+            self._busy += is_first
+            is_enough = is_first and len(jobs) == 1
+        if is_first:
+            self._pool.put(self._work_off)
+        if not is_enough:
+            self._call_for_help()
+        self._adapt_room(source)
+
+    def _adapt_room(self, source: Source) -> None:
+        """Hold more of what is handled quickly, so that the next request is answered before all of it is done."""
+        done = sum(self.counts[each] for each in ("done", "retried", "dead"))
+        quick = done > 0 and self.seconds / done < _QUICK_SECONDS
+        source.pulls.hold((_HELD_QUICK if quick else _HELD) * self.settings.workers)
+
+    def _call_for_help(self) -> None:
+        """See in a moment whether events still wait: waking all threads at once costs more than most handlers do."""
+        with self._lock:
+            if self._is_help_due or not self._todo or self._busy >= self.settings.workers:
+                return
+            self._is_help_due = True
+        self._connection.session.notifier.post_at(time.monotonic() + _HELP_SECONDS, self._help)
+
+    def _help(self) -> None:
+        """Put as many threads again to work, while events wait."""
+        with self._lock:
+            self._is_help_due = False
+            more = min(len(self._todo), self.settings.workers - self._busy, max(self._busy, 1))
             self._busy += more
         for _ in range(more):
             self._pool.put(self._work_off)
+        self._call_for_help()
 
     def _work_off(self) -> None:
         """Handle queued events until none is left: waking a thread per event costs more than most handlers."""
-        run = self._enter_lane if self.settings.is_ordered else self._run
+        while (job := self._next()) is not None:
+            self._run(job)
+
+    def _next(self) -> Job | None:
+        """Return the next event that may be handled now; None when there is none."""
+        if not self.settings.is_ordered:
+            return self._take()
         while True:
-            with self._lock:
-                if not self._todo:
-                    self._busy -= 1
-                    return
-                job = self._todo.popleft()
-            run(job)
+            # Two events of a key would else be taken in order and reach their lane out of it.
+            with self._order:
+                job = self._take()
+                if job is None:
+                    return None
+                error = self._find_key(job)
+                job.is_in_lane = error is None
+                is_first = error is None and self._lanes.enter(job.key, job)
+            if error is not None:
+                self._settle_error(job, error)
+            elif is_first:
+                return job
+
+    def _take(self) -> Job | None:
+        with self._lock:
+            if not self._todo:
+                self._busy -= 1
+                return None
+            return self._todo.popleft()
 
     def _tick(self) -> None:
         for source in self._sources:
@@ -278,16 +338,17 @@ class Consumption:
 
     def _overrun(self, job: Job) -> None:
         """Time out an event whose handler does not return."""
-        assert job.message is not None
-        if job.message.cancelled.is_set():
+        if job.is_overdue:
             return
+        job.is_overdue = True
         _log.warning("lightlink: the handler of %s takes longer than %g s", self.name, self.settings.timeout)
         # In ordered mode the events behind it wait until it returns, so that two never run at once.
         if not self.settings.is_ordered:
             self.counts["stuck"] += 1
             # Before `cancelled` is set, so that a handler that returns because of it does not count as done in time.
             self._failed(job, f"its handler took longer than {self.settings.timeout:g} s")
-        job.message.cancelled.set()
+        if job.message is not None:
+            job.message.cancelled.set()
 
     # In batches -------------------------------------------------------------------------------------------------------
 
@@ -320,12 +381,12 @@ class Consumption:
         if not ready:
             return
         messages = [job.message for job in ready]
-        errors: dict[int, Exception] = {}
+        errors: dict[int, BaseException] = {}
         try:
-            self._call(messages, ready[0])
+            self._call(ready[0], messages)
         except BatchFailed as exc:
             errors = dict(exc.errors)
-        except Exception as exc:
+        except BaseException as exc:
             errors = dict.fromkeys(range(len(ready)), exc)
         for number, job in enumerate(ready):
             error = errors.get(number)
@@ -336,30 +397,28 @@ class Consumption:
 
     # One by one -------------------------------------------------------------------------------------------------------
 
-    def _enter_lane(self, job: Job) -> None:
-        if self._stopping:
-            self._give_back(job)
-            return
+    def _find_key(self, job: Job) -> Exception | None:
+        """Find out what an event belongs to; return why that cannot be told."""
         key = self.settings.key
-        if key is not None:
-            try:
-                # Decoded as plain data, whatever type the handler takes.
-                job.key = key(read_stored(job.pulled.message, job.source.stream, 1, self._plain))
-            except Exception as exc:
-                self._settle_error(job, exc if isinstance(exc, DecodeError) else Reject(f"its key: {exc!r}"))
-                return
-        else:
+        if key is None:
             job.key = job.source.lane
-        job.is_in_lane = True
-        if self._lanes.enter(job.key, job):
-            self._run(job)
+            return None
+        try:
+            # Decoded as plain data, whatever type the handler takes.
+            job.key = key(read_stored(job.pulled.message, job.source.stream, 1, self._plain))
+            hash(job.key)
+        except DecodeError as exc:
+            return exc
+        except BaseException as exc:  # as in a handler, even a sys.exit()
+            return Reject(f"its key: {exc!r}")
+        return None
 
     def _run(self, job: Job) -> None:
         if not self._prepare(job):
             return
         try:
-            self._call(job.message, job)
-        except Exception as exc:
+            self._call(job, job.data if job.message is None else job.message)
+        except BaseException as exc:  # a handler may even call sys.exit()
             self._settle_error(job, exc)
         else:
             self._done(job)
@@ -374,7 +433,12 @@ class Consumption:
             if self._attempts is not None and attempt > self._attempts:
                 self._bury(job, _TOO_OFTEN.format(attempt - 1), attempt - 1)
                 return False
-            job.message = self._read(job, attempt)
+            job.attempt = attempt
+            if self._takes_data and not self._middleware.is_used:
+                delivery = job.pulled.message
+                job.data = self._decode(delivery.data, as_text(delivery.subject))
+            else:
+                job.message = self._read(job, attempt)
         except StreamError as exc:
             _log.warning("lightlink: the attempts of an event for %s cannot be read: %s", self.name, exc)
             self._again(job, _STORE_RETRY_SECONDS)
@@ -397,13 +461,12 @@ class Consumption:
     def _read(self, job: Job, attempt: int = 1) -> StoredMessage:
         return read_stored(job.pulled.message, job.source.stream, attempt, self._decode)
 
-    def _call(self, subject: Any, job: Job) -> None:
-        message = job.message
-        assert message is not None
-        facts = {"stream": self.stream, "consumer": self.name, "attempt": message.attempt}
+    def _call(self, job: Job, subject: Any) -> None:
+        facts = {"stream": self.stream, "consumer": self.name, "attempt": job.attempt}
         logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
-        if not self._middleware.is_used:
-            run_handler(self._handle, subject)
+        message = job.message
+        if message is None or not self._middleware.is_used:
+            run_handler(self._handle_data if message is None else self._handle, subject)
             return
         if isinstance(subject, list):
             batch = Call(kind="consume", name=self.name, args=subject)
@@ -423,7 +486,7 @@ class Consumption:
             self.counts["done"] += 1
             self._finish(job, job.source.pulls.ack)
 
-    def _settle_error(self, job: Job, error: Exception) -> None:
+    def _settle_error(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Later):
             self._later(job, error.delay)
         elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
@@ -435,7 +498,7 @@ class Consumption:
             self._failed(job, text)
 
     def _attempts_of(self, job: Job) -> int:
-        return job.message.attempt if job.message is not None else job.pulled.attempt + job.tries
+        return job.attempt or job.pulled.attempt + job.tries
 
     def _failed(self, job: Job, error: str) -> None:
         if not self._settle(job):

@@ -102,11 +102,13 @@ def consume(
     make = partial(Durable, connection, stream, timeout=timeout)
     durables = _durables(make, found_stream, filters, name, settings, since)
     handle: Callable[[Any], object] = handler
+    handle_data: Callable[[Any], object] | None = None
     decode: Callable[[bytes, str], Any] = _as_bytes if settings.raw else codec.decode
     if settings.batch is None:
         event = EventHandler(handler, settings.raw)
         handle, decode = event.handle_message, event.decode
-    found = Consumption(connection, stream, name, durables, handle, decode, settings, middleware, timeout)
+        handle_data = None if event.wants_message else handler
+    found = Consumption(connection, stream, name, durables, handle, handle_data, decode, settings, middleware, timeout)
     found.start()
     return found
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 import lightlink
 import lightlink.metrics
+from lightlink.concurrency.threads import pause
 from lightlink.errors import BatchFailed, InvalidOption, Later, Reject, StreamError, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.streams import Consumption, StoredMessage, consumption
@@ -173,6 +174,69 @@ def test_events_of_one_key_are_handled_one_at_a_time_in_order(client: lightlink.
     assert overlaps == []
     for customer in "abc":
         assert [number for each, number in seen if each == customer] == sorted([*range(20), 7])
+
+
+def test_events_of_one_key_reach_its_lane_in_order(client: lightlink.Client) -> None:
+    seen: list[int] = []
+
+    def slow_for_the_first(message: StoredMessage) -> str:
+        if message.data == 0:
+            pause(0.2)  # meanwhile other threads could take those behind it
+        return "all of one"
+
+    with client.storing() as batch:
+        for number in range(10):
+            batch.publish("orders.new", number)
+    client.consume("orders.>", name="billing", workers=4, key=slow_for_the_first)(seen.append)
+    eventually(lambda: len(seen) == 10)
+    assert seen == list(range(10))
+
+
+def test_a_key_that_cannot_be_found_is_a_dead_letter(client: lightlink.Client) -> None:
+    client.consume("orders.>", name="billing", workers=2, key=lambda message: message.data["customer"])(print)
+    client.publish_stored("orders.new", {"n": 1})
+    client.publish_stored("orders.new", {"customer": []})
+    letters = client.dead_letters("ORDERS", "billing")
+    eventually(lambda: len(letters.list()) == 2)
+    assert {letter.error for letter in letters.list()} == {
+        "its key: KeyError('customer')",
+        """its key: TypeError("unhashable type: 'list'")""",
+    }
+
+
+def test_a_handler_that_exits_has_failed_and_its_thread_goes_on(client: lightlink.Client) -> None:
+    seen: list[tuple[int, int]] = []
+
+    @client.consume("orders.>", name="billing", retries=QUICK)
+    def bill(message: StoredMessage) -> None:
+        seen.append((message.data, message.attempt))
+        if message.attempt < 3 and message.data == 1:
+            raise SystemExit(3)
+
+    for number in (1, 2):
+        client.publish_stored("orders.new", number)
+    eventually(lambda: len(seen) == 4)
+    assert seen == [(1, 1), (1, 2), (1, 3), (2, 1)]
+
+
+def test_few_events_are_held_while_handlers_take_long(client: lightlink.Client) -> None:
+    go, inside = threading.Event(), threading.Semaphore(0)
+
+    @client.consume("orders.>", name="billing", workers=3)
+    def bill(_: Any) -> None:
+        inside.release()
+        assert go.wait(30)
+
+    with client.storing() as batch:
+        for number in range(100):
+            batch.publish("orders.new", number)
+    for _ in range(3):
+        assert inside.acquire(timeout=30)  # all workers are at it
+    (running,) = (each for each in client.subscriptions if isinstance(each, Consumption))
+    assert running.held <= 2 * 3
+    assert client.consumer("ORDERS", "billing").lag().in_flight <= 2 * 3
+    go.set()
+    eventually(lambda: running.counts["done"] == 100)
 
 
 def test_a_handler_that_does_not_end_has_its_event_tried_again(client: lightlink.Client) -> None:
