@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink.concurrency.threads import RLock
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api

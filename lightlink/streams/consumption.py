@@ -10,7 +10,6 @@ import os
 import random
 import time
 from collections import deque
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,6 +18,7 @@ from lightlink import logs
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.scheduler import every
+from lightlink.concurrency.threads import RLock
 from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import BatchFailed, DecodeError, Later, LightLinkError, Reject, StreamError
 from lightlink.jetstream.pull import PullConsumer
@@ -343,12 +343,16 @@ class Consumption:
         job.is_overdue = True
         _log.warning("lightlink: the handler of %s takes longer than %g s", self.name, self.settings.timeout)
         # In ordered mode the events behind it wait until it returns, so that two never run at once.
+        self.counts["stuck"] += 1
         if not self.settings.is_ordered:
-            self.counts["stuck"] += 1
             # Before `cancelled` is set, so that a handler that returns because of it does not count as done in time.
-            self._failed(job, f"its handler took longer than {self.settings.timeout:g} s")
+            self._failed(job, self._overdue_error)
         if job.message is not None:
             job.message.cancelled.set()
+
+    @property
+    def _overdue_error(self) -> str:
+        return f"its handler took longer than {self.settings.timeout:g} s"
 
     # In batches -------------------------------------------------------------------------------------------------------
 
@@ -421,7 +425,10 @@ class Consumption:
         except BaseException as exc:  # a handler may even call sys.exit()
             self._settle_error(job, exc)
         else:
-            self._done(job)
+            if job.is_overdue:
+                self._failed(job, self._overdue_error)
+            else:
+                self._done(job)
 
     def _prepare(self, job: Job) -> bool:
         """Decode an event for its handler; tell whether it is to be handled."""
@@ -446,6 +453,7 @@ class Consumption:
         except Exception as exc:
             self._settle_error(job, exc)
             return False
+        job.is_overdue = False
         job.started = time.monotonic()
         self._running.add(job)
         return True

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _HELD = 256
 _UNBOUNDED = 2**62
 _TICK_SECONDS = 1.0
+# How long an event that the server is about to send is waited for; another process may get it instead.
+_ON_WAY_SECONDS = 0.1
 
 
 @attrs.frozen
@@ -70,6 +72,7 @@ class Consumer:
         self._pulls: PullConsumer | None = None
         self._periodic: Any = None
         self._pid = os.getpid()
+        self._has_more = False  # whether the server had more when it sent the last one
         self._closed = False
 
     def __repr__(self) -> str:
@@ -105,13 +108,14 @@ class Consumer:
 
         Raises DecodeError for one that cannot be decoded; it is redelivered after ``ack_wait``.
         """
-        deadline = time.monotonic() + wait_limit(timeout)
+        until = time.monotonic() + wait_limit(timeout)
         found: list[HeldMessage] = []
         while len(found) < count:
             try:
-                found.append(self._next(time.monotonic() if found else deadline))
+                found.append(self._next(until))
             except NoMessage:
                 break
+            until = time.monotonic() + (_ON_WAY_SECONDS if self._has_more else 0.0)
         return found
 
     def __iter__(self) -> Iterator[HeldMessage]:
@@ -130,6 +134,7 @@ class Consumer:
             raise ClosedError(f"the consumer {self.name!r}") from None
         except TimeoutError:
             raise NoMessage(f"{self.stream}/{self.name}", 0.0) from None
+        self._has_more = pulled.message.pending > 0
         try:
             read = read_stored(pulled.message, self.stream, pulled.attempt, self._decode)
         except DecodeError:

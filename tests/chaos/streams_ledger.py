@@ -45,8 +45,8 @@ with lightlink.connect(urls, name=name, wait=60, reconnect_wait=0.05) as client:
     if int(workers) > 1 and not partitions:
         options["key"] = lambda message: message.data["customer"]
     # Where servers die, an event may be handed out again though it was done, which counts as an attempt.
-    retries = [0.05] * 8
-    @client.consume("ledger.>", name="ledger", workers=int(workers), retries=retries, ack_wait=1.0, **options)
+    options |= {"workers": int(workers), "timeout": 3, "retries": [0.05] * 8, "ack_wait": 1.0}
+    @client.consume("ledger.>", name="ledger", **options)
     def handle(message: StoredMessage) -> None:
         note("begun", message)
         number = message.data["number"]
@@ -54,6 +54,9 @@ with lightlink.connect(urls, name=name, wait=60, reconnect_wait=0.05) as client:
             raise Reject("an unlucky number")
         if number % 503 == 7 and message.attempt == 1:
             raise ValueError("the first time")
+        if number % 601 == 3 and message.attempt == 1:
+            message.cancelled.wait(60)  # it hangs until its time is over
+            return
         if number % 701 == 5 and message.attempt == 1:
             os._exit(9)
         note("done", message)

@@ -239,19 +239,54 @@ def test_few_events_are_held_while_handlers_take_long(client: lightlink.Client) 
     eventually(lambda: running.counts["done"] == 100)
 
 
-def test_a_handler_that_does_not_end_has_its_event_tried_again(client: lightlink.Client) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_handler_that_does_not_end_has_its_event_tried_again(client: lightlink.Client, workers: int) -> None:
     attempts: list[StoredMessage] = []
 
-    @client.consume("orders.>", name="billing", workers=2, timeout=0.2, retries=QUICK)
+    @client.consume("orders.>", name="billing", workers=workers, timeout=0.2, retries=QUICK)
     def bill(message: StoredMessage) -> None:
         attempts.append(message)
         if len(attempts) == 1:
-            assert message.cancelled.wait(30)
+            assert message.cancelled.wait(30)  # and returns as if all were well
 
     client.publish_stored("orders.new", 1)
     eventually(lambda: len(attempts) == 2)
     assert [each.attempt for each in attempts] == [1, 2]
     assert attempts[0].cancelled.is_set()
+    (running,) = (each for each in client.subscriptions if isinstance(each, Consumption))
+    eventually(
+        lambda: (
+            running.counts == {"delivered": running.counts["delivered"], "done": 1, "retried": 1, "dead": 0, "stuck": 1}
+        )
+    )
+
+
+def test_what_runs_or_waits_is_kept_longer_than_the_server_would(client: lightlink.Client) -> None:
+    seen: list[tuple[int, int]] = []
+
+    @client.consume("orders.>", name="billing", ack_wait=0.4)
+    def bill(message: StoredMessage) -> None:
+        seen.append((message.data, message.attempt))
+        pause(1.0)
+
+    for number in range(2):  # the second waits for the only worker
+        client.publish_stored("orders.new", number)
+    info = client.consumer("ORDERS", "billing").lag
+    eventually(lambda: (info().waiting, info().in_flight) == (0, 0))
+    assert seen == [(0, 1), (1, 1)]
+    assert info().retried == 0
+
+
+def test_nothing_is_left_to_the_server_s_own_retries(client: lightlink.Client) -> None:
+    client.consume("orders.>", name="billing", retries=[1, 5])(print)
+    config = api.api(client._connection, "CONSUMER.INFO.ORDERS.billing", None, 5.0)["config"]
+    assert (config["ack_policy"], config["ack_wait"], config["max_deliver"]) == ("explicit", 30_000_000_000, -1)
+    assert not config.get("backoff")
+    (running,) = (each for each in client.subscriptions if isinstance(each, Consumption))
+    for attempt, seconds in ((1, 1), (2, 5), (3, 5)):
+        delays = {running.settings.delay(attempt) for _ in range(50)}
+        assert len(delays) > 1  # not all of them at one instant
+        assert all(0.9 * seconds <= delay <= 1.1 * seconds for delay in delays)
 
 
 def test_batches_come_when_they_are_full_or_it_is_time(client: lightlink.Client) -> None:
