@@ -150,14 +150,16 @@ class Publisher:
         self._count = count
         self._pool = ThreadPoolExecutor(1)
         self._done = self._pool.submit(self._store)
+        self._stored: dict[int, int] | None = None
 
     def stored(self) -> dict[int, int] | None:
         """Return the number in each event by its sequence, once all are stored; None until then."""
-        if not self._done.done():
-            return None
+        if self._stored is not None or not self._done.done():
+            return self._stored
         self._done.result()
         self._pool.shutdown()
-        return {message.sequence: message.data["number"] for message in self._client.replay("ledger.>")}
+        self._stored = {message.sequence: message.data["number"] for message in self._client.replay("ledger.>")}
+        return self._stored
 
     def _store(self) -> None:
         for first in range(0, self._count, _AT_ONCE):

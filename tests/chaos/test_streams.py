@@ -48,7 +48,7 @@ def play(
         publisher = Publisher(client, events)
         consumers = Consumers(urls, ledger, processes, workers, partitions, dice)
         stack.callback(consumers.close)
-        give_up = time.monotonic() + _PATIENCE + events / 200
+        give_up = time.monotonic() + _PATIENCE + events / 50
         while True:
             stored = publisher.stored()
             books, dead = Books.read(ledger), dead_of(client)
