@@ -21,7 +21,6 @@ from lightlink.validators import wait_limit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -124,6 +123,7 @@ class Consumer:
             try:
                 yield self._next(None)
             except ClosedError:
+                self._refuse_other_process()
                 return
 
     def _next(self, deadline: float | None) -> HeldMessage:
@@ -138,26 +138,24 @@ class Consumer:
         try:
             read = read_stored(pulled.message, self.stream, pulled.attempt, self._decode)
         except DecodeError:
-            assert self._pulls is not None
-            self._pulls.forget(pulled)
+            self._begun().forget(pulled)
             raise
         facts = {field.name: getattr(read, field.name) for field in attrs.fields(StoredMessage)}
         return HeldMessage(**facts, pulled=pulled, consumer=self)
 
     def settle(self, pulled: Pulled, delay: float | None) -> None:
         """Acknowledge an event (delay None) or NAK it with a delay. For `HeldMessage`."""
-        assert self._pulls is not None
         if delay is None:
-            self._pulls.ack(pulled)
+            self._begun().ack(pulled)
         else:
-            self._pulls.hand_back(pulled, delay)
+            self._begun().hand_back(pulled, delay)
 
     def bury(self, message: StoredMessage, pulled: Pulled, reason: str) -> None:
         """Make an event a dead letter. For `HeldMessage`."""
-        assert self._pulls is not None
+        pulls = self._begun()
         self._graveyard.prepare()
         self._graveyard.bury(message, pulled.message, message.attempt, reason, is_retry=False)
-        self._pulls.end(pulled)
+        pulls.end(pulled)
 
     def close(self) -> None:
         """Release what is held: unsettled events are redelivered. Idempotent."""
@@ -177,21 +175,32 @@ class Consumer:
     def connection_closed(self) -> None:
         """End: the connection is closed for good."""
         self._closed = True
-        self._queue.close()
+        if self._pid == os.getpid():  # else its lock may be held by a thread of the parent's
+            self._queue.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _refuse_other_process(self) -> None:
+        """Raise ClosedError in a child forked since the first fetch: threads of the parent fill the queue."""
+        if self._pulls is not None and self._pid != os.getpid():
+            raise ClosedError(f"the consumer {self.name!r}", "belongs to the parent process")
+
+    def _begun(self) -> PullConsumer:
+        self._refuse_other_process()
+        assert self._pulls is not None
+        return self._pulls
 
     def _begin(self) -> None:
         if self._closed:
             raise ClosedError(f"the consumer {self.name!r}")
+        self._refuse_other_process()
         if self._pulls is not None:
             return
+        self._pid = os.getpid()
         info = self._durable.info()
         if info.config.ack_policy != "explicit" or info.config.deliver_subject:
             raise StreamError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from helpers.waiting import eventually
 from lightlink.errors import InvalidOption, StreamError, StreamNotFound
 
 if TYPE_CHECKING:
+    from conftest import StartPython
+
     import lightlink
     from lightlink.streams import Consumer, HeldMessage, StoredMessage
 
@@ -155,3 +158,33 @@ def test_events_are_replayed_from_any_place(client: lightlink.Client) -> None:
         list(client.replay("orders.>", since="yesterday"))
     with pytest.raises(StreamError):
         client.replay("nowhere.>")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_consumer_stays_with_the_process_that_fetched(client: lightlink.Client, python: StartPython) -> None:
+    fill(client, 1)
+    code = """
+        import os, sys, lightlink
+        client = lightlink.connect(sys.argv[1])
+        consumer = client.consumer("ORDERS", "hand")
+        (held,) = consumer.fetch(timeout=30)
+        child = os.fork()
+        if not child:
+            for use in (held.done, consumer.fetch, lambda: next(iter(consumer))):
+                try:
+                    use()
+                except lightlink.ClosedError as error:
+                    assert "parent process" in str(error), error
+                else:
+                    os._exit(3)
+            consumer.close()
+            client.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        held.done()
+        consumer.close()
+        client.close()
+        print("done")
+    """
+    process = python(code, client.server, options=())
+    assert process.wait().stdout == "done\n", process.stderr
