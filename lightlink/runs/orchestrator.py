@@ -411,7 +411,10 @@ class Orchestrator(CommandManager):
         values = check_params(plan, params)
         online = {presence.client_id: presence for presence in self.clients()}
         found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets), online)
+        kept = self._store.options.audit_retention
         faults = list(unknown_types(plan, [target.client_id for target in found], online.values()))
+        if plan.seconds > kept:
+            faults.append(("timeout", f"is longer than runs are kept: {kept:g} s, StoreOptions(audit_retention=)"))
         if faults:
             raise PlanInvalid(f"plan {plan.name!r}", faults)
         run = RunPlan(

@@ -68,9 +68,10 @@ class Plan(PlanData):
 
     @classmethod
     def parse(cls, data: bytes | str, *, as_json: bool = False, source: str = "the plan") -> Plan:
-        """Return the plan in text of YAML, or of JSON; raises PlanInvalid."""
+        """Return the plan in text of YAML, or of JSON; raises PlanInvalid, InvalidOption where PyYAML is missing."""
+        yaml = None if as_json else _import_yaml()
         try:
-            raw = codec.decode(data.encode() if isinstance(data, str) else data, source) if as_json else _yaml(data)
+            raw = _yaml(data, yaml) if yaml else codec.decode(data.encode() if isinstance(data, str) else data, source)
         except ValueError as exc:
             raise PlanInvalid(source, [("$", str(exc))]) from None
         return cls.of(raw, source)
@@ -146,10 +147,8 @@ def _type_fault(error: msgspec.ValidationError) -> tuple[str, str]:
     return place, reason
 
 
-def _yaml(data: bytes | str) -> Any:
-    yaml = _import_yaml()
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]  # an extra, which may be missing
+def _yaml(data: bytes | str, yaml: Any) -> Any:
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # an extra, which may be missing
         """Refuses what YAML forbids and PyYAML takes: of two members of one name it would keep the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -173,5 +172,5 @@ def _import_yaml() -> Any:
     try:
         import yaml  # noqa: PLC0415 - an extra; plans made in Python need it not
     except ImportError:
-        raise InvalidOption("plan", "plans in YAML need PyYAML: pip install 'lightlink[runs]'", "YAML") from None
+        raise InvalidOption("plan", "needs PyYAML: pip install 'lightlink[runs]'", "YAML") from None
     return yaml
