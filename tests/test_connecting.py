@@ -69,11 +69,13 @@ def test_a_client_is_made_by_connect_and_says_so() -> None:
 
 def test_a_server_is_waited_for(later: EmbeddedServer, caplog: pytest.LogCaptureFixture) -> None:
     url = f"nats://127.0.0.1:{later.port}"
-    threading.Timer(0.5, later.start).start()
+    starting = threading.Timer(0.5, later.start)
+    starting.start()
     try:
         with lightlink.connect(url, wait=60) as client:
             client.flush()
     finally:
+        starting.join(30)
         later.stop()
     said = [record.getMessage() for record in caplog.records if "waiting for one" in record.getMessage()]
     assert len(said) == 1
@@ -265,7 +267,6 @@ def test_a_function_that_fails_is_said_and_tried_again(
 
     with pytest.raises(ConnectError, match="the vault is sealed"):
         lightlink.connect(server.url, user="app", password=ask)
-    threading.Timer(0.5, fails.clear).start()
     fails[:] = [False]
     with lightlink.connect(server.url, user="app", password=ask) as client:
         fails[:] = [True]

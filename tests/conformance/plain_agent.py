@@ -81,7 +81,10 @@ class PlainAgent:
         while True:
             try:
                 messages = await pulling.fetch(16, timeout=1)
-            except nats.errors.TimeoutError:
+            except nats.errors.ConnectionClosedError:
+                return
+            except nats.errors.Error:  # nothing has come, or the server is too busy to say so in time
+                await asyncio.sleep(0)
                 continue
             for message in messages:
                 await self.take_one(message)

@@ -242,7 +242,7 @@ def test_the_command_tells_of_an_agent_that_is_not_there(
     quick_url: str, prefix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = ["--only", "tells that it is online", "--only", "tells of its commands"]
-    line = ["conformance", "agent", prefix, f"--url={quick_url}", "--timeout=0.2", *wanted]
+    line = ["conformance", "agent", prefix, f"--url={quick_url}", "--timeout=1", *wanted]
     assert main(line) == Exit.FAILED
     assert "0 hold, 1 should and do not, 1 must and do not" in capsys.readouterr().out
     assert main([*line, "--json"]) == Exit.FAILED
