@@ -6,10 +6,10 @@ import functools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from django.db import close_old_connections, connections, transaction
+from django.db import connections, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -55,11 +55,12 @@ class Wrapper:
         """Close what handlers have left open on threads that have ended; not for use in a handler."""
         kept, self._kept = self._kept, []
         for connection in kept:
-            connection.inc_thread_sharing()  # its own thread, which alone may use it otherwise, is gone
-            connection.close()
+            if not connection.in_atomic_block:
+                connection.inc_thread_sharing()  # its own thread, which alone may use it otherwise, is gone
+                connection.close()
 
     def _keep(self) -> None:
-        for connection in connections.all(initialized_only=True):
+        for connection in _own_connections():
             if connection.connection is not None and connection not in self._kept:
                 self._kept.append(connection)
 
@@ -74,15 +75,25 @@ def _wrap(
 ) -> Callable[..., Any]:
     @functools.wraps(handler)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        close_old_connections()
+        _close_old_connections()
         try:
             with ExitStack() as stack:
                 for alias in databases():
                     stack.enter_context(transaction.atomic(using=alias))
                 return handler(*args, **kwargs)
         finally:
-            close_old_connections()
+            _close_old_connections()
             if after is not None:
                 after()
 
     return wrapped
+
+
+def _own_connections() -> Iterator[Any]:
+    """Yield those of this thread that are no business of a caller: one in a transaction is a `TestCase`'s, or a view's."""
+    return (each for each in connections.all(initialized_only=True) if not each.in_atomic_block)
+
+
+def _close_old_connections() -> None:
+    for connection in _own_connections():
+        connection.close_if_unusable_or_obsolete()
