@@ -143,7 +143,8 @@ class Signer:
             try:
                 revision = self._tokens.update(token, revision)
             except RevisionConflict:
-                raise FleetRefused(_ENROLL, "the token is being used by somebody else", "used") from None
+                # Another responder has the same request, or another machine was faster: the record tells which.
+                return self.enroll(name, token_id, csr)
             if token.approve:
                 self._audit.note("requested", name, token=token_id, fingerprint=mark)
         if token.decision == "rejected":

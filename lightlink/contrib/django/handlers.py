@@ -90,7 +90,7 @@ def _wrap(
 
 
 def _own_connections() -> Iterator[Any]:
-    """Yield those of this thread that are no business of a caller: one in a transaction is a `TestCase`'s, or a view's."""
+    """Yield those of this thread that are no caller's: one in a transaction is a `TestCase`'s, or a view's."""
     return (each for each in connections.all(initialized_only=True) if not each.in_atomic_block)
 
 
