@@ -180,12 +180,6 @@ class Position:
             self._has_all = self._pending <= 0
             self._settle()
 
-    def ran_dry(self) -> None:
-        """Note that the consumer has nothing for now: what was there and has not come was removed, or aged out."""
-        if not self.is_current:
-            self._has_all = True
-            self._settle()
-
     def passed(self, delivery: Delivery) -> bool:
         """Note a delivery; False says that it has been read before, or is not wanted."""
         # A replica that has less than it is to begin with begins with what it gets next.

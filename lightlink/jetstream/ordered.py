@@ -218,6 +218,7 @@ class OrderedReader:
         self._tell_current()
 
     async def _look_at_consumer(self) -> None:
+        # A heartbeat says less: one also comes while the server still looks for the next message.
         consumer = self._consumer
         subject = f"CONSUMER.INFO.{self.stream}.{consumer.decode()}"
         info = await async_api.ask(self._connection, subject, None, ConsumerInfo)
@@ -276,10 +277,6 @@ class OrderedReader:
             last = codec.decode_headers(headers).get("Nats-Last-Consumer", "")
             if last.isdigit() and int(last) >= self._expected:
                 self._give_up_consumer()
-            elif last.isdigit() and int(last) == self._expected - 1:
-                self._position.ran_dry()
-                self._tell_current()
-                self._stir.set()
         elif status in (b"404", b"408") or (status == b"409" and text in _PULL_ENDED):
             self._window.ended(number)
             self._stir.set()
