@@ -85,9 +85,11 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
 
 
-def wrong_time(not_before: datetime.datetime, not_after: datetime.datetime) -> str | None:
-    """Say why a certificate is not valid now; None if it is."""
-    now = utc_now()
+def wrong_time(
+    not_before: datetime.datetime, not_after: datetime.datetime, now: datetime.datetime | None = None
+) -> str | None:
+    """Say why a certificate is not valid ``now``, by default by this machine's clock; None if it is."""
+    now = now or utc_now()
     if now > not_after:
         return f"expired on {_date(not_after)}"
     if now < not_before:

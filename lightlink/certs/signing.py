@@ -83,13 +83,15 @@ def sign_leaf(
     alternatives: x509.SubjectAlternativeName,
     grant: Grant | None,
     days: int,
+    now: datetime.datetime | None = None,
 ) -> x509.Certificate:
     """Return a client certificate that carries ``grant``, or for None a server certificate, valid for ``days``.
 
-    It does not outlive the authority. Raises InvalidOption when the authority has ended or ``days`` cannot be.
+    From ``now`` on, by default by this machine's clock. It does not outlive the authority. Raises InvalidOption when
+    the authority has ended or ``days`` cannot be.
     """
-    now = utc_now()
-    if (wrong := wrong_time(authority.not_valid_before_utc, authority.not_valid_after_utc)) is not None:
+    now = now or utc_now()
+    if (wrong := wrong_time(authority.not_valid_before_utc, authority.not_valid_after_utc, now)) is not None:
         raise InvalidOption("CA certificate", wrong)
     end = now + _lifetime(days)
     if end > authority.not_valid_after_utc:
@@ -119,9 +121,9 @@ def sign_token(
     public_key: ec.EllipticCurvePublicKey,
     name: str,
     life: datetime.timedelta,
+    now: datetime.datetime,
 ) -> x509.Certificate:
-    """Return a client certificate without a role, for a name that is no identity's, with a short life."""
-    now = utc_now()
+    """Return a client certificate without a role, for a name that is no identity's, with a short life from now on."""
     return (
         _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "token")]), authority.subject, public_key)
         .not_valid_before(max(now - _CLOCK_SKEW, authority.not_valid_before_utc))

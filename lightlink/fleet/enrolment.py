@@ -89,14 +89,15 @@ def make_token(
     signer: x509.Certificate,
     signer_key: ec.EllipticCurvePrivateKey,
     authorities: Sequence[x509.Certificate],
+    now: datetime.datetime,
 ) -> tuple[str, str]:
-    """Return the text of a new token for a name and its id; raises InvalidName, InvalidOption."""
+    """Return the text of a new token for a name and its id, good from now on; raises InvalidName, InvalidOption."""
     identity_name(name, "agent")
     if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 < hours <= 24 * 30:
         raise InvalidOption("hours", "must be a number above 0, and at most 720", hours)
     key = make_key()
     life = datetime.timedelta(hours=hours)
-    certificate = sign_token(signer, signer_key, key.public_key(), enrolling_name(name), life)
+    certificate = sign_token(signer, signer_key, key.public_key(), enrolling_name(name), life, now)
     der = serialization.Encoding.DER
     secret = key.private_bytes(der, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     parts = _Parts(
@@ -190,10 +191,11 @@ def sign_identity(
     name: str,
     grant: Grant,
     days: int,
+    now: datetime.datetime,
 ) -> x509.Certificate:
-    """Return the certificate of an identity; raises InvalidOption for a grant that is too long for one."""
+    """Return the certificate of an identity from now on; raises InvalidOption for a grant too long for one."""
     names = x509.SubjectAlternativeName([x509.DNSName(name)])
-    return sign_leaf(signer, signer_key, key, name, names, grant, days)
+    return sign_leaf(signer, signer_key, key, name, names, grant, days, now)
 
 
 def read_certificate(pem: object, name: str, authorities: Sequence[x509.Certificate]) -> CertificateInfo:

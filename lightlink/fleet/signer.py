@@ -79,7 +79,7 @@ class Signer:
         certificate, key = self._authority()
         authorities = load_certificates("CA certificate", self._files.path / "ca.pem")
         grant_extension(grant)  # it is too long for a certificate now, or never
-        text, token_id = enrolment.make_token(name, urls, hours, certificate, key, authorities)
+        text, token_id = enrolment.make_token(name, urls, hours, certificate, key, authorities, self._now())
         expires = self._clock.timestamp() + hours * 3600.0
         token = TokenRecord(
             id=token_id,
@@ -254,7 +254,7 @@ class Signer:
 
     def _sign(self, name: str, key: ec.EllipticCurvePublicKey, grant: Grant) -> tuple[x509.Certificate, bytes]:
         signer, signer_key = self._authority()
-        certificate = enrolment.sign_identity(signer, signer_key, key, name, grant, self._days)
+        certificate = enrolment.sign_identity(signer, signer_key, key, name, grant, self._days, self._now())
         return certificate, to_pem(certificate) + to_pem(signer)
 
     def _authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

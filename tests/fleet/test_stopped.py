@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import subprocess
@@ -191,6 +192,21 @@ def test_a_signer_that_is_away_is_in_the_audit(
     failed = eventually(lambda: [entry for entry in admin.audit() if entry.what == "failed"])
     assert [(entry.name, entry.why) for entry in failed] == [("a", "signing: the signer is away; try again later")]
     assert "nothing can be signed" in caplog.text
+
+
+@pytest.mark.parametrize("off", [-20, 20])
+def test_a_signer_s_clock_does_not_matter(
+    fleet: FleetWorld, admin: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: int
+) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    # Of what signs alone: the responder and the machine that enrolls are one process here.
+    monkeypatch.setattr("lightlink.certs.signing.utc_now", lambda: now + datetime.timedelta(days=off))
+    files = enroll(admin.token("a"), tmp_path / "agent")
+    assert 29 < files.days_left(now) <= 30.01
+    with lightlink.connect(fleet.url, tls=files.tls) as client:
+        renew(client, files)
+    lightlink.connect(fleet.url, tls=files.tls).close()
+    assert 29 < files.days_left(now) <= 30.01
 
 
 # Revocation -----------------------------------------------------------------------------------------------------------
