@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from threading import get_ident
+from threading import Thread, current_thread, get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lightlink.concurrency import turns
@@ -28,17 +28,25 @@ class LoopThread:
         self._asked_to_end: asyncio.Event
         self._jobs: set[_Job[Any]] = set()
         self._has_served = False
+        self._is_unwanted = False
+        self._thread: Thread
         self.loop: asyncio.AbstractEventLoop
         self.ident = 0
 
     def start(self) -> None:
         """Start the thread and wait for its loop; raises ResourceExhausted, ClosedError."""
         started: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._thread = start_thread(self._run, self._name, started)
         try:
+            start_thread(self._run, self._name, started)
             started.result()
         except (OSError, MemoryError, RuntimeError) as exc:
             raise not_started(f"starting the loop of {self._name!r}", exc) from exc
+        except BaseException:
+            # Interrupted: it may run already, or begin yet.
+            self._is_unwanted = True
+            if self.is_running:
+                self.call_soon(self._end)
+            raise
 
     @property
     def is_own_thread(self) -> bool:
@@ -121,12 +129,14 @@ class LoopThread:
                 job.give_up()
 
     async def _serve(self, started: concurrent.futures.Future[None]) -> None:
-        self.ident = get_ident()
+        self._thread = current_thread()
         self.loop = asyncio.get_running_loop()
         self._asked_to_end = asyncio.Event()
+        self.ident = get_ident()  # from here on it is running, and can be stopped
         try:
             started.set_result(None)
-            await self._asked_to_end.wait()
+            if not self._is_unwanted:
+                await self._asked_to_end.wait()
         finally:
             self._has_served = True
 

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 from helpers.process import run_python
 
+import lightlink
 from lightlink.concurrency.loop import LoopThread
 from lightlink.errors import ClosedError, ResourceExhausted
 
@@ -29,6 +30,28 @@ def test_a_coroutine_function_runs_on_the_loops_own_thread(loop: LoopThread) -> 
         return threading.current_thread().name, extra
 
     assert loop.run(where, "x", timeout=30) == ("lightlink-loop-test", "x")
+
+
+def test_an_interrupt_while_it_starts_leaves_no_thread(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python waits for a thread to begin, and Ctrl-C ends that wait when the thread runs already."""
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
+
+    def start_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("lightlink-loop"):
+            begun.append(thread)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LoopThread("test").start()
+    with pytest.raises(KeyboardInterrupt):
+        lightlink.connect(url)
+    assert len(begun) == 2
+    for thread in begun:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_what_a_coroutine_raises_is_raised_in_the_caller(loop: LoopThread) -> None:
