@@ -107,7 +107,9 @@ def fresh_server(transport: str, request: pytest.FixtureRequest) -> Iterator[Sta
         def start(**options: Any) -> EmbeddedServer:
             if transport == "quic" and not options:
                 return stack.enter_context(EdgeServer(request.getfixturevalue("identities")))
-            return stack.enter_context(EmbeddedServer(**options))
+            running = stack.enter_context(EmbeddedServer(**options))
+            stack.callback(running.kill)  # an orderly end may take it seconds, and nobody needs its data any more
+            return running
 
         yield start
 

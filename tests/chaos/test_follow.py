@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,8 +157,11 @@ def test_a_daemon_that_forks_twice_goes_on_as_the_last_of_them(
     process = python(DAEMON, url, prefix, options=FORK)
     pid = int(process.wait_line("daemon", timeout=60).split()[-1])
     assert process.wait_line("command", timeout=60).split()[-1] == "True"
-    with lightlink.connect(url) as client:
-        eventually(lambda: _served_by(client, prefix) == pid)
+    try:
+        with lightlink.connect(url) as client:
+            eventually(lambda: _served_by(client, prefix) == pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)  # it has left the group of processes that ends with the test
 
 
 def _served_by(client: lightlink.Client, name: str) -> object:

@@ -68,6 +68,7 @@ def test_from_nothing_to_a_revoked_agent(typed: Any, tmp_path: Path) -> None:
     config = typed("fleet", "server-config", folder, "--accounts-dir", tmp_path / "a")
     config = "\n".join(line for line in config.splitlines() if "store_dir" not in line)
     server = typed.stack.enter_context(EmbeddedServer(config=config))
+    typed.stack.callback(server.kill)  # an orderly end may take it seconds
     typed.url = server.url.replace("nats://", "tls://")
     process = responder(typed, folder / "responder")
 
@@ -105,6 +106,7 @@ def test_a_request_is_accepted_by_its_fingerprint(typed: Any, tmp_path: Path) ->
     config = typed("fleet", "server-config", folder, "--accounts-dir", tmp_path / "a")
     config = "\n".join(line for line in config.splitlines() if "store_dir" not in line)
     server = typed.stack.enter_context(EmbeddedServer(config=config))
+    typed.stack.callback(server.kill)  # an orderly end may take it seconds
     typed.url = server.url.replace("nats://", "tls://")
     responder(typed, folder)
     token = typed("fleet", "token", "a-0815", "--approve").strip()

@@ -48,7 +48,9 @@ class FleetWorld:
     def start_server(self, folder: Path) -> EmbeddedServer:
         """Start the server of this fleet."""
         config = fleet_config(self.directory, port=-1, store_dir=None, accounts_dir=folder / "accounts")
-        return self._stack.enter_context(EmbeddedServer(config=config))
+        running = self._stack.enter_context(EmbeddedServer(config=config))
+        self._stack.callback(running.kill)  # an orderly end may take it seconds
+        return running
 
     @staticmethod
     def create(directory: Path) -> FleetDirectory:
