@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import defaultdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import nats.js.errors
 if TYPE_CHECKING:
     from helpers.raw import RawPeer
     from nats.aio.msg import Msg
+
+_log = logging.getLogger(__name__)
 
 STATUS = "KV_lightlink_command_status"
 ENDED = ("completed", "failed", "timeout")
@@ -48,7 +51,15 @@ class PlainAgent:
         self.beside(self.take())
 
     def beside(self, work: Any) -> None:
-        self.tasks.add(asyncio.get_running_loop().create_task(work))
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tell_failure)
+
+    @staticmethod
+    def tell_failure(task: asyncio.Task[Any]) -> None:
+        """Log what went wrong, which nobody waits for."""
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            _log.error("the plain agent: %r", failure, exc_info=failure)
 
     # What it says of itself -----------------------------------------------------------------------------------------
 
@@ -83,7 +94,7 @@ class PlainAgent:
                 messages = await pulling.fetch(16, timeout=1)
             except nats.errors.ConnectionClosedError:
                 return
-            except nats.errors.Error:  # nothing has come, or the server is too busy to say so in time
+            except (nats.errors.Error, asyncio.TimeoutError):  # nothing has come; nats-py says so in two ways
                 await asyncio.sleep(0)
                 continue
             for message in messages:
