@@ -108,18 +108,20 @@ class Books:
         What was on its way to one that was killed comes to another later, and counts as never delivered: few are late.
         """
         late: list[str] = []
+        # What a server has forgotten to have handed out comes again, as if for the first time, to any process.
+        first: dict[int, int] = {}
+        for what, _, sequence, _, _, at in self.lines:
+            if what == "begun":
+                first[sequence] = min(at, first.get(sequence, at))
         lanes: dict[tuple[int, Any], list[list[Any]]] = defaultdict(list)
         for each in self.lines:
             lanes[(each[1], None if strict else each[3])].append(each)
         for (process, lane), entries in lanes.items():
             last, running = 0, 0
-            known: set[int] = set()
-            for what, _, sequence, _, attempt, _ in sorted(entries, key=lambda each: each[5]):
+            for what, _, sequence, _, attempt, at in sorted(entries, key=lambda each: each[5]):
                 if what == "begun":
-                    # What a server has forgotten to have handed out comes again, as if for the first time.
-                    if attempt == 1 and sequence < last and sequence not in known:
+                    if attempt == 1 and sequence < last and first[sequence] == at:
                         late.append(f"process {process}, {lane}: {sequence} began after {last}")
-                    known.add(sequence)
                     last, running = max(last, sequence), sequence
                 elif sequence != running:
                     self.faults.append(f"process {process}, {lane}: {sequence} ended while {running} ran")
