@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lightlink.concurrency.threads import LOOK_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
 _log = logging.getLogger("lightlink")
 
-_LOOK_SECONDS = 1.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 # The handlers that ours have taken the place of, those replaced first at the front.
 _replaced: list[dict[int, Any]] = []
@@ -78,7 +79,7 @@ class StopSignal:
             # thread, does not wake this one.
             while not self.is_set:
                 try:
-                    is_end = self._words.get(timeout=_LOOK_SECONDS)
+                    is_end = self._words.get(timeout=LOOK_SECONDS)
                 except Empty:
                     continue
                 if not is_end and on_hangup is not None:
@@ -121,7 +122,7 @@ def wait_for_signal() -> NoReturn:
     """Wait until a signal's handler raises, as those for SIGINT and SIGTERM do."""
     while True:
         # A signal that another thread gets does not end the main thread's wait; its handler runs when that looks up.
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
 
 
 def end(number: int) -> NoReturn:

@@ -156,9 +156,6 @@ def _empty(url: str) -> None:
 
     with connect(url, name="lightlink_cleanup") as client:
         connection, limit = client.connection, client.options.timeout
-        while True:
-            names: list[str] = api.api(connection, "STREAM.NAMES", None, limit, dict[str, Any]).get("streams") or []
-            if not names:
-                return
+        while names := api.stream_names(connection, "", limit):
             for name in names:
-                api.api(connection, f"STREAM.DELETE.{name}", None, limit)
+                api.delete_stream(connection, name, limit)

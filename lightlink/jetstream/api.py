@@ -351,6 +351,18 @@ def streams_on(connection: Connection, pattern: str, timeout: float) -> list[Str
             return found
 
 
+def stream_names(connection: Connection, pattern: str, timeout: float) -> list[str]:
+    """Return the names of the streams with subjects that a pattern covers, of all for an empty one, in order."""
+    deadline = Deadline(timeout)
+    found: list[str] = []
+    while True:
+        asked = {"offset": len(found), **({"subject": pattern} if pattern else {})}
+        page = api(connection, "STREAM.NAMES", asked, deadline.as_timeout(), StreamNames)
+        found += page.streams or []
+        if not page.streams or len(found) >= page.total:
+            return sorted(found)
+
+
 def parse_names(waiter: Waiter) -> list[str]:
     """Return the names in the reply to STREAM.NAMES, or raise the error in it."""
     raise_problem(waiter)

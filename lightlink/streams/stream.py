@@ -193,15 +193,7 @@ def ask(stream: str, operation: str, question: Callable[[float], T], timeout: fl
 
 def streams_on(connection: Connection, subject: str, timeout: float) -> list[str]:
     """Return the names of the streams that capture a subject or wildcard; all names for an empty one."""
-    found: list[str] = []
-    while True:
-        body: dict[str, Any] = {"offset": len(found), **({"subject": subject} if subject else {})}
-        question = partial(api.api, connection, "STREAM.NAMES", body)
-        answer = ask(subject or "streams", "look for", question, timeout)
-        page = answer.get("streams") or []
-        found += page
-        if not page or len(found) >= int(answer.get("total", 0)):
-            return sorted(found)
+    return ask(subject or "streams", "look for", partial(api.stream_names, connection, subject), timeout)
 
 
 def stream_of(connection: Connection, subject: str, timeout: float) -> str:
