@@ -11,6 +11,8 @@ from lightlink.commands.store.filter import Filter
 from lightlink.errors import UndoRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lightlink.commands.model import RequestRecord, StatusRecord, UndoTold
     from lightlink.commands.store.store import CommandStore
 
@@ -26,12 +28,8 @@ def undo_id(command_id: str, attempt: int) -> str:
 
 def undone_by(store: CommandStore, request: RequestRecord) -> str | None:
     """Return the id of the command that takes one back or has done so; None when none does."""
-    for attempt in range(_MOST_TRIES):
-        command_id = undo_id(request.command_id, attempt)
-        if store.get_request(request.client_id, command_id) is None:
-            return None
-        tried, _ = store.read_written_status(request.client_id, command_id)
-        if model.is_open(tried) or (tried is not None and tried.status == model.COMPLETED):
+    for command_id, tried in _attempts(store, request.client_id, request.command_id):
+        if model.is_open(tried) or _is_completed(tried):
             return command_id
     return None
 
@@ -43,17 +41,30 @@ def undo_of(store: CommandStore, request: RequestRecord) -> tuple[str, UndoTold]
         raise UndoRefused(request.command_id, f"it is {model.status_at(request, status, store.clock.now())}")
     if status.undo is None:
         raise UndoRefused(request.command_id, "its agent has not said what takes it back")
-    for attempt in range(_MOST_TRIES):
-        command_id = undo_id(request.command_id, attempt)
-        if store.get_request(request.client_id, command_id) is None:
-            _refuse_later(store, request, status)
-            return command_id, status.undo
-        tried, _ = store.read_written_status(request.client_id, command_id)
+    attempts = 0
+    for command_id, tried in _attempts(store, request.client_id, request.command_id):
         if model.is_open(tried):
             raise UndoRefused(request.command_id, f"command {command_id} is at it")
-        if tried is not None and tried.status == model.COMPLETED:
+        if _is_completed(tried):
             raise UndoRefused(request.command_id, f"command {command_id} has done so")
-    raise UndoRefused(request.command_id, f"{_MOST_TRIES} attempts have failed")
+        attempts += 1
+    if attempts == _MOST_TRIES:
+        raise UndoRefused(request.command_id, f"{_MOST_TRIES} attempts have failed")
+    _refuse_later(store, request, status)
+    return undo_id(request.command_id, attempts), status.undo
+
+
+def _attempts(store: CommandStore, client_id: str, command_id: str) -> Iterator[tuple[str, StatusRecord | None]]:
+    """Yield the id and the status of each command that was sent to take one back, the first one first."""
+    for attempt in range(_MOST_TRIES):
+        tried = undo_id(command_id, attempt)
+        if store.get_request(client_id, tried) is None:
+            return
+        yield tried, store.read_written_status(client_id, tried)[0]
+
+
+def _is_completed(status: StatusRecord | None) -> bool:
+    return status is not None and status.status == model.COMPLETED
 
 
 def _refuse_later(store: CommandStore, request: RequestRecord, status: StatusRecord) -> None:
@@ -67,7 +78,9 @@ def _refuse_later(store: CommandStore, request: RequestRecord, status: StatusRec
         page = history.list_commands(store, wanted, _PAGE, after, brief=True)
         ids = [(each.client_id, each.command_id) for each in page if each.command_id != request.command_id]
         for (client_id, command_id), (later, _) in zip(ids, store.read_statuses(ids), strict=True):
-            if _is_later(status, later, resource) and not _is_undone(store, client_id, command_id):
+            if _is_later(status, later, resource) and not any(
+                _is_completed(tried) for _, tried in _attempts(store, client_id, command_id)
+            ):
                 raise UndoRefused(request.command_id, f"command {command_id} has changed {resource!r} since")
         if page.next is None:
             return
@@ -78,8 +91,3 @@ def _is_later(status: StatusRecord, other: StatusRecord | None, resource: str) -
     if other is None or other.undo is None or other.undo.resource != resource:
         return False
     return (other.completed_at or other.at) > (status.completed_at or status.at)
-
-
-def _is_undone(store: CommandStore, client_id: str, command_id: str) -> bool:
-    statuses = store.read_statuses([(client_id, undo_id(command_id, attempt)) for attempt in range(3)])
-    return any(status is not None and status.status == model.COMPLETED for status, _ in statuses)

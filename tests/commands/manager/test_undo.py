@@ -28,6 +28,18 @@ def settings(world: World) -> dict[str, str]:
     def restore(name: str, value: str) -> None:
         found[name] = value
 
+    @agent.command("config.set.at.last", undo="config.restore.at.last", resource="config")
+    def set_at_last(name: str, value: str) -> Undoable:
+        before, found[name] = found[name], value
+        return Undoable(None, undo={"name": name, "value": before})
+
+    tries = iter(range(10))
+
+    @agent.command("config.restore.at.last")
+    def restore_at_last(name: str, value: str) -> None:
+        assert next(tries) == 4
+        found[name] = value
+
     @agent.command("plain")
     def plain() -> None: ...
 
@@ -57,6 +69,19 @@ def test_the_later_of_two_on_one_resource_goes_first(settings: dict[str, str], m
     assert second.result(10) == {"was": "night"}
     with pytest.raises(UndoRefused, match=f"{second.command_id} has changed 'config' since"):
         manager.undo(first.command_id)
+    manager.undo(second.command_id).result(10)
+    manager.undo(first.command_id).result(10)
+    assert settings["mode"] == "day"
+
+
+def test_a_later_one_may_take_many_tries_to_be_taken_back(settings: dict[str, str], manager: CommandManager) -> None:
+    first = manager.send("undo-me", "config.set", {"name": "mode", "value": "night"})
+    first.result(10)
+    second = manager.send("undo-me", "config.set.at.last", {"name": "mode", "value": "dusk"})
+    second.result(10)
+    for _ in range(4):
+        with pytest.raises(CommandFailed):
+            manager.undo(second.command_id).result(10)
     manager.undo(second.command_id).result(10)
     manager.undo(first.command_id).result(10)
     assert settings["mode"] == "day"
