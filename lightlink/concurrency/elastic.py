@@ -103,6 +103,8 @@ class ElasticPool:
         self._threads.add(thread)
 
     def _work(self) -> None:
+        with self._changed:
+            self._threads.add(threading.current_thread())  # who started it may have been interrupted before it did
         while (job := self._next()) is not None:
             _, function, args = job
             try:

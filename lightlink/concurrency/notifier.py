@@ -92,6 +92,11 @@ class Notifier:
         self._jobs.put(jobs)
 
     def _work(self) -> None:
+        with self._lock:
+            # Who started it may have been interrupted before this was known, and another may be there by now.
+            if self._thread not in (None, threading.current_thread()):
+                return
+            self._thread = threading.current_thread()
         while True:
             try:
                 jobs = self._jobs.get(timeout=self._until_next_timer())

@@ -34,7 +34,7 @@ class WorkerPool:
         self.size = size
         self._name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
         self._is_complete = False
         # An entry for each thread that waits for a job, until the pool is complete.
         self._idle: list[None] = []
@@ -111,10 +111,18 @@ class WorkerPool:
                     )
 
     def _add_thread(self, first: Callable[[], _Job | None]) -> None:
-        self._threads.append(start_thread(self._work, f"{self._name}-worker-{len(self._threads) + 1}", first))
+        self._know(start_thread(self._work, f"{self._name}-worker-{len(self._threads) + 1}", first))
+
+    def _know(self, thread: threading.Thread) -> None:
+        self._threads.add(thread)
         self._is_complete = len(self._threads) >= self.size
 
     def _work(self, first: Callable[[], _Job | None]) -> None:
+        with self._lock:
+            me = threading.current_thread()
+            if self._stopped and me not in self._threads:
+                return
+            self._know(me)  # who started it may have been interrupted before it did
         job = first()
         while job is not None:
             function, args = job

@@ -133,7 +133,14 @@ class OutboxRelay(Lifecycle):
         if self.stage is not Stage.NEW:
             raise NotReady("the outbox's relay", f"is {self.stage.value} already")
         self._stage = Stage.RUNNING
-        self._thread = start_thread(self._work, "lightlink-outbox")
+        try:
+            self._thread = start_thread(self._work, "lightlink-outbox")
+        except LightLinkError:
+            self._stage = Stage.NEW
+            raise
+        except BaseException:
+            self.stop(0.0)  # interrupted: it may run already, or begin yet
+            raise
         return self
 
     def stop(self, timeout: float = 10.0) -> None:

@@ -225,7 +225,13 @@ class Leader:
         self._stopped = Event()
         self._ended = Event()
         self._retired = Event()
-        start_thread(self._run, f"lightlink-leader-{lock.name}")
+        try:
+            start_thread(self._run, f"lightlink-leader-{lock.name}")
+        except BaseException:
+            # Interrupted: it may run already, or begin yet, and nobody would be there to stop it.
+            self._stopped.set()
+            self._retired.set()
+            raise
 
     @property
     def is_leader(self) -> bool:

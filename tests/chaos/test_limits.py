@@ -154,6 +154,7 @@ STARTERS = {
     "agent": "started(worker(url))",
     "agent of a client": "started(worker(client))",
     "manager": "CommandManager(client).close",
+    "commands watched": "watched(client)",
     "orchestrator": "Orchestrator(client).close",
     "subscription": "client.subscribe(name, print).stop",
     "watch": "client.watch_state(handler=print).stop",
@@ -197,6 +198,15 @@ STARTS_AT = (
     def taken(lock):
         assert lock.acquire()  # and so nobody has it whose start has failed
         return lock.release
+
+    def watched(client):
+        manager = CommandManager(client)
+        try:
+            manager.watch()
+        except BaseException:
+            manager.close()
+            raise
+        return manager.close
 
     def consumed(client):
         client.consume("orders.>", name="billing")(print)

@@ -87,9 +87,14 @@ class Fanout:
         with self._lock:
             changes = self._changes or Changes(self._store)
             self._watchers = (*self._watchers, watcher)
-            if self._changes is None:
-                self._changes = changes
+            is_first, self._changes = self._changes is None, changes
+        if is_first:
+            try:
                 start_thread(self._read, f"lightlink-changes-{self._name}", changes)
+            except BaseException:
+                # Those that came meanwhile would wait for a thread that may never read.
+                self._fail(changes, StoreUnavailable("following all commands", "no thread could be started for it"))
+                raise
         return watcher
 
     def close(self) -> None:
@@ -119,11 +124,14 @@ class Fanout:
                     for watcher in self._watchers:
                         watcher.put(change)
         except LightLinkError as exc:
-            with self._lock:
-                if self._changes is not changes:
-                    return  # nobody watches by it any more
-                watchers, self._watchers = self._watchers, ()
-                self._changes = None
-            changes.close()
-            for watcher in watchers:
-                watcher.end(exc)
+            self._fail(changes, exc)
+
+    def _fail(self, changes: Changes, error: LightLinkError) -> None:
+        with self._lock:
+            if self._changes is not changes:
+                return  # nobody watches by it any more
+            watchers, self._watchers = self._watchers, ()
+            self._changes = None
+        changes.close()
+        for watcher in watchers:
+            watcher.end(error)
