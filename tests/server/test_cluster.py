@@ -4,6 +4,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import nats.errors
+import nats.js.errors
 import pytest
 from helpers.raw import RawPeer
 from helpers.waiting import eventually
@@ -54,7 +55,14 @@ def test_data_on_three_servers_outlives_each_of_them(cluster: EmbeddedCluster) -
     first, second, _ = cluster.nodes
     with RawPeer(first.url) as peer:
         bucket = peer.run(peer.nc.jetstream().create_key_value(bucket="facts", replicas=3, direct=True))
-        peer.run(bucket.put("fact", b"kept"))
+
+        def put() -> int | None:
+            try:
+                return peer.run(bucket.put("fact", b"kept"))
+            except nats.js.errors.NoStreamResponseError:
+                return None  # that another server leads the stream is told from server to server
+
+        eventually(put)
     first.kill()
     assert eventually(lambda: read(second), timeout=30) == b"kept"
     first.start()
