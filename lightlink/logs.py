@@ -16,17 +16,21 @@ from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # What a log line may ask for, whether or not there is such a thing where it is written.
 FACTS = ("correlation_id", "service", "method", "subject", "client_id", "command_id", "attempt", "run_id")
 
 RUN_ID_HEADER = "LightLink-Run-Id"
 
+# Handed on as they came where nobody traces (W3C Trace Context and Baggage).
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
+
 # W3C Trace Context: version, trace id, parent id, flags.
 _TRACE = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 # It goes into logs and other people's systems.
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
+_ONE_LINE = re.compile(r"[\x20-\x7e]{1,8192}")
 
 
 # Of the handler that runs: what is known of it, the subject it was reached on if that is news, the headers that came.
@@ -50,6 +54,43 @@ def enter(facts: Mapping[str, Any], headers: bytes | Mapping[str, str] | None, s
     _scope.set((facts, subject, headers))
     if "structlog" in sys.modules:
         tell_structlog()
+
+
+def enter_request(headers: Mapping[str, str]) -> Callable[[], None]:
+    """Say which headers a web request brought (`request_headers`); return what puts back what was known before.
+
+    For where a request has no context of its own. What it calls, publishes and sends carries the headers.
+    """
+    before = _scope.get(), _correlation_id.get()
+    _correlation_id.set("")
+    enter({}, headers)
+
+    def leave() -> None:
+        # Not by tokens: a body that is streamed may end in another context.
+        _scope.set(before[0])
+        _correlation_id.set(before[1])
+        if "structlog" in sys.modules:
+            sys.modules["structlog"].contextvars.unbind_contextvars("correlation_id")
+            if before[0] is not None:
+                tell_structlog()
+
+    return leave
+
+
+def request_headers(get: Callable[[str], str | None], request_id_header: str) -> dict[str, str]:
+    """Return the headers that whatever a web request leads to carries; ``get`` looks up a header of the request.
+
+    The correlation id is what the request brings in ``request_id_header``, if it is plain text of at most 128
+    characters, else the id of its trace, else a new one.
+    """
+    headers: dict[str, str] = {}
+    for name in TRACE_HEADERS:
+        value = get(name)
+        if value and _ONE_LINE.fullmatch(value):
+            headers[name] = value
+    given = get(request_id_header) or get(codec.CORRELATION_HEADER) or ""
+    headers[codec.CORRELATION_HEADER] = _find_correlation_id({**headers, codec.CORRELATION_HEADER: given})
+    return headers
 
 
 def tell_structlog() -> None:
@@ -91,10 +132,25 @@ def correlation_id() -> str:
 
 
 def outgoing(headers: codec.HeaderMap | None) -> codec.HeaderMap | None:
-    """Return the headers to send: what a handler sends carries its correlation id."""
+    """Return the headers to send: what a handler sends carries its correlation id and the trace that it is part of."""
     if _scope.get() is None:
         return headers
-    return {codec.CORRELATION_HEADER: correlation_id(), **(headers or {})}
+    own = headers or {}
+    came = {name: value for name, value in trace_headers().items() if name == "baggage" or "traceparent" not in own}
+    return {codec.CORRELATION_HEADER: correlation_id(), **came, **own}
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers of a trace that came with what is handled here, as they came; empty outside of a handler."""
+    scope = _scope.get()
+    headers = scope[2] if scope is not None else None
+    # Most have none, and a service answers many thousand requests a second.
+    if headers is None or (
+        isinstance(headers, bytes) and b"traceparent:" not in headers and b"baggage:" not in headers
+    ):
+        return {}
+    decoded = _decoded(headers)
+    return {name: decoded[name] for name in TRACE_HEADERS if decoded.get(name)}
 
 
 class LogFilter(logging.Filter):

@@ -7,9 +7,10 @@
     opentelemetry.instrument()      # before clients, services and agents are made
 
 Context travels in headers by the global propagator, by default W3C ``traceparent``, ``tracestate`` and ``baggage``. A
-call's server span is the child of its client span, an event's consumer span that of its producer span. Commands and
-durable events may be handled days later: they begin a trace of their own, which links to the sender's. Names and
-attributes are those of the semantic conventions for RPC and messaging, version 1.27.0.
+call's server span is the child of its client span, an event's consumer span that of its producer span. Where no span is
+current, that of the headers to be sent is the parent: a web request's, or that of who wrote an event into an outbox.
+Commands and durable events may be handled days later: they begin a trace of their own, which links to the sender's.
+Names and attributes are those of the semantic conventions for RPC and messaging, version 1.27.0.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from lightlink import logs
 from lightlink.middleware import install, uninstall
 from lightlink.version import __version__
 
@@ -89,15 +91,19 @@ class Tracing:
 
     def _send(self, call: Call, proceed: Proceed) -> Any:
         name, attributes = _described(call)
-        with self._tracer.start_as_current_span(
-            name,
-            kind=_OUTGOING[call.kind],
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            propagate.inject(call.headers)
-            return _proceed(span, call, proceed)
+        token = context.attach(_sender_of(call))
+        try:
+            with self._tracer.start_as_current_span(
+                name,
+                kind=_OUTGOING[call.kind],
+                attributes=attributes,
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span:
+                propagate.inject(call.headers)
+                return _proceed(span, call, proceed)
+        finally:
+            context.detach(token)
 
     def _handle(self, call: Call, proceed: Proceed) -> Any:
         name, attributes = _described(call)
@@ -186,6 +192,19 @@ def _described(call: Call) -> tuple[str, dict[str, Any]]:
     if template != call.name:
         attributes["messaging.destination.template"] = template
     return f"{operation} {template}", attributes
+
+
+def _sender_of(call: Call) -> Context:
+    """Return the context of what is sent: this thread's, else that which its headers name; they name it no longer."""
+    found = context.get_current()
+    if not trace.get_current_span(found).get_span_context().is_valid:
+        found = propagate.extract(call.headers, context=found)
+    # What came is handed on by its heirs; its `tracestate` would stand beside another's `traceparent`.
+    fields = propagate.get_global_textmap().fields
+    for field, value in logs.trace_headers().items():
+        if field in fields and call.headers.get(field) == value:
+            del call.headers[field]
+    return found
 
 
 def _links_to(call: Call, sent: Context) -> list[Link]:

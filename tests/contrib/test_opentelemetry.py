@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.process import run_python
-from helpers.waiting import eventually
+from helpers.tracing import Spans, tracing
 from opentelemetry import baggage, context, trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 import lightlink
@@ -25,28 +22,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 
-class Spans:
-    """What was traced, in a provider of the test's own."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-
-    def wait(self, count: int) -> list[ReadableSpan]:
-        """Return the spans once so many have ended, in the order in which they began."""
-        eventually(lambda: len(self._exporter.get_finished_spans()) >= count)
-        found = sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
-        assert len(found) == count, [span.name for span in found]
-        return found
-
-
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    found = Spans()
-    opentelemetry.instrument(found.provider)
-    yield found
-    opentelemetry.uninstrument()
+    with tracing() as found:
+        yield found
 
 
 def one(spans: list[ReadableSpan], kind: SpanKind, name: str) -> ReadableSpan:
@@ -286,20 +265,60 @@ def test_tracing_may_be_given_to_one_client_alone(url: str, prefix: str) -> None
     assert len(spans.wait(1)) == 1
 
 
+TRACE = {
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "tracestate": "a=b",
+    "baggage": "c=d",
+}
+
+
 def test_without_it_trace_headers_pass_through_untouched(url: str, prefix: str) -> None:
-    given = {
-        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        "tracestate": "a=b",
-        "baggage": "c=d",
-    }
-    service = lightlink.Service(prefix, url)
+    service, behind = lightlink.Service(prefix, url), lightlink.Service(f"{prefix}-behind", url)
+
+    def look(request: lightlink.Request) -> dict[str, str]:
+        return {name: value for name, value in request.headers.items() if name in TRACE}
 
     @service.rpc
-    def look(request: lightlink.Request) -> dict[str, str]:
-        return {name: value for name, value in request.headers.items() if name in given}
+    def ask(request: lightlink.Request, own: dict[str, str]) -> list[Any]:
+        return [look(request), service.client.call(behind.name, "look", headers=own)]
 
+    behind.register("look", look)
+    other = {"traceparent": TRACE["traceparent"].replace("4b", "00")}
+    with service, behind, lightlink.connect(url) as client:
+        assert client.call(prefix, "ask", {"own": {}}, headers=TRACE) == [TRACE, TRACE]
+        # One of the handler's own is not mixed with the state of the trace that came.
+        assert client.call(prefix, "ask", {"own": other}, headers=TRACE)[1] == {**other, "baggage": "c=d"}
+        assert client.call(prefix, "ask", {"own": {}}) == [{}, {}]
+
+
+def test_where_no_span_is_current_the_headers_name_the_parent(spans: Spans, url: str, prefix: str) -> None:
+    service = lightlink.Service(prefix, url)
+    service.register("look", lambda: baggage.get_baggage("c"))
     with service, lightlink.connect(url) as client:
-        assert client.call(prefix, "look", headers=given) == given
+        assert client.call(prefix, "look", headers=TRACE) == "d"
+        found = spans.wait(2)
+    assert [f"{span.context.trace_id:x}" for span in found] == ["4bf92f3577b34da6a3ce929d0e0e4736"] * 2
+    sent = one(found, SpanKind.CLIENT, f"{prefix}/look")
+    assert sent.parent is not None
+    assert (f"{sent.parent.span_id:016x}", sent.context.trace_state.get("a")) == ("00f067aa0ba902b7", "b")
+
+
+def test_a_command_s_own_trace_takes_no_state_of_the_sender_s(spans: Spans, world: World, prefix: str) -> None:
+    agent, manager = world.agent(prefix), world.manager(sweep_interval=None)
+    got: list[dict[str, str]] = []
+    service = lightlink.Service(prefix, world.url)
+
+    @service.rpc
+    def look(request: lightlink.Request) -> None:
+        got.append(request.headers)
+
+    agent.register("ask", lambda: agent.client.call(prefix, "look"))
+
+    with service, agent:
+        manager.send(prefix, "ask", headers={**TRACE, "own": "1"}).result(30)
+    assert "tracestate" not in got[0]
+    assert got[0]["baggage"] == "c=d"
+    assert TRACE["traceparent"][:35] not in got[0]["traceparent"]
 
 
 def test_without_the_package_the_extra_is_named() -> None:

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.http import JsonResponse
 
 from lightlink import logs
-from lightlink.contrib.correlation import CORRELATION_HEADER, headers_for
 from lightlink.contrib.statuses import status_of, with_changes
 from lightlink.errors import LightLinkError
+from lightlink.protocol.codec import CORRELATION_HEADER
 from lightlink.protocol.text import visible
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class LightLinkContextMiddleware:
     """Has all that a request leads to be known by one id: log lines (`lightlink.LogFilter`), calls, events, commands.
 
     It is the one that the request brings in LIGHTLINK_REQUEST_ID_HEADER (X-Request-ID), if that is plain text of at
-    most 128 characters, else a new one; the answer carries it.
+    most 128 characters, else the id of its trace, else a new one; the answer carries it. The trace of the request
+    (``traceparent``, ``tracestate``, ``baggage``) goes on in what it calls, publishes and sends.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -41,8 +42,8 @@ class LightLinkContextMiddleware:
         return response
 
     def _answer(self, request: HttpRequest) -> HttpResponse:
-        headers = headers_for(request.headers.get, self._header)
-        logs.enter({}, headers)
+        headers = logs.request_headers(request.headers.get, self._header)
+        logs.enter_request(headers)
         response = self._get_response(request)
         response.headers.setdefault(self._header, headers[CORRELATION_HEADER])
         return response

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import flask
 from flask import current_app, has_app_context, has_request_context, request
 
-from lightlink.contrib.correlation import CORRELATION_HEADER, headers_for
+from lightlink import logs
 from lightlink.contrib.flask.commands import group
 from lightlink.contrib.flask.errors import answer_errors
 from lightlink.contrib.link import Link, read_options
 from lightlink.errors import InvalidOption, NotReady
+from lightlink.protocol.codec import CORRELATION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from lightlink.rpc.retry import Retry
 
 _KEY = "lightlink"
-# Where a request's WSGI environment keeps what its calls carry.
+# Where a request's WSGI environment keeps what its calls carry, and what ends that.
 _HEADERS = "lightlink.headers"
+_LEAVE = "lightlink.leave"
 _DEFAULTS: Mapping[str, Any] = {
     "LIGHTLINK_URL": None,
     "LIGHTLINK_TLS_CA": None,
@@ -66,7 +68,10 @@ class LightLink:
         config = app.config
         tls = {name: config[f"LIGHTLINK_TLS_{name.upper()}"] for name in ("ca", "cert", "key", "hostname")}
         app.extensions[_KEY] = Link(read_options(config["LIGHTLINK_URL"], tls, config["LIGHTLINK_OPTIONS"], app.name))
+        # By its signal, as what else the app does before a request is part of the request, too.
+        flask.request_started.connect(self._enter_request, app)
         app.after_request(self._tell_correlation_id)
+        app.teardown_request(_leave_request)
         app.cli.add_command(group)
         if config["LIGHTLINK_HANDLE_ERRORS"]:
             answer_errors(app, config["LIGHTLINK_STATUSES"])
@@ -96,7 +101,7 @@ class LightLink:
         # Not in `g`, which all requests of a test share that has pushed an app context of its own.
         found: dict[str, str] | None = request.environ.get(_HEADERS)
         if found is None:
-            found = headers_for(request.headers.get, current_app.config["LIGHTLINK_REQUEST_ID_HEADER"])
+            found = logs.request_headers(request.headers.get, current_app.config["LIGHTLINK_REQUEST_ID_HEADER"])
             request.environ[_HEADERS] = found
         return dict(found)
 
@@ -178,11 +183,19 @@ class LightLink:
         own = self.headers
         return {**own, **headers} if own and headers else own or headers
 
+    def _enter_request(self, _: flask.Flask, **__: Any) -> None:
+        """Have all that the request leads to carry what it brought, and its log lines name it."""
+        request.environ[_LEAVE] = logs.enter_request(self.headers)
+
     def _tell_correlation_id(self, response: flask.Response) -> flask.Response:
-        # Only to who is answered with the help of others: the id is made at the first call.
-        if _HEADERS in request.environ:
-            response.headers.setdefault(current_app.config["LIGHTLINK_REQUEST_ID_HEADER"], self.correlation_id or "")
+        response.headers.setdefault(current_app.config["LIGHTLINK_REQUEST_ID_HEADER"], self.correlation_id or "")
         return response
+
+
+def _leave_request(_: BaseException | None) -> None:
+    leave = request.environ.pop(_LEAVE, None)
+    if leave is not None:
+        leave()
 
 
 def file_name(given: str) -> str:

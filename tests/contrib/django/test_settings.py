@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connections
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from django.test import RequestFactory, override_settings
+from helpers.tracing import tracing
 
 import lightlink
 from lightlink import errors, logs
 from lightlink.contrib.django import client, clients, conf, managers
 from lightlink.contrib.django.checks import check_deployment, check_outbox, check_settings
 from lightlink.contrib.django.middleware import LightLinkContextMiddleware
+from lightlink.protocol.codec import CORRELATION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,6 +168,53 @@ def test_all_that_a_request_leads_to_is_known_by_its_id(url: str, prefix: str, g
     assert (known == given) == (given == "id-1")
     assert response.headers["X-Request-ID"] == known
     assert [record.correlation_id for record in records] == [known, ""]
+
+
+TRACE = {
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "vendor=1",
+    "baggage": "user=7",
+}
+
+
+def test_a_request_s_trace_goes_on_in_what_it_leads_to(url: str, prefix: str) -> None:
+    def headers(request: lightlink.Request) -> dict[str, str]:
+        return request.headers
+
+    def view(_: HttpRequest) -> JsonResponse:
+        client.publish(prefix, 1)
+        return JsonResponse(client.call(prefix, "headers"))
+
+    service = lightlink.Service(prefix, url)
+    service.register("headers", headers)
+    request = RequestFactory().get("/", headers=TRACE)
+    with (
+        service,
+        override_settings(LIGHTLINK={"URL": url}),
+        lightlink.connect(url) as listener,
+        listener.subscribe(prefix) as heard,
+    ):
+        response = LightLinkContextMiddleware(view)(request)
+        known = {**TRACE, CORRELATION_HEADER: response.headers["X-Request-ID"]}
+        for got in (json.loads(response.content), heard.get(30).headers):
+            assert got == {**got, **known}
+    assert response.headers["X-Request-ID"] == TRACE["traceparent"][3:35]
+
+
+def test_spans_of_a_request_s_calls_are_its_trace_s(url: str, prefix: str) -> None:
+    def view(_: HttpRequest) -> HttpResponse:
+        return HttpResponse(client.call(prefix, "double"))
+
+    with tracing() as spans:
+        service = lightlink.Service(prefix, url)
+        service.register("double", lambda: 2)
+        with service, override_settings(LIGHTLINK={"URL": url}):
+            LightLinkContextMiddleware(view)(RequestFactory().get("/", headers=TRACE))
+            sent, served = spans.wait(2)
+    for span, parent in ((sent, "b7ad6b7169203331"), (served, f"{sent.context.span_id:016x}")):
+        assert span.parent is not None
+        known = (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}")
+        assert known == (TRACE["traceparent"][3:35], parent)
 
 
 def test_an_outbox_without_its_table_is_found_once_migrated() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import flask
 import pytest
+from helpers.tracing import tracing
 
 import lightlink
-from lightlink import errors
+from lightlink import errors, logs
 from lightlink.contrib.flask import STATUSES, LightLink, health_blueprint
 from lightlink.contrib.statuses import status_of, with_changes
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
     from flask.testing import FlaskClient
+    from helpers.commands import World
 
 CORRELATION = "LightLink-Correlation-Id"
 NOWHERE = "nats://127.0.0.1:1"
@@ -204,19 +207,26 @@ def test_every_status_is_one_of_an_error_that_there_is() -> None:
 # What a request brings ------------------------------------------------------------------------------------------------
 
 
+TRACE = {
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "vendor=1",
+    "baggage": "user=7",
+}
+
+
 def test_calls_carry_the_request_s_id_and_trace(app: flask.Flask, link: LightLink, service: lightlink.Service) -> None:
     ways = {
+        "client": lambda: link.client.call(service.name, "headers"),
         "call": lambda: link.call(service.name, "headers", headers={"Own": "1"}),
         "submit": lambda: link.submit(service.name, "headers").result(30),
         "service": lambda: link.service(service.name).headers(),
     }
     browser = browser_for(app, "/<way>", lambda way: ways[way]())
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     for way in ways:
-        answer = browser.get(f"/{way}", headers={"X-Request-ID": f"id-{way}", "traceparent": trace})
+        answer = browser.get(f"/{way}", headers={"X-Request-ID": f"id-{way}", **TRACE})
         got = answer.get_json()
-        assert (got[CORRELATION], got["traceparent"]) == (f"id-{way}", trace)
+        assert got == {**got, **TRACE, CORRELATION: f"id-{way}"}
         assert answer.headers["X-Request-ID"] == f"id-{way}"
         assert ("Own" in got) == (way == "call")
 
@@ -231,6 +241,81 @@ def test_an_id_that_is_no_plain_text_is_replaced(
 
     assert len(answer.get_json()[CORRELATION]) == 36
     assert answer.headers["X-Request-ID"] == answer.get_json()[CORRELATION]
+
+
+def test_commands_and_log_lines_of_a_request_know_its_trace(
+    app: flask.Flask, link: LightLink, world: World, prefix: str
+) -> None:
+    got: list[dict[str, str]] = []
+    lines: list[Any] = []
+    keep = logging.Handler()
+    keep.emit = lines.append  # type: ignore[method-assign, assignment]
+    keep.addFilter(lightlink.LogFilter())
+    app.logger.addHandler(keep)
+    agent = world.agent(prefix)
+
+    @agent.command("note")
+    def note(context: lightlink.CommandContext) -> None:
+        got.append(context.headers)
+
+    # The app's own functions before a request are part of it, too.
+    app.before_request_funcs.setdefault(None, []).insert(0, lambda: app.logger.warning("before"))
+    # By a manager that the request's link is not asked for.
+    manager = world.manager(sweep_interval=None)
+    browser = browser_for(app, "/", lambda: str(manager.send(prefix, "note").result(30)))
+    with agent:
+        answer = browser.get("/", headers=TRACE)
+        app.logger.warning("after")
+
+    known = TRACE["traceparent"][3:35]
+    assert answer.headers["X-Request-ID"] == known
+    assert got[0] == {**got[0], **TRACE, CORRELATION: known}
+    assert [line.correlation_id for line in lines] == [known, ""]
+
+
+def test_a_request_within_a_request_leaves_the_outer_its_id(app: flask.Flask, service: lightlink.Service) -> None:
+    def outer() -> list[str]:
+        return [logs.correlation_id(), inner.get("/in", headers={"X-Request-ID": "2"}).text, logs.correlation_id()]
+
+    inner = browser_for(app, "/in", logs.correlation_id)
+    browser = browser_for(app, "/", outer)
+
+    assert browser.get("/", headers={"X-Request-ID": "1"}).get_json() == ["1", "2", "1"]
+    assert logs.correlation_id() == ""
+
+
+def test_a_body_that_is_streamed_makes_its_calls_by_the_id(
+    app: flask.Flask, link: LightLink, service: lightlink.Service
+) -> None:
+    def body() -> Iterator[str]:
+        yield "7"
+        yield link.call(service.name, "headers")[CORRELATION]
+
+    browser = browser_for(app, "/", lambda: flask.Response(flask.stream_with_context(body())))
+    assert browser.get("/", headers={"X-Request-ID": "7"}).text == "77"
+    assert logs.correlation_id() == ""
+
+
+def test_traces_go_from_a_request_through_the_services(
+    app: flask.Flask, url: str, link: LightLink, prefix: str
+) -> None:
+    with tracing() as spans:
+        service = lightlink.Service(prefix, url)
+        service.register("double", lambda: 2)
+        browser = browser_for(app, "/", lambda: str(link.client.call(prefix, "double")))
+        with service:
+            assert browser.get("/", headers=TRACE).text == "2"
+            # A request that has a span of its own, as by the instrumentation of Flask.
+            with spans.provider.get_tracer("test").start_as_current_span("request"):
+                browser.get("/", headers=TRACE)
+            found = spans.wait(5)
+    sent, served, request, sent_within, _ = found
+    for span, parent in ((sent, "b7ad6b7169203331"), (served, f"{sent.context.span_id:016x}")):
+        assert span.parent is not None
+        known = (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}")
+        assert known == (TRACE["traceparent"][3:35], parent)
+    assert sent_within.parent is not None
+    assert sent_within.parent.span_id == request.context.span_id
 
 
 def test_what_a_request_publishes_carries_its_id(app: flask.Flask, link: LightLink, url: str, prefix: str) -> None:
