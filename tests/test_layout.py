@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import lightlink
+from lightlink.protocol import subjects
 
 ROOT = Path(lightlink.__file__).parent
 MODULES = {
@@ -15,6 +16,12 @@ MODULES = {
 }
 LARGEST_FOLDER = 18  # 17 modules and the package
 LONGEST_NAME = 60
+# Subjects and streams of LightLink's own, and what NATS has below `$KV`, `$O`, `$SRV` and `$LL`. Environment variables,
+# metrics and tables begin with LIGHTLINK_ and lightlink_ too: of those it is the names in use that count.
+OWN_NAME = re.compile(r"(ll\.|\$KV\.|\$O\.|\$SRV\.|\$LL\.|KV_|OBJ_)\S*")
+OWN_NAMES = {value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)}
+# The table of roles and the judges of peers say them again, to be compared.
+MAY_NAME = ("lightlink.protocol.", "lightlink.conformance.")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -27,6 +34,19 @@ def imports_of(path: Path) -> set[str]:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in MODULES else node.module for name in names}
     return found & MODULES.keys()
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the names on the wire that a module spells out, but for those in its docstrings."""
+    tree = ast.parse(path.read_text())
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in said}
+    return {text for text in texts if isinstance(text, str) and (OWN_NAME.fullmatch(text) or text in OWN_NAMES)}
+
+
+def test_names_on_the_wire_are_spelled_in_one_place() -> None:
+    others = {name: path for name, path in MODULES.items() if not name.startswith(MAY_NAME)}
+    assert {name: found for name, path in others.items() if (found := names_in(path))} == {}
 
 
 def test_no_module_leads_back_to_itself() -> None:

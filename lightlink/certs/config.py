@@ -20,6 +20,7 @@ from lightlink.certs.syntax import assignments, block, list_of, quoted
 from lightlink.errors import InvalidOption
 from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
+from lightlink.protocol.subjects import CONSUMER_NEXT
 from lightlink.validators import integer
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ _SETTINGS = "# settings: "
 _SETTINGS_WITHIN = 10
 # Twice as many as there are identities leaves room for programs that restart before their old connection is gone.
 _LEAST_CONNECTIONS = 10_000
-# Answers to these requests are more than one message.
-_STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
 
 
 def server_config(
@@ -212,7 +211,7 @@ def _for_all(template: str) -> str:
 
 def _export(kind: str, subject: str) -> list[str]:
     lines = [f"{kind}: {quoted(subject)}"]
-    return [*lines, "response_type: stream"] if subject.startswith(_STREAMED) else lines
+    return [*lines, "response_type: stream"] if subject.startswith(CONSUMER_NEXT) else lines
 
 
 def _import(kind: str, subject: str) -> list[str]:

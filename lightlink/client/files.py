@@ -80,8 +80,8 @@ class Files(ClientBase):
         from lightlink.jetstream import api  # noqa: PLC0415
 
         with operation("listing file stores"):
-            found = api.streams_on(self._connection, "$O.>", self._limit(timeout))
-        stores = (FileStoreInfo.of(each) for each in found if each.config.name.startswith("OBJ_"))
+            found = api.streams_on(self._connection, f"{subjects.OBJECTS}>", self._limit(timeout))
+        stores = (FileStoreInfo.of(each) for each in found if each.config.name.startswith(subjects.FILES_STREAMS))
         return sorted(stores, key=lambda each: each.name)
 
     def delete_file(self, file_id: str) -> None:

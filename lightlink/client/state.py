@@ -89,8 +89,10 @@ class State(ClientBase):
         from lightlink.state.options import BucketInfo  # noqa: PLC0415
 
         with Failures("*", "buckets"):
-            found = api.streams_on(self._connection, "$KV.>", self._limit(timeout))
-        return sorted((BucketInfo.of(each) for each in found if each.config.name.startswith("KV_")), key=_name_of)
+            found = api.streams_on(self._connection, f"{subjects.KEYS}>", self._limit(timeout))
+        return sorted(
+            (BucketInfo.of(each) for each in found if each.config.name.startswith(subjects.STATE_STREAMS)), key=_name_of
+        )
 
     # One of many ------------------------------------------------------------------------------------------------------
 

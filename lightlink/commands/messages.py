@@ -48,10 +48,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
-BROADCAST = "ll.broadcast"
 # The type of the message that an agent answers with what there is to tell of its commands.
 DESCRIBE = "_describe"
-ACKS = "ll.acks.*.*"
 
 _MAX_WAITING = 1024
 _MAX_WAITING_BYTES = 16 * 1024 * 1024
@@ -60,7 +58,7 @@ _MAX_ERROR_TEXT = 1024
 
 def message_subject(client_id: str) -> str:
     """Return the subject of the messages to one agent."""
-    return f"ll.messages.{subjects.client_id(client_id)}"
+    return subjects.agent_messages(subjects.client_id(client_id))
 
 
 class AgentMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -185,7 +183,7 @@ class Messenger:
         def last(call: Call) -> Receipt:
             sent = _Sent(_as_changed(message, call), frozenset(online), call.headers)
             try:
-                self._exchange(BROADCAST, sent, timeout)
+                self._exchange(subjects.BROADCAST, sent, timeout)
             except NoReply as exc:
                 if not exc.sent:
                     raise StoreUnavailable("sending a message", "not connected") from exc
@@ -253,7 +251,7 @@ class Messenger:
     def _listen(self) -> None:
         with self._lock:
             if self._route is None:
-                self._route = self._connection.subscribe(ACKS, "", self._arrive)
+                self._route = self._connection.subscribe(subjects.agent_ack("*", "*"), "", self._arrive)
 
     def _arrive(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
         _, _, client_id, msg_id = as_text(subject).split(".", 3)
@@ -263,7 +261,7 @@ class Messenger:
 
     def _note(self, sent: _Sent, client_id: str, data: bytes) -> None:
         try:
-            sent.note(client_id, records.read(data, f"ll.acks.{client_id}", _Ack))
+            sent.note(client_id, records.read(data, subjects.agent_ack(client_id, "*"), _Ack))
         except DecodeError as exc:
             self._connection.report(exc)
 
@@ -329,7 +327,7 @@ class Inbox:
         """Subscribe; raises PermissionDenied when the agent has handlers and may not."""
         box = self._box = Mailbox(self._connection.session.workers, self._handle, _MAX_WAITING, _MAX_WAITING_BYTES)
         try:
-            for subject in (message_subject(self._client_id), BROADCAST):
+            for subject in (message_subject(self._client_id), subjects.BROADCAST):
                 self._routes.append(self._connection.subscribe(subject, "", partial(self._arrive, box)))
         except PermissionDenied as exc:
             if self._handlers:
@@ -381,7 +379,7 @@ class Inbox:
     def _answer(
         self, message: AgentMessage, error: str = "", commands: dict[str, dict[str, str]] | None = None
     ) -> None:
-        subject = f"ll.acks.{self._client_id}.{message.msg_id}".encode()
+        subject = subjects.agent_ack(self._client_id, message.msg_id).encode()
         try:
             # On the loop's thread nothing may wait for room in the outbox.
             self._connection.publish(subject, codec.encode_json(_Ack(error, commands)), timeout=0.0)

@@ -16,6 +16,7 @@ from lightlink.conformance.checks import Checks, Fault, Wire, expected_of, fresh
 from lightlink.conformance.vectors import Verdict
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from lightlink.client import Client
@@ -81,21 +82,21 @@ def judge_agent(
 @AGENT("tells that it is online", _PRESENCE)
 def tells_presence(wire: Wire, client_id: str) -> None:
     """Read its presence."""
-    subject = schema.presence_subject(client_id)
-    message = wire.until(lambda: wire.last(schema.AGENTS, subject), f"nothing is stored on {subject}")
+    subject = subjects.agent_presence(client_id)
+    message = wire.until(lambda: wire.last(subjects.AGENTS_STREAM, subject), f"nothing is stored on {subject}")
     commands.check_presence(read_object(message.data, "the presence"), client_id)
 
 
 @AGENT("renews its presence over the last", _RENEWED)
 def renews_presence(wire: Wire, client_id: str) -> None:
     """Wait for its next heartbeat."""
-    subject = schema.presence_subject(client_id)
-    first = wire.stored(schema.AGENTS, subject)
-    bucket = api.stream_info(wire.client.connection, schema.AGENTS, wire.timeout)
+    subject = subjects.agent_presence(client_id)
+    first = wire.stored(subjects.AGENTS_STREAM, subject)
+    bucket = api.stream_info(wire.client.connection, subjects.AGENTS_STREAM, wire.timeout)
     longest = wire.timeout if bucket is None else bucket.config.max_age / 1e9
 
     def look() -> Any:
-        last = wire.last(schema.AGENTS, subject)
+        last = wire.last(subjects.AGENTS_STREAM, subject)
         return last if last is not None and last.seq != first.seq else None
 
     second = wire.until(look, "it gives no further sign of life", longest)
@@ -207,7 +208,7 @@ def ignores_fields(wire: Wire, client_id: str) -> None:
 @AGENT("goes on behind a request that it cannot read", _UNREADABLE)
 def goes_on(wire: Wire, client_id: str) -> None:
     """Store a request that is not JSON before one that is."""
-    wire.put(schema.REQUESTS, schema.request_subject(client_id, fresh("broken")), b"{no json", expected=0)
+    wire.put(subjects.COMMANDS_STREAM, subjects.command_request(client_id, fresh("broken")), b"{no json", expected=0)
     command_id = commands.send(wire, client_id, "add", {"a": 1, "b": 2})
     same(commands.ended(wire, client_id, command_id).body.get("result"), {"sum": 3}, "result")
 
@@ -298,7 +299,7 @@ def describes(wire: Wire, client_id: str) -> None:
 def tells_progress(wire: Wire, client_id: str) -> None:
     """Listen while a command runs."""
     command_id = fresh("command")
-    with wire.hear(schema.progress_subject(client_id, command_id)) as heard:
+    with wire.hear(subjects.command_progress(client_id, command_id)) as heard:
         commands.send(wire, client_id, "wait", {"seconds": 0.5}, command_id=command_id)
         data = wire.heard(heard, "a progress").data
     fraction = read_object(data, "the progress").get("fraction")

@@ -11,6 +11,7 @@ from lightlink.commands.store import schema
 from lightlink.commands.store.store import CommandStore
 from lightlink.conformance.checks import Fault, Wire, need, read_object, shown
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -57,19 +58,19 @@ def send(wire: Wire, client_id: str, command_type: str, payload: Any = None, **f
     command_id = str(fields.pop("command_id", "") or new_id())
     request = {"command_id": command_id, "client_id": client_id, "command_type": command_type, "created_at": now()}
     body = {**request, "timeout": 60, "payload": {} if payload is None else payload, **fields}
-    wire.put(schema.REQUESTS, schema.request_subject(client_id, command_id), body, expected=0)
+    wire.put(subjects.COMMANDS_STREAM, subjects.command_request(client_id, command_id), body, expected=0)
     return command_id
 
 
 def set_status(wire: Wire, client_id: str, command_id: str, expected: int, **fields: Any) -> int:
     """Store a status over the one with a sequence, and return its own."""
     body = {"at": now(), "by": "judge", **fields}
-    return wire.put(schema.STATUS, schema.status_subject(client_id, command_id), body, expected=expected)
+    return wire.put(subjects.STATUS_STREAM, subjects.command_status(client_id, command_id), body, expected=expected)
 
 
 def statuses(wire: Wire, client_id: str, command_id: str) -> list[Revision]:
     """Return all revisions of a status, the oldest first."""
-    found = wire.history(schema.STATUS, schema.status_subject(client_id, command_id))
+    found = wire.history(subjects.STATUS_STREAM, subjects.command_status(client_id, command_id))
     return [Revision(message, read_object(message.data, "a status")) for message in found]
 
 
@@ -95,7 +96,7 @@ def ended(wire: Wire, client_id: str, command_id: str) -> Revision:
 
 def consumer(wire: Wire, client_id: str) -> dict[str, Any]:
     """Return what the server says of an agent's consumer; raises JetStreamError where there is none."""
-    subject = f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(client_id)}"
+    subject = f"CONSUMER.INFO.{subjects.COMMANDS_STREAM}.{subjects.agent_consumer(client_id)}"
     return api.api(wire.client.connection, subject, None, wire.timeout)
 
 

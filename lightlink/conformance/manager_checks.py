@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from lightlink.commands.store import schema
 from lightlink.conformance import command_wire as commands
 from lightlink.conformance.checks import (
     Checks,
@@ -79,7 +78,7 @@ def sends(wire: Wire) -> Steps:
     """Read the request."""
     client_id = fresh("agent")
     command_id = yield from _send(client_id)
-    message = wire.stored(schema.REQUESTS, schema.request_subject(client_id, command_id))
+    message = wire.stored(subjects.COMMANDS_STREAM, subjects.command_request(client_id, command_id))
     request = read_object(message.data, "the request")
     expected = {"command_id": command_id, "client_id": client_id, "command_type": "add", "payload": {"a": 1, "b": 2}}
     for name, value in expected.items():
@@ -95,7 +94,7 @@ def writes_once(wire: Wire) -> Steps:
     """Look at the condition on which it was stored."""
     client_id = fresh("agent")
     command_id = yield from _send(client_id)
-    message = wire.stored(schema.REQUESTS, schema.request_subject(client_id, command_id))
+    message = wire.stored(subjects.COMMANDS_STREAM, subjects.command_request(client_id, command_id))
     same(expected_of(message), "0", "the header Nats-Expected-Last-Subject-Sequence")
 
 
@@ -201,8 +200,8 @@ def shows_online(wire: Wire) -> Steps:
     for client_id in (here, gone):
         presence = {"client_id": client_id, "instance": "judge"}
         times = {"connected_at": commands.now(), "last_heartbeat": commands.now()}
-        wire.put(schema.AGENTS, schema.presence_subject(client_id), {**presence, **times}, expected=0)
-    wire.put(schema.AGENTS, schema.presence_subject(gone), b"", headers={"KV-Operation": "DEL"})
+        wire.put(subjects.AGENTS_STREAM, subjects.agent_presence(client_id), {**presence, **times}, expected=0)
+    wire.put(subjects.AGENTS_STREAM, subjects.agent_presence(gone), b"", headers={"KV-Operation": "DEL"})
     shown_online = result_of((yield Step("clients", {})), "clients")
     need(isinstance(shown_online, list), f"clients is {shown(shown_online)}, not a list")
     need(here in shown_online, f"{here} is online and not shown")

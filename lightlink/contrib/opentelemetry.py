@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink import logs
 from lightlink.middleware import install, uninstall
+from lightlink.protocol import subjects
 from lightlink.version import __version__
 
 try:
@@ -73,8 +74,8 @@ _OPERATIONS = {
 }
 # A token of a subject that names one of many: with a digit in it, or long.
 _ONE_OF_MANY = re.compile(r"[^.]*\d[^.]*|[^.]{25,}")
-_COMMANDS = "ll.commands"
-_MESSAGES = "ll.messages"
+_COMMANDS = subjects.COMMANDS.removesuffix(".")
+_MESSAGES = subjects.MESSAGES.removesuffix(".")
 
 
 class Tracing:

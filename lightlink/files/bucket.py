@@ -43,7 +43,7 @@ class Bucket:
         **more: Any,
     ) -> None:
         self.name = subjects.bucket_name(name)
-        self.stream = f"OBJ_{name}"
+        self.stream = subjects.files_stream(name)
         self._connection = connection
         self._config = _stream_config(name, ttl, max_bytes, replicas, storage) | _more_config(**more)
         self._create = api.create_stream if max_bytes is not None else api.create_bounded_stream
@@ -217,7 +217,7 @@ def _stream_config(
     if storage not in ("file", "memory"):
         raise InvalidOption("storage", "must be 'file' or 'memory'", storage)
     return {
-        "name": f"OBJ_{bucket}",
+        "name": subjects.files_stream(bucket),
         "description": "files of LightLink",
         "subjects": [subjects.all_chunks(bucket), subjects.object_metas(bucket)],
         "retention": "limits",

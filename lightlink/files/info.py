@@ -234,7 +234,7 @@ class FileStoreInfo:
         """Return what the server's answer says of a bucket."""
         config = info.config
         return cls(
-            name=config.name.removeprefix("OBJ_"),
+            name=config.name.removeprefix(subjects.FILES_STREAMS),
             messages=info.state.messages,
             bytes=info.state.bytes,
             ttl=config.max_age / 1e9 or None,

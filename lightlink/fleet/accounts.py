@@ -11,19 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightlink.protocol.permissions import ROLES, Permissions, inbox_prefix, permissions
-from lightlink.protocol.subjects import FLEET_ENROLL, FLEET_OPERATIONS, FLEET_RENEW
+from lightlink.protocol.subjects import CONSUMER_NEXT, FLEET, FLEET_ENROLL, FLEET_OPERATIONS, FLEET_RENEW
 
 if TYPE_CHECKING:
     from lightlink.protocol.permissions import Grant
 
-_FLEET = "ll.fleet."
-# Answers to these requests are more than one message.
-_STREAMED = "$JS.API.CONSUMER.MSG.NEXT."
-
 
 def home_claims(auth: str) -> dict[str, Any]:
     """Return what LIGHTLINK exports to agents, all of them at once, and imports: what is asked of the fleet."""
-    exports = [_export(kind, _for_all(subject)) for kind, subject in _crossings() if not subject.startswith(_FLEET)]
+    exports = [_export(kind, _for_all(subject)) for kind, subject in _crossings() if not subject.startswith(FLEET)]
     imports = [_import("service", subject, auth) for subject in (f"{FLEET_OPERATIONS}.>", f"{FLEET_RENEW}.*")]
     return {"exports": exports, "imports": imports}
 
@@ -47,7 +43,7 @@ def agent_claims(name: str, home: str, auth: str) -> dict[str, Any]:
     imports = []
     for kind, template in _crossings():
         subject = template.replace("{name}", name)
-        imports.append(_import(kind, subject, auth if subject.startswith(_FLEET) else home))
+        imports.append(_import(kind, subject, auth if subject.startswith(FLEET) else home))
     return {"imports": imports}
 
 
@@ -82,7 +78,7 @@ def _for_all(template: str) -> str:
 
 
 def _export(kind: str, subject: str) -> dict[str, Any]:
-    streamed = {"response_type": "Stream"} if subject.startswith(_STREAMED) else {}
+    streamed = {"response_type": "Stream"} if subject.startswith(CONSUMER_NEXT) else {}
     return {"name": subject, "subject": subject, "type": kind, **streamed}
 
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightlink.commands.store.schema import AGENTS_BUCKET, FLEET_BUCKET
 from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.connection import NoReply
 from lightlink.errors import FleetError, FleetRefused, LightLinkError
 from lightlink.fleet.audit import Entry
 from lightlink.fleet.records import Identity, TokenRecord
 from lightlink.protocol import codec
-from lightlink.protocol.subjects import FLEET_OPERATIONS
+from lightlink.protocol.subjects import AGENTS_BUCKET, FLEET_BUCKET, FLEET_OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,15 +11,13 @@ from lightlink.errors import DecodeError, LightLinkError
 from lightlink.jetstream import api
 from lightlink.jetstream.read import read_range
 from lightlink.protocol import codec
-from lightlink.protocol.subjects import as_text
+from lightlink.protocol.subjects import FLEET_AUDIT, FLEET_AUDIT_STREAM, as_text
 
 if TYPE_CHECKING:
     from lightlink.connection.connection import Connection
 
 _log = logging.getLogger("lightlink")
 
-STREAM = "LIGHTLINK_FLEET_AUDIT"
-_SUBJECT = "ll.fleet.audit"
 _DAYS = 365
 _MAX_BYTES = 1024 * 1024 * 1024
 _TIMEOUT = 5.0
@@ -41,8 +39,8 @@ class Audit:
     def __init__(self, connection: Connection, *, replicas: int = 1) -> None:
         self._connection = connection
         config = {
-            "name": STREAM,
-            "subjects": [f"{_SUBJECT}.>"],
+            "name": FLEET_AUDIT_STREAM,
+            "subjects": [f"{FLEET_AUDIT}.>"],
             "retention": "limits",
             "discard": "old",
             "storage": "file",
@@ -60,19 +58,21 @@ class Audit:
         at = self._connection.clock.now().isoformat(timespec="milliseconds")
         entry = Entry(at=at, what=what, name=name, why=why, facts=facts)
         _log.log(logging.WARNING if why else logging.INFO, "lightlink fleet: %s %s %s %s", what, name, why, facts or "")
-        subject = f"{_SUBJECT}.{what}".encode()
+        subject = f"{FLEET_AUDIT}.{what}".encode()
         try:
-            api.publish(self._connection, STREAM, subject, codec.encode_json(entry), _TIMEOUT)
+            api.publish(self._connection, FLEET_AUDIT_STREAM, subject, codec.encode_json(entry), _TIMEOUT)
         except LightLinkError as exc:
             _log.error("lightlink fleet: %s of %s is not in the audit: %s", what, name, exc)
 
     def read(self, limit: int) -> list[Entry]:
         """Return the last ``limit`` events, oldest first."""
-        info = api.stream_info(self._connection, STREAM, _TIMEOUT)
+        info = api.stream_info(self._connection, FLEET_AUDIT_STREAM, _TIMEOUT)
         last = 0 if info is None else info.state.last_seq
         if not last:
             return []
-        found, _ = read_range(self._connection, STREAM, [f"{_SUBJECT}.>"], last - limit + 1, last + 1, _TIMEOUT)
+        found, _ = read_range(
+            self._connection, FLEET_AUDIT_STREAM, [f"{FLEET_AUDIT}.>"], last - limit + 1, last + 1, _TIMEOUT
+        )
         entries = []
         for delivery in found:
             try:

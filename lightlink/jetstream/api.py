@@ -40,7 +40,7 @@ from lightlink.jetstream.errors import (
 )
 from lightlink.jetstream.retry import while_electing
 from lightlink.options import DEFAULT_JETSTREAM_API
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import publish_subject
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def write_subject(connection: Connection, subject: str) -> bytes:
     Buckets elsewhere are written below the prefix of their API, which the server maps back (ADR-8).
     """
     prefix = connection.options.jetstream_api
-    if prefix == DEFAULT_JETSTREAM_API or not subject.startswith("$KV."):
+    if prefix == DEFAULT_JETSTREAM_API or not subject.startswith(subjects.KEYS):
         return subject.encode()
     return f"{prefix}.{subject}".encode()
 

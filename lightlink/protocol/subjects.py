@@ -1,8 +1,8 @@
-"""Build and validate every subject, key, bucket, service and client name.
+"""Build and validate every subject, key, stream, bucket, consumer, service and client name.
 
-A name is checked before anything is sent, in the caller's thread. Checks of names seen before cost one dictionary
-look-up. Sources: NATS protocol and ADR-6 (subjects), ADR-8 (keys and buckets), ADR-32 (services),
-ADR-20 (objects).
+They stand here and nowhere else (`tests/test_layout.py`). A name is checked before anything is sent, in the caller's
+thread. Checks of names seen before cost one dictionary look-up. Sources: NATS protocol and ADR-6 (subjects), ADR-8
+(keys and buckets), ADR-32 (services), ADR-20 (objects).
 """
 
 from __future__ import annotations
@@ -11,21 +11,63 @@ import base64
 import re
 from functools import lru_cache
 
-from lightlink.errors import InvalidName
+from lightlink.errors import DecodeError, InvalidName
 
 # The server reads control lines of up to 4,096 bytes; this leaves room for a reply subject and the sizes.
 MAX_SUBJECT_BYTES = 2048
 # ADR-32 keeps these for service discovery: `$SRV.PING.<name>` would be taken for a call of method <name>.
 RESERVED_SERVICES = frozenset({"PING", "INFO", "STATS"})
 FILE_TRANSFER = "file.transfer"
-# What is asked of the responders of a fleet: operations by admins, renewal by agents, enrolment by tokens.
-FLEET_OPERATIONS = "ll.fleet.op"
-FLEET_RENEW = "ll.fleet.renew"
-FLEET_ENROLL = "ll.fleet.enroll"
+
+# What the streams of key-value buckets (ADR-8), of object stores (ADR-20) and of LightLink itself begin with.
+STATE_STREAMS = "KV_"
+FILES_STREAMS = "OBJ_"
+OWN_STREAMS = "LIGHTLINK_"
+# What subjects begin with: LightLink's own, those of keys, of objects, of services, and of platforms of peers.
+OWN = "ll."
+KEYS = "$KV."
+OBJECTS = "$O."
+SERVICES = "$SRV."
+PEERS = "$LL."
+# It asks a consumer for messages: several answers to one request.
+CONSUMER_NEXT = "$JS.API.CONSUMER.MSG.NEXT."
+
 STATE_BUCKET = "light_link_state"
 FILES_BUCKET = "light_link_files"
 LOCKS_BUCKET = "light_link_locks"
+STATUS_BUCKET = "lightlink_command_status"
+AGENTS_BUCKET = "lightlink_agents"
 FLEET_BUCKET = "lightlink_fleet"
+
+COMMANDS_STREAM = "LIGHTLINK_COMMANDS"
+AUDIT_STREAM = "LIGHTLINK_COMMANDS_AUDIT"
+STATUS_STREAM = f"{STATE_STREAMS}{STATUS_BUCKET}"
+AGENTS_STREAM = f"{STATE_STREAMS}{AGENTS_BUCKET}"
+FLEET_STREAM = f"{STATE_STREAMS}{FLEET_BUCKET}"
+PROGRESS_STREAM = "LIGHTLINK_PROGRESS"
+RUNS_STREAM = "LIGHTLINK_RUNS"
+PLANS_STREAM = "LIGHTLINK_PLANS"
+DEAD_STREAM = "LIGHTLINK_DEAD"
+FLEET_AUDIT_STREAM = "LIGHTLINK_FLEET_AUDIT"
+
+COMMANDS = "ll.commands."
+STATUSES = f"{KEYS}{STATUS_BUCKET}."
+# Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
+SWEPT = f"{STATUSES}swept"
+# What is kept of the index of commands; no agent may write to this one either.
+EXCERPT = f"{KEYS}{FLEET_BUCKET}.commands"
+MESSAGES = "ll.messages."
+BROADCAST = "ll.broadcast"
+# What is asked of the responders of a fleet: operations by admins, renewal by agents, enrolment by tokens.
+FLEET = "ll.fleet."
+FLEET_OPERATIONS = f"{FLEET}op"
+FLEET_RENEW = f"{FLEET}renew"
+FLEET_ENROLL = f"{FLEET}enroll"
+FLEET_AUDIT = f"{FLEET}audit"
+RUNS = "ll.runs."
+PLANS = "ll.plans."
+PLANS_FREEZE = f"{PLANS}freeze"
+PARTITIONS = "ll.part."
 
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
@@ -153,9 +195,19 @@ def call_subject(service: str, method: str) -> bytes:
         raise InvalidName("method name", method, "must be a string") from None
 
 
+def peers_subject(what: str, service: str) -> str:
+    """Return the subject on which platforms of peers are told of a service: ``what`` is register or heartbeat."""
+    return f"{PEERS}{what}.{service}"
+
+
 def service_subject(service: str) -> str:
     """Return the subject a service subscribes to, ``$SRV.<service>.>``: a method's name may have dots in it."""
-    return f"$SRV.{service_name(service)}.>"
+    return f"{SERVICES}{service_name(service)}.>"
+
+
+def discovery_subject(verb: str, *target: str) -> str:
+    """Return a subject of service discovery: ``verb`` is PING, INFO or STATS, ``target`` service and id (ADR-32)."""
+    return ".".join((f"{SERVICES}{verb}", *target))
 
 
 def bucket_name(name: str) -> str:
@@ -188,6 +240,21 @@ def key_pattern(pattern: str) -> str:
     return pattern
 
 
+def state_stream(bucket: str) -> str:
+    """Return the name of the stream behind a key-value bucket (ADR-8)."""
+    return f"{STATE_STREAMS}{bucket}"
+
+
+def state_keys(bucket: str) -> str:
+    """Return what the subjects of a bucket's keys begin with (ADR-8)."""
+    return f"{KEYS}{bucket}."
+
+
+def files_stream(bucket: str) -> str:
+    """Return the name of the stream behind an object store (ADR-20)."""
+    return f"{FILES_STREAMS}{bucket}"
+
+
 def object_meta(bucket: str, name: str) -> str:
     """Return the subject of an object's description (ADR-20); an object's name may be any text that is not too long."""
     if not isinstance(name, str) or not name:
@@ -198,29 +265,145 @@ def object_meta(bucket: str, name: str) -> str:
         raise InvalidName("file id", name, "is not valid Unicode") from None
     if len(encoded) > MAX_SUBJECT_BYTES:
         raise InvalidName("file id", name[:64], f"longer than {MAX_SUBJECT_BYTES * 3 // 4} bytes")
-    return f"$O.{bucket}.M.{encoded}"
+    return f"{OBJECTS}{bucket}.M.{encoded}"
 
 
 def object_metas(bucket: str) -> str:
     """Return the subjects of the descriptions of all objects in a bucket (ADR-20)."""
-    return f"$O.{bucket}.M.>"
+    return f"{OBJECTS}{bucket}.M.>"
 
 
 def object_chunks(bucket: str, nuid: str) -> str:
     """Return the subject of an object's chunks (ADR-20); raises InvalidName for what is not one plain token."""
     if not is_plain_token(nuid):
         raise InvalidName("nuid", nuid, "must be one token without wildcards")
-    return f"$O.{bucket}.C.{nuid}"
+    return f"{OBJECTS}{bucket}.C.{nuid}"
 
 
 def all_chunks(bucket: str) -> str:
     """Return the subjects of the chunks of all objects in a bucket (ADR-20)."""
-    return f"$O.{bucket}.C.>"
+    return f"{OBJECTS}{bucket}.C.>"
 
 
 def client_id(name: str) -> str:
     """Return the id of an agent: letters, digits, ``-`` and ``_``."""
     return _token("client id", name)
+
+
+# Commands; `*` as an id makes the subjects of all ---------------------------------------------------------------------
+
+
+def command_request(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's request."""
+    return f"{COMMANDS}{client_id}.{command_id}"
+
+
+def command_status(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's status revisions."""
+    return f"{STATUSES}{client_id}.{command_id}"
+
+
+def command_status_event(client_id: str, command_id: str) -> str:
+    """Return the subject on which the server republishes a command's status revisions."""
+    return f"ll.status.{client_id}.{command_id}"
+
+
+def command_progress(client_id: str, command_id: str) -> str:
+    """Return the subject of a command's progress, of which the last is stored while the command runs."""
+    return f"ll.progress.{client_id}.{command_id}"
+
+
+def command_ids(subject: str) -> tuple[str, str]:
+    """Return (client id, command id) from the subject of a stored request or status.
+
+    Raises DecodeError for any other: what its last tokens say need not be who wrote it.
+    """
+    for prefix in (COMMANDS, STATUSES):
+        ids = subject.removeprefix(prefix).split(".")
+        if subject.startswith(prefix) and len(ids) == 2:
+            return ids[0], ids[1]
+    raise DecodeError(subject, "not the subject of a request or a status")
+
+
+def agent_presence(client_id: str) -> str:
+    """Return the subject of an agent's presence."""
+    return f"{KEYS}{AGENTS_BUCKET}.{client_id}"
+
+
+def agent_consumer(client_id: str) -> str:
+    """Return the name of an agent's durable consumer."""
+    return f"agent-{client_id}"
+
+
+def agent_messages(client_id: str) -> str:
+    """Return the subject of the messages to one agent."""
+    return f"{MESSAGES}{client_id}"
+
+
+def agent_ack(client_id: str, msg_id: str) -> str:
+    """Return the subject of an agent's answer to a message."""
+    return f"ll.acks.{client_id}.{msg_id}"
+
+
+# Runs and plans -------------------------------------------------------------------------------------------------------
+
+
+def run_plan(run_id: str) -> str:
+    """Return the subject of a run's plan."""
+    return f"{RUNS}{run_id}.plan"
+
+
+def run_state(run_id: str) -> str:
+    """Return the subject of a run's state."""
+    return f"{RUNS}{run_id}.state"
+
+
+def run_event(run_id: str) -> str:
+    """Return the subject on which the server republishes a run's states."""
+    return f"ll.run_events.{run_id}"
+
+
+def run_call(run_id: str, command_id: str) -> str:
+    """Return the subject of what became of a run's call."""
+    return f"{RUNS}{run_id}.call.{command_id}"
+
+
+def run_lock(name_id: str) -> str:
+    """Return the subject of a lock, by the id made of its name."""
+    return f"{RUNS}{name_id}.lock"
+
+
+def stored_plan(name_id: str) -> str:
+    """Return the subject of a stored plan, by the id made of its name."""
+    return f"{PLANS}plan.{name_id}"
+
+
+def schedule(name_id: str) -> str:
+    """Return the subject of a schedule, by the id made of its name."""
+    return f"{PLANS}schedule.{name_id}"
+
+
+# Durable events -------------------------------------------------------------------------------------------------------
+
+
+def dead_letters(stream: str, consumer: str) -> str:
+    """Return the subject of a consumer's dead letters."""
+    return f"ll.dead.{stream}.{consumer}"
+
+
+def retries(stream: str, consumer: str) -> str:
+    """Return the subject of events to be redelivered to a consumer."""
+    return f"ll.retry.{stream}.{consumer}"
+
+
+def retries_consumer(stream: str, consumer: str) -> str:
+    """Return the name of the consumer that reads redelivered events."""
+    return f"retry-{stream}-{consumer}"
+
+
+def excused(stream: str, consumer: str, delivery: str) -> str:
+    """Return the subject of how often a delivery was no attempt."""
+    return f"ll.excused.{stream}.{consumer}.{delivery}"
 
 
 def _token(kind: str, name: str) -> str:
@@ -233,7 +416,7 @@ def _token(kind: str, name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _call_subject(service: str, method: str) -> bytes:
-    return f"$SRV.{service_name(service)}.{method_name(method)}".encode()
+    return f"{SERVICES}{service_name(service)}.{method_name(method)}".encode()
 
 
 @lru_cache(maxsize=4096)

@@ -134,7 +134,7 @@ class Caller:
 
         Each time anew: another version may serve by now, and asking is rare.
         """
-        subject = f"$SRV.INFO.{service}"
+        subject = subjects.discovery_subject("INFO", service)
         try:
             waiter = self._connection.request(subject.encode(), b"", timeout)
             if codec.is_no_responders(waiter.data, waiter.headers):

@@ -136,8 +136,9 @@ def find_services(
 
     It takes ``timeout`` seconds at most.
     """
-    target = "" if name is None else f".{subjects.service_name(name)}"
-    answers = gather(connection, [f"$SRV.INFO{target}", f"$SRV.STATS{target}"], timeout, expect)
+    target = () if name is None else (subjects.service_name(name),)
+    asked = [subjects.discovery_subject(verb, *target) for verb in ("INFO", "STATS")]
+    answers = gather(connection, asked, timeout, expect)
     infos, stats = (_by_instance(each) for each in answers)
     found: dict[str, list[str]] = {}
     for instance, info in infos.items():

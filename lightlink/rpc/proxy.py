@@ -129,7 +129,7 @@ class RemoteService:
         limit = self._limit(timeout)
         started = time.monotonic()
         try:
-            waiter = self._connection.request(f"$SRV.PING.{self.name}".encode(), b"", limit)
+            waiter = self._connection.request(subjects.discovery_subject("PING", self.name).encode(), b"", limit)
         except NoReply:
             raise CallTimeout(self.name, "ping", limit) from None
         if codec.is_no_responders(waiter.data, waiter.headers):

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from lightlink.commands.model import UNTOLD
-from lightlink.commands.store import schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
 from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError
 from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, read_current
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.runs.model.plan import Plan
 
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="msgspec.Struct")
 
-STREAM = schema.PLANS
-_PREFIX = "ll.plans."
-_FREEZE = f"{_PREFIX}freeze"
+STREAM = subjects.PLANS_STREAM
 _NAMES = uuid.UUID("c6a7f0a3-6d2c-5d0c-8a54-55f7b1d86f0b")
 # How many words on the same thing are kept.
 _HISTORY = 64
@@ -91,7 +89,7 @@ def stream_config(options: StoreOptions) -> dict[str, Any]:
     """Return what the stream of stored plans, schedules and freezes has to be."""
     return {
         "name": STREAM,
-        "subjects": [f"{_PREFIX}plan.*", f"{_PREFIX}schedule.*", _FREEZE],
+        "subjects": [subjects.stored_plan("*"), subjects.schedule("*"), subjects.PLANS_FREEZE],
         "storage": options.storage,
         "num_replicas": options.replicas,
         "max_msgs_per_subject": _HISTORY,
@@ -119,7 +117,7 @@ class Definitions(Access):
 
     def plans(self) -> list[StoredPlan]:
         """Return all stored plans, by name."""
-        found = (each for each, _ in self._all(f"{_PREFIX}plan.*", StoredPlan, "at"))
+        found = (each for each, _ in self._all(subjects.stored_plan("*"), StoredPlan, "at"))
         return sorted((each for each in found if not each.removed), key=lambda each: each.name)
 
     def plan(self, name: str) -> StoredPlan | None:
@@ -134,7 +132,7 @@ class Definitions(Access):
 
     def schedules(self) -> list[tuple[Schedule, int]]:
         """Return all schedules with their revisions, by name."""
-        found = self._all(f"{_PREFIX}schedule.*", Schedule, "at", "last")
+        found = self._all(subjects.schedule("*"), Schedule, "at", "last")
         return sorted(((each, seq) for each, seq in found if not each.removed), key=lambda each: each[0].name)
 
     def schedule(self, name: str) -> Schedule | None:
@@ -149,23 +147,23 @@ class Definitions(Access):
 
     def freeze(self) -> Freeze:
         """Return whether waves may begin."""
-        return self._one(_FREEZE, Freeze, "at", "until") or Freeze(is_on=False)
+        return self._one(subjects.PLANS_FREEZE, Freeze, "at", "until") or Freeze(is_on=False)
 
     def write_freeze(self, freeze: Freeze) -> None:
         """Store whether waves may begin."""
-        self._write(_FREEZE, freeze, None)
+        self._write(subjects.PLANS_FREEZE, freeze, None)
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def deeds(self) -> list[Deed]:
         """Return what people did to plans, schedules and freezes, as far as it is kept, by time."""
-        plans = [each for each, _ in self._all(f"{_PREFIX}plan.*", StoredPlan, "at", policy=EVERYTHING)]
+        plans = [each for each, _ in self._all(subjects.stored_plan("*"), StoredPlan, "at", policy=EVERYTHING)]
         found = [_deed(each, "plan stored", "plan removed") for each in plans]
-        schedules = [each for each, _ in self._all(f"{_PREFIX}schedule.*", Schedule, "at", "last", policy=EVERYTHING)]
+        schedules = [each for each, _ in self._all(subjects.schedule("*"), Schedule, "at", "last", policy=EVERYTHING)]
         # A schedule's word is also renewed by whoever starts its runs.
         changes = {(each.name, each.at, each.removed): each for each in schedules}
         found += [_deed(each, "schedule added", "schedule removed") for each in changes.values()]
-        for freeze, _ in self._all(_FREEZE, Freeze, "at", "until", policy=EVERYTHING):
+        for freeze, _ in self._all(subjects.PLANS_FREEZE, Freeze, "at", "until", policy=EVERYTHING):
             event = "frozen" if freeze.is_on else "thawed"
             found.append(Deed(at=freeze.at, by=freeze.by, event=event, reason=freeze.reason))
         return sorted(found, key=lambda deed: deed.at)
@@ -207,8 +205,8 @@ def _deed(record: StoredPlan | Schedule, added: str, removed: str) -> Deed:
 
 def _plan_subject(name: str) -> str:
     # A name may be any text.
-    return f"{_PREFIX}plan.{uuid.uuid5(_NAMES, name)}"
+    return subjects.stored_plan(str(uuid.uuid5(_NAMES, name)))
 
 
 def _schedule_subject(name: str) -> str:
-    return f"{_PREFIX}schedule.{uuid.uuid5(_NAMES, name)}"
+    return subjects.schedule(str(uuid.uuid5(_NAMES, name)))

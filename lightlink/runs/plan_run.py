@@ -11,10 +11,10 @@ from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import DecodeError, StoreUnavailable
-from lightlink.protocol import html
+from lightlink.protocol import html, subjects
 from lightlink.runs import survey
 from lightlink.runs.model import machine
-from lightlink.runs.store import read_state, state_event
+from lightlink.runs.store import read_state
 from lightlink.validators import wait_limit
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class PlanRun:
 
         def hear(_subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
             try:
-                state = read_state(data, state_event(self.run_id))
+                state = read_state(data, subjects.run_event(self.run_id))
             except DecodeError as exc:
                 connection.session.report(exc)
                 return
@@ -114,7 +114,7 @@ class PlanRun:
                 changed.notify_all()
 
         connection = self._ports.runs.connection
-        route = connection.subscribe(state_event(self.run_id), "", hear)
+        route = connection.subscribe(subjects.run_event(self.run_id), "", hear)
         try:
             yield from self._states(heard, changed, deadline)
         finally:

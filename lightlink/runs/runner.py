@@ -13,12 +13,13 @@ from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
 from lightlink.errors import DecodeError, LightLinkError, RunNotFound, RunRefused
 from lightlink.jetstream.pull import PullConsumer
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.runs.active import Active
 from lightlink.runs.locks import names_of_locks, release_all, take_all
 from lightlink.runs.model import machine, records
 from lightlink.runs.model.times import opens_at
-from lightlink.runs.store import CONSUMER, EVENTS, STREAM, read_state
+from lightlink.runs.store import CONSUMER, STREAM, read_state
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -65,7 +66,7 @@ class Runner:
 
     def start(self) -> None:
         """Begin to work."""
-        self._routes = [self._connection.subscribe(EVENTS, "", self._on_event)]
+        self._routes = [self._connection.subscribe(subjects.run_event("*"), "", self._on_event)]
         self._periodic = every(self._every, self._tick)
         self._pulls.start()
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightlink.commands.model import UNTOLD, StatusRecord
-from lightlink.commands.store import schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
 from lightlink.commands.store.records import read
 from lightlink.errors import DecodeError, InvalidName, RunNotFound
@@ -34,10 +33,8 @@ if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore
     from lightlink.jetstream.read import Delivery
 
-STREAM = schema.RUNS
+STREAM = subjects.RUNS_STREAM
 CONSUMER = "runners"
-EVENTS = "ll.run_events.*"  # every stored state, republished by the server
-_PREFIX = "ll.runs."
 _SECOND = 1_000_000_000
 _CONSUMER_EXISTS = frozenset({10013, 10105, 10148})
 _LOCKS = uuid.UUID("c6a7f0a3-6d2c-5d0c-8a54-55f7b1d86f0b")
@@ -53,29 +50,9 @@ class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
     from_run: str = ""
 
 
-def plan_subject(run_id: str) -> str:
-    """Return the subject of a run's plan."""
-    return f"{_PREFIX}{run_id}.plan"
-
-
-def state_subject(run_id: str) -> str:
-    """Return the subject of a run's state."""
-    return f"{_PREFIX}{run_id}.state"
-
-
-def state_event(run_id: str) -> str:
-    """Return the subject on which the server republishes a run's states."""
-    return f"ll.run_events.{run_id}"
-
-
-def call_subject(run_id: str, command_id: str) -> str:
-    """Return the subject of what became of a call."""
-    return f"{_PREFIX}{run_id}.call.{command_id}"
-
-
 def lock_subject(name: str) -> str:
     """Return the subject of a lock, whose name may be any text."""
-    return f"{_PREFIX}{uuid.uuid5(_LOCKS, name)}.lock"
+    return subjects.run_lock(str(uuid.uuid5(_LOCKS, name)))
 
 
 def run_id(text: str) -> str:
@@ -95,7 +72,12 @@ def stream_config(options: StoreOptions) -> dict[str, Any]:
     """Return what the stream of runs has to be."""
     return {
         "name": STREAM,
-        "subjects": [f"{_PREFIX}*.{each}" for each in ("plan", "state", "lock", "call.*")],
+        "subjects": [
+            subjects.run_plan("*"),
+            subjects.run_state("*"),
+            subjects.run_lock("*"),
+            subjects.run_call("*", "*"),
+        ],
         "storage": options.storage,
         "num_replicas": options.replicas,
         # Every revision is kept: they are the audit of runs.
@@ -106,7 +88,7 @@ def stream_config(options: StoreOptions) -> dict[str, Any]:
         "deny_delete": True,
         "deny_purge": True,
         "allow_rollup_hdrs": False,
-        "republish": {"src": f"{_PREFIX}*.state", "dest": "ll.run_events.{{wildcard(1)}}"},
+        "republish": {"src": subjects.run_state("*"), "dest": subjects.run_event("{{wildcard(1)}}")},
     }
 
 
@@ -129,7 +111,7 @@ class RunStore(Access):
         config = {
             "name": CONSUMER,
             "durable_name": CONSUMER,
-            "filter_subject": f"{_PREFIX}*.state",
+            "filter_subject": subjects.run_state("*"),
             "ack_policy": "explicit",
             # The lease: so long after its manager has died a run goes on elsewhere.
             "ack_wait": round(self._commands.options.ack_wait * _SECOND),
@@ -160,39 +142,39 @@ class RunStore(Access):
     def create(self, run: RunPlan, started: Callable[[RunPlan], RunState]) -> RunPlan:
         """Store a run and its first state; return what is stored under its id: this one, or the one that came first."""
         try:
-            self.put_record(STREAM, plan_subject(run.run_id), run, 0)
+            self.put_record(STREAM, subjects.run_plan(run.run_id), run, 0)
         except Conflict:
             run = self.plan(run.run_id)
         with contextlib.suppress(Conflict):  # whoever came first has begun it
-            self.put_record(STREAM, state_subject(run.run_id), started(run), 0)
+            self.put_record(STREAM, subjects.run_state(run.run_id), started(run), 0)
         return run
 
     def plan(self, run_id: str) -> RunPlan:
         """Return what a run is to do; raises RunNotFound, DecodeError."""
-        message = self.read_written(STREAM, plan_subject(run_id))
+        message = self.read_written(STREAM, subjects.run_plan(run_id))
         if message is None:
             raise RunNotFound(run_id)
         return read(message.data, message.subject, RunPlan, "created_at")
 
     def state(self, run_id: str) -> tuple[RunState, int]:
         """Return a run's last state and its revision; raises RunNotFound, DecodeError."""
-        message = self.read_written(STREAM, state_subject(run_id))
+        message = self.read_written(STREAM, subjects.run_state(run_id))
         if message is None:
             raise RunNotFound(run_id)
         return read_state(message.data, message.subject), message.seq
 
     def write_state(self, state: RunState, expected: int) -> int:
         """Store a state over the revision it follows, and return the new one; raises Conflict."""
-        return self.put_record(STREAM, state_subject(state.run_id), state, expected)
+        return self.put_record(STREAM, subjects.run_state(state.run_id), state, expected)
 
     def states(self) -> list[tuple[RunState, int]]:
         """Return the last state of every run kept, oldest change first; those that cannot be read are left out."""
-        return self._decoded(self._last_of_each("*.state"))
+        return self._decoded(self._last_of_each(subjects.run_state("*")))
 
     def unlocks(self) -> list[Lock]:
         """Return the locks that somebody took by hand from the runs that had them, as far as they are kept, by time."""
         try:
-            found = read_current(self.connection, STREAM, f"{_PREFIX}*.lock", self.timeout)
+            found = read_current(self.connection, STREAM, subjects.run_lock("*"), self.timeout)
         except FAILURES as exc:
             raise unavailable("reading runs", exc) from exc
         locks = [read(each.data, as_text(each.subject), Lock, "at") for each in found]
@@ -210,7 +192,7 @@ class RunStore(Access):
     def history(self, run_id: str = "*") -> list[tuple[RunState, int]]:
         """Return every revision kept of a run's state, or of all runs, in order; what cannot be read is left out."""
         try:
-            found = read_current(self.connection, STREAM, state_subject(run_id), self.timeout)
+            found = read_current(self.connection, STREAM, subjects.run_state(run_id), self.timeout)
         except FAILURES as exc:
             raise unavailable("reading runs", exc) from exc
         return self._decoded(found)
@@ -219,14 +201,14 @@ class RunStore(Access):
 
     def call(self, run_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
         """Return what became of a call and its revision; (None, 0) when it was not begun."""
-        message = self.read_written(STREAM, call_subject(run_id, command_id))
+        message = self.read_written(STREAM, subjects.run_call(run_id, command_id))
         if message is None:
             return None, 0
         return read(message.data, message.subject, StatusRecord, "at", "started_at", "completed_at"), message.seq
 
     def write_call(self, run_id: str, command_id: str, status: StatusRecord, expected: int) -> int:
         """Store what became of a call over the revision it follows; raises Conflict."""
-        return self.put_record(STREAM, call_subject(run_id, command_id), status, expected)
+        return self.put_record(STREAM, subjects.run_call(run_id, command_id), status, expected)
 
     # Locks ----------------------------------------------------------------------------------------------------------
 
@@ -256,7 +238,9 @@ class RunStore(Access):
 
     def locks(self) -> dict[str, str]:
         """Return which run has each lock that is taken."""
-        found = [codec.decode(each.data, as_text(each.subject), Lock) for each in self._last_of_each("*.lock")]
+        found = [
+            codec.decode(each.data, as_text(each.subject), Lock) for each in self._last_of_each(subjects.run_lock("*"))
+        ]
         return {lock.name: lock.run_id for lock in found if lock.run_id is not None}
 
     def _has_ended(self, run_id: str) -> bool:
@@ -269,6 +253,6 @@ class RunStore(Access):
 
     def _last_of_each(self, pattern: str) -> list[Delivery]:
         try:
-            return read_current(self.connection, STREAM, f"{_PREFIX}{pattern}", self.timeout, policy=LAST_OF_EACH)
+            return read_current(self.connection, STREAM, pattern, self.timeout, policy=LAST_OF_EACH)
         except FAILURES as exc:
             raise unavailable("reading runs", exc) from exc

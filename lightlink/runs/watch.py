@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.errors import DecodeError
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
-from lightlink.runs.store import EVENTS, read_state
+from lightlink.runs.store import read_state
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,7 +27,7 @@ class RunWatcher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._queue = MessageQueue(_KEPT, _KEPT_BYTES)
-        self._route = connection.subscribe(EVENTS, "", self._hear)
+        self._route = connection.subscribe(subjects.run_event("*"), "", self._hear)
 
     def get(self, timeout: float) -> RunState | None:
         """Return the next state; None after ``timeout`` seconds, or once it is closed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.describe import DIGEST
 from lightlink.errors import InvalidOption, LightLinkError
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.validators import string_map
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Discovery:
         name, instance = self._identity["name"], self._identity["id"]
         made = []
         for verb, answer in (("PING", self.ping), ("INFO", self.info), ("STATS", self.stats)):
-            for target in ("", f".{name}", f".{name}.{instance}"):
+            for target in ((), (name,), (name, instance)):
                 sink = self._sink(connection, answer)
-                made.append(connection.subscribe(f"$SRV.{verb}{target}", "", sink))
+                made.append(connection.subscribe(subjects.discovery_subject(verb, *target), "", sink))
         return made
 
     def ping(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Discovery:
     def _endpoint(self, method: Method, described: Mapping[str, str]) -> dict[str, Any]:
         return {
             "name": method.name,
-            "subject": f"$SRV.{self._identity['name']}.{method.name}",
+            "subject": subjects.call_subject(str(self._identity["name"]), method.name).decode(),
             "queue_group": "q",
             "metadata": {**described, **method.metadata},
         }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.concurrency.scheduler import every
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from lightlink.concurrency.scheduler import PeriodicJob
@@ -68,6 +68,7 @@ class RegistryEntry:
         }
         try:
             # On the loop's thread, after a reconnect, nothing may wait; what is lost is said again.
-            self._connection.publish(f"$LL.{what}.{who['name']}".encode(), codec.encode_json(body), timeout=0.0)
+            subject = subjects.peers_subject(what, who["name"]).encode()
+            self._connection.publish(subject, codec.encode_json(body), timeout=0.0)
         except LightLinkError as exc:
             _log.warning("lightlink: service %s could not be registered: %s", who["name"], exc)

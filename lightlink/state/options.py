@@ -125,9 +125,9 @@ class BucketOptions:
         """Return the configuration of the stream behind the bucket, as any ADR-8 client would make it."""
         window = min(_DUPLICATE_WINDOW_SECONDS, self.ttl or _DUPLICATE_WINDOW_SECONDS)
         config: dict[str, Any] = {
-            "name": stream_name(bucket),
+            "name": subjects.state_stream(bucket),
             "description": self.description,
-            "subjects": [f"$KV.{bucket}.>"],
+            "subjects": [f"{subjects.state_keys(bucket)}>"],
             "retention": "limits",
             "discard": "new",
             "storage": self.storage,
@@ -151,15 +151,10 @@ class BucketOptions:
         if self.placement is not None:
             config["placement"] = dict(self.placement)
         if self.republish is not None:
-            config["republish"] = {"src": f"$KV.{bucket}.>", "dest": f"{self.republish}.>"}
+            config["republish"] = {"src": f"{subjects.state_keys(bucket)}>", "dest": f"{self.republish}.>"}
         if self.marker_ttl is not None:
             config["subject_delete_marker_ttl"] = nanoseconds(self.marker_ttl)
         return config
-
-
-def stream_name(bucket: str) -> str:
-    """Return the name of the stream behind a bucket."""
-    return f"KV_{bucket}"
 
 
 @attrs.frozen(kw_only=True)
@@ -188,7 +183,7 @@ class BucketInfo:
         """Return what the server's answer says of a bucket."""
         config = info.config
         return cls(
-            name=config.name.removeprefix("KV_"),
+            name=config.name.removeprefix(subjects.STATE_STREAMS),
             messages=info.state.messages,
             bytes=info.state.bytes,
             history=max(config.max_msgs_per_subject, 1),
@@ -200,5 +195,5 @@ class BucketInfo:
             compression=config.compression not in ("", "none"),
             description=config.description,
             metadata=dict(config.metadata or {}),
-            mirror=config.mirror.name.removeprefix("KV_") if config.mirror else None,
+            mirror=config.mirror.name.removeprefix(subjects.STATE_STREAMS) if config.mirror else None,
         )

@@ -50,7 +50,7 @@ class BucketStream:
         self.name: str = config["name"]
         # What the keys' subjects begin with, as they are stored and as they are written: those of a bucket that
         # mirrors another are the other's (ADR-8).
-        self.prefix = f"$KV.{bucket}."
+        self.prefix = subjects.state_keys(bucket)
         self._write_prefix = api.write_subject(connection, self.prefix).decode()
         self._written_to = self.name
         self._is_known = False
@@ -156,10 +156,10 @@ class BucketStream:
     def _follow(self, mirror: Mirror) -> None:
         origin = mirror.name
         api_prefix = mirror.external.api if mirror.external is not None else ""
-        bucket = origin.removeprefix("KV_")
-        if not origin.startswith("KV_") or not subjects.is_plain_token(bucket):
+        bucket = origin.removeprefix(subjects.STATE_STREAMS)
+        if not origin.startswith(subjects.STATE_STREAMS) or not subjects.is_plain_token(bucket):
             raise StateError(self.bucket, "use", f"it mirrors the stream {origin!r}, which is no bucket")
-        self.prefix = f"$KV.{bucket}."
+        self.prefix = subjects.state_keys(bucket)
         here = api.write_subject(self._connection, self.prefix).decode()
         self._write_prefix = f"{api_prefix}.{self.prefix}" if api_prefix else here
         self._written_to = origin

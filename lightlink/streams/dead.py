@@ -16,7 +16,7 @@ from lightlink.errors import StreamError, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import read_current
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.streams.message import ATTEMPTS, CONSUMER, COPIED, ERROR, SEQUENCE, STREAM, SUBJECT, StoredMessage
 from lightlink.streams.stream import ask
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
-DEAD_STREAM = "LIGHTLINK_DEAD"
 _DAY = 86_400
 _SECOND = 1_000_000_000
 _MOST_ERROR = 4096
@@ -53,28 +52,13 @@ class DeadLetter:
     at: datetime
 
 
-def dead_subject(stream: str, consumer: str) -> str:
-    """Return the subject of a consumer's dead letters."""
-    return f"ll.dead.{stream}.{consumer}"
-
-
-def retry_subject(stream: str, consumer: str) -> str:
-    """Return the subject of events to be redelivered to a consumer."""
-    return f"ll.retry.{stream}.{consumer}"
-
-
-def retry_consumer(stream: str, consumer: str) -> str:
-    """Return the name of the consumer that reads redelivered events."""
-    return f"retry-{stream}-{consumer}"
-
-
 def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> None:
     """Create the dead letter stream unless it exists, with the replicas of the stream they come from."""
     found = ask(stream, "read", partial(api.stream_config, connection, stream), timeout) or {}
     replicas = int(found.get("num_replicas", 1))
     config = {
-        "name": DEAD_STREAM,
-        "subjects": ["ll.dead.*.*", "ll.retry.*.*", "ll.excused.*.*.*"],
+        "name": subjects.DEAD_STREAM,
+        "subjects": [subjects.dead_letters("*", "*"), subjects.retries("*", "*"), subjects.excused("*", "*", "*")],
         "max_age": 30 * _DAY * _SECOND,
         "max_bytes": _MOST_BYTES,
         "num_replicas": replicas,
@@ -82,19 +66,24 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
         "allow_direct": True,
         "storage": "file",
     }
-    if ask(DEAD_STREAM, "make", partial(api.create_bounded_stream, connection, config), timeout) or replicas == 1:
+    if (
+        ask(subjects.DEAD_STREAM, "make", partial(api.create_bounded_stream, connection, config), timeout)
+        or replicas == 1
+    ):
         return
-    there = ask(DEAD_STREAM, "read", partial(api.stream_config, connection, DEAD_STREAM), timeout) or {}
+    there = (
+        ask(subjects.DEAD_STREAM, "read", partial(api.stream_config, connection, subjects.DEAD_STREAM), timeout) or {}
+    )
     if int(there.get("num_replicas", 1)) < replicas:
         # An existing one is left as it is: all consumers share it.
         _log.warning(
             "lightlink: %s is on %d server(s), %s on %d: its dead letters wait for a server that is away; "
             "make them alike, as by: nats stream edit %s --replicas %d",
-            DEAD_STREAM,
+            subjects.DEAD_STREAM,
             there.get("num_replicas", 1),
             stream,
             replicas,
-            DEAD_STREAM,
+            subjects.DEAD_STREAM,
             replicas,
         )
 
@@ -116,9 +105,9 @@ def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: st
 
 def consumers_with_letters(connection: Connection, timeout: float) -> list[tuple[str, str]]:
     """Return the stream and the name of each consumer that has dead letters, sorted; raises StreamError."""
-    question = partial(api.subjects_of, connection, DEAD_STREAM, dead_subject("*", "*"))
+    question = partial(api.subjects_of, connection, subjects.DEAD_STREAM, subjects.dead_letters("*", "*"))
     try:
-        found = ask(DEAD_STREAM, "read", question, timeout)
+        found = ask(subjects.DEAD_STREAM, "read", question, timeout)
     except StreamNotFound:
         return []  # there has never been a dead letter
     return sorted((stream, consumer) for _, _, stream, consumer in (subject.split(".") for subject in found))
@@ -138,17 +127,17 @@ class DeadLetters:
 
     def list(self, limit: int = 1000) -> list[DeadLetter]:
         """Return the dead letters, oldest first."""
-        subject = dead_subject(self._stream, self._consumer)
+        subject = subjects.dead_letters(self._stream, self._consumer)
 
         def question(timeout: float) -> Any:
             try:
-                return read_current(self._connection, DEAD_STREAM, subject, timeout)
+                return read_current(self._connection, subjects.DEAD_STREAM, subject, timeout)
             except JetStreamError as exc:
                 if exc.err_code == STREAM_NOT_FOUND:
                     return []  # there has never been a dead letter
                 raise
 
-        found = ask(DEAD_STREAM, "read", question, self._timeout)
+        found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
         return [_letter(each) for each in found[: min(limit, _MOST_LISTED)]]
 
     def redeliver(self, number: int) -> None:
@@ -156,11 +145,11 @@ class DeadLetters:
         letter = self.get(number)
         headers: dict[str, Any] = dict(letter.headers)
         headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
-        subject = retry_subject(self._stream, self._consumer).encode()
+        subject = subjects.retries(self._stream, self._consumer).encode()
         ask(
-            DEAD_STREAM,
+            subjects.DEAD_STREAM,
             "redeliver from",
-            lambda timeout: api.publish(self._connection, DEAD_STREAM, subject, letter.data, timeout, headers),
+            lambda timeout: api.publish(self._connection, subjects.DEAD_STREAM, subject, letter.data, timeout, headers),
             self._timeout,
         )
         self.drop(number)
@@ -169,20 +158,20 @@ class DeadLetters:
         """Remove a dead letter for good."""
         self.get(number)
         body = {"seq": number, "no_erase": True}
-        question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{DEAD_STREAM}", body)
-        ask(DEAD_STREAM, "remove from", question, self._timeout)
+        question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body)
+        ask(subjects.DEAD_STREAM, "remove from", question, self._timeout)
 
     def get(self, number: int) -> DeadLetter:
         """Return one dead letter; raises StreamNotFound."""
 
         def question(timeout: float) -> Any:
-            return api.get_written(self._connection, DEAD_STREAM, number, timeout)
+            return api.get_written(self._connection, subjects.DEAD_STREAM, number, timeout)
 
         try:
-            found = ask(DEAD_STREAM, "read", question, self._timeout)
+            found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
         except StreamNotFound:
             found = None  # there has never been a dead letter
-        if found is None or found.subject != dead_subject(self._stream, self._consumer):
+        if found is None or found.subject != subjects.dead_letters(self._stream, self._consumer):
             raise StreamNotFound(f"dead letter {number} of {self._stream}/{self._consumer}")
         return _letter_of(number, found.data, found.headers, found.created)
 
@@ -210,7 +199,7 @@ def _letter(delivery: Delivery) -> DeadLetter:
 def _letter_of(number: int, data: bytes, headers: dict[str, str], at: datetime) -> DeadLetter:
     sequence, attempts = headers.get(SEQUENCE, ""), headers.get(ATTEMPTS, "")
     if not (sequence.isdecimal() and attempts.isdecimal() and SUBJECT in headers):
-        raise StreamError(DEAD_STREAM, "read from", f"message {number} is no dead letter")
+        raise StreamError(subjects.DEAD_STREAM, "read from", f"message {number} is no dead letter")
     own = {name: value for name, value in headers.items() if name not in COPIED and not name.startswith("Nats-")}
     return DeadLetter(
         number=number,

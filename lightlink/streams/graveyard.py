@@ -10,13 +10,10 @@ from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
+from lightlink.protocol import subjects
 from lightlink.streams.dead import (
-    DEAD_STREAM,
     copy_headers,
-    dead_subject,
     ensure_dead_stream,
-    retry_consumer,
-    retry_subject,
 )
 from lightlink.streams.durable import Durable
 from lightlink.streams.stream import ask
@@ -42,9 +39,9 @@ class Graveyard:
     def prepare(self) -> Durable:
         """Create the stream and the consumer of redelivered events; return the consumer."""
         ensure_dead_stream(self._connection, self._stream, self._timeout)
-        name = retry_consumer(self._stream, self._consumer)
-        durable = Durable(self._connection, DEAD_STREAM, name, self._timeout)
-        durable.ensure([retry_subject(self._stream, self._consumer)])
+        name = subjects.retries_consumer(self._stream, self._consumer)
+        durable = Durable(self._connection, subjects.DEAD_STREAM, name, self._timeout)
+        durable.ensure([subjects.retries(self._stream, self._consumer)])
         return durable
 
     def bury(self, message: StoredMessage, found: Delivery, attempts: int, error: str, is_retry: bool) -> None:
@@ -52,13 +49,13 @@ class Graveyard:
         headers = copy_headers(message, self._consumer, attempts, error)
         again = f".{found.seq}" if is_retry else ""
         headers["Nats-Msg-Id"] = f"{message.stream}.{self._consumer}.{message.sequence}{again}"
-        self._publish(dead_subject(self._stream, self._consumer), found.data, headers)
+        self._publish(subjects.dead_letters(self._stream, self._consumer), found.data, headers)
 
     def forget(self, number: int) -> None:
         """Remove a redelivered event that is settled."""
         body = {"seq": number, "no_erase": True}
         try:
-            api.api(self._connection, f"STREAM.MSG.DELETE.{DEAD_STREAM}", body, self._timeout)
+            api.api(self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body, self._timeout)
         except (*_FAILURES, LightLinkError) as exc:
             _log.debug("lightlink: a dead letter that was handled stays: %s", exc)
 
@@ -70,15 +67,15 @@ class Graveyard:
     def excused(self, is_retry: bool, sequence: int) -> int:
         """Return how many deliveries were no attempts."""
         subject = self._excuse_subject(is_retry, sequence)
-        question = partial(api.get_last_written, self._connection, DEAD_STREAM, subject)
-        found = ask(DEAD_STREAM, "read", question, self._timeout)
+        question = partial(api.get_last_written, self._connection, subjects.DEAD_STREAM, subject)
+        found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
         return int(found.data) if found is not None and found.data.isdigit() else 0
 
     def _excuse_subject(self, is_retry: bool, sequence: int) -> str:
-        return f"ll.excused.{self._stream}.{self._consumer}.{'retry' if is_retry else 'event'}-{sequence}"
+        return subjects.excused(self._stream, self._consumer, f"{'retry' if is_retry else 'event'}-{sequence}")
 
     def _publish(self, subject: str, payload: bytes, headers: dict[str, Any]) -> None:
         def question(timeout: float) -> Any:
-            return api.publish(self._connection, DEAD_STREAM, subject.encode(), payload, timeout, headers)
+            return api.publish(self._connection, subjects.DEAD_STREAM, subject.encode(), payload, timeout, headers)
 
-        ask(DEAD_STREAM, "write to", question, self._timeout)
+        ask(subjects.DEAD_STREAM, "write to", question, self._timeout)

@@ -10,14 +10,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import InvalidOption
+from lightlink.protocol.subjects import PARTITIONS
 from lightlink.validators import integer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_PREFIX = "ll.part."
-_STORED = re.compile(r"ll\.part\.\d+\.(?=.)")
-_TRANSFORM = re.compile(r"ll\.part\.\{\{partition\((\d+),")
+_STORED = re.compile(rf"{re.escape(PARTITIONS)}\d+\.(?=.)")
+_TRANSFORM = re.compile(rf"{re.escape(PARTITIONS)}\{{\{{partition\((\d+),")
 _MOST = 1024
 
 
@@ -33,7 +33,7 @@ def transform_of(subjects: Sequence[str], partitions: int) -> dict[str, str]:
         wildcards += token == "*"
         tokens.append(f"{{{{wildcard({wildcards})}}}}" if token == "*" else token)
     by = ",".join(map(str, range(1, wildcards + 1)))
-    return {"src": subject, "dest": f"{_PREFIX}{{{{partition({partitions},{by})}}}}.{'.'.join(tokens)}"}
+    return {"src": subject, "dest": f"{PARTITIONS}{{{{partition({partitions},{by})}}}}.{'.'.join(tokens)}"}
 
 
 def partitions_in(config: Mapping[str, Any] | None) -> int:
@@ -45,10 +45,10 @@ def partitions_in(config: Mapping[str, Any] | None) -> int:
 
 def stored_subject(subject: str, partition: int | None = None) -> str:
     """Return the stored subject for a subject or wildcard in a partition; None means any partition."""
-    return f"{_PREFIX}{'*' if partition is None else partition}.{subject}"
+    return f"{PARTITIONS}{'*' if partition is None else partition}.{subject}"
 
 
 def own_subject(stored: str) -> str:
     """Return the published subject for a stored subject."""
-    found = _STORED.match(stored) if stored.startswith(_PREFIX) else None
+    found = _STORED.match(stored) if stored.startswith(PARTITIONS) else None
     return stored[found.end() :] if found else stored

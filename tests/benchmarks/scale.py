@@ -18,11 +18,11 @@ import lightlink
 from lightlink.certs import CertificateAuthority, server_config
 from lightlink.commands import CommandManager, model
 from lightlink.commands.model import RequestRecord, StatusRecord
-from lightlink.commands.store import schema
 from lightlink.commands.store.store import StatusWrite
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
 from lightlink.fleet.directory import ResponderFiles
 from lightlink.fleet.resolver import Resolver
+from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
 from lightlink.server import EmbeddedServer
 from tests.benchmarks.results import Curve
@@ -182,7 +182,8 @@ def _fill(manager: CommandManager, ids: list[str]) -> None:
             number += 1
         store.write_statuses(writes)
     # The audit has each request and each status, a moment later.
-    while (info := store.stream_info(schema.AUDIT, "measuring")) is None or info.state.last_seq < 2 * number:
+    audit = subjects.AUDIT_STREAM
+    while (info := store.stream_info(audit, "measuring")) is None or info.state.last_seq < 2 * number:
         time.sleep(0.05)
 
 

@@ -18,8 +18,8 @@ from helpers.waiting import eventually
 
 from chaos.nodes import leader_of
 from lightlink.commands import StoreOptions, model
-from lightlink.commands.store import schema
 from lightlink.errors import LightLinkError
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,7 +209,7 @@ def replicated(cluster: EmbeddedCluster) -> Iterator[World]:
 def test_what_is_sent_while_a_cluster_elects_is_stored_once(cluster: EmbeddedCluster) -> None:
     with World(",".join(cluster.urls), StoreOptions(ack_wait=1.0, heartbeat=0.3, replicas=3)) as world:
         world.manager("first").send("a0", "work")  # the streams are there
-        leader = leader_of(cluster, schema.REQUESTS)
+        leader = leader_of(cluster, subjects.COMMANDS_STREAM)
         world.url = ",".join(node.url for node in cluster.nodes if node is not leader)
         manager = world.manager("second", timeout=30.0, sweep_interval=None)  # an election may take longer than 5 s
         doomed = manager.send("a0", "work")

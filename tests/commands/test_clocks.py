@@ -10,10 +10,9 @@ from helpers.waiting import eventually
 
 from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.manager.sweep import Sweeper
-from lightlink.commands.store import schema
 from lightlink.connection.clock import ServerClock
 from lightlink.errors import CommandTimeout
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from conftest import StartPython
@@ -104,7 +103,7 @@ def test_a_request_with_a_wrong_date_counts_from_its_storing(
         "created_at": (datetime.now(timezone.utc) + timedelta(seconds=apart)).isoformat(),
     }
     manager._store.ensure_consumers([prefix])
-    subject = schema.request_subject(prefix, prefix).encode()
+    subject = subjects.command_request(prefix, prefix).encode()
     manager._connection.request(subject, codec.encode_json(body), 5)
     Sweeper(manager._store, Expiry(manager._store, "sweeper")).sweep()
     assert manager.get(prefix).status == "pending"

@@ -18,7 +18,6 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import Agent, CommandContext, CommandManager, model
-from lightlink.commands.store import schema
 from lightlink.errors import (
     AgentOffline,
     CommandCancelled,
@@ -27,6 +26,7 @@ from lightlink.errors import (
     PermissionDenied,
     StoreUnavailable,
 )
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     MakeAgent = Callable[[str], Agent]
 
-STATUS = schema.STATUS
+STATUS = subjects.STATUS_STREAM
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +210,13 @@ def victim(manager: CommandManager) -> str:
 
 def test_it_cannot_read_another_s_commands(intruder: RawPeer, victim: str) -> None:
     for subject in (
-        f"$JS.API.CONSUMER.MSG.NEXT.{schema.REQUESTS}.agent-agent-a",
-        f"$JS.API.DIRECT.GET.{schema.REQUESTS}.ll.commands.agent-a.{victim}",
-        f"$JS.API.DIRECT.GET.{schema.REQUESTS}",
-        f"$JS.API.STREAM.MSG.GET.{schema.REQUESTS}",
-        f"$JS.API.CONSUMER.CREATE.{schema.REQUESTS}.mine.ll.commands.>",
-        f"$JS.API.DIRECT.GET.{schema.AUDIT}",
-        f"$JS.API.DIRECT.GET.{STATUS}.{schema.status_subject('agent-a', victim)}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{subjects.COMMANDS_STREAM}.agent-agent-a",
+        f"$JS.API.DIRECT.GET.{subjects.COMMANDS_STREAM}.ll.commands.agent-a.{victim}",
+        f"$JS.API.DIRECT.GET.{subjects.COMMANDS_STREAM}",
+        f"$JS.API.STREAM.MSG.GET.{subjects.COMMANDS_STREAM}",
+        f"$JS.API.CONSUMER.CREATE.{subjects.COMMANDS_STREAM}.mine.ll.commands.>",
+        f"$JS.API.DIRECT.GET.{subjects.AUDIT_STREAM}",
+        f"$JS.API.DIRECT.GET.{STATUS}.{subjects.command_status('agent-a', victim)}",
     ):
         assert is_refused(intruder, "publish", subject), subject
     for subject in ("ll.commands.>", "ll.status.agent-a.>", "ll.status.>", "ll.progress.>", "ll.messages.agent-a"):
@@ -224,9 +224,9 @@ def test_it_cannot_read_another_s_commands(intruder: RawPeer, victim: str) -> No
 
 
 def test_it_cannot_finish_or_cancel_another_s_command(intruder: RawPeer, manager: CommandManager, victim: str) -> None:
-    for subject in (schema.status_subject("agent-a", victim), f"ll.status.agent-a.{victim}"):
+    for subject in (subjects.command_status("agent-a", victim), f"ll.status.agent-a.{victim}"):
         assert is_refused(intruder, "publish", subject), subject
-    assert is_refused(intruder, "publish", f"$JS.ACK.{schema.REQUESTS}.agent-agent-a.1.1.1.1.0")
+    assert is_refused(intruder, "publish", f"$JS.ACK.{subjects.COMMANDS_STREAM}.agent-agent-a.1.1.1.1.0")
     assert manager.get(victim).status == "pending"
 
 
@@ -236,7 +236,7 @@ def test_it_cannot_send_commands_or_messages(intruder: RawPeer) -> None:
 
 
 def test_it_cannot_answer_messages_for_another(intruder: RawPeer) -> None:
-    for subject in ("ll.acks.agent-a.x", "ll.progress.agent-a.x", schema.presence_subject("agent-a")):
+    for subject in ("ll.acks.agent-a.x", "ll.progress.agent-a.x", subjects.agent_presence("agent-a")):
         assert is_refused(intruder, "publish", subject), subject
 
 
@@ -246,7 +246,7 @@ def test_it_cannot_wipe_the_statuses_with_a_roll_up(intruder: RawPeer, manager: 
     async def attack(nc: Client) -> list[dict[str, Any]]:
         answers = []
         for scope in ("all", "sub"):
-            subject = schema.status_subject("agent-b", "x")
+            subject = subjects.command_status("agent-b", "x")
             answer = await nc.request(subject, b"", headers={"Nats-Rollup": scope}, timeout=30)
             answers.append(msgspec.json.decode(answer.data))
         return answers
@@ -262,7 +262,7 @@ def test_it_cannot_wipe_them_with_markers_or_short_lives(
 
     async def attack(nc: Client) -> None:
         for headers in ({"KV-Operation": "PURGE"}, {"Nats-TTL": "1s"}, {"Nats-Msg-Id": "1"}):
-            await nc.request(schema.status_subject("agent-b", "x"), b"{}", headers=headers, timeout=30)
+            await nc.request(subjects.command_status("agent-b", "x"), b"{}", headers=headers, timeout=30)
 
     intruder.run(attack)
     assert manager.get(victim).status_detail == "cancelled"
@@ -275,7 +275,7 @@ def test_it_cannot_have_the_server_forge_a_command(intruder: RawPeer, manager: C
     )
 
     async def attack(nc: Client) -> None:
-        bait = schema.status_subject("agent-b", "bait")
+        bait = subjects.command_status("agent-b", "bait")
         await nc.request(bait, msgspec.json.encode(forged), timeout=30)
         await nc.publish(f"$JS.API.DIRECT.GET.{STATUS}.{bait}", b"", reply="ll.commands.agent-a.forged")
         await nc.flush()
@@ -292,10 +292,10 @@ def test_what_it_says_about_others_is_not_believed(intruder: RawPeer, manager: C
 
     async def attack(nc: Client) -> None:
         # The same command id, under the client id that it may write to.
-        await nc.request(schema.status_subject("agent-b", victim), msgspec.json.encode(end), timeout=30)
+        await nc.request(subjects.command_status("agent-b", victim), msgspec.json.encode(end), timeout=30)
         await nc.publish(f"ll.progress.agent-b.{victim}", b'{"fraction": 1.0, "note": "forged"}')
         await nc.publish(f"ll.acks.agent-b.{victim}", b"{}")
-        await nc.request(schema.presence_subject("agent-b"), msgspec.json.encode(presence), timeout=30)
+        await nc.request(subjects.agent_presence("agent-b"), msgspec.json.encode(presence), timeout=30)
         await nc.flush()
 
     intruder.run(attack)
@@ -314,8 +314,8 @@ def test_garbage_about_its_own_commands_harms_nobody_else(intruder: RawPeer, man
     other = manager.send("agent-a", "add", timeout=0.5)
 
     async def attack(nc: Client) -> None:
-        await nc.request(schema.status_subject("agent-b", own.command_id), b"garbage", timeout=30)
-        await nc.request(schema.presence_subject("agent-b"), b"garbage", timeout=30)
+        await nc.request(subjects.command_status("agent-b", own.command_id), b"garbage", timeout=30)
+        await nc.request(subjects.agent_presence("agent-b"), b"garbage", timeout=30)
         await nc.publish(f"ll.progress.agent-b.{own.command_id}", b"garbage")
         await nc.publish("ll.acks.agent-b.x", b"garbage")
         await nc.flush()

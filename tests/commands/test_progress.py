@@ -11,7 +11,7 @@ from helpers.http import HttpProcess
 from helpers.waiting import eventually
 
 from lightlink.commands import CommandContext, Progress
-from lightlink.commands.store import schema
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +77,8 @@ def test_it_is_gone_with_the_command(manager: CommandManager, work: Work, peer: 
     assert manager.get(promise.command_id).progress is None
 
     def left() -> int:
-        subject = schema.progress_subject(prefix, promise.command_id)
-        info = peer.run(lambda nc: nc.jetstream().stream_info(schema.PROGRESS, subjects_filter=subject))
+        subject = subjects.command_progress(prefix, promise.command_id)
+        info = peer.run(lambda nc: nc.jetstream().stream_info(subjects.PROGRESS_STREAM, subjects_filter=subject))
         return len(info.state.subjects or {})
 
     eventually(lambda: left() == 0)

@@ -10,9 +10,9 @@ import pytest
 from helpers.commands import World
 from helpers.waiting import eventually
 
-from lightlink.commands.store import schema
 from lightlink.connection.dialing.dial import Backoff
 from lightlink.options import ConnectOptions
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -37,10 +37,10 @@ def test_a_command_and_a_heartbeat_take_the_room_counted_with(sizing: Any, fresh
         agent.start()
         assert manager.send_many(["press-0815"], "work", {"x": 1}, repeat=COUNT).wait(60)
         wanted = {
-            schema.REQUESTS: (COUNT, sizing.REQUEST_BYTES),
-            schema.STATUS: (COUNT * sizing.STATUSES, sizing.STATUS_BYTES),
-            schema.AUDIT: (COUNT * (1 + sizing.STATUSES), sizing.AUDIT_BYTES),
-            schema.AGENTS: (1, sizing.HEARTBEAT_BYTES),
+            subjects.COMMANDS_STREAM: (COUNT, sizing.REQUEST_BYTES),
+            subjects.STATUS_STREAM: (COUNT * sizing.STATUSES, sizing.STATUS_BYTES),
+            subjects.AUDIT_STREAM: (COUNT * (1 + sizing.STATUSES), sizing.AUDIT_BYTES),
+            subjects.AGENTS_STREAM: (1, sizing.HEARTBEAT_BYTES),
         }
         for stream, (messages, size) in wanted.items():
             state = eventually(lambda stream=stream, messages=messages: _holds(manager, stream, messages))

@@ -10,8 +10,8 @@ import pytest
 from helpers.waiting import eventually
 
 from lightlink.commands import CommandContext, model
-from lightlink.commands.store import schema
 from lightlink.errors import DecodeError
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from helpers.commands import World
@@ -51,7 +51,7 @@ def test_a_longer_subject_settles_nobody_elses_promise(
 def test_a_broadcast_counts_answers_by_their_whole_subject(manager: CommandManager, peer: RawPeer, prefix: str) -> None:
     now = model.now().isoformat()
     victim = {"client_id": prefix, "instance": "x", "connected_at": now, "last_heartbeat": now}
-    peer.run(peer.nc.jetstream().publish(schema.presence_subject(prefix), json.dumps(victim).encode()))
+    peer.run(peer.nc.jetstream().publish(subjects.agent_presence(prefix), json.dumps(victim).encode()))
 
     async def forge(message: Msg) -> None:
         token = json.loads(message.data)["msg_id"]
@@ -86,5 +86,9 @@ def test_streams_take_exactly_the_tokens_they_need(manager: CommandManager, peer
 )
 def test_ids_are_those_of_a_whole_subject(subject: str) -> None:
     with pytest.raises(DecodeError):
-        schema.ids_of(subject)
-    assert schema.ids_of("ll.commands.a.b") == schema.ids_of("$KV.lightlink_command_status.a.b") == ("a", "b")
+        subjects.command_ids(subject)
+    assert (
+        subjects.command_ids("ll.commands.a.b")
+        == subjects.command_ids("$KV.lightlink_command_status.a.b")
+        == ("a", "b")
+    )

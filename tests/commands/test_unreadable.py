@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lightlink.commands import model
-from lightlink.commands.store import schema
 from lightlink.errors import CommandFailed
+from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def stored(peer: RawPeer, client_id: str, command_id: str, payload: bytes) -> No
     body = b'{"command_id":"%b","client_id":"%b","command_type":"add","timeout":600,"created_at":"%b","payload":%b}'
     instant = model.now().isoformat().encode()
     data = body % (command_id.encode(), client_id.encode(), instant, payload)
-    peer.run(peer.nc.jetstream().publish(schema.request_subject(client_id, command_id), data))
+    peer.run(peer.nc.jetstream().publish(subjects.command_request(client_id, command_id), data))
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -57,7 +57,7 @@ def test_a_request_that_is_none_is_listed_alone(
 ) -> None:
     good = manager.send(prefix, "add", {"x": 1})
     bad = new_id()
-    peer.run(peer.nc.jetstream().publish(schema.request_subject(prefix, bad), request_body))
+    peer.run(peer.nc.jetstream().publish(subjects.command_request(prefix, bad), request_body))
     assert [command.command_id for command in manager.list(prefix)] == [bad, good.command_id]
     shown = manager.get(bad)
     assert (shown.status, shown.status_detail, shown.client_id) == ("failed", "unreadable", prefix)

@@ -11,8 +11,8 @@ import pytest
 from helpers.docs import ROOT
 
 import lightlink
-from lightlink.commands.store import schema
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def no_jetstream(_: lightlink.Client) -> None:
 
 
 def stranger_s_stream(client: lightlink.Client) -> None:
-    config = {"name": schema.REQUESTS, "subjects": ["ll.commands.*.*"], "max_msgs": 3}
+    config = {"name": subjects.COMMANDS_STREAM, "subjects": ["ll.commands.*.*"], "max_msgs": 3}
     api.create_stream(client.connection, config, 5)
     with lightlink.CommandManager(client) as manager:
         manager.send("pump", "restart")
@@ -143,7 +143,11 @@ def test_a_server_on_a_copy_of_the_folder_has_all(tmp_path: Path) -> None:
 
 
 def test_a_command_takes_as_much_as_is_told(client: lightlink.Client) -> None:
-    streams = {"request": schema.REQUESTS, "statuses": schema.STATUS, "audit": schema.AUDIT}
+    streams = {
+        "request": subjects.COMMANDS_STREAM,
+        "statuses": subjects.STATUS_STREAM,
+        "audit": subjects.AUDIT_STREAM,
+    }
 
     def sizes() -> dict[str, int]:
         found: dict[str, Any] = {

@@ -19,8 +19,8 @@ import lightlink
 from lightlink.certs import server_config
 from lightlink.cli import main
 from lightlink.commands import Agent, CommandManager, StoreOptions
-from lightlink.commands.store import schema
 from lightlink.errors import DecodeError, StoredFileNotFound
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import FILES_BUCKET
 from lightlink.server import EmbeddedServer
 
@@ -261,7 +261,7 @@ def test_an_agent_that_fills_its_share_takes_nobody_else_along(
             body = b'{"status":"executing","result":"%b"}' % (b"x" * size)
             with contextlib.suppress(APIError):
                 while stored < 10_000:
-                    greedy.run(greedy.nc.jetstream().publish(schema.status_subject("greedy", str(stored)), body))
+                    greedy.run(greedy.nc.jetstream().publish(subjects.command_status("greedy", str(stored)), body))
                     stored += 1
         assert 2 < stored < 10_000
         seen = {each.client_id: each.last_heartbeat for each in manager.clients()}

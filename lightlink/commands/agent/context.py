@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from lightlink.commands.model import Progress, RequestRecord
-from lightlink.commands.store import checks, schema
+from lightlink.commands.store import checks
 from lightlink.concurrency.threads import Event
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.jetstream.api import TTL
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from lightlink.connection.connection import Connection
@@ -46,7 +46,7 @@ class CommandContext:
         self.deadline = time.monotonic() + left
         self._connection = connection
         self._has_told = False
-        self._subject = schema.progress_subject(request.client_id, request.command_id).encode()
+        self._subject = subjects.command_progress(request.client_id, request.command_id).encode()
 
     def header_values(self, name: str) -> list[str]:
         """Return all values of a header, in the order in which they were given; none if it is not there."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from lightlink.commands.store import schema
 from lightlink.commands.store.store import read_request
 from lightlink.errors import DecodeError
 from lightlink.jetstream.pull import PullConsumer
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -50,9 +50,16 @@ class Deliveries:
     ) -> None:
         self._connection = connection
         self._on_deliveries = on_deliveries
-        consumer = schema.consumer_name(client_id)
+        consumer = subjects.agent_consumer(client_id)
         self._pulls = PullConsumer(
-            connection, schema.REQUESTS, consumer, prefetch, ack_wait, self._on_messages, on_missing, whole=True
+            connection,
+            subjects.COMMANDS_STREAM,
+            consumer,
+            prefetch,
+            ack_wait,
+            self._on_messages,
+            on_missing,
+            whole=True,
         )
         self.start = self._pulls.start
         self.stop = self._pulls.stop

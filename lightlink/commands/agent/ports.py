@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lightlink.commands.agent.delivery import Deliveries
 from lightlink.commands.messages import Inbox
-from lightlink.commands.store import schema
 from lightlink.commands.store.presence import Claim
 from lightlink.commands.store.store import CommandStore, read_status
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, DecodeError, LightLinkError, PermissionDenied
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class AgentLink:
                 self.connection.session.notifier.post(hear, as_text(subject), data)
 
         self._forget_status = self.connection.on_status(changed)
-        self._status_route = self.connection.subscribe(schema.status_event(self.client_id, "*"), "", arrive)
+        self._status_route = self.connection.subscribe(subjects.command_status_event(self.client_id, "*"), "", arrive)
 
     def unfollow(self) -> None:
         """Call nobody any more."""
@@ -167,5 +167,5 @@ class AgentLink:
             self.connection.report(exc)
             return None
         if status.cancel_requested and not status.ended and status.instance == self.instance:
-            return subject.removeprefix(schema.status_event(self.client_id, ""))
+            return subject.removeprefix(subjects.command_status_event(self.client_id, ""))
         return None

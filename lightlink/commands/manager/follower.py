@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.commands.manager.gap_detector import Losses, revision_of
 from lightlink.commands.manager.promise import CommandPromise
-from lightlink.commands.store import schema
 from lightlink.commands.store.store import read_progress, read_status
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
 from lightlink.connection.session import Status
 from lightlink.errors import ClosedError, DecodeError, LightLinkError, StoreUnavailable
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Follower:
         connection = self._store.connection
         self._forget_status = connection.on_status(self._on_connection)
         self._routes = [
-            connection.subscribe(schema.STATUS_EVENTS, "", self._on_status),
-            connection.subscribe(schema.PROGRESS_EVENTS, "", self._on_progress),
+            connection.subscribe(subjects.command_status_event("*", "*"), "", self._on_status),
+            connection.subscribe(subjects.command_progress("*", "*"), "", self._on_progress),
         ]
         self._periodic = every(_TICK_SECONDS, self._tick)
 
@@ -180,10 +180,10 @@ class Follower:
 
     def _on_status(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._losses.heard(headers)
-        self._hear(self._wake, schema.status_event, subject, data, headers)
+        self._hear(self._wake, subjects.command_status_event, subject, data, headers)
 
     def _on_progress(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self._hear(self._note_progress, schema.progress_subject, subject, data, headers)
+        self._hear(self._note_progress, subjects.command_progress, subject, data, headers)
 
     def _hear(
         self,

@@ -15,6 +15,7 @@ import msgspec
 from lightlink.commands.store import schema
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, RevisionConflict, StateNotFound
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -78,8 +79,8 @@ class Inventory:
         self._connection = client.connection
         self._presences = presences
         settings = {"replicas": replicas, "purgeable": False, "max_value_size": 256 * 1024}
-        self._bucket: StateBucket[AgentRecord] = client.state(schema.FLEET_BUCKET, value_type=AgentRecord, **settings)
-        self._looked: StateBucket[_Looked] = client.state(schema.FLEET_BUCKET, value_type=_Looked, **settings)
+        self._bucket: StateBucket[AgentRecord] = client.state(subjects.FLEET_BUCKET, value_type=AgentRecord, **settings)
+        self._looked: StateBucket[_Looked] = client.state(subjects.FLEET_BUCKET, value_type=_Looked, **settings)
 
     def agents(self) -> list[AgentRecord]:
         """Return every agent that was seen or is online, by client id; raises StateError, PermissionDenied."""
@@ -174,7 +175,7 @@ class Inventory:
             except RevisionConflict:
                 continue  # another manager was quicker
             return changed
-        raise RevisionConflict(schema.FLEET_BUCKET, client_id, revision)
+        raise RevisionConflict(subjects.FLEET_BUCKET, client_id, revision)
 
     def _now(self) -> datetime:
         return self._connection.clock.now()

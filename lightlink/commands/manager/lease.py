@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lightlink.commands.store import schema
 from lightlink.commands.store.access import Conflict
 from lightlink.connection.session import Status
 from lightlink.errors import DecodeError, LightLinkError
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_token
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class SweepLease:
         return self._record.holder == self._holder and self._record.until > now
 
     def _read(self) -> None:
-        message = self._store.read_written(schema.STATUS, schema.SWEPT)
+        message = self._store.read_written(subjects.STATUS_STREAM, subjects.SWEPT)
         self._record, self._revision = Record(), 0 if message is None else message.seq
         if message is None:
             return
@@ -93,7 +92,12 @@ class SweepLease:
         headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._revision)}
         try:
             self._revision = self._store.put(
-                schema.STATUS, schema.SWEPT, codec.encode_json(record), headers, "taking the turn to sweep", timeout
+                subjects.STATUS_STREAM,
+                subjects.SWEPT,
+                codec.encode_json(record),
+                headers,
+                "taking the turn to sweep",
+                timeout,
             )
         except Conflict:
             self._record = Record()

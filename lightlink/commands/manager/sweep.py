@@ -16,6 +16,7 @@ from lightlink.commands.store import history, schema
 from lightlink.commands.store.store import read_request
 from lightlink.connection.session import Status
 from lightlink.errors import DecodeError, StoreUnavailable
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Sweeper:
 
     def _read_block(self) -> bool:
         """Read the next stretch of requests; False says that there are no more."""
-        info = self._store.stream_info(schema.REQUESTS, "sweeping")
+        info = self._store.stream_info(subjects.COMMANDS_STREAM, "sweeping")
         if info is None:
             return False
         first, end = info.state.first_seq, info.state.last_seq + 1
@@ -117,7 +118,9 @@ class Sweeper:
         if self._next >= end:
             return False
         before = min(self._next + _BLOCK, end)
-        found, reached = history.read_block(self._store, schema.REQUESTS, [schema.EVERYTHING], self._next, before)
+        found, reached = history.read_block(
+            self._store, subjects.COMMANDS_STREAM, [schema.EVERYTHING], self._next, before
+        )
         for delivery in found:
             try:
                 request = read_request(delivery.data, as_text(delivery.subject), delivery.created)

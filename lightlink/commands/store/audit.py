@@ -16,6 +16,7 @@ from lightlink.commands.store.history import read_block, stream_state
 from lightlink.commands.store.store import read_request, read_status
 from lightlink.errors import DecodeError
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def read_audit(store: CommandStore, command_id: str | None, since: datetime | No
 
     The order is that of one command's revisions, and otherwise that of the times which their writers gave.
     """
-    state = stream_state(store, schema.AUDIT)
+    state = stream_state(store, subjects.AUDIT_STREAM)
     if state is None:
         return
     first, end = max(state.first_seq, 1), state.last_seq + 1  # a stream that never had a message says 0
@@ -80,7 +81,7 @@ def read_audit(store: CommandStore, command_id: str | None, since: datetime | No
         first = _first_since(store, since, first, end)
     token = "*" if command_id is None else schema.command_id(command_id)
     # The stream takes turns between its two sources, and one may be far behind the other.
-    patterns = [schema.request_subject("*", token), schema.status_subject("*", token)]
+    patterns = [subjects.command_request("*", token), subjects.command_status("*", token)]
     if command_id is not None:
         entries: Iterator[AuditEntry] = itertools.chain.from_iterable(
             _read_all(store, pattern, first, end) for pattern in patterns
@@ -125,7 +126,7 @@ def _next_of(store: CommandStore, pattern: str, first: int, end: int) -> int:
     if first >= end:
         return end
     try:
-        message = api.get_next(store.connection, schema.AUDIT, pattern, first, store.timeout)
+        message = api.get_next(store.connection, subjects.AUDIT_STREAM, pattern, first, store.timeout)
     except FAILURES as exc:
         raise unavailable("reading the audit", exc) from exc
     return end if message is None else min(message.seq, end)
@@ -133,8 +134,8 @@ def _next_of(store: CommandStore, pattern: str, first: int, end: int) -> int:
 
 def _read(store: CommandStore, pattern: str, first: int, before: int) -> tuple[list[AuditEntry], int]:
     """Return the entries in a range, and up to where it was read."""
-    found, reached = read_block(store, schema.AUDIT, [pattern], first, before)
-    return [_entry(delivery) for delivery in found if as_text(delivery.subject) != schema.SWEPT], reached
+    found, reached = read_block(store, subjects.AUDIT_STREAM, [pattern], first, before)
+    return [_entry(delivery) for delivery in found if as_text(delivery.subject) != subjects.SWEPT], reached
 
 
 def _read_all(store: CommandStore, pattern: str, first: int, end: int) -> Iterator[AuditEntry]:
@@ -153,7 +154,7 @@ def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> 
     while first < end:
         middle = (first + end) // 2
         try:
-            message = api.get_message(store.connection, schema.AUDIT, middle, store.timeout)
+            message = api.get_message(store.connection, subjects.AUDIT_STREAM, middle, store.timeout)
         except FAILURES as exc:
             raise unavailable("reading the audit", exc) from exc
         if message is None or message.created < earliest:
@@ -165,10 +166,10 @@ def _first_since(store: CommandStore, since: datetime, first: int, end: int) -> 
 
 def _entry(delivery: Delivery) -> AuditEntry:
     subject = as_text(delivery.subject)
-    client_id, command_id = schema.ids_of(subject)
+    client_id, command_id = subjects.command_ids(subject)
     common: dict[str, Any] = {"command_id": command_id, "client_id": client_id}
     try:
-        if subject.startswith(schema.REQUEST_PREFIX):
+        if subject.startswith(subjects.COMMANDS):
             request = read_request(delivery.data, subject)
             return AuditEntry(
                 at=request.created_at, kind=REQUEST, by=request.issued_by, command_type=request.command_type, **common

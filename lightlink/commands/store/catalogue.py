@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from lightlink.commands import model
-from lightlink.commands.store import schema
 from lightlink.commands.store.excerpt import Excerpt, Row
 from lightlink.commands.store.store import read_request
 from lightlink.errors import DecodeError
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Catalogue:
     """What has been read so far, or is kept of it; not safe to share."""
 
     def __init__(self, kept: Excerpt | None = None) -> None:
-        self.reached = {schema.REQUESTS: 0, schema.STATUS: 0}
+        self.reached = {subjects.COMMANDS_STREAM: 0, subjects.STATUS_STREAM: 0}
         self.entries: dict[str, Entry] = {}
         self.statuses: dict[str, str] = {}
         # The ids of commands that are open, and of those that have failed or timed out.
@@ -71,14 +71,14 @@ class Catalogue:
         # Last, as the commands of a batch that is not kept say only where a part of it is.
         self.batches = dict(kept.batches)
         self.has_all_batches = kept.has_all_batches
-        self.reached = {schema.REQUESTS: kept.requests, schema.STATUS: kept.statuses}
+        self.reached = {subjects.COMMANDS_STREAM: kept.requests, subjects.STATUS_STREAM: kept.statuses}
 
     def note(self, stream: str, delivery: Delivery) -> None:
         """Take a stored request or status."""
         subject = as_text(delivery.subject)
-        if subject != schema.SWEPT:
-            client_id, command_id = schema.ids_of(subject)
-            if stream == schema.STATUS:
+        if subject != subjects.SWEPT:
+            client_id, command_id = subjects.command_ids(subject)
+            if stream == subjects.STATUS_STREAM:
                 self.statuses[command_id] = status = _status_of(delivery)
                 self._sort(command_id, status)
             else:
@@ -182,8 +182,8 @@ class Catalogue:
         latest = sorted(self.batches.items(), key=lambda item: item[1][1])[-_MOST_BATCHES:]
         return Excerpt(
             made=made,
-            requests=self.reached[schema.REQUESTS],
-            statuses=min(statuses, self.reached[schema.STATUS]),
+            requests=self.reached[subjects.COMMANDS_STREAM],
+            statuses=min(statuses, self.reached[subjects.STATUS_STREAM]),
             rows=rows,
             common=sorted(common),
             batches=dict(latest),

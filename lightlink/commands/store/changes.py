@@ -22,6 +22,7 @@ from lightlink.errors import ClosedError, DecodeError
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
 from lightlink.jetstream.read import Delivery, OrderedReader
+from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Changes:
     def __init__(self, store: CommandStore, client_id: str | None = None, after: int | None = None) -> None:
         self._store = store
         token = "*" if client_id is None else schema.client_id(client_id)
-        patterns = [schema.request_subject(token, "*"), schema.status_subject(token, "*")]
+        patterns = [subjects.command_request(token, "*"), subjects.command_status(token, "*")]
         self._waiting = MessageQueue(2 * _AHEAD, _NO_LIMIT)
         self._requests: OrderedDict[str, RequestRecord] = OrderedDict()
         self._requests_size = 0
@@ -77,10 +78,12 @@ class Changes:
         self._running: OrderedDict[str, StatusRecord] = OrderedDict()  # last statuses, of commands that run
         self._early: OrderedDict[str, Progress] = OrderedDict()
         connection = self._store.connection
-        self._progress = connection.subscribe(schema.progress_subject(token, "*"), "", self._take_progress)
+        self._progress = connection.subscribe(subjects.command_progress(token, "*"), "", self._take_progress)
         try:
             first = self._first(after)
-            self._reader = OrderedReader(connection, schema.AUDIT, patterns, self._take, first=first, window=_AHEAD)
+            self._reader = OrderedReader(
+                connection, subjects.AUDIT_STREAM, patterns, self._take, first=first, window=_AHEAD
+            )
             self._reader.start(self._store.timeout)
         except BaseException as exc:
             connection.session.unroute(self._progress, 1.0)
@@ -122,7 +125,7 @@ class Changes:
 
     def _first(self, after: int | None) -> int:
         """Return the sequence to begin at. A number that is not given yet is from a stream that has been lost."""
-        info = api.stream_info(self._store.connection, schema.AUDIT, self._store.timeout)
+        info = api.stream_info(self._store.connection, subjects.AUDIT_STREAM, self._store.timeout)
         last = info.state.last_seq if info is not None else 0
         return last + 1 if after is None else min(after, last) + 1
 
@@ -144,7 +147,7 @@ class Changes:
                 self._early.popitem(last=False)
         if status is None or request is None or progress is None:
             return None
-        if told.subject != schema.progress_subject(request.client_id, command_id):
+        if told.subject != subjects.command_progress(request.client_id, command_id):
             return None
         return Change(None, model.fold(request, status, self._store.clock.now(), progress))
 
@@ -155,8 +158,8 @@ class Changes:
     def _read(self, delivery: Delivery) -> Change | None:
         """Return what happened; None for what is not worth telling."""
         subject = as_text(delivery.subject)
-        client_id, command_id = schema.ids_of(subject)
-        if subject.startswith("ll.commands."):
+        client_id, command_id = subjects.command_ids(subject)
+        if subject.startswith(subjects.COMMANDS):
             request = read_request(delivery.data, subject)
             self._keep(request)
             if command_id in self._told:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lightlink.commands.store import schema
 from lightlink.commands.store.access import FAILURES
 from lightlink.errors import DecodeError, LightLinkError
 from lightlink.jetstream import api
@@ -59,7 +58,7 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
 def load(store: CommandStore) -> Excerpt | None:
     """Return what is kept; None where that is nothing, or cannot be read."""
     try:
-        message = api.get_last(store.connection, schema.FLEET, schema.EXCERPT, store.timeout)
+        message = api.get_last(store.connection, subjects.FLEET_STREAM, subjects.EXCERPT, store.timeout)
         return None if message is None else _read(message.data, message.subject)
     except DecodeError as exc:
         store.connection.report(exc)
@@ -73,9 +72,9 @@ def save(store: CommandStore, excerpt: Excerpt) -> None:
 
     Raises StoreUnavailable, PermissionDenied.
     """
-    data = zlib.compress(codec.encode_json(excerpt, schema.EXCERPT), 1)
+    data = zlib.compress(codec.encode_json(excerpt, subjects.EXCERPT), 1)
     if len(data) <= MOST_BYTES:
-        store.put(schema.FLEET, schema.EXCERPT, data, {}, "keeping the index of commands")
+        store.put(subjects.FLEET_STREAM, subjects.EXCERPT, data, {}, "keeping the index of commands")
 
 
 def _read(data: bytes, subject: str) -> Excerpt:

@@ -15,7 +15,7 @@ from lightlink.commands.store.filter import Filter
 from lightlink.commands.store.store import read_request
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.jetstream import read
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.validators import integer
 
@@ -93,12 +93,12 @@ def list_commands(
     when the newest do not fill the page.
     """
     integer("limit", limit, 1, MAX_LIMIT)
-    state = stream_state(store, schema.REQUESTS)
+    state = stream_state(store, subjects.COMMANDS_STREAM)
     if state is None:
         return Page([], None)
     first, before = state.first_seq, _before(after, state.last_seq)
     one = wanted.client_id
-    pattern = schema.EVERYTHING if one is None else schema.request_subject(one, "*")
+    pattern = schema.EVERYTHING if one is None else subjects.command_request(one, "*")
     found = _Found(brief)
     at_once = statuses_at_once(store)
     fits = state.messages_in(BLOCK_BYTES)
@@ -116,7 +116,7 @@ def list_commands(
                 _look_up(store, ids, wanted, limit + 1, at_once, fits, found)
                 break
         low = max(first, before - width)
-        stretch, reached = read_block(store, schema.REQUESTS, [pattern], low, before)
+        stretch, reached = read_block(store, subjects.COMMANDS_STREAM, [pattern], low, before)
         if reached < before:  # the newest are those that were not read: they are larger than most
             width = max((before - low) // _WIDEN, 1)
             continue
@@ -162,7 +162,7 @@ def _look_up(
 
 def statuses_at_once(store: CommandStore) -> int:
     """Return how many statuses, with their results, may be read together; raises StoreUnavailable."""
-    state = stream_state(store, schema.STATUS)
+    state = stream_state(store, subjects.STATUS_STREAM)
     # A result is in the last revision only, of three or four.
     return _MOST_STATUSES if state is None else min(state.messages_in(BLOCK_BYTES // 4), _MOST_STATUSES)
 
@@ -195,7 +195,7 @@ def _match(
         try:
             request = read_request(delivery.data, as_text(delivery.subject), delivery.created)
         except DecodeError as exc:
-            ids = schema.ids_of(as_text(delivery.subject))
+            ids = subjects.command_ids(as_text(delivery.subject))
             if not all(map(str.isascii, ids)):
                 store.connection.report(exc)  # nobody could ask for it by its id
             elif wanted.shows_unreadable:

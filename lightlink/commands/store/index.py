@@ -19,6 +19,7 @@ from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.threads import Condition, Lock, start_thread, wait_until
 from lightlink.errors import LightLinkError, PermissionDenied
 from lightlink.jetstream.read import EVERYTHING, LAST_OF_EACH, OrderedReader
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,13 +106,13 @@ class CommandIndex:
         ends = self._ends() if self._may_keep else None
         if ends is None or not self._is_stale(ends):
             return
-        state = ends[schema.REQUESTS].state
+        state = ends[subjects.COMMANDS_STREAM].state
         began, was_following = time.monotonic(), self.is_following
         self._asked_at = max(self._asked_at, began)
         try:
             self._begin(ends, or_all=state.last_seq - state.first_seq < _MOST_UNASKED)
             known = self._known
-            is_near = state.last_seq - known.reached[schema.REQUESTS] < _MOST_UNASKED
+            is_near = state.last_seq - known.reached[subjects.COMMANDS_STREAM] < _MOST_UNASKED
             if self.is_following and self._is_stale(ends) and is_near and self._wait(ends, known, Deadline(_TIMEOUT)):
                 self._save(ends, known)
         finally:
@@ -161,7 +162,10 @@ class CommandIndex:
     def _ends(self) -> dict[str, StreamInfo] | None:
         """Return what the server says of both streams, None where it is too much for an index."""
         ends = {}
-        for stream in (schema.STATUS, schema.REQUESTS):  # so the request of each status is among the requests
+        for stream in (
+            subjects.STATUS_STREAM,
+            subjects.COMMANDS_STREAM,
+        ):  # so the request of each status is among the requests
             info = self._store.stream_info(stream, "listing commands")
             if info is None:
                 return None
@@ -169,7 +173,7 @@ class CommandIndex:
         reached = self._known.reached
         if any(reached[stream] > info.state.last_seq for stream, info in ends.items()):
             self.stop()  # the stream was lost, and made anew
-        if ends[schema.REQUESTS].state.bytes > MOST_BYTES:
+        if ends[subjects.COMMANDS_STREAM].state.bytes > MOST_BYTES:
             self.stop()
             return None
         return ends
@@ -180,17 +184,17 @@ class CommandIndex:
 
         with self._changed:
             wait_until(self._changed, lambda: self._known is not known or has_come(), deadline.remaining())
-            known.forget_before(ends[schema.REQUESTS].state.first_seq)
+            known.forget_before(ends[subjects.COMMANDS_STREAM].state.first_seq)
             return has_come()
 
     # Keeping --------------------------------------------------------------------------------------------------------
 
     def _is_stale(self, ends: dict[str, StreamInfo]) -> bool:
-        return ends[schema.REQUESTS].state.last_seq >= self._renewed + _RENEWED_AFTER
+        return ends[subjects.COMMANDS_STREAM].state.last_seq >= self._renewed + _RENEWED_AFTER
 
     def _save(self, ends: dict[str, StreamInfo], known: Catalogue) -> None:
         with self._changed:
-            kept = known.excerpt(_made(ends), ends[schema.STATUS].state.last_seq)
+            kept = known.excerpt(_made(ends), ends[subjects.STATUS_STREAM].state.last_seq)
         self._renewed = kept.requests
         try:
             excerpt.save(self._store, kept)
@@ -204,7 +208,10 @@ class CommandIndex:
         kept = excerpt.load(self._store)
         if kept is None or kept.made != _made(ends):
             return None
-        if kept.requests > ends[schema.REQUESTS].state.last_seq or kept.statuses > ends[schema.STATUS].state.last_seq:
+        if (
+            kept.requests > ends[subjects.COMMANDS_STREAM].state.last_seq
+            or kept.statuses > ends[subjects.STATUS_STREAM].state.last_seq
+        ):
             return None
         self._renewed = kept.requests
         return Catalogue(kept)
@@ -234,7 +241,7 @@ class CommandIndex:
                 stream,
                 [schema.EVERYTHING],
                 lambda delivery, stream=stream: queue.put((stream, delivery), 0),  # type: ignore[misc]
-                policy=LAST_OF_EACH if stream == schema.STATUS and not reached else EVERYTHING,
+                policy=LAST_OF_EACH if stream == subjects.STATUS_STREAM and not reached else EVERYTHING,
                 first=reached + 1 if reached else 0,
                 window=_WINDOW,
             )
@@ -283,4 +290,4 @@ class CommandIndex:
 
 
 def _made(ends: dict[str, StreamInfo]) -> list[str]:
-    return [ends[stream].created for stream in (schema.REQUESTS, schema.STATUS)]
+    return [ends[stream].created for stream in (subjects.COMMANDS_STREAM, subjects.STATUS_STREAM)]

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lightlink.commands.store import records, schema
+from lightlink.commands.store import records
 from lightlink.commands.store.access import FAILURES, Conflict, unavailable
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.jetstream.retry import is_leaderless
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text, is_plain_token
 from lightlink.version import __version__
 
@@ -65,7 +65,7 @@ def read_presence(store: CommandStore, client_id: str) -> tuple[Presence | None,
 
     One that cannot be read is reported, and counts for nothing: so does `list_presences`.
     """
-    message = store.read(schema.AGENTS, schema.presence_subject(client_id))
+    message = store.read(subjects.AGENTS_STREAM, subjects.agent_presence(client_id))
     if message is None:
         return None, 0
     if _DELETED in message.headers:
@@ -79,9 +79,9 @@ def read_presence(store: CommandStore, client_id: str) -> tuple[Presence | None,
 
 def list_presences(store: CommandStore) -> list[Presence]:
     """Return every agent that is online, by client id; raises StoreUnavailable."""
-    pattern = schema.presence_subject(">")
+    pattern = subjects.agent_presence(">")
     try:
-        found = read_current(store.connection, schema.AGENTS, pattern, store.timeout, policy=LAST_OF_EACH)
+        found = read_current(store.connection, subjects.AGENTS_STREAM, pattern, store.timeout, policy=LAST_OF_EACH)
     except FAILURES as exc:
         if isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND:
             return []
@@ -99,7 +99,7 @@ def list_presences(store: CommandStore) -> list[Presence]:
 
 def _decoded(data: bytes, subject: str) -> Presence:
     presence = records.read(data, subject, Presence)
-    if schema.presence_subject(presence.client_id) != subject:
+    if subjects.agent_presence(presence.client_id) != subject:
         raise DecodeError(subject, f"an agent that says it is {presence.client_id!r}", data[:64])
     if not is_plain_token(presence.client_id):
         raise DecodeError(subject, "a client id that is not one token of a subject", data[:64])
@@ -209,7 +209,7 @@ class Claim:
         """
         if time.monotonic() - self._clock_read_at < _CLOCK_SECONDS:
             return
-        message = self._store.read(schema.AGENTS, schema.presence_subject(self._presence.client_id))
+        message = self._store.read(subjects.AGENTS_STREAM, subjects.agent_presence(self._presence.client_id))
         if message is not None and message.seq == self._revision:  # else a replica answered that is behind
             self._store.clock.learn(message.created, *self._written)
             self._clock_read_at = time.monotonic()
@@ -219,10 +219,10 @@ class Claim:
         if not self._revision:
             return
         headers = {_DELETED: "DEL", EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._revision)}
-        subject = schema.presence_subject(self._presence.client_id)
+        subject = subjects.agent_presence(self._presence.client_id)
         self._revision = 0
         try:
-            self._store.put(schema.AGENTS, subject, b"", headers, "leaving", timeout)
+            self._store.put(subjects.AGENTS_STREAM, subject, b"", headers, "leaving", timeout)
         except LightLinkError as exc:
             _log.warning("lightlink: agent %s left without saying so: %s", self._presence.client_id, exc)
 
@@ -256,10 +256,10 @@ class Claim:
             in_flight=in_flight,
             queued=queued,
         )
-        subject = schema.presence_subject(self._presence.client_id)
+        subject = subjects.agent_presence(self._presence.client_id)
         payload = codec.encode_json(self._presence)
         headers = {EXPECTED_LAST_SUBJECT_SEQUENCE: str(basis)}
         started = time.monotonic()
-        revision = self._store.put(schema.AGENTS, subject, payload, headers, "claiming a client id")
+        revision = self._store.put(subjects.AGENTS_STREAM, subject, payload, headers, "claiming a client id")
         self._written = started, time.monotonic()
         return revision

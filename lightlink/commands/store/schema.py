@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.errors import DecodeError, InvalidName, InvalidOption
+from lightlink.errors import InvalidName, InvalidOption
 from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
 from lightlink.validators import field, integer, seconds, string_map
@@ -18,26 +18,19 @@ if TYPE_CHECKING:
 
     from lightlink.jetstream.answers import StreamConfig
 
-REQUESTS = "LIGHTLINK_COMMANDS"
-STATUS_BUCKET = "lightlink_command_status"
-AGENTS_BUCKET = "lightlink_agents"
-FLEET_BUCKET = subjects.FLEET_BUCKET
-STATUS = f"KV_{STATUS_BUCKET}"
-AGENTS = f"KV_{AGENTS_BUCKET}"
-FLEET = f"KV_{FLEET_BUCKET}"
-AUDIT = "LIGHTLINK_COMMANDS_AUDIT"
-PROGRESS = "LIGHTLINK_PROGRESS"
-RUNS = "LIGHTLINK_RUNS"
-PLANS = "LIGHTLINK_PLANS"
-
-STATUS_EVENTS = "ll.status.*.*"  # every stored status revision, republished by the server
-PROGRESS_EVENTS = "ll.progress.*.*"
-
 _SECOND = 1_000_000_000
 _PRESENCE_MESSAGE_BYTES = 64 * 1024
 _PROGRESS_MESSAGE_BYTES = 32 * 1024
 # Of all that the streams may hold together, in eighteenths.
-_SHARES = {REQUESTS: 5, STATUS: 5, AUDIT: 4, AGENTS: 1, PROGRESS: 1, RUNS: 1, PLANS: 1}
+_SHARES = {
+    subjects.COMMANDS_STREAM: 5,
+    subjects.STATUS_STREAM: 5,
+    subjects.AUDIT_STREAM: 4,
+    subjects.AGENTS_STREAM: 1,
+    subjects.PROGRESS_STREAM: 1,
+    subjects.RUNS_STREAM: 1,
+    subjects.PLANS_STREAM: 1,
+}
 STREAMS = tuple(_SHARES)
 _PARTS = sum(_SHARES.values())
 LEAST_BYTES = 1024 * 1024
@@ -47,12 +40,6 @@ _DAY = 86_400.0
 _LEAST_RETENTION = 1.0
 _LEAST_HEARTBEAT = 0.05
 LONGEST = 100 * 365 * _DAY  # the server counts in nanoseconds, and in 64 bits
-REQUEST_PREFIX = "ll.commands."
-_STATUS_PREFIX = f"$KV.{STATUS_BUCKET}."
-# Up to which request all commands have ended. A command's key has two tokens, and no agent may write to this one.
-SWEPT = f"{_STATUS_PREFIX}swept"
-# What is kept of the index of commands; no agent may write to this one either.
-EXCERPT = f"$KV.{FLEET_BUCKET}.commands"
 # To read all of a stream. The server counts what passes a narrower filter, which takes 20 ms among 100,000 subjects.
 EVERYTHING = ">"
 
@@ -96,48 +83,6 @@ class StoreOptions:
     def presence_age(self) -> float:
         """How long an agent counts as online after its last heartbeat."""
         return _HEARTBEATS * self.heartbeat
-
-
-def request_subject(client_id: str, command_id: str) -> str:
-    """Return the subject of a command's request."""
-    return f"{REQUEST_PREFIX}{client_id}.{command_id}"
-
-
-def status_subject(client_id: str, command_id: str) -> str:
-    """Return the subject of a command's status revisions."""
-    return f"{_STATUS_PREFIX}{client_id}.{command_id}"
-
-
-def presence_subject(client_id: str) -> str:
-    """Return the subject of an agent's presence."""
-    return f"$KV.{AGENTS_BUCKET}.{client_id}"
-
-
-def status_event(client_id: str, command_id: str) -> str:
-    """Return the subject on which the server republishes a command's status revisions."""
-    return f"ll.status.{client_id}.{command_id}"
-
-
-def progress_subject(client_id: str, command_id: str) -> str:
-    """Return the subject of a command's progress, of which the last is stored while the command runs."""
-    return f"ll.progress.{client_id}.{command_id}"
-
-
-def consumer_name(client_id: str) -> str:
-    """Return the name of an agent's durable consumer."""
-    return f"agent-{client_id}"
-
-
-def ids_of(subject: str) -> tuple[str, str]:
-    """Return (client id, command id) from the subject of a stored request or status.
-
-    Raises DecodeError for any other: what its last tokens say need not be who wrote it.
-    """
-    for prefix in (REQUEST_PREFIX, _STATUS_PREFIX):
-        ids = subject.removeprefix(prefix).split(".")
-        if subject.startswith(prefix) and len(ids) == 2:
-            return ids[0], ids[1]
-    raise DecodeError(subject, "not the subject of a request or a status")
 
 
 def client_id(text: str) -> str:
@@ -190,18 +135,27 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
     # Full, they refuse what comes: what was acknowledged must not make room for it.
     kept_whole = {**common, "discard": "new"}
     return [
-        {"name": REQUESTS, "subjects": ["ll.commands.*.*"], "max_age": kept, **kept_whole, **many_consumers},
         {
-            "name": STATUS,
-            "subjects": [f"{_STATUS_PREFIX}*.*", SWEPT],
+            "name": subjects.COMMANDS_STREAM,
+            "subjects": [subjects.command_request("*", "*")],
+            "max_age": kept,
+            **kept_whole,
+            **many_consumers,
+        },
+        {
+            "name": subjects.STATUS_STREAM,
+            "subjects": [subjects.command_status("*", "*"), subjects.SWEPT],
             "max_msgs_per_subject": 16,
             "max_age": kept,
-            "republish": {"src": f"{_STATUS_PREFIX}*.*", "dest": "ll.status.{{wildcard(1)}}.{{wildcard(2)}}"},
+            "republish": {
+                "src": subjects.command_status("*", "*"),
+                "dest": subjects.command_status_event("{{wildcard(1)}}", "{{wildcard(2)}}"),
+            },
             **kept_whole,
         },
         {
-            "name": AGENTS,
-            "subjects": [f"$KV.{AGENTS_BUCKET}.*"],
+            "name": subjects.AGENTS_STREAM,
+            "subjects": [subjects.agent_presence("*")],
             "max_msgs_per_subject": 1,
             "max_age": round(options.presence_age * _SECOND),
             "max_msg_size": _PRESENCE_MESSAGE_BYTES,
@@ -209,8 +163,8 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
         },
         {
             # Published without waiting for an acknowledgement; small and soon worthless, so the oldest goes first.
-            "name": PROGRESS,
-            "subjects": [PROGRESS_EVENTS],
+            "name": subjects.PROGRESS_STREAM,
+            "subjects": [subjects.command_progress("*", "*")],
             "max_msgs_per_subject": 1,
             "max_age": kept,
             "max_msg_size": _PROGRESS_MESSAGE_BYTES,
@@ -219,8 +173,8 @@ def streams(options: StoreOptions) -> list[dict[str, Any]]:
             **common,
         },
         {
-            "name": AUDIT,
-            "sources": [{"name": REQUESTS}, {"name": STATUS}],
+            "name": subjects.AUDIT_STREAM,
+            "sources": [{"name": subjects.COMMANDS_STREAM}, {"name": subjects.STATUS_STREAM}],
             "max_age": audited,
             "discard": "old",
             **common,
@@ -270,9 +224,9 @@ def difference(wanted: dict[str, Any], found: dict[str, Any]) -> str:
 def as_made(options: StoreOptions, stream: str, config: StreamConfig) -> StoreOptions:
     """Return the options with what a stream that exists, with this configuration, was made for."""
     age = config.max_age / _SECOND
-    if stream == AGENTS and age:
+    if stream == subjects.AGENTS_STREAM and age:
         return attrs.evolve(options, heartbeat=max(age / _HEARTBEATS, _LEAST_HEARTBEAT))
-    if stream == REQUESTS:
+    if stream == subjects.COMMANDS_STREAM:
         return attrs.evolve(options, retention=max(age, _LEAST_RETENTION) if age else LONGEST)
     return options
 
@@ -282,11 +236,11 @@ def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[s
 
     It never gives up on a command (max_deliver -1).
     """
-    name = consumer_name(client_id)
+    name = subjects.agent_consumer(client_id)
     config = {
         "name": name,
         "durable_name": name,
-        "filter_subject": f"ll.commands.{client_id}.*",
+        "filter_subject": subjects.command_request(client_id, "*"),
         "ack_policy": "explicit",
         "ack_wait": round(options.ack_wait * _SECOND),
         "deliver_policy": "all",
@@ -296,5 +250,5 @@ def consumer_request(client_id: str, options: StoreOptions) -> tuple[str, dict[s
         "max_ack_pending": 4096,
         "replay_policy": "instant",
     }
-    subject = f"CONSUMER.CREATE.{REQUESTS}.{name}.{config['filter_subject']}"
-    return subject, {"stream_name": REQUESTS, "config": config, "action": "create"}
+    subject = f"CONSUMER.CREATE.{subjects.COMMANDS_STREAM}.{name}.{config['filter_subject']}"
+    return subject, {"stream_name": subjects.COMMANDS_STREAM, "config": config, "action": "create"}

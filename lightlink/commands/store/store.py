@@ -131,12 +131,12 @@ class CommandStore(Access):
         others wrote; an administrator, who may update streams, has the server age them for a moment.
         """
         removed = 0
-        for name in (schema.STATUS, schema.REQUESTS):
+        for name in (subjects.STATUS_STREAM, subjects.COMMANDS_STREAM):
             config, before = self._config(name), self._count(name)
             if config is None:
                 continue
             short = {**config, "max_age": api.nanoseconds(older_than)}
-            if name == schema.STATUS:
+            if name == subjects.STATUS_STREAM:
                 short["max_msgs_per_subject"] = 1
             short["duplicate_window"] = min(config.get("duplicate_window", 0), short["max_age"])
             try:
@@ -182,13 +182,15 @@ class CommandStore(Access):
         """Return the agents that have no consumer, and remember those that do: asking for each takes far longer."""
         asked_at = time.monotonic()
         try:
-            there = self.ask("listing consumers", partial(api.consumer_names, self.connection, schema.REQUESTS))
+            there = self.ask(
+                "listing consumers", partial(api.consumer_names, self.connection, subjects.COMMANDS_STREAM)
+            )
         except (StoreUnavailable, PermissionDenied) as exc:
             _log.debug("lightlink: consumers are asked for one by one: %s", exc)
             return client_ids
         missing = []
         for client_id in client_ids:
-            if schema.consumer_name(client_id) in there:
+            if subjects.agent_consumer(client_id) in there:
                 self._consumers[client_id] = asked_at
             else:
                 missing.append(client_id)
@@ -214,7 +216,7 @@ class CommandStore(Access):
         missing: list[str] = []
         for start in range(0, len(asked), _CONSUMERS_AT_ONCE):
             block = asked[start : start + _CONSUMERS_AT_ONCE]
-            questions = [f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(each)}" for each in block]
+            questions = [f"CONSUMER.INFO.{subjects.COMMANDS_STREAM}.{subjects.agent_consumer(each)}" for each in block]
             waiters = self.request_all([(api.api_subject(self.connection, each), b"", None) for each in questions])
             for client_id, waiter in zip(block, waiters, strict=True):
                 try:
@@ -234,7 +236,7 @@ class CommandStore(Access):
 
     def consumer_ack_wait(self, client_id: str) -> float:
         """Return for how many seconds an agent's consumer waits for a sign of life."""
-        subject = f"CONSUMER.INFO.{schema.REQUESTS}.{schema.consumer_name(client_id)}"
+        subject = f"CONSUMER.INFO.{subjects.COMMANDS_STREAM}.{subjects.agent_consumer(client_id)}"
 
         def question(timeout: float) -> ConsumerInfo:
             return api.api(self.connection, subject, None, timeout, ConsumerInfo)
@@ -250,7 +252,7 @@ class CommandStore(Access):
         unknown = False
         while True:
             try:
-                self._put(schema.REQUESTS, subject, payload, 0, "sending a command")
+                self._put(subjects.COMMANDS_STREAM, subject, payload, 0, "sending a command")
             except Conflict:
                 return self._first_under(record)
             except StoreUnavailable as exc:
@@ -299,7 +301,7 @@ class CommandStore(Access):
     def _outcome(self, waiter: Waiter) -> Exception | None:
         try:
             check(waiter)
-            api.parse_ack(self.connection, waiter, schema.REQUESTS)
+            api.parse_ack(self.connection, waiter, subjects.COMMANDS_STREAM)
         except FAILURES as exc:
             if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
                 return Conflict(waiter.subject.decode())
@@ -310,7 +312,7 @@ class CommandStore(Access):
 
     def get_request(self, client_id: str, command_id: str) -> RequestRecord | None:
         """Return a request by both ids; raises DecodeError."""
-        return _request(self.read_written(schema.REQUESTS, schema.request_subject(client_id, command_id)))
+        return _request(self.read_written(subjects.COMMANDS_STREAM, subjects.command_request(client_id, command_id)))
 
     def read_requests(self, ids: Sequence[tuple[str, str]]) -> list[RequestRecord | Command | None]:
         """Return the request for each (client id, command id), all asked for at once; any replica answers.
@@ -318,7 +320,9 @@ class CommandStore(Access):
         None stands for one that is not there, and the command that is shown for one that cannot be read.
         """
         found: list[RequestRecord | Command | None] = []
-        for each, waiter in zip(ids, self._get_all(schema.REQUESTS, schema.request_subject, ids), strict=True):
+        for each, waiter in zip(
+            ids, self._get_all(subjects.COMMANDS_STREAM, subjects.command_request, ids), strict=True
+        ):
             try:
                 check(waiter)
                 message = api.parse_stored(waiter)
@@ -339,20 +343,20 @@ class CommandStore(Access):
 
     def unreadable(self, command_id: str, reason: str) -> Command:
         """Return what is shown of a command whose request cannot be read; raises CommandNotFound."""
-        message = self.read_written(schema.REQUESTS, schema.request_subject("*", command_id))
+        message = self.read_written(subjects.COMMANDS_STREAM, subjects.command_request("*", command_id))
         if message is None:
             raise CommandNotFound(command_id)
-        return model.unreadable_command(*schema.ids_of(message.subject), message.created, reason)
+        return model.unreadable_command(*subjects.command_ids(message.subject), message.created, reason)
 
     # Statuses -------------------------------------------------------------------------------------------------------
 
     def read_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
         """Return the last status and its revision; (None, 0) when there is none yet. Any replica answers."""
-        return _status(self.read(schema.STATUS, schema.status_subject(client_id, command_id)))
+        return _status(self.read(subjects.STATUS_STREAM, subjects.command_status(client_id, command_id)))
 
     def read_written_status(self, client_id: str, command_id: str) -> tuple[StatusRecord | None, int]:
         """Return what `read_status` does, with all that was acknowledged; an agent's identity may not ask so."""
-        return _status(self.read_written(schema.STATUS, schema.status_subject(client_id, command_id)))
+        return _status(self.read_written(subjects.STATUS_STREAM, subjects.command_status(client_id, command_id)))
 
     def read_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
         """Return the last status and its revision for each (client id, command id), all asked for at once.
@@ -360,7 +364,7 @@ class CommandStore(Access):
         Any replica answers.
         """
         statuses = []
-        for waiter in self._get_all(schema.STATUS, schema.status_subject, ids):
+        for waiter in self._get_all(subjects.STATUS_STREAM, subjects.command_status, ids):
             try:
                 check(waiter)
                 statuses.append(_status(api.parse_stored(waiter)))
@@ -370,8 +374,8 @@ class CommandStore(Access):
 
     def read_written_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
         """Return what `read_statuses` does, with all that was acknowledged: the stream's leader answers."""
-        subject = api.api_subject(self.connection, f"STREAM.MSG.GET.{schema.STATUS}")
-        asked = [(subject, codec.encode_json({"last_by_subj": schema.status_subject(*each)}), None) for each in ids]
+        subject = api.api_subject(self.connection, f"STREAM.MSG.GET.{subjects.STATUS_STREAM}")
+        asked = [(subject, codec.encode_json({"last_by_subj": subjects.command_status(*each)}), None) for each in ids]
         statuses = []
         for waiter in self.request_all(asked):
             try:
@@ -391,7 +395,7 @@ class CommandStore(Access):
     def read_progress(self, ids: Sequence[tuple[str, str]]) -> list[Progress | None]:
         """Return the last progress of each command that runs, None where nothing was told. Any replica answers."""
         found: list[Progress | None] = []
-        for waiter in self._get_all(schema.PROGRESS, schema.progress_subject, ids):
+        for waiter in self._get_all(subjects.PROGRESS_STREAM, subjects.command_progress, ids):
             try:
                 check(waiter)
                 message = api.parse_stored(waiter)
@@ -403,7 +407,7 @@ class CommandStore(Access):
 
     def last_status_revision(self) -> int | None:
         """Return the revision of the last status of any command, None when there is no bucket for them."""
-        info = self.stream_info(schema.STATUS, "reading statuses")
+        info = self.stream_info(subjects.STATUS_STREAM, "reading statuses")
         return info.state.last_seq if info is not None else None
 
     def write_status(self, client_id: str, command_id: str, record: StatusRecord, expected: int) -> int:
@@ -412,14 +416,14 @@ class CommandStore(Access):
         Raises Conflict when that is not the last.
         """
         payload = codec.encode_json(record, "the command's result")
-        subject = schema.status_subject(client_id, command_id)
-        return self._put(schema.STATUS, subject, payload, expected, "writing a status")
+        subject = subjects.command_status(client_id, command_id)
+        return self._put(subjects.STATUS_STREAM, subject, payload, expected, "writing a status")
 
     def write_statuses(self, writes: Sequence[StatusWrite]) -> list[int | None]:
         """Store many statuses at once; return the new revision of each, None where another writer came first."""
         requests = [
             (
-                api.write_subject(self.connection, schema.status_subject(write.client_id, write.command_id)),
+                api.write_subject(self.connection, subjects.command_status(write.client_id, write.command_id)),
                 codec.encode_json(write.record, "the command's result"),
                 _expecting(write.expected),
             )
@@ -429,7 +433,7 @@ class CommandStore(Access):
         for waiter in self.request_all(requests):
             try:
                 check(waiter)
-                revisions.append(api.parse_ack(self.connection, waiter, schema.STATUS).seq)
+                revisions.append(api.parse_ack(self.connection, waiter, subjects.STATUS_STREAM).seq)
             except FAILURES as exc:
                 if not isinstance(exc, JetStreamError) or exc.err_code not in WRONG_LAST_SEQUENCE:
                     raise unavailable("writing statuses", exc) from exc
@@ -442,7 +446,7 @@ class CommandStore(Access):
 
 def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
     """Return the subject and body of a request."""
-    subject = schema.request_subject(record.client_id, record.command_id)
+    subject = subjects.command_request(record.client_id, record.command_id)
     return subject, codec.encode_json(record, f"the command {record.command_type!r}")
 
 
@@ -452,7 +456,7 @@ def read_request(data: bytes, subject: str, stored: datetime | None = None) -> R
     Its time counts from when it was ``stored`` where its writer, whose clock may be wrong, says something else.
     """
     request = records.read(data, subject, RequestRecord, "created_at")
-    if schema.request_subject(request.client_id, request.command_id) != subject:
+    if subjects.command_request(request.client_id, request.command_id) != subject:
         raise DecodeError(subject, "the command in it has other ids than its subject", data[:64])
     if not (subjects.is_plain_token(request.client_id) and subjects.is_plain_token(request.command_id)):
         # They become part of subjects that are written and read, where a wildcard would stand for others' commands.

@@ -8,11 +8,11 @@ from msgspec import UNSET
 from werkzeug.exceptions import Forbidden
 
 from lightlink.errors import DecodeError
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 
 _MOST_TEXT = 4096
 # The server's own interfaces, inboxes, and what LightLink tells itself: a message there is no event, but an order.
-_OWN = ("$", "_", "ll.")
+_OWN = ("$", "_", subjects.OWN)
 
 
 def is_event(subject: str) -> bool:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lightlink.http.call import Call
 
 MIMETYPE = "application/octet-stream"
-_PREFIX = "OBJ_"
 _WHAT = "files"
 _MOST_FILES = 500
 # A download up to this size stays in memory until it is sent.
@@ -29,7 +28,11 @@ def list_files(call: Call) -> FileList:
     """List the files of a bucket."""
     store = _store(call)
     files = store.files()
-    buckets = [name.removeprefix(_PREFIX) for name in call.manager.client.streams() if name.startswith(_PREFIX)]
+    buckets = [
+        name.removeprefix(subjects.FILES_STREAMS)
+        for name in call.manager.client.streams()
+        if name.startswith(subjects.FILES_STREAMS)
+    ]
     return FileList(
         bucket=store.bucket, buckets=buckets, total=len(files), files=[_file(each) for each in files[:_MOST_FILES]]
     )

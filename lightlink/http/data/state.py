@@ -11,13 +11,12 @@ from lightlink.errors import StateNotFound
 from lightlink.http.data.content import shown
 from lightlink.http.data.schemas import BucketList, BucketView, Done, KeyList, KeyView, RevisionView, Written
 from lightlink.jetstream import api
-from lightlink.state.options import stream_name
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from lightlink.http.call import Call
     from lightlink.state import StateBucket, StateChange
 
-_PREFIX = "KV_"
 # What LightLink keeps for itself (agents, the status of commands, the fleet) is not for hands.
 _OWN = "lightlink"
 _WHAT = "state"
@@ -29,8 +28,8 @@ def list_buckets(call: Call) -> BucketList:
     client = call.manager.client
     found = []
     for stream in client.streams():
-        name = stream.removeprefix(_PREFIX)
-        if not stream.startswith(_PREFIX) or name.lower().startswith(_OWN):
+        name = stream.removeprefix(subjects.STATE_STREAMS)
+        if not stream.startswith(subjects.STATE_STREAMS) or name.lower().startswith(_OWN):
             continue
         info = api.stream_info(client.connection, stream, client.options.timeout)
         if info is not None:
@@ -76,7 +75,7 @@ def _bucket(call: Call, value_type: Any) -> StateBucket[Any]:
     if name.lower().startswith(_OWN):
         raise Forbidden(f"bucket {name!r} is LightLink's own")
     # Writing would make it.
-    if api.stream_info(client.connection, stream_name(name), client.options.timeout) is None:
+    if api.stream_info(client.connection, subjects.state_stream(name), client.options.timeout) is None:
         raise NotFound(f"Bucket not found: {name}")
     return bucket
 

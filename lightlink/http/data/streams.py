@@ -10,6 +10,7 @@ from lightlink.errors import StreamNotFound
 from lightlink.http.data.content import shown
 from lightlink.http.data.schemas import ConsumerView, DeadLetterList, DeadLetterView, Done, StreamList, StreamView
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 from lightlink.streams.dead import consumers_with_letters
 from lightlink.streams.durable import Durable
 from lightlink.streams.stream import Stream
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lightlink.streams.dead import DeadLetter
 
 # What is not for events: state, files, and what LightLink keeps for itself.
-_OTHER = ("KV_", "OBJ_", "LIGHTLINK_")
+_OTHER = (subjects.STATE_STREAMS, subjects.FILES_STREAMS, subjects.OWN_STREAMS)
 _MOST_STREAMS = 200
 _MOST_CONSUMERS = 100
 _MOST_LETTERS = 200

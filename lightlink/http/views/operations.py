@@ -15,6 +15,7 @@ from lightlink.errors import LightLinkError, PermissionDenied, StoreUnavailable
 from lightlink.http.replies import reply
 from lightlink.http.schemas import Health, OwnStream, ServerView, Sickness
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from lightlink.client import Client
@@ -71,8 +72,8 @@ def _check(call: Call) -> None:
     connection = call.app.managers.get().connection
     if connection.status is not Status.CONNECTED:
         raise StoreUnavailable("reaching NATS", f"the connection is {connection.status.value}")
-    if api.stream_info(connection, schema.REQUESTS, _HEALTH_SECONDS) is None:
-        raise StoreUnavailable("reading commands", f"there is no stream {schema.REQUESTS}")
+    if api.stream_info(connection, subjects.COMMANDS_STREAM, _HEALTH_SECONDS) is None:
+        raise StoreUnavailable("reading commands", f"there is no stream {subjects.COMMANDS_STREAM}")
 
 
 def get_metrics(call: Call) -> Response:

@@ -14,8 +14,8 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import CommandContext
-from lightlink.commands.store import schema
 from lightlink.errors import ClosedError, InvalidName, InvalidOption, StoreUnavailable
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from conftest import StartProxy, StartServer
@@ -225,7 +225,7 @@ def test_a_store_that_refuses_all_ends_a_large_batch_soon(
         manager = world.manager(sweep_interval=None)
         manager._store.ensure_consumers([prefix])
         with RawPeer(world.url) as peer:
-            peer.run(peer.nc.jetstream().delete_stream(schema.REQUESTS))
+            peer.run(peer.nc.jetstream().delete_stream(subjects.COMMANDS_STREAM))
         batch = manager.send_many([prefix], "work", repeat=2000)
         # Were each tried for itself, this would take minutes.
         assert batch.wait(20)
@@ -238,7 +238,7 @@ def test_what_is_refused_for_a_while_is_stored_in_the_end(fresh_server: StartSer
         manager = world.manager(sweep_interval=None)
         manager._store.ensure_consumers([prefix])
         with RawPeer(world.url) as peer:
-            peer.run(peer.nc.jetstream().delete_stream(schema.REQUESTS))
+            peer.run(peer.nc.jetstream().delete_stream(subjects.COMMANDS_STREAM))
         batch = manager.send_many([prefix], "work", repeat=300, timeout=600)
         assert not batch.wait_stored(0.3)
         manager._store.ensure_streams()

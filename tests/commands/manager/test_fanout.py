@@ -10,9 +10,10 @@ from helpers.commands import World
 from helpers.waiting import eventually
 
 from lightlink.commands.manager import fanout
-from lightlink.commands.store import changes, schema
+from lightlink.commands.store import changes
 from lightlink.errors import ClosedError, InvalidName, StoreUnavailable
 from lightlink.jetstream import api
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def manager(fresh_server: StartServer) -> Iterator[CommandManager]:
 
 
 def readers(manager: CommandManager) -> int:
-    return len(api.consumer_names(manager._connection, schema.AUDIT, 5.0))
+    return len(api.consumer_names(manager._connection, subjects.AUDIT_STREAM, 5.0))
 
 
 def take(watcher: Watcher, count: int) -> list[str]:

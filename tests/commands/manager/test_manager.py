@@ -16,7 +16,6 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.commands import Cancelled, CommandContext, StoreOptions
 from lightlink.commands.manager import gap_detector
-from lightlink.commands.store import schema
 from lightlink.errors import (
     AgentOffline,
     ClosedError,
@@ -31,6 +30,7 @@ from lightlink.errors import (
     PayloadTooLarge,
     StoreUnavailable,
 )
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from conftest import StartProxy, StartServer
@@ -390,9 +390,9 @@ def test_a_cancel_is_heard_however_its_json_is_spaced(world: World, manager: Com
     eventually(lambda: promise.status == "executing")
     status, revision = promise.last
     cancelled = json.loads(msgspec.json.encode(status)) | {"cancel_requested": True}
-    subject = schema.status_subject(prefix, promise.command_id)
+    subject = subjects.command_status(prefix, promise.command_id)
     headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-    manager._store.put(schema.STATUS, subject, json.dumps(cancelled, indent=1).encode(), headers, "cancelling")
+    manager._store.put(subjects.STATUS_STREAM, subject, json.dumps(cancelled, indent=1).encode(), headers, "cancelling")
     assert promise.result(30) is True
 
 
@@ -550,7 +550,7 @@ def test_an_end_that_was_lost_on_its_way_is_noticed(
         connection.session.unroute(follower._routes[0], 5)
         world.manager("other", sweep_interval=None).cancel(promise.command_id)
         assert not promise.done()
-        follower._routes[0] = connection.subscribe(schema.STATUS_EVENTS, "", follower._on_status)
+        follower._routes[0] = connection.subscribe(subjects.command_status_event("*", "*"), "", follower._on_status)
         if more_follows:
             manager.cancel(manager.send(prefix, "add").command_id)
         with pytest.raises(CommandCancelled):

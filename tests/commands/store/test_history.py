@@ -16,11 +16,10 @@ from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.manager.lease import SweepLease
 from lightlink.commands.manager.sweep import Sweeper
 from lightlink.commands.model import RequestRecord
-from lightlink.commands.store import schema
 from lightlink.commands.store.audit import read_audit
 from lightlink.commands.store.store import StatusWrite
 from lightlink.errors import InvalidName, InvalidOption
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -313,7 +312,7 @@ def test_a_lease_of_a_machine_with_a_wrong_clock_counts_not(fresh_server: StartS
     with World(fresh_server().url) as world:
         store = world.manager(sweep_interval=None)._store
         record = {"reached": 7, "holder": "x", "until": store.clock.timestamp() + 3600}
-        store.put(schema.STATUS, schema.SWEPT, codec.encode_json(record), {}, "testing")
+        store.put(subjects.STATUS_STREAM, subjects.SWEPT, codec.encode_json(record), {}, "testing")
         lease = SweepLease(store, 5.0)
         assert lease.hold()
         assert lease.reached == 7
@@ -322,7 +321,7 @@ def test_a_lease_of_a_machine_with_a_wrong_clock_counts_not(fresh_server: StartS
 def test_an_unreadable_lease_is_reported_and_written_over(fresh_server: StartServer) -> None:
     with World(fresh_server().url) as world:
         store = world.manager(sweep_interval=None)._store
-        store.put(schema.STATUS, schema.SWEPT, b"{nonsense", {}, "testing")
+        store.put(subjects.STATUS_STREAM, subjects.SWEPT, b"{nonsense", {}, "testing")
         assert SweepLease(store, 5.0).hold()
         assert not SweepLease(store, 5.0).hold()
 

@@ -14,9 +14,10 @@ from helpers.waiting import eventually
 
 from lightlink.commands import model
 from lightlink.commands.model import RequestRecord, StatusRecord
-from lightlink.commands.store import catalogue, excerpt, history, index, schema
+from lightlink.commands.store import catalogue, excerpt, history, index
 from lightlink.commands.store.filter import Filter
 from lightlink.commands.store.store import StatusWrite
+from lightlink.protocol import subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def test_pages_go_on_where_the_one_before_ended(manager: CommandManager) -> None
 
 
 def test_an_unreadable_request_counts_as_failed(manager: CommandManager) -> None:
-    manager._connection.request(schema.request_subject("a", "broken").encode(), b"{", 5.0)
+    manager._connection.request(subjects.command_request("a", "broken").encode(), b"{", 5.0)
     put(manager, 300)
     assert listed(manager, status="failed") == ["broken"]
     assert manager._index.is_following
@@ -269,7 +270,7 @@ def unusable(manager: CommandManager) -> dict[str, bytes]:
 
 
 def _packed(manager: CommandManager) -> bytes:
-    message = manager._store.read(schema.FLEET, schema.EXCERPT)
+    message = manager._store.read(subjects.FLEET_STREAM, subjects.EXCERPT)
     assert message is not None
     return message.data
 
@@ -282,7 +283,7 @@ def test_what_is_no_excerpt_of_this_stream_counts_for_nothing(
     end(manager, failed, "failed")
     keep(manager, monkeypatch)
     for what, data in unusable(manager).items():
-        manager._store.put(schema.FLEET, schema.EXCERPT, data, {}, "writing")
+        manager._store.put(subjects.FLEET_STREAM, subjects.EXCERPT, data, {}, "writing")
         another = world.manager(sweep_interval=None)
         assert listed(another, status="failed") == ids(failed), what
         assert another._index._known.is_whole, what

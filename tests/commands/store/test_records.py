@@ -16,11 +16,11 @@ from helpers.waiting import eventually
 from lightlink.commands import model
 from lightlink.commands.manager.expiry import Expiry
 from lightlink.commands.manager.sweep import Sweeper
-from lightlink.commands.store import schema
 from lightlink.commands.store.changes import Changes
 from lightlink.commands.store.presence import list_presences, read_presence
 from lightlink.commands.store.store import read_request, read_status
 from lightlink.errors import AgentOffline, DecodeError
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -106,7 +106,7 @@ def test_a_strange_request_stops_nobody_and_is_run(world: World, manager: Comman
     }
     for name, changes in strange.items():
         body = REQUEST | {"command_id": name, "client_id": prefix, "created_at": now.isoformat()} | changes
-        put(manager, schema.request_subject(prefix, name), body)
+        put(manager, subjects.command_request(prefix, name), body)
     assert [command.command_id for command in manager.list(prefix)] == [*reversed(strange)]
     assert {entry.command_id for name in strange for entry in eventually(lambda n=name: [*manager.audit(n)])} == {
         *strange
@@ -125,7 +125,7 @@ def test_the_audit_bears_statuses_without_an_offset(manager: CommandManager, pre
     ended = datetime.now(timezone.utc) + timedelta(seconds=1)
     for promise, text in zip(promises, (ended.isoformat(), ended.replace(tzinfo=None).isoformat()), strict=True):
         status = {"status": "completed", "at": text, "completed_at": text, "result": text}
-        put(manager, schema.status_subject(prefix, promise.command_id), status)
+        put(manager, subjects.command_status(prefix, promise.command_id), status)
         assert promise.result(30) == text
         assert promise.command().completed_at == ended
     since = ended - timedelta(milliseconds=1)
@@ -167,7 +167,7 @@ def test_a_subject_that_is_no_text_stops_nobody(fresh_server: StartServer, caplo
 
 def test_an_agent_need_not_say_when(manager: CommandManager, prefix: str) -> None:
     promise = manager.send(prefix, "work")
-    subject = schema.status_subject(prefix, promise.command_id)
+    subject = subjects.command_status(prefix, promise.command_id)
     put(manager, subject, {"status": "executing", "instance": "i", "attempt": 1})
     put(manager, subject, {"status": "completed", "instance": "i", "attempt": 1, "result": {"x": 1}})
     assert promise.result(30) == {"x": 1}
@@ -184,11 +184,11 @@ def test_an_agent_whose_presence_cannot_be_read_is_not_online(
 ) -> None:
     now = INSTANT.isoformat()
     good = {"client_id": prefix, "instance": "i", "connected_at": now, "last_heartbeat": now}
-    put(manager, schema.presence_subject(prefix), good | {"labels": None, "queued": 1.0, "connected_at": now[:19]})
+    put(manager, subjects.agent_presence(prefix), good | {"labels": None, "queued": 1.0, "connected_at": now[:19]})
     presence, _ = read_presence(manager._store, prefix)
     assert presence is not None
     assert (presence.connected_at, presence.queued, presence.labels) == ("2026-11-22T21:00:00+00:00", 1, {})
-    put(manager, schema.presence_subject(prefix), good | garbage)
+    put(manager, subjects.agent_presence(prefix), good | garbage)
     assert read_presence(manager._store, prefix)[0] is None
     assert prefix not in [each.client_id for each in list_presences(manager._store)]
     with pytest.raises(AgentOffline):
@@ -196,7 +196,7 @@ def test_an_agent_whose_presence_cannot_be_read_is_not_online(
 
 
 def test_an_agent_takes_an_id_whose_presence_cannot_be_read(world: World, manager: CommandManager, prefix: str) -> None:
-    put(manager, schema.presence_subject(prefix), {"client_id": prefix})
+    put(manager, subjects.agent_presence(prefix), {"client_id": prefix})
     agent = world.agent(prefix)
     agent.start()
     presence, _ = read_presence(manager._store, prefix)

@@ -17,7 +17,7 @@ from lightlink.commands import StoreOptions
 from lightlink.commands.manager import gap_detector
 from lightlink.commands.store import schema
 from lightlink.errors import InvalidOption, StoreUnavailable
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def fill(world: World) -> int:
             body = b'{"status":"executing","result":"%b"}' % (b"x" * size)
             with contextlib.suppress(APIError):
                 while number < 10_000:
-                    peer.run(peer.nc.jetstream().publish(schema.status_subject("greedy", str(number)), body))
+                    peer.run(peer.nc.jetstream().publish(subjects.command_status("greedy", str(number)), body))
                     number += 1
     return number
 
@@ -74,7 +74,7 @@ def test_a_full_store_leaves_others_and_the_clean_up_working(world: World) -> No
     assert manager.prune(older_than=0.1) > 2
     assert manager.send("another", "work").result(30) == "done"
     assert pending.command().status == "pending"
-    infos = [manager._store.stream_info(name, "looking") for name in (schema.STATUS, schema.REQUESTS)]
+    infos = [manager._store.stream_info(name, "looking") for name in (subjects.STATUS_STREAM, subjects.COMMANDS_STREAM)]
     assert [info.config.max_age for info in infos if info is not None] == [round(OPTIONS.retention * 1e9)] * 2
 
 
@@ -105,12 +105,12 @@ def test_a_consumer_that_nobody_uses_goes_away(world: World, small: EmbeddedServ
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        (schema.REQUESTS, {"max_msgs": 3}, "max_msgs is 3, not -1"),
-        (schema.REQUESTS, {"discard": "old"}, "discard is 'old', not 'new'"),
-        (schema.STATUS, {"subjects": ["$KV.lightlink_command_status.>"]}, "subjects is"),
-        (schema.STATUS, {"deny_purge": False}, "deny_purge is None, not True"),
-        (schema.STATUS, {"republish": None}, "it has no republish"),
-        (schema.AUDIT, {"sources": None, "subjects": ["audit"]}, "it has no sources"),
+        (subjects.COMMANDS_STREAM, {"max_msgs": 3}, "max_msgs is 3, not -1"),
+        (subjects.COMMANDS_STREAM, {"discard": "old"}, "discard is 'old', not 'new'"),
+        (subjects.STATUS_STREAM, {"subjects": ["$KV.lightlink_command_status.>"]}, "subjects is"),
+        (subjects.STATUS_STREAM, {"deny_purge": False}, "deny_purge is None, not True"),
+        (subjects.STATUS_STREAM, {"republish": None}, "it has no republish"),
+        (subjects.AUDIT_STREAM, {"sources": None, "subjects": ["audit"]}, "it has no sources"),
     ],
 )
 def test_a_stream_that_was_made_otherwise_is_refused(
@@ -136,8 +136,8 @@ def test_a_deleted_status_bucket_is_made_again(
     agent.start()
     assert manager.send("a", "work").result(30) == "done"
     with lightlink.connect(small.url) as admin:
-        admin._connection.request(f"$JS.API.STREAM.DELETE.{schema.STATUS}".encode(), b"", 30)
-    eventually(lambda: manager._store.stream_info(schema.STATUS, "looking") is not None)
+        admin._connection.request(f"$JS.API.STREAM.DELETE.{subjects.STATUS_STREAM}".encode(), b"", 30)
+    eventually(lambda: manager._store.stream_info(subjects.STATUS_STREAM, "looking") is not None)
     assert manager.send("a", "work").result(30) == "done"
 
 

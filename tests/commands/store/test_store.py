@@ -12,13 +12,12 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.commands import StoreOptions, model
 from lightlink.commands.model import RequestRecord
-from lightlink.commands.store import schema
 from lightlink.commands.store.access import Conflict
 from lightlink.commands.store.presence import read_presence
 from lightlink.commands.store.store import CommandStore, StatusWrite
 from lightlink.errors import DecodeError, InvalidName, InvalidOption, StoreUnavailable
 from lightlink.jetstream import api
-from lightlink.protocol import codec
+from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -55,14 +54,22 @@ def config(client: lightlink.Client, stream: str) -> dict[str, Any]:
 
 
 def test_nothing_stored_can_be_removed_by_who_may_only_write(client: lightlink.Client, store: CommandStore) -> None:
-    for stream in (schema.REQUESTS, schema.STATUS, schema.AGENTS, schema.AUDIT):
+    for stream in (
+        subjects.COMMANDS_STREAM,
+        subjects.STATUS_STREAM,
+        subjects.AGENTS_STREAM,
+        subjects.AUDIT_STREAM,
+    ):
         made = config(client, stream)
         assert (made["deny_delete"], made["deny_purge"], made["allow_rollup_hdrs"]) == (True, True, False), stream
         assert made["allow_direct"], stream
         assert not made.get("allow_msg_ttl"), stream
-    assert config(client, schema.REQUESTS)["consumer_limits"] == {}
-    assert config(client, schema.REQUESTS)["max_consumers"] == 100_000
-    assert [source["name"] for source in config(client, schema.AUDIT)["sources"]] == [schema.REQUESTS, schema.STATUS]
+    assert config(client, subjects.COMMANDS_STREAM)["consumer_limits"] == {}
+    assert config(client, subjects.COMMANDS_STREAM)["max_consumers"] == 100_000
+    assert [source["name"] for source in config(client, subjects.AUDIT_STREAM)["sources"]] == [
+        subjects.COMMANDS_STREAM,
+        subjects.STATUS_STREAM,
+    ]
 
 
 def test_many_make_the_streams_at_once(fresh_server: StartServer) -> None:
@@ -91,10 +98,10 @@ def test_streams_that_exist_stay_as_they_are_and_are_gone_by(fresh_server: Start
     with lightlink.connect(fresh_server().url) as client:
         first = CommandStore(client._connection, FAST, 5.0)
         first.ensure_streams()
-        before = config(client, schema.AGENTS)
+        before = config(client, subjects.AGENTS_STREAM)
         second = CommandStore(client._connection, StoreOptions(heartbeat=10, retention=60), 5.0)
         second.ensure_streams()
-        assert config(client, schema.AGENTS) == before
+        assert config(client, subjects.AGENTS_STREAM) == before
         assert second.options.heartbeat == pytest.approx(FAST.heartbeat)
         assert second.options.retention == FAST.retention
         first.ensure_consumers(["a"])
@@ -162,15 +169,17 @@ def test_a_request_whose_answer_is_lost_is_stored_once(
         sender.join(20)
         assert results == [record]
     assert (
-        api.count_messages(client._connection, schema.REQUESTS, schema.request_subject(prefix, record.command_id), 5.0)
+        api.count_messages(
+            client._connection, subjects.COMMANDS_STREAM, subjects.command_request(prefix, record.command_id), 5.0
+        )
         == 1
     )
 
 
 def test_a_request_under_other_ids_than_its_own_is_not_believed(store: CommandStore, prefix: str) -> None:
     record = request(prefix)
-    subject = schema.request_subject(prefix, "another")
-    store.put(schema.REQUESTS, subject, codec.encode_json(record), {}, "lying")
+    subject = subjects.command_request(prefix, "another")
+    store.put(subjects.COMMANDS_STREAM, subject, codec.encode_json(record), {}, "lying")
     with pytest.raises(DecodeError, match="other ids than its subject"):
         store.get_request(prefix, "another")
 
@@ -203,7 +212,7 @@ def test_many_are_written_and_read_at_once(store: CommandStore, prefix: str) -> 
 
 
 def test_a_status_that_cannot_be_read_is_an_end_of_its_own_kind(store: CommandStore, prefix: str) -> None:
-    store.put(schema.STATUS, schema.status_subject(prefix, "c"), b"garbage", {}, "lying")
+    store.put(subjects.STATUS_STREAM, subjects.command_status(prefix, "c"), b"garbage", {}, "lying")
     status, revision = store.read_status(prefix, "c")
     assert status is not None
     assert (status.status, status.status_detail, status.outcome_unknown) == ("failed", "unreadable", True)
@@ -250,11 +259,13 @@ def test_of_many_agents_only_missing_consumers_are_made(client: lightlink.Client
     store.ensure_consumers(ids)
     made: list[bytes] = []
     connection = client._connection
-    connection.subscribe(f"$JS.API.CONSUMER.CREATE.{schema.REQUESTS}.>", "", lambda subject, *_: made.append(subject))
+    connection.subscribe(
+        f"$JS.API.CONSUMER.CREATE.{subjects.COMMANDS_STREAM}.>", "", lambda subject, *_: made.append(subject)
+    )
     other = CommandStore(connection, StoreOptions(), 5.0)
     other.ensure_consumers([*ids, "late"])
     other.ensure_consumers(["later"])
     eventually(lambda: len(made) >= 2)
     assert [subject.split(b".")[5] for subject in made] == [b"agent-late", b"agent-later"]
-    names = api.consumer_names(connection, schema.REQUESTS, 5.0)
-    assert {schema.consumer_name(each) for each in (*ids, "late", "later")} <= names
+    names = api.consumer_names(connection, subjects.COMMANDS_STREAM, 5.0)
+    assert {subjects.agent_consumer(each) for each in (*ids, "late", "later")} <= names

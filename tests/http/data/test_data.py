@@ -10,7 +10,7 @@ from helpers.http import Events, Http, HttpProcess, tokens_file
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands.store import schema
+from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,7 +183,7 @@ def test_state_is_written_over_what_was_looked_at(
 
 def test_a_visit_makes_no_bucket_and_touches_none_of_ours(http: Http, prefix: str) -> None:
     missing = put(http, f"/api/state/{prefix}/a", {"value": 1, "revision": 0})
-    own = [http.get(f"/api/state/{name}") for name in (schema.AGENTS_BUCKET, schema.STATUS_BUCKET)]
+    own = [http.get(f"/api/state/{name}") for name in (subjects.AGENTS_BUCKET, subjects.STATUS_BUCKET)]
 
     assert [missing.status, *(each.status for each in own)] == [404, 403, 403]
     names = [each["name"] for each in http.get("/api/state").json["buckets"]]
