@@ -157,7 +157,8 @@ class DurableEvents(ClientBase):
         """Hand the stored events on some subjects to the decorated function, as the durable consumer ``name``.
 
         It returns: done. It raises: again, after each of ``retries`` seconds, then the event is a dead letter
-        (``dead_letters=False``: again for ever). `Reject` makes it one at once, `Later` is no failure. Bound like
+        (``dead_letters=False``: again for ever); ``on_dead_letter(message, error)`` is told of each that is stored,
+        at least once. `Reject` makes it one at once, `Later` is no failure. Bound like
         `subscribe`'s handlers; annotated `StoredMessage` it gets place and attempt too. ``workers`` handle side by
         side; with one of them, or a ``key`` (a function of the message), order is kept in this process, and with
         ``partitions`` (as many as the stream has) across all processes. After ``timeout`` seconds an

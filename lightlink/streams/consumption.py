@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -61,6 +62,7 @@ class Settings:
     timeout: float
     retries: Sequence[float]
     dead_letters: bool
+    on_dead_letter: Callable[[StoredMessage, str], object] | None
     batch: int | None
     within: float
     raw: bool
@@ -470,8 +472,7 @@ class Consumption:
         return read_stored(job.pulled.message, job.source.stream, attempt, self._decode)
 
     def _call(self, job: Job, subject: Any) -> None:
-        facts = {"stream": self.stream, "consumer": self.name, "attempt": job.attempt}
-        logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
+        self._enter_logs(job)
         message = job.message
         if message is None or not self._middleware.is_used:
             run_handler(self._handle_data if message is None else self._handle, subject)
@@ -486,6 +487,10 @@ class Consumption:
             return self._handle(message if given.args is message.data else attrs.evolve(message, data=given.args))
 
         run_handler(self._middleware.run, call, last)
+
+    def _enter_logs(self, job: Job) -> None:
+        facts = {"stream": self.stream, "consumer": self.name, "attempt": job.attempt}
+        logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
 
     # What becomes of it -----------------------------------------------------------------------------------------------
 
@@ -546,7 +551,19 @@ class Consumption:
             self._again(job, _STORE_RETRY_SECONDS)
             return
         self.counts["dead"] += 1
+        if self.settings.on_dead_letter is not None:
+            if job.message is None and job.data is not None:
+                message = attrs.evolve(message, data=job.data)
+            Context().run(self._tell_dead, self.settings.on_dead_letter, job, message, error)
         self._finish(job, job.source.pulls.end)
+
+    def _tell_dead(self, tell: Callable[[StoredMessage, str], object], job: Job, message: Any, error: str) -> None:
+        """Tell the program of a dead letter: before the event is settled, so that a crash tells it again, not never."""
+        self._enter_logs(job)
+        try:
+            run_handler(tell, message, error)
+        except BaseException as exc:  # as in a handler, even a sys.exit()
+            _log.exception("lightlink: on_dead_letter of %s failed", self.name, exc_info=exc)
 
     def _give_back(self, job: Job) -> None:
         """NAK an event that was not begun; it does not count as an attempt."""

@@ -40,6 +40,7 @@ def _make_settings(
     timeout: float = 60.0,
     retries: Sequence[float] = DEFAULT_RETRIES,
     dead_letters: bool = True,
+    on_dead_letter: Callable[[StoredMessage, str], object] | None = None,
     batch: int | None = None,
     within: float = 1.0,
     raw: bool = False,
@@ -54,6 +55,13 @@ def _make_settings(
         raise InvalidOption("retries", "must be a list of seconds", retries)
     if key is not None and not callable(key):
         raise InvalidOption("key", "must be a function of the message", key)
+    if on_dead_letter is not None:
+        if not callable(on_dead_letter):
+            raise InvalidOption("on_dead_letter", "must be a function of a message and its error", on_dead_letter)
+        if not dead_letters:
+            raise InvalidOption(
+                "on_dead_letter", "needs dead letters, and dead_letters=False makes none", on_dead_letter
+            )
     if key is not None and batch is not None:
         raise InvalidOption("batch", "has no order, and key asks for one", batch)
     if partitions is not None:
@@ -68,6 +76,7 @@ def _make_settings(
         timeout=seconds("timeout", timeout),
         retries=tuple(seconds("retries", each) for each in retries),
         dead_letters=dead_letters,
+        on_dead_letter=on_dead_letter,
         batch=batch,
         within=seconds("within", within),
         raw=raw,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightlink.binding import handler_name
 from lightlink.commands.agent.agent import Agent as PlainAgent
 from lightlink.concurrency.lifecycle import Stage
-from lightlink.contrib.django import conf
-from lightlink.contrib.django.handlers import Wrapper
+from lightlink.contrib.django import conf, signals
+from lightlink.contrib.django.handlers import Wrapper, with_database
 from lightlink.service.service import Service as PlainService
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lightlink.commands.agent.handlers import CommandExecutor, ContextExecutor
     from lightlink.commands.store.schema import StoreOptions
     from lightlink.middleware import Middleware
+    from lightlink.streams.message import StoredMessage
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -95,9 +97,10 @@ class Service(PlainService):
 
         def decorate(handler: Handler) -> Handler:
             chosen = name or f"{self.name}-{handler_name(handler).rpartition('.')[2]}"
-            super(Service, self).consume(subjects, name=chosen, stream=stream, since=since, **options)(
-                self._wrap(handler)
-            )
+            told = dict(options)
+            if options.get("dead_letters", True):
+                told["on_dead_letter"] = with_database(partial(_tell_dead, chosen, options.get("on_dead_letter")))
+            super(Service, self).consume(subjects, name=chosen, stream=stream, since=since, **told)(self._wrap(handler))
             return handler
 
         return decorate
@@ -130,6 +133,14 @@ class Service(PlainService):
         if self.stage is Stage.NEW:
             options = conf.read_cached(self._alias).options
             self.use(options.servers, **conf.connect_settings(options))
+
+
+def _tell_dead(consumer: str, then: Callable[[StoredMessage, str], object] | None, message: Any, error: str) -> None:
+    from lightlink.contrib.django.models import DeadLetter  # noqa: PLC0415 - not before Django's apps are ready
+
+    signals.dead_letter_stored.send_robust(DeadLetter, message=message, consumer=consumer, error=error)
+    if then is not None:
+        then(message, error)
 
 
 class Agent(PlainAgent):

@@ -164,6 +164,32 @@ def test_the_outbox_is_shown_and_tells_by_signals(own_url: str, tmp_path: Path) 
     assert told == [("relayed", good, "orders.new", "default"), ("refused", bad, "nobody.keeps.this")], told
     page = user("view_outboxevent").get("/admin/lightlink/outboxevent/").content.decode()
     assert "nobody.keeps.this" in page and "orders.new" not in page
+
+    # An event that cannot be handled is told, too, by the process that consumes.
+    import queue
+    from lightlink import Reject
+    from lightlink.contrib.django import Service
+    from lightlink.contrib.django.models import DeadLetter
+    from lightlink.contrib.django.signals import dead_letter_stored
+
+    service, dead = Service("billing"), queue.Queue()
+
+    def died(sender, message, consumer, error, **more):
+        dead.put((sender, message.data, consumer, error, OutboxEvent.objects.count()))
+        raise ValueError("a receiver that fails")
+
+    dead_letter_stored.connect(died)
+
+    @service.consume("orders.new", on_dead_letter=lambda message, error: dead.put(error))
+    def bill(data):
+        raise Reject("no price")
+
+    @service.consume("orders.new", dead_letters=False)
+    def count(data): ...
+
+    with service:
+        assert dead.get(timeout=30) == (DeadLetter, 1, "billing-bill", "no price", 1)
+        assert dead.get(timeout=30) == "no price"
 """,
         own_url,
         tmp_path / "db",
