@@ -48,6 +48,7 @@ class StreamConfig(msgspec.Struct):
     max_msg_size: int = -1
     max_msgs_per_subject: int = -1
     allow_msg_ttl: bool = False
+    allow_atomic: bool = False
     subject_delete_marker_ttl: int = 0
     duplicate_window: int = 0
 

@@ -19,6 +19,7 @@ MESSAGE_DELETE_FAILED = 10057  # what the server also says of a sequence beyond 
 STREAM_NAME_IN_USE = 10058
 SUBJECTS_OVERLAP = 10065
 STREAM_NOT_FOUND = 10059
+ATOMIC_DISABLED = 10174  # the stream takes no batches
 STORE_FAILED = 10077  # what the server also says of a stream that is full
 TTL_INVALID = 10165
 TTL_DISABLED = 10166

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
-from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.runs import trouble
 from lightlink.runs.model import machine, records
 from lightlink.runs.model.lanes import RUN_ITSELF, Lane, once_lane, undo_lanes, wave_lanes
 from lightlink.runs.model.stage import Stage, undo_attention
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 _RETRY_SECONDS = 1.0
-_BROKEN_SECONDS = 10.0
 _COUNTED = ("done", "failed", "not_run", "unknown", "left")
 
 
@@ -92,15 +91,8 @@ class Active:
                 self._leave(_RETRY_SECONDS)
             except Conflict:
                 self._leave(0.0)
-            except StoreUnavailable as exc:
-                _log.info("lightlink: run %s waits for the store: %s", self.run.run_id, exc)
-                self._leave(_RETRY_SECONDS)
-            except LightLinkError as exc:
-                _log.warning("lightlink: run %s cannot go on here: %s", self.run.run_id, exc)
-                self._leave(_BROKEN_SECONDS)
-            except Exception:
-                _log.exception("lightlink: run %s cannot go on here", self.run.run_id)
-                self._leave(_BROKEN_SECONDS)
+            except Exception as exc:
+                self._leave(trouble.settle(self._ports.runs, self.run, self.state, self.revision, exc))
 
     def _leave(self, delay: float) -> None:
         self.drop()
@@ -134,8 +126,7 @@ class Active:
         for work in self._works[:1]:
             work.gather()
         if self._is_late():
-            seconds = self.run.plan.seconds
-            self._move(machine.halted(self.run, self.state, self._now(), f"it took longer than {seconds:g} s"))
+            self._move(machine.overdue(self.run, self.state, self._now()))
             return
         if self._has_failed_too_often():
             self._move(machine.halted(self.run, self.state, self._now(), self._works[0].stage.first_error()))
@@ -173,7 +164,7 @@ class Active:
             was_wave = self.state.halted_in == records.WAVE
             return machine.settled(self.state, at, self._counts(stage) if was_wave else self.state.counts)
         if self.state.stage == records.UNDO:
-            return machine.undone(self.state, at, self._attention)
+            return machine.undone(self.run, self.state, at, self._attention)
         return machine.ended(self.state, at, stage.first_error())
 
     def _counts(self, stage: Stage) -> dict[str, int]:

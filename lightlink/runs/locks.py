@@ -1,4 +1,4 @@
-"""Locks of runs: taken one after the other, in one order for all, so that no two runs wait for each other."""
+"""Locks of runs: which a run needs. All are taken together with the state in which it has them, or none is."""
 
 from __future__ import annotations
 
@@ -22,21 +22,9 @@ def names_of_locks(run: RunPlan) -> list[str]:
     return sorted(found)
 
 
-def take_all(store: RunStore, run: RunPlan, names: list[str]) -> str | None:
-    """Take all locks and return None; or give back what was taken, and return the run that has one of them."""
-    for number, name in enumerate(names):
-        holder = store.take_lock(name, run.run_id)
-        if holder != run.run_id:
-            for taken in names[:number]:
-                store.release_lock(taken, run.run_id)
-            return holder
-    return None
-
-
-def release_all(store: RunStore, run: RunPlan) -> None:
-    """Give back all locks that a run has."""
-    for name in names_of_locks(run):
-        store.release_lock(name, run.run_id)
+def release_all(store: RunStore, run: RunPlan, revision: int) -> None:
+    """Give back all locks that a run has when it ends by a revision of its state."""
+    store.release_locks(names_of_locks(run), run.run_id, revision)
 
 
 def _lookup(run: RunPlan, target: Target | None) -> references.Lookup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -363,7 +364,7 @@ class Orchestrator(CommandManager):
         if holder is None:
             return False
         left = Lock(name, by=by or self.name, at=self.now(), from_run=holder)
-        return self._ports.runs.release_lock(name, holder, left)
+        return self._ports.runs.take_away(holder, left)
 
     def send_many(self, client_ids: Any, command_type: str, payload: Any = None, **options: Any) -> Any:
         """Send a command to many agents, as `CommandManager.send_many` does.
@@ -411,12 +412,15 @@ class Orchestrator(CommandManager):
         values = check_params(plan, params)
         online = {presence.client_id: presence for presence in self.clients()}
         found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets), online)
-        kept = self._store.options.audit_retention
+        options = self._store.options
+        kept = min(options.retention, options.audit_retention)
         faults = list(unknown_types(plan, [target.client_id for target in found], online.values()))
         if plan.seconds > kept:
-            faults.append(("timeout", f"is longer than runs are kept: {kept:g} s, StoreOptions(audit_retention=)"))
+            why = f"is longer than what runs do is kept: {kept:g} s, StoreOptions(retention=, audit_retention=)"
+            faults.append(("timeout", why))
         if faults:
             raise PlanInvalid(f"plan {plan.name!r}", faults)
+        at = self.now()
         run = RunPlan(
             run_id=new_id() if key is None else run_id_of(by, checks.text("idempotency_key", key)),
             plan=plan,
@@ -424,7 +428,8 @@ class Orchestrator(CommandManager):
             targets=found,
             started_by=by,
             reason=reason,
-            created_at=self.now(),
+            created_at=at,
+            kept_until=at + timedelta(seconds=kept),
             digest=digest_of(plan, values, found),
             idempotency_key=key,
         )

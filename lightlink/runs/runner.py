@@ -11,12 +11,13 @@ from lightlink.commands.manager.gap_detector import revision_of
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition
-from lightlink.errors import DecodeError, LightLinkError, RunNotFound, RunRefused
+from lightlink.errors import DecodeError, LightLinkError, RunRefused
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
+from lightlink.runs import trouble
 from lightlink.runs.active import Active
-from lightlink.runs.locks import names_of_locks, release_all, take_all
+from lightlink.runs.locks import names_of_locks, release_all
 from lightlink.runs.model import machine, records
 from lightlink.runs.model.times import opens_at
 from lightlink.runs.store import CONSUMER, STREAM, read_state
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 _AT_ONCE = 256
-_RETRY_SECONDS = 1.0
 _LOCKED_SECONDS = 2.0
 _PLANS_KEPT = 256
 # A server's timer may be a little early.
@@ -124,24 +124,20 @@ class Runner:
         """Do what a revision asks for."""
         try:
             state = read_state(pulled.message.data, as_text(pulled.message.subject))
-            run = self._plan(state.run_id)
-        except (DecodeError, RunNotFound) as exc:
+        except DecodeError as exc:
             _log.warning("lightlink: a run cannot be worked on: %s", exc)
             self._pulls.end(pulled)
             return
-        except LightLinkError as exc:
-            _log.info("lightlink: runs wait for the store: %s", exc)
-            self._pulls.hand_back(pulled, _RETRY_SECONDS)
-            return
+        run = None
         try:
+            run = self._plan(state.run_id)
             # What was delivered before, to one who died, may have been overtaken since.
             old = pulled.attempt > 1 and self._ports.runs.state(run.run_id)[1] > pulled.message.seq
             delay = 0.0 if old else self._begin(run, state, pulled)
         except Conflict:
             delay = 0.0
-        except LightLinkError as exc:
-            _log.info("lightlink: run %s waits: %s", run.run_id, exc)
-            delay = _RETRY_SECONDS
+        except Exception as exc:
+            delay = trouble.settle(self._ports.runs, run, state, pulled.message.seq, exc)
         if delay is not None:
             self._let_go(pulled, delay)
 
@@ -158,10 +154,10 @@ class Runner:
     def _begin(self, run: RunPlan, state: RunState, pulled: Pulled) -> float | None:
         """Return when to look at it again, 0 for never; None while it is worked on."""
         if state.ended:
-            release_all(self._ports.runs, run)
+            release_all(self._ports.runs, run, pulled.message.seq)
             return 0.0
         if state.state == records.PAUSED:
-            return 0.0  # whoever resumes it writes another revision
+            return self._stay_paused(run, state, pulled.message.seq)
         if state.stage in (records.LOCK, records.SOAK, records.GATE, records.HOLD):
             return self._wait(run, state, pulled.message.seq)
         if state.stage == records.WAVE and state.event != "resumed" and pulled.attempt == 1:
@@ -183,23 +179,37 @@ class Runner:
 
     def _wait(self, run: RunPlan, state: RunState, revision: int) -> float:
         """Return how long a run has to wait still, 0 once it has moved on."""
-        following = self._after_waiting(run, state)
+        at = self._ports.runs.clock.now()
+        if state.deadline is not None and at > state.deadline:
+            following: RunState | None = machine.overdue(run, state, at)
+        elif state.stage == records.LOCK:
+            following = machine.went_on(run, state, at)
+            holder = self._ports.runs.take_locks(names_of_locks(run), following, revision)
+            if holder is None:
+                return 0.0  # this was stored with them
+            following = self._after_locked(run, state, at, holder)
+        else:
+            following = self._after_waiting(run, state, at)
         if following is not None:
             self._ports.runs.write_state(following, revision)
             return 0.0
         if state.stage in (records.LOCK, records.HOLD):
             return _LOCKED_SECONDS
-        at = self._ports.runs.clock.now()
         instants = [instant for instant in (state.until, state.deadline) if instant is not None]
         remaining = min(((instant - at).total_seconds() for instant in instants), default=_MOST_DELAY)
         return min(max(remaining, 0.0) + _LEAST_DELAY, _MOST_DELAY)
 
-    def _after_waiting(self, run: RunPlan, state: RunState) -> RunState | None:
+    def _stay_paused(self, run: RunPlan, state: RunState, revision: int) -> float:
+        """Return when to look at a paused run again, 0 once it is too old to go on; a resumed one has moved on."""
         at = self._ports.runs.clock.now()
-        if state.deadline is not None and at > state.deadline:
-            return machine.halted(run, state, at, f"it took longer than {run.plan.seconds:g} s")
-        if state.stage == records.LOCK:
-            return self._after_lock(run, state, at)
+        if run.kept_until is None:
+            return _MOST_DELAY
+        if at < run.kept_until:
+            return min((run.kept_until - at).total_seconds() + _LEAST_DELAY, _MOST_DELAY)
+        self._ports.runs.write_state(machine.paused_too_long(run, state, at), revision)
+        return 0.0
+
+    def _after_waiting(self, run: RunPlan, state: RunState, at: datetime) -> RunState | None:
         if state.stage == records.HOLD:
             return machine.let_go(state, at) if self._hold(run) is None else None
         if state.until is None or at + timedelta(milliseconds=1) < state.until:
@@ -218,11 +228,7 @@ class Runner:
         opening = at if window is None else opens_at(window, at)
         return None if opening <= at else (opening, "its window has not opened")
 
-    def _after_lock(self, run: RunPlan, state: RunState, at: datetime) -> RunState | None:
-        names = names_of_locks(run)
-        holder = take_all(self._ports.runs, run, names)
-        if holder is None:
-            return machine.went_on(run, state, at)
+    def _after_locked(self, run: RunPlan, state: RunState, at: datetime, holder: str) -> RunState | None:
         if run.plan.on_locked == "fail":
             return machine.halted(run, state, at, f"run {holder} has a lock that it needs", "locked out")
         return self._replace(run, state, at, holder) if run.plan.on_locked == "replace" else None

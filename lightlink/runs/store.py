@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightlink.commands.model import UNTOLD, StatusRecord
-from lightlink.commands.store.access import FAILURES, Access, Conflict, unavailable
+from lightlink.commands.store.access import FAILURES, Access, Conflict, RecordWrite, unavailable
 from lightlink.commands.store.records import read
-from lightlink.errors import DecodeError, InvalidName, RunNotFound
+from lightlink.errors import DecodeError, InvalidName, RunNotFound, StoreUnavailable
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import ConsumerInfo
-from lightlink.jetstream.errors import JetStreamError
+from lightlink.jetstream.batch import MOST_MESSAGES
+from lightlink.jetstream.errors import ATOMIC_DISABLED, JetStreamError
 from lightlink.jetstream.read import LAST_OF_EACH, read_current
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 from lightlink.runs.model.records import RunPlan, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lightlink.commands.store.schema import StoreOptions
     from lightlink.commands.store.store import CommandStore
@@ -41,10 +42,14 @@ _LOCKS = uuid.UUID("c6a7f0a3-6d2c-5d0c-8a54-55f7b1d86f0b")
 
 
 class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A lock and which run has it, None for none; where somebody took it ``by`` hand, who, when and ``from_run``."""
+    """A lock and which run has it, None for none; where somebody took it ``by`` hand, who, when and ``from_run``.
+
+    ``revision`` is that of the run's state over which the run took it.
+    """
 
     name: str
     run_id: str | None = None
+    revision: int = 0
     by: str = ""
     at: datetime = UNTOLD
     from_run: str = ""
@@ -88,6 +93,8 @@ def stream_config(options: StoreOptions) -> dict[str, Any]:
         "deny_delete": True,
         "deny_purge": True,
         "allow_rollup_hdrs": False,
+        # A run takes all its locks, or none. A server before 2.12 does not know of it.
+        "allow_atomic": True,
         "republish": {"src": subjects.run_state("*"), "dest": subjects.run_event("{{wildcard(1)}}")},
     }
 
@@ -98,14 +105,17 @@ class RunStore(Access):
     def __init__(self, commands: CommandStore) -> None:
         super().__init__(commands.connection, commands.timeout)
         self._commands = commands
+        self.options = commands.options
+        self._is_atomic = False
 
     def ensure(self) -> None:
         """Make the stream and its consumer unless they exist."""
         options = self._commands.options
         self._commands.make_stream(stream_config(options), options.max_bytes)
         self.ask(f"making consumer {CONSUMER}", self._make_consumer)
-        # Which tells the server's time, by which runs wait, before anything is waited for.
-        self.stream_info(STREAM, f"reading stream {STREAM}")
+        # Which also tells the server's time, by which runs wait, before anything is waited for.
+        info = self.stream_info(STREAM, f"reading stream {STREAM}")
+        self._is_atomic = info is not None and info.config.allow_atomic
 
     def _make_consumer(self, timeout: float) -> None:
         config = {
@@ -154,7 +164,7 @@ class RunStore(Access):
         message = self.read_written(STREAM, subjects.run_plan(run_id))
         if message is None:
             raise RunNotFound(run_id)
-        return read(message.data, message.subject, RunPlan, "created_at")
+        return read(message.data, message.subject, RunPlan, "created_at", "kept_until")
 
     def state(self, run_id: str) -> tuple[RunState, int]:
         """Return a run's last state and its revision; raises RunNotFound, DecodeError."""
@@ -212,29 +222,93 @@ class RunStore(Access):
 
     # Locks ----------------------------------------------------------------------------------------------------------
 
-    def take_lock(self, name: str, run_id: str) -> str:
-        """Take a lock for a run, and return which run has it now: this one, or another that has not ended."""
-        while True:
-            message = self.read_written(STREAM, lock_subject(name))
-            held = None if message is None else codec.decode(message.data, message.subject, Lock).run_id
-            if held == run_id or (held is not None and not self._has_ended(held)):
-                return held
-            try:
-                self.put_record(STREAM, lock_subject(name), Lock(name, run_id), 0 if message is None else message.seq)
-            except Conflict:
-                continue
-            return run_id
+    def take_locks(self, names: Sequence[str], state: RunState, expected: int) -> str | None:
+        """Store a run's state over the revision it follows, with all its locks: all of that, or nothing of it.
 
-    def release_lock(self, name: str, run_id: str, left: Lock | None = None) -> bool:
-        """Give a lock back, if this run has it, and tell whether it had; ``left`` is what is written instead of it."""
-        message = self.read_written(STREAM, lock_subject(name))
-        if message is None or codec.decode(message.data, message.subject, Lock).run_id != run_id:
+        Returns None once it is stored; otherwise a run that has one of the locks, and has not ended. Raises Conflict
+        where the run has moved on.
+        """
+        while True:
+            found = self._read_locks(names)
+            for holder in {lock.run_id for lock, _ in found if lock.run_id is not None} - {state.run_id}:
+                if not self._has_ended(holder):
+                    return holder
+            # What the run has already is written again: so nobody takes it, or gives it back, who has read it before.
+            writes = [
+                RecordWrite(lock_subject(lock.name), Lock(lock.name, state.run_id, expected), revision)
+                for lock, revision in found
+            ]
+            try:
+                self._write_with_locks(writes, RecordWrite(subjects.run_state(state.run_id), state, expected))
+            except Conflict:
+                if self.state(state.run_id)[1] != expected:
+                    raise
+            else:
+                return None
+
+    def _write_with_locks(self, locks: list[RecordWrite], state: RecordWrite) -> None:
+        if self._is_atomic and len(locks) < MOST_MESSAGES:
+            try:
+                self.put_all(STREAM, [*locks, state], "taking locks")
+            except StoreUnavailable as exc:
+                if not isinstance(exc.__cause__, JetStreamError) or exc.__cause__.err_code != ATOMIC_DISABLED:
+                    raise
+                self._is_atomic = False  # the stream was made again, by an earlier version
+            else:
+                return
+        # In one order for all, so that no two runs wait for each other.
+        taken: dict[str, int] = {}
+        try:
+            for write in [*locks, state]:
+                taken[write.subject] = self.put_record(STREAM, write.subject, write.record, write.expected)
+        except Conflict:
+            for lock in locks:
+                if lock.subject in taken:
+                    with contextlib.suppress(Conflict):
+                        free = msgspec.structs.replace(lock.record, run_id=None)
+                        self.put_record(STREAM, lock.subject, free, taken[lock.subject])
+            raise
+
+    def release_locks(self, names: Sequence[str], run_id: str, revision: int) -> None:
+        """Give back those of some locks that a run has taken before a revision of its state."""
+        while True:
+            writes = [
+                RecordWrite(lock_subject(lock.name), Lock(lock.name), seq)
+                for lock, seq in self._read_locks(names)
+                if lock.run_id == run_id and lock.revision < revision
+            ]
+            try:
+                for start in range(0, len(writes), MOST_MESSAGES):
+                    self._give_back(writes[start : start + MOST_MESSAGES])
+            except Conflict:
+                continue  # somebody has taken one, as the run has ended; the others are given back
+            return
+
+    def _give_back(self, writes: list[RecordWrite]) -> None:
+        if self._is_atomic:
+            self.put_all(STREAM, writes, "giving back locks")
+            return
+        for write in writes:
+            self.put_record(STREAM, write.subject, write.record, write.expected)
+
+    def take_away(self, holder: str, left: Lock) -> bool:
+        """Take a lock from the run that has it, and tell whether it had; ``left`` is what is written instead."""
+        ((lock, revision),) = self._read_locks([left.name])
+        if lock.run_id != holder:
             return False
         try:
-            self.put_record(STREAM, lock_subject(name), left or Lock(name), message.seq)
+            self.put_record(STREAM, lock_subject(left.name), left, revision)
         except Conflict:
             return False
         return True
+
+    def _read_locks(self, names: Sequence[str]) -> list[tuple[Lock, int]]:
+        """Return some locks with their revisions, as the stream's leader has them."""
+        found = self.read_all_written(STREAM, [lock_subject(name) for name in names], "reading locks")
+        return [
+            (Lock(name), 0) if each is None else (codec.decode(each.data, each.subject, Lock), each.seq)
+            for name, each in zip(names, found, strict=True)
+        ]
 
     def locks(self) -> dict[str, str]:
         """Return which run has each lock that is taken."""

@@ -6,6 +6,7 @@ import random
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from lightlink.runs.model.records import RunState
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+KEPT = timedelta(days=7)
 
 
 def run_of(**options: Any) -> RunPlan:
     plan = Plan("p", targets=["a", "b", "c"], waves=[1, "rest"], **options).step("one", "x")
     plan.step("last", "x", once=True, targets=["a"], always=True)
     targets = [Target(name) for name in "abc"]
-    return RunPlan(run_id="r", plan=plan, targets=targets, started_by="ada", created_at=NOON, digest="d")
+    run = RunPlan(run_id="r", plan=plan, targets=targets, started_by="ada", created_at=NOON, digest="d")
+    return msgspec.structs.replace(run, kept_until=NOON + KEPT)
 
 
 def works(run: RunPlan, state: RunState, at: datetime, dice: random.Random) -> RunState:
@@ -36,7 +39,7 @@ def works(run: RunPlan, state: RunState, at: datetime, dice: random.Random) -> R
         return machine.settled(state, at, {"done": 1})
     if state.stage == "undo":
         found = [Attention("a", "one", "?")] if dice.random() < 0.3 else []
-        return machine.undone(state, at, found)
+        return machine.undone(run, state, at, found)
     if state.stage == "last":
         return machine.ended(state, at, "it failed" if dice.random() < 0.2 else "")
     if state.stage == "gate":
@@ -127,3 +130,39 @@ def test_a_pause_stops_the_clocks() -> None:
     resumed = machine.resumed(run, paused, NOON + timedelta(hours=5), "bob")
     assert resumed.until == NOON + timedelta(hours=5, seconds=40)
     assert (resumed.deadline, state.deadline) == (NOON + timedelta(hours=29, seconds=-20), NOON + timedelta(days=1))
+
+
+def test_what_is_forgotten_is_not_done_again_nor_taken_back() -> None:
+    run = run_of(timeout="5d")
+    state = machine.went_on(run, machine.started(run), NOON)
+    paused = machine.paused(run, state, NOON, "bob", "lunch")
+    late = machine.resumed(run, paused, NOON + timedelta(days=6), "bob")
+    assert late.deadline == NOON + KEPT  # it had five days left, of which one is known in full
+    failed = machine.ended(state, NOON, "it failed")
+    assert machine.retried(run, failed, NOON + timedelta(days=6), "bob").deadline == NOON + KEPT
+    for move, before in (("resumed", paused), ("retried", failed)):
+        with pytest.raises(RunRefused, match="kept until 2026-01-08"):
+            getattr(machine, move)(run, before, NOON + KEPT, "bob")
+    with pytest.raises(RunRefused, match="kept until 2026-01-08"):
+        machine.rollback_asked(run, failed, NOON + KEPT, "bob", "")
+    asked = machine.rollback_asked(run, failed, NOON, "bob", "")
+    ends = [machine.ended(machine.undone(run, asked, NOON + age, []), NOON + age) for age in (KEPT, KEPT * 2)]
+    assert [(each.state, each.attention_total) for each in ends] == [("rolled_back", 0), ("rollback_incomplete", 1)]
+
+
+def test_what_goes_wrong_is_tried_until_its_time_is_over() -> None:
+    run = run_of(timeout=60, on_failure="rollback")
+    state = machine.started(run)
+    assert machine.tried_until(run, state) == machine.tried_until(run, state, is_outage=True) == state.deadline
+    at = NOON + timedelta(seconds=61)
+    halted = machine.in_trouble(run, state, at, "it broke")
+    assert (halted.stage, halted.reason) == ("halt", "could not go on in its 60 s: it broke")
+    assert machine.tried_until(run, halted) == at + timedelta(seconds=60)
+    assert machine.tried_until(run, halted, is_outage=True) == run.kept_until
+    end = machine.in_trouble(run, halted, at, "it broke again")
+    assert (end.state, end.attention_total) == ("rollback_incomplete", 2)
+    cancelled = machine.cancelled(run, state, NOON, "bob", "enough")
+    end = machine.in_trouble(run, cancelled, at, "it broke")
+    assert end.state == "failed"  # nobody can say that nothing begins any more
+    assert machine.tried_until(None, state, is_outage=True) is None
+    assert machine.tried_until(run, machine.paused(run, state, NOON, "bob", "")) is None

@@ -324,7 +324,7 @@ def test_what_is_stored_by_name_outlives_the_audit(world: RunWorld) -> None:
     ops.store_plan(rollout())
     ops.schedule("yearly", "firmware", {"version": "4"}, cron="30 2 1 1 *")
     ops.freeze("for good")
-    with pytest.raises(PlanInvalid, match="timeout: is longer than runs are kept: 1 s"):
+    with pytest.raises(PlanInvalid, match="timeout: is longer than what runs do is kept: 1 s"):
         ops.start(rollout(), {"version": "4"}, targets=["nobody"])
     run = ops.start(rollout(timeout=1), {"version": "4"}, targets=["nobody"])
     eventually(lambda: all(each.run_id != run.run_id for each in ops.runs()))

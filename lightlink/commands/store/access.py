@@ -11,10 +11,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
+
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.jetstream import api, retry
 from lightlink.jetstream.answers import ConsumerInfo, StreamInfo
+from lightlink.jetstream.batch import BatchMessage, publish_batch
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.jetstream.retry import is_leaderless, while_electing
 from lightlink.protocol import codec
@@ -39,6 +42,15 @@ _LEADER_SECONDS = 1.0
 
 class Conflict(LightLinkError):
     """Another writer came first. For use inside the library."""
+
+
+@attrs.frozen
+class RecordWrite:
+    """A record to store over the revision it follows (0: none)."""
+
+    subject: str
+    record: msgspec.Struct
+    expected: int
 
 
 class Access:
@@ -77,6 +89,20 @@ class Access:
                 return found
             if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_leaderless(failure)):
                 raise StoreUnavailable(operation, str(failure)) from failure
+
+    def read_all_written(
+        self, stream: str, subjects: Sequence[str], operation: str = "reading"
+    ) -> list[StoredMessage | None]:
+        """Return the last message of each subject, with all that was acknowledged, asked for at once."""
+        where = api.api_subject(self.connection, f"STREAM.MSG.GET.{stream}")
+        found = []
+        for waiter in self.request_all([(where, codec.encode_json({"last_by_subj": each}), None) for each in subjects]):
+            try:
+                check(waiter)
+                found.append(api.parse_written(waiter))
+            except FAILURES as exc:
+                raise StoreUnavailable(operation, str(exc)) from exc
+        return found
 
     def stream_info(self, stream: str, operation: str) -> StreamInfo | None:
         """Return what the server says of a stream, None when there is no such stream."""
@@ -130,6 +156,26 @@ class Access:
         if (0 if message is None else message.seq) != expected:
             raise Conflict(subject)
         return self.put(stream, subject, payload, headers, operation)
+
+    def put_all(self, stream: str, writes: Sequence[RecordWrite], operation: str) -> int:
+        """Store records, all of them or none, and return the revision of the last; raises Conflict.
+
+        For a stream that was made with ``allow_atomic``. Where no answer comes, what is stored under the last tells.
+        """
+        batch = [
+            BatchMessage(each.subject, codec.encode_json(each.record, each.subject), each.expected) for each in writes
+        ]
+        try:
+            return publish_batch(self.connection, stream, batch, self.timeout).seq
+        except FAILURES as exc:
+            if isinstance(exc, JetStreamError) and exc.err_code in WRONG_LAST_SEQUENCE:
+                raise Conflict(writes[-1].subject) from exc
+            failure = unavailable(operation, exc)
+        if failure.unknown:
+            message = self.read_written(stream, batch[-1].subject)
+            if message is not None and message.data == batch[-1].payload:
+                return message.seq
+        raise failure
 
     def patiently(self, operation: str, ask: Callable[[float], T]) -> T:
         """Return what ``ask(limit)`` returns, asked again while nobody leads what it asks; it may be done twice."""

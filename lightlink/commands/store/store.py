@@ -374,16 +374,8 @@ class CommandStore(Access):
 
     def read_written_statuses(self, ids: Iterable[tuple[str, str]]) -> list[tuple[StatusRecord | None, int]]:
         """Return what `read_statuses` does, with all that was acknowledged: the stream's leader answers."""
-        subject = api.api_subject(self.connection, f"STREAM.MSG.GET.{subjects.STATUS_STREAM}")
-        asked = [(subject, codec.encode_json({"last_by_subj": subjects.command_status(*each)}), None) for each in ids]
-        statuses = []
-        for waiter in self.request_all(asked):
-            try:
-                check(waiter)
-                statuses.append(_status(api.parse_written(waiter)))
-            except FAILURES as exc:
-                raise StoreUnavailable("reading statuses", str(exc)) from exc
-        return statuses
+        asked = [subjects.command_status(*each) for each in ids]
+        return [_status(each) for each in self.read_all_written(subjects.STATUS_STREAM, asked, "reading statuses")]
 
     def _get_all(
         self, stream: str, subject_of: Callable[[str, str], str], ids: Iterable[tuple[str, str]]

@@ -44,6 +44,7 @@ _VERDICTS: dict[str, Verdict] = {
 }
 _FINAL: dict[Verdict, StateName] = {"": "completed", "failed": "failed", "cancelled": "cancelled"}
 _ROLLBACKS = ("rollback", "rollback_wave")
+_BEFORE_THE_DEADLINE = frozenset({"lock", "first", "wave", "soak", "gate", "hold"})
 
 
 def started(run: RunPlan) -> RunState:
@@ -121,6 +122,11 @@ def halted(run: RunPlan, state: RunState, at: datetime, reason: str, event: str 
     return _halt(state, at, event, by=by, reason=reason, verdict=verdict)
 
 
+def overdue(run: RunPlan, state: RunState, at: datetime) -> RunState:
+    """Return that nothing more is begun, because the run's time is over."""
+    return halted(run, state, at, f"it took longer than {run.plan.seconds:g} s")
+
+
 def settled(state: RunState, at: datetime, counts: dict[str, int]) -> RunState:
     """Return what follows once all that was running when the run was halted has ended."""
     state = _replace(state, counts=counts)
@@ -129,8 +135,11 @@ def settled(state: RunState, at: datetime, counts: dict[str, int]) -> RunState:
     return _to(state, "last", at, "stopped", state="stopping")
 
 
-def undone(state: RunState, at: datetime, attention: list[Attention]) -> RunState:
+def undone(run: RunPlan, state: RunState, at: datetime, attention: list[Attention]) -> RunState:
     """Return what follows a rollback, with what it could not take back."""
+    if run.kept_until is not None and at > run.kept_until:
+        why = f"what was done is known in full only until {run.kept_until}: there may be more to take back"
+        attention = [*attention, Attention("", "", why)]
     state = with_attention(state, attention)
     return _to(state, "last", at, "rolled back" if not attention else "rollback incomplete", state="rolling_back")
 
@@ -146,6 +155,43 @@ def ended(state: RunState, at: datetime, failed: str = "") -> RunState:
         name = _FINAL[state.verdict]
     reason = failed if failed and not state.verdict else state.reason
     return _to(state, "end", at, name, state=name, reason=reason)
+
+
+# What nobody has foreseen ---------------------------------------------------------------------------------------------
+
+
+def tried_until(run: RunPlan | None, state: RunState, *, is_outage: bool = False) -> datetime | None:
+    """Return until when it is tried to go on with a run that something keeps going wrong with; None for ever.
+
+    That is its deadline; what comes after that (stopping, taking back, last steps) has as much time once more, and
+    more of it while the store is not there (``is_outage``): it is not to be left out. ``run`` is None where its plan
+    cannot be read.
+    """
+    if state.state == "paused" or (run is None and is_outage):
+        return None
+    if run is None or state.stage in _BEFORE_THE_DEADLINE:
+        return state.deadline
+    return run.kept_until if is_outage else state.at + timedelta(seconds=run.plan.seconds)
+
+
+def in_trouble(run: RunPlan | None, state: RunState, at: datetime, what: str) -> RunState:
+    """Return what becomes of a run that went wrong until its time was over; where it is stopping already, its end."""
+    if run is not None and state.stage in _BEFORE_THE_DEADLINE:
+        why = f"could not go on in its {run.plan.seconds:g} s: {what}"
+        return halted(run, with_attention(state, [Attention("", "", why)]), at, why)
+    return given_up(state, at, f"could not go on while {state.state}: {what}")
+
+
+def paused_too_long(run: RunPlan, state: RunState, at: datetime) -> RunState:
+    """Return the end of a run that was paused until nobody could tell any more what it has done."""
+    return given_up(state, at, f"was paused until what it has done was kept no longer, at {run.kept_until}")
+
+
+def given_up(state: RunState, at: datetime, why: str) -> RunState:
+    """Return the end of a run that people have to look at: what it has begun may go on, and is not taken back."""
+    state = with_attention(state, [Attention("", "", why)])
+    name: StateName = "rollback_incomplete" if state.verdict in _ROLLBACKS else "failed"
+    return _to(state, "end", at, "given up", state=name, reason=why)
 
 
 # What people do -------------------------------------------------------------------------------------------------------
@@ -200,7 +246,10 @@ def resumed(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
     """Return a paused run that goes on."""
     if state.state != "paused" or state.paused_from is None:
         raise RunRefused(run.run_id, "resume", f"it is {state.state}")
+    _refuse_forgotten(run, "resume", at)
     instants = {name: at + timedelta(seconds=seconds) for name, seconds in state.remaining.items()}
+    if "deadline" in instants:
+        instants["deadline"] = _bounded(run, instants["deadline"])
     changes: dict[str, Any] = {"remaining": {}, "paused_from": None, **instants}
     return _replace(state, state=state.paused_from, event="resumed", by=by, at=at, **changes)
 
@@ -219,6 +268,7 @@ def rollback_asked(run: RunPlan, state: RunState, at: datetime, by: str, reason:
     common: dict[str, Any] = {"by": by, "reason": reason, "verdict": "rollback"}
     if not state.ended:
         return _halt(state, at, "rollback asked", **common)
+    _refuse_forgotten(run, "roll back", at)
     again: dict[str, Any] = {"attention": [], "attention_total": 0, "undo_epoch": state.undo_epoch + 1}
     return _to(state, "undo", at, "rollback asked", **common, **again)
 
@@ -227,14 +277,26 @@ def retried(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
     """Return a run that stopped, and now tries again what has failed or was not begun, from the wave it had come to."""
     if state.state not in ("failed", "cancelled", "completed"):
         raise RunRefused(run.run_id, "retry", f"it is {state.state}, not failed or cancelled")
-    deadline = at + timedelta(seconds=run.plan.seconds)
+    _refuse_forgotten(run, "retry", at)
+    deadline = _bounded(run, at + timedelta(seconds=run.plan.seconds))
     stage: StageName = "lock" if run.plan.locks else _beginning(run)
-    changes: dict[str, Any] = {"verdict": "", "epoch": state.epoch + 1, "deadline": deadline, "wave": 0, "reason": ""}
+    changes: dict[str, Any] = {"attention": [], "attention_total": 0}  # whoever tries again has seen it
+    changes |= {"verdict": "", "epoch": state.epoch + 1, "deadline": deadline, "wave": 0, "reason": ""}
     changes["passed"] = max(state.passed, state.wave)
     return _to(state, stage, at, "retried", by=by, **changes)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_forgotten(run: RunPlan, operation: str, at: datetime) -> None:
+    """Raise RunRefused where what the run has done is kept no longer: it would be done again, or not taken back."""
+    if run.kept_until is not None and at >= run.kept_until:
+        raise RunRefused(run.run_id, operation, f"what it has done was kept until {run.kept_until}: start another run")
+
+
+def _bounded(run: RunPlan, deadline: datetime) -> datetime:
+    return deadline if run.kept_until is None else min(deadline, run.kept_until)
 
 
 def _beginning(run: RunPlan) -> StageName:
@@ -261,16 +323,21 @@ __all__ = [
     "approved",
     "cancelled",
     "ended",
+    "given_up",
     "halted",
     "held",
+    "in_trouble",
     "let_go",
+    "overdue",
     "paused",
+    "paused_too_long",
     "rejected",
     "resumed",
     "retried",
     "rollback_asked",
     "settled",
     "started",
+    "tried_until",
     "undone",
     "went_on",
 ]

@@ -71,7 +71,10 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a run is to do. ``digest`` stands for plan, parameters and targets together."""
+    """What a run is to do. ``digest`` stands for plan, parameters and targets together.
+
+    ``kept_until`` is how long all that its commands have come to is known.
+    """
 
     run_id: str
     plan: Plan
@@ -82,6 +85,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: datetime = UNTOLD
     digest: str = ""
     idempotency_key: str | None = None
+    kept_until: datetime | None = None
 
     @property
     def waves(self) -> list[list[Target]]:
