@@ -26,6 +26,8 @@ DESCRIPTION = "description"
 ARGUMENTS = "arguments"
 RESULT = "result"
 DIGEST = "digest"
+# In the data of a method's statistics: of the last minute, and in nanoseconds.
+RATE, P99 = "requests_per_second", "p99_processing_time"
 KEYS = (DESCRIPTION, ARGUMENTS, RESULT, DIGEST)
 
 # A method that tells of a service's methods what does not fit into its INFO; it is not announced.

@@ -117,12 +117,13 @@ def _table(found: list[RunningService]) -> Table:
 
 
 def _methods(service: RunningService) -> Table:
-    table = Table("method", "what it does", "requests", "errors", "mean")
+    table = Table("method", "what it does", "requests", "errors", "a second", "mean", "p99")
     for method in service.methods.values():
         stats = method.stats
         mean = f"{1000 * stats.processing_time / stats.requests:.1f} ms" if stats.requests else ""
-        told = (f"{method.name}{method.signature}", _first_line(method), str(stats.requests), str(stats.errors), mean)
-        table.add_row(*map(visible, told))
+        p99 = "" if stats.p99 is None else f"{1000 * stats.p99:.1f} ms"
+        counts = (str(stats.requests), str(stats.errors), f"{stats.rate:.1f}" if stats.requests else "", mean, p99)
+        table.add_row(*map(visible, (f"{method.name}{method.signature}", _first_line(method), *counts)))
     return table
 
 

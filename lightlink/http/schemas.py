@@ -473,7 +473,11 @@ class ServerView:
 
 @attrs.frozen(kw_only=True, slots=False)
 class MethodView:
-    """A method of a service, with what all its instances have done; ``average`` is in seconds."""
+    """A method of a service, with what all its instances have done; ``average`` is in seconds.
+
+    ``rate`` is requests a second in the last minute, ``p99`` what 99 of 100 of the last requests took at most, in
+    seconds: null where the service does not tell.
+    """
 
     name: str
     text: str
@@ -482,6 +486,8 @@ class MethodView:
     errors: Count
     last_error: str
     average: float
+    rate: float
+    p99: float | None
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -15,7 +15,7 @@ import msgspec
 
 from lightlink import describe
 from lightlink.concurrency.mailbox import MessageQueue
-from lightlink.describe import Description
+from lightlink.describe import P99, RATE, Description
 from lightlink.errors import DecodeError, InvalidOption
 from lightlink.protocol import codec, html, subjects
 from lightlink.protocol.ids import new_inbox
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # How long nothing more comes before all is thought to have come, unless the number of answers is known.
 QUIET_SECONDS = 0.25
+# No rate and no time in nanoseconds is higher.
+_MOST_TOLD = 2**63
 _MAX_ANSWERS, _MAX_BYTES = 100_000, 256 * 1024 * 1024
 _REQUIREMENT = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+){0,2})\s*")
 _NUMBERS = re.compile(r"\d+(?:\.\d+){0,2}")
@@ -42,6 +44,7 @@ class _Endpoint(msgspec.Struct):
     num_errors: int | None = None
     last_error: Any = None
     processing_time: int | None = None
+    data: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -56,12 +59,18 @@ class _Answer(msgspec.Struct):
 
 @attrs.frozen(kw_only=True)
 class MethodStats:
-    """What a method has done since its instances started; ``processing_time`` in seconds."""
+    """What a method has done since its instances started; ``processing_time`` in seconds.
+
+    ``rate`` is how many requests a second there were in the last minute, ``p99`` how many seconds 99 of 100 of the last
+    requests took at most, in the slowest instance: 0 and None where the service does not tell.
+    """
 
     requests: int = 0
     errors: int = 0
     last_error: str = ""
     processing_time: float = 0.0
+    rate: float = 0.0
+    p99: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -241,12 +250,23 @@ def _instance(info: _Answer, started: datetime | None) -> ServiceInstance:
 
 
 def _added(stats: MethodStats, endpoint: _Endpoint) -> MethodStats:
+    p99 = _told(endpoint, P99)
     return MethodStats(
         requests=stats.requests + (endpoint.num_requests or 0),
         errors=stats.errors + (endpoint.num_errors or 0),
         last_error=stats.last_error or (str(endpoint.last_error) if endpoint.last_error else ""),
         processing_time=stats.processing_time + (endpoint.processing_time or 0) / 1e9,
+        rate=stats.rate + (_told(endpoint, RATE) or 0.0),
+        p99=stats.p99 if p99 is None else max(stats.p99 or 0.0, p99 / 1e9),
     )
+
+
+def _told(endpoint: _Endpoint, name: str) -> float | None:
+    """Return a number that a service of ours tells in the data of its statistics; others put there what they like."""
+    value = endpoint.data.get(name) if isinstance(endpoint.data, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MOST_TOLD:
+        return None
+    return float(value)
 
 
 def _texts(metadata: dict[str, Any] | None) -> dict[str, str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
+import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from lightlink.describe import DIGEST
+from lightlink.describe import DIGEST, P99, RATE
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.protocol import codec, subjects
+from lightlink.service.dispatch import RECENT
 from lightlink.validators import string_map
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ _log = logging.getLogger("lightlink")
 
 # An answer of 64 KiB, with room for who it is from.
 _MAX_DESCRIBED = 60 * 1024
+# A rate is that of so many seconds.
+_RATE_SECONDS = 60.0
 _TYPE = "io.nats.micro.v1.{}_response"
 
 
@@ -115,8 +120,12 @@ class Discovery:
             "last_error": stats.last_error,
             "processing_time": total,
             "average_processing_time": total // stats.requests if stats.requests else 0,
-            "data": None,  # optional, but nats-py cannot read an answer without it
+            # Optional, but nats-py cannot read an answer without it.
+            "data": _lately(list(method.recent), time.monotonic(), self._age()),
         }
+
+    def _age(self) -> float:
+        return (datetime.now(timezone.utc) - self._started).total_seconds()
 
     def _sink(self, connection: Connection, answer: Callable[[], dict[str, Any]]) -> Any:
         def arrive(_subject: bytes, reply: bytes, _data: bytes, _headers: bytes | None) -> None:
@@ -130,3 +139,18 @@ class Discovery:
                 _log.warning("lightlink: service discovery could not answer: %s", exc)
 
         return arrive
+
+
+def _lately(recent: list[tuple[float, float]], now: float, age: float) -> dict[str, float] | None:
+    """Return what the last requests of a method say of it, None without any; ``age`` is the service's, in seconds.
+
+    Of few requests the slowest is the 99th of 100.
+    """
+    if not recent:
+        return None
+    took = sorted(seconds for _, seconds in recent)
+    within = [began for began, _ in recent if now - began < _RATE_SECONDS]
+    span = max(1.0, min(age, _RATE_SECONDS))
+    if len(within) == RECENT:  # of a busy method more are of that minute, and forgotten
+        span = max(now - within[0], 1e-6)
+    return {RATE: round(len(within) / span, 3), P99: int(took[math.ceil(len(took) * 0.99) - 1] * 1e9)}

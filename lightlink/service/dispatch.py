@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -39,6 +40,8 @@ _MAX_ERROR_TEXT = 4096
 _MAX_HEADER_TEXT = 256
 # So long a name is compared with so many, whoever sends it.
 _MAX_GUESSED, _MAX_COMPARED = 64, 200
+# A method remembers when so many of its last requests began, and how long they took.
+RECENT = 256
 # No other header of ours fits beside the time that remains in so many bytes.
 _ONLY_TIMEOUT = 60
 
@@ -80,6 +83,8 @@ class Method:
     description: Description
     around: tuple[Middleware, ...] = ()
     stats: MethodStats = attrs.field(factory=MethodStats)
+    # When each of the last requests began, by `time.monotonic`, and how many seconds it took; newest last.
+    recent: deque[tuple[float, float]] = attrs.field(factory=lambda: deque(maxlen=RECENT))
 
 
 class Rejection(Exception):
@@ -309,7 +314,9 @@ class Dispatcher:
             _log.error("lightlink: %s.%s returned what cannot be encoded: %s", self._service, method.name, exc.reason)
             raise Rejection(codec.HANDLER_ERROR, f"EncodeError: {exc}") from None
         finally:
-            method.stats.processing_time += time.monotonic() - started
+            took = time.monotonic() - started
+            method.stats.processing_time += took
+            method.recent.append((started, took))
 
     def _run(
         self, method: Method, kwargs: dict[str, Any], reply: bytes, headers: bytes | None, deadline: float | None

@@ -103,6 +103,8 @@ def test_services_are_listed_with_what_they_have_done(running: HttpProcess, worl
     assert (found["name"], len(found["instances"])) == ("math", 1)
     assert (method["name"], method["text"], method["requests"]) == ("half", "Halve a number.", 1)
     assert method["arguments"]["required"] == ["number"]
+    assert method["p99"] == pytest.approx(method["average"], rel=0.01)  # one request
+    assert method["rate"] > 0
 
 
 def test_what_took_long_is_told_again_for_a_while() -> None:

@@ -66,6 +66,10 @@ def test_services_are_found_with_instances_methods_and_counts(client: lightlink.
     assert (fail.stats.requests, fail.stats.errors) == (1, 1)
     assert fail.stats.last_error == "RuntimeError: on purpose"
     assert add.stats.processing_time > 0
+    # Three requests and one are few: the slowest is the 99th of 100, and each is of the last minute.
+    assert add.stats.p99 is not None
+    assert 0 < add.stats.p99 <= add.stats.processing_time
+    assert add.stats.rate > fail.stats.rate > 0
     assert str(add.signature) == "(*, a: int, b: int = 2) -> int"
     assert len(found.hosts) == 1
     assert all(each.started is not None for each in found.instances)
@@ -135,12 +139,15 @@ class Foreign:
 def test_answers_that_leave_things_out_are_understood(
     client: lightlink.Client, peer: RawPeer, prefix: str, info: dict[str, Any], methods: list[str]
 ) -> None:
-    stats = {"name": prefix, "id": "x1", "started": None, "endpoints": [{"name": "add", "num_requests": 7}]}
+    # Others tell in the data what they like.
+    add = {"name": "add", "num_requests": 7, "data": {"requests_per_second": "fast", "p99_processing_time": -1}}
+    stats = {"name": prefix, "id": "x1", "started": None, "endpoints": [add]}
     Foreign(peer, prefix, info={"name": prefix, "id": "x1", **info}, stats=stats)
     [found] = client.services(prefix)
     assert [each.id for each in found.instances] == ["x1"]
     assert list(found.methods) == methods
     assert found.requests == 7 * len(methods)
+    assert all((each.stats.rate, each.stats.p99) == (0.0, None) for each in found.methods.values())
 
 
 def test_a_service_without_stats_is_found_too(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:

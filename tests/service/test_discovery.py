@@ -141,6 +141,8 @@ def test_stats_count_requests_errors_and_time_of_each_method(
     assert add["last_error"] == "add: missing argument 'b'"
     assert add["processing_time"] > 0
     assert add["average_processing_time"] == add["processing_time"] // 4
+    assert add["average_processing_time"] < add["data"]["p99_processing_time"] <= add["processing_time"]
+    assert add["data"]["requests_per_second"] > fail["data"]["requests_per_second"] > 0
     assert (fail["num_requests"], fail["num_errors"]) == (1, 1)
     assert fail["last_error"].startswith("ZeroDivisionError")
 

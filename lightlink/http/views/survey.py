@@ -129,4 +129,6 @@ def _method(method: MethodInfo) -> MethodView:
         errors=stats.errors,
         last_error=stats.last_error,
         average=stats.processing_time / stats.requests if stats.requests else 0.0,
+        rate=stats.rate,
+        p99=stats.p99,
     )

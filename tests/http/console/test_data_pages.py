@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +53,11 @@ def test_a_service_is_called(page: Page, running: HttpProcess, world: RunWorld, 
         dialog.get_by_role("button", name="Call").click()
 
         expect(dialog.get_by_role("alert")).to_contain_text("below zero")
+        page.keyboard.press("Escape")
+        page.reload()
+        cells = page.get_by_role("region", name=prefix).get_by_role("row", name="half").get_by_role("cell")
+        figures = [re.compile(each) for each in (r"^2$", r"^[\d.]+ /s$", r"^1$", r"^[\d.]+ ms$", r"^[\d.]+ ms$")]
+        expect(cells).to_have_text([re.compile("half"), *figures, "Call"])
 
 
 def test_dead_letters_are_looked_at_tried_again_and_dropped(
