@@ -117,13 +117,14 @@ def _table(found: list[RunningService]) -> Table:
 
 
 def _methods(service: RunningService) -> Table:
-    table = Table("method", "what it does", "requests", "errors", "a second", "mean", "p99")
+    table = Table("method", "what it does", "requests", "errors", "mean, p99")
     for method in service.methods.values():
         stats = method.stats
-        mean = f"{1000 * stats.processing_time / stats.requests:.1f} ms" if stats.requests else ""
-        p99 = "" if stats.p99 is None else f"{1000 * stats.p99:.1f} ms"
-        counts = (str(stats.requests), str(stats.errors), f"{stats.rate:.1f}" if stats.requests else "", mean, p99)
-        table.add_row(*map(visible, (f"{method.name}{method.signature}", _first_line(method), *counts)))
+        times = [stats.processing_time / stats.requests] if stats.requests else []
+        times += [] if stats.p99 is None else [stats.p99]
+        took = ", ".join(f"{1000 * each:.1f}" for each in times) + (" ms" if times else "")
+        told = (f"{method.name}{method.signature}", _first_line(method), str(stats.requests), str(stats.errors), took)
+        table.add_row(*map(visible, told))
     return table
 
 
