@@ -1,8 +1,9 @@
-"""The life of a service, an agent or a relay: start, run until a signal comes, stop.
+"""The life of what serves: start, run until a signal comes, stop.
 
-They stop in one order, so that nothing is lost that was taken: first the door (subscriptions, pulls, sockets), so that
-the server gives new work to others; then what is held is finished or handed back; then its replies go out; then the
-connection closes and the threads end. A second signal during that ends the program at once.
+Services, agents, relays, gateways, HTTP servers and the responders of a fleet stop in one order, so that nothing is
+lost that was taken: first the door (subscriptions, pulls, sockets), so that new work goes to others; then what is held
+is finished or handed back; then its replies go out; then the connection closes and the threads end. A second signal
+during that ends the program at once.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from lightlink.errors import ClosedError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from lightlink.errors import LightLinkError
 
 
 class Stage(enum.Enum):
@@ -41,7 +40,7 @@ class Lifecycle:
         self._stage = Stage.NEW
         self._pid: int | None = None  # of the process that started it
         self._stop_signal = StopSignal()
-        self._lost: LightLinkError | None = None
+        self._lost: Exception | None = None
 
     @property
     def stage(self) -> Stage:

@@ -1,9 +1,9 @@
 """What SIGINT, SIGTERM and SIGHUP do: the one place that installs signal handlers.
 
-`StopSignal` is for what waits and then stops in order: services, agents, relays, gateways, responders. `handling` is
-for what has a loop of its own that an exception ends: the HTTP server, and the command line around all of them. Either
-way the first signal asks for an orderly stop, and a second one during that ends the program at once: in the CLI
-with 128 and its number, elsewhere as the program's own handlers would have it.
+`StopSignal` is for what waits and then stops in order: services, agents, relays, gateways, HTTP servers, responders.
+`handling` is for what an exception ends: the command line around all of them. Either way the first signal asks
+for an orderly stop, and a second one during that ends the program at once: in the CLI with 128 and its number,
+elsewhere as the program's own handlers would have it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Serve an app with waitress: many threads, JSON whatever goes wrong, and a prompt end."""
+"""Serve an app with waitress, on the lifecycle of all servers: many threads, JSON errors, and a prompt end."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import ipaddress
 import logging
 import os
 import socket
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
-from lightlink.concurrency.signals import handling
-from lightlink.concurrency.threads import not_started
-from lightlink.errors import InvalidOption, LightLinkError
+from lightlink.concurrency.lifecycle import Lifecycle, Stage
+from lightlink.concurrency.threads import join_thread, not_started, start_thread
+from lightlink.errors import InvalidOption, LightLinkError, NotReady
 from lightlink.http.schemas import Problem
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
     from lightlink.http.app import HttpApp
 
 _log = logging.getLogger("lightlink")
 
 DEFAULT_LISTEN = "127.0.0.1:8475"
+# How long requests that run have to end.
+STOP_SECONDS = 5.0
 # Beside the threads of those who wait.
 _SPARE_THREADS = 16
 _SPARE_CONNECTIONS = 256
@@ -77,6 +80,81 @@ def _make_room(channels: dict[int, Any], most: int) -> None:
         min(silent, key=lambda each: each.last_activity).handle_close()
 
 
+class HttpServer(Lifecycle):
+    """Serves an app at ``listen`` (``host:port``) on threads of its own, from `start` to `stop`, or with `run`.
+
+    Port 0 takes any free one. ``on_listening(url)`` is called once clients are taken.
+    """
+
+    def __init__(
+        self, app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[str], object] | None = None
+    ) -> None:
+        super().__init__()
+        self._app = app
+        self._listen = listen
+        self._on_listening = on_listening
+        self._sockets: dict[int, Any] = {}
+        self._is_ending = False
+
+    def start(self) -> Self:
+        """Listen, and take clients; see `serve` for what it raises. Raises NotReady after the first start."""
+        if self.stage is not Stage.NEW:
+            raise NotReady("the HTTP server", f"is {self.stage.value} already")
+        door, threads, settings = self._open(), _Threads(), _settings(self._app)
+        try:
+            threads.set_thread_count(settings["threads"])
+            self._server = create_server(self._app, map=self._sockets, sockets=[door], _dispatcher=threads, **settings)
+            self._server.channel_class = _Channel
+            self._thread = start_thread(self._loop, "lightlink-http")
+        except BaseException:
+            threads.shutdown()
+            wasyncore.close_all(self._sockets, ignore_all=True)
+            door.close()
+            raise
+        self._stage, self._pid = Stage.RUNNING, os.getpid()
+        if self._on_listening is not None:
+            self._on_listening(_url(door))
+        return self
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End what waits, finish what runs within ``timeout`` seconds, and close. Idempotent."""
+        self._stop_signal.set()
+        if self.stage is not Stage.RUNNING:
+            return
+        self._stage = Stage.STOPPING
+        self._server.readable = lambda: False  # the door: the loop looks no more at who comes
+        # The server waits for its threads, and these wait for commands.
+        self._app.stop()
+        # With the loop, which writes what they answer.
+        self._server.task_dispatcher.shutdown(timeout=timeout)
+        self._is_ending = True
+        self._server.pull_trigger()
+        join_thread(self._thread, timeout)
+        wasyncore.close_all(self._sockets, ignore_all=True)
+        self._stage = Stage.STOPPED
+
+    def _open(self) -> socket.socket:
+        family, address = _resolve(self._listen)
+        is_local = ipaddress.ip_address(address[0]).is_loopback
+        if self._app.tokens is None and not self._app.open_to_all and not is_local:
+            reason = "without tokens only a loopback address such as 127.0.0.1 may be used"
+            raise InvalidOption("listen", reason, self._listen)
+        try:
+            return socket.create_server(address, family=family, backlog=1024)
+        except OSError as exc:
+            raise CannotListen(self._listen, os.strerror(exc.errno) if exc.errno else str(exc)) from exc
+
+    def _loop(self) -> None:
+        """Read, write and accept; on a thread of its own."""
+        settings = self._server.adj
+        try:
+            while not self._is_ending:
+                wasyncore.loop(settings.asyncore_loop_timeout, settings.asyncore_use_poll, self._sockets, count=1)
+        except Exception as exc:
+            self._lost = exc
+            self._stop_signal.set()
+
+
 def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[str], object] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; then end what waits, finish what runs, and return. For the main thread.
 
@@ -84,30 +162,7 @@ def serve(app: HttpApp, listen: str = DEFAULT_LISTEN, on_listening: Callable[[st
     Raises CannotListen; ResourceExhausted when this process may not have its threads; InvalidOption when the address
     cannot be, or is not a loopback one though there are no tokens.
     """
-    family, address = _resolve(listen)
-    if app.tokens is None and not app.open_to_all and not ipaddress.ip_address(address[0]).is_loopback:
-        raise InvalidOption("listen", "without tokens only a loopback address such as 127.0.0.1 may be used", listen)
-    try:
-        door = socket.create_server(address, family=family, backlog=1024)
-    except OSError as exc:
-        raise CannotListen(listen, os.strerror(exc.errno) if exc.errno else str(exc)) from exc
-    sockets: dict[int, Any] = {}
-    with door:
-        settings = _settings(app)
-        threads = _Threads()
-        threads.set_thread_count(settings["threads"])
-        server = create_server(app, map=sockets, sockets=[door], _dispatcher=threads, **settings)
-        server.channel_class = _Channel
-        try:
-            with handling(partial(_stop, app)):
-                if on_listening is not None:
-                    on_listening(_url(door))
-                # Returns when the signal handler has raised _Stop in it, once the threads have ended.
-                server.run()
-        except _Stop:
-            server.task_dispatcher.shutdown()
-        finally:
-            wasyncore.close_all(sockets, ignore_all=True)
+    HttpServer(app, listen, on_listening).run(STOP_SECONDS)
 
 
 class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc] # waitress has no types
@@ -143,16 +198,6 @@ def _settings(app: HttpApp) -> dict[str, Any]:
         "ident": "lightlink",
         "clear_untrusted_proxy_headers": True,
     }
-
-
-class _Stop(SystemExit):
-    """SIGINT or SIGTERM came; waitress takes any SystemExit for its end."""
-
-
-def _stop(app: HttpApp, _: int) -> NoReturn:
-    # The server waits a few seconds for its threads, and these wait for commands.
-    app.stop()
-    raise _Stop
 
 
 def _resolve(listen: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
