@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +13,9 @@ from lightlink.certs import CertificateAuthority
 from lightlink.certs.files import PRIVATE, write_file
 from lightlink.cli.certs import rights, rights_options
 from lightlink.cli.command import labels, managing
+from lightlink.cli.processes.serving import serve
 from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.terminal.printing import say
-from lightlink.concurrency.signals import StopSignal
-from lightlink.contrib import systemd
 from lightlink.fleet import Fleet, FleetDirectory, Responder, fleet_config
 from lightlink.fleet.move import move_store
 from lightlink.fleet.responder import USER_SECONDS
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _directory = click.argument("directory", metavar="DIR", type=_FOLDER)
 _HOSTS = ("localhost", "127.0.0.1")
+# How long a responder finishes what was begun.
+_DRAIN_SECONDS = 5.0
 # An admin's certificate is made where the key of the authority is.
 _ENROLLED = ("agent", "service", "client", "manager")
 
@@ -120,13 +119,7 @@ def auth(directory: Path, url: str | None, **settings: Any) -> None:
     It lets identities in, enrolls machines and puts out who is revoked. Run two or more. Without one, who is connected
     goes on, and who is not waits.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stop = StopSignal()
-    with stop.caught(), Responder(directory, url, **settings):
-        say(f"fleet: this responder answers (process {os.getpid()})")
-        systemd.notify("READY=1", "STATUS=this responder answers")
-        stop.wait()
-        systemd.notify("STOPPING=1")
+    serve(Responder(directory, url, **settings), "fleet: this responder answers", _DRAIN_SECONDS)
 
 
 @fleet.command()

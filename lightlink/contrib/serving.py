@@ -20,7 +20,7 @@ _LOOK_SECONDS = 0.05
 
 
 class Runnable(Protocol):
-    """What services and agents have in common."""
+    """What services, agents and responders have in common."""
 
     @property
     def stage(self) -> enum.Enum:
@@ -29,6 +29,9 @@ class Runnable(Protocol):
     @property
     def client(self) -> Client:
         """The client it talks through."""
+
+    def start(self) -> object:
+        """Connect and begin."""
 
     def run(self, stop_timeout: float) -> None:
         """Serve until asked to stop."""

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightlink.concurrency.scheduler import every
@@ -91,22 +92,35 @@ def watchdog_seconds() -> float | None:
     return int(text) / 2_000_000 if text.isdecimal() and int(text) else None
 
 
-def keep_alive(client: Client) -> Callable[[], None]:
+def keep_alive(*clients: Client) -> Callable[[], None]:
     """Tell systemd that this process lives, as often as it wants to hear that; returns what ends it.
 
-    Only while the client's own thread answers: a process whose loop hangs is started again. A server that is away is no
-    reason: starting again would not bring it back.
+    Only while the threads of all clients answer: a process with a loop that hangs is started again. A server that is
+    away is no reason: starting again would not bring it back.
     """
     interval = watchdog_seconds()
     if interval is None:
         return lambda: None
 
     def beat() -> None:
-        if client.is_responsive(interval):
+        if all(client.is_responsive(interval) for client in clients):
             notify("WATCHDOG=1")
 
     beating = every(interval, beat)
     return lambda: beating.stop(0.0)
+
+
+def announce(clients: Sequence[Client], status: Callable[[], str]) -> Callable[[], None]:
+    """Tell systemd that this process is ready, its status at each change of a connection, and that it lives.
+
+    Returns what ends the signs of life.
+    """
+    for client in clients:
+        client.on_status_change(lambda _: notify(f"STATUS={status()}"))
+    end = keep_alive(*clients)
+    # Last: from then on no change may be missed.
+    notify("READY=1", f"STATUS={status()}")
+    return end
 
 
 def run(*runnables: Runnable, on_reload: Callable[[], object] | None = None, drain_timeout: float = 10.0) -> None:
@@ -123,11 +137,7 @@ def run(*runnables: Runnable, on_reload: Callable[[], object] | None = None, dra
     enders: list[Callable[[], None]] = []
 
     def ready() -> None:
-        for each in runnables:
-            each.client.on_status_change(lambda _: notify(f"STATUS={_status_of(runnables)}"))
-            enders.append(keep_alive(each.client))
-        # Last: from then on no change may be missed.
-        notify("READY=1", f"STATUS={_status_of(runnables)}")
+        enders.append(announce([each.client for each in runnables], partial(_status_of, runnables)))
 
     def reload() -> None:
         # The instant is part of the protocol: sd_notify(3).

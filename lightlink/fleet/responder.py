@@ -6,10 +6,12 @@ Any number of them share the work in a queue group; none holds the only copy of 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from lightlink.client import Client, connect
+from lightlink.concurrency.lifecycle import Lifecycle, Stage
 from lightlink.concurrency.threads import Lock
 from lightlink.errors import DecodeError, FleetRefused, InvalidName, InvalidOption, LightLinkError, NotReady
 from lightlink.events.message import Message
@@ -27,8 +29,9 @@ from lightlink.service.service import Service
 from lightlink.validators import seconds
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
+
+    from typing_extensions import Self
 
     from lightlink.fleet.gate import Entrant
 
@@ -45,11 +48,11 @@ _AUDIT_AGAIN_SECONDS = 600.0
 _AUDIT_REMEMBERED = 10_000
 
 
-class Responder:
+class Responder(Lifecycle):
     """One responder, with the files in ``directory`` (a fleet's, or its folder ``responder``), at the server ``url``.
 
     ``life`` is how many seconds a user lasts before it is asked for again, ``days`` how long agents' certificates are
-    valid. ``replicas`` counts when the fleet's buckets are made. A context manager.
+    valid. ``replicas`` counts when the fleet's buckets are made. A context manager, or `run` it.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Responder:
         replicas: int = 1,
         **options: Any,
     ) -> None:
+        super().__init__()
         self._files = ResponderFiles.load(directory)
         self._url = url
         self._life = seconds("life", life)
@@ -82,16 +86,27 @@ class Responder:
             raise NotReady("the responder", "does not run")
         return self._service
 
-    def start(self) -> Responder:
+    @property
+    def client(self) -> Client:
+        """The client in the account AUTH; raises NotReady before the start."""
+        if not self._clients:
+            raise NotReady("the responder", "has no client before it is started")
+        return self._clients[0]
+
+    def start(self) -> Self:
         """Connect, learn who is revoked, and begin to answer; returns self.
 
-        Raises ConnectError, StateError and what JetStream refuses.
+        Raises ConnectError, StateError and what JetStream refuses; NotReady after the first start.
         """
+        if self.stage is not Stage.NEW:
+            raise NotReady("the responder", f"is {self.stage.value} already")
+        self._stage, self._pid = Stage.STARTING, os.getpid()
         try:
             self._begin()
         except BaseException:
             self.stop()
             raise
+        self._stage = Stage.RUNNING
         return self
 
     def _begin(self) -> None:
@@ -119,23 +134,22 @@ class Responder:
 
     def stop(self, timeout: float = 5.0) -> None:
         """Answer no more, finish what was begun, and leave. Idempotent."""
+        self._stop_signal.set()
+        if self.stage in (Stage.NEW, Stage.STOPPED):
+            return
+        self._stage = Stage.STOPPING
         service, self._service = self._service, None
         if service is not None:
             service.stop(timeout)
         clients, self._clients = self._clients, []
         for client in clients:
             client.close(timeout)
+        self._stage = Stage.STOPPED
 
     def health(self) -> dict[str, Any]:
         """Return what this responder has done and whether it can."""
         clients = {client.options.name: client.status.value for client in self._clients}
         return {"connections": clients, **self._counts}
-
-    def __enter__(self) -> Responder:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _connect(self, account: str) -> Client:
         client = connect(

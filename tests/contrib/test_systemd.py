@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -48,6 +49,13 @@ class Systemd:
     def hear_until(self, word: str) -> list[str]:
         """Return the message that has a line beginning so."""
         return eventually(lambda: [said for said in [self.hear()] if any(line.startswith(word) for line in said)])[0]
+
+    def forget(self) -> list[bytes]:
+        """Return what was said until now and is not heard yet."""
+        found = []
+        while select.select([self._socket], [], [], 0)[0]:
+            found.append(self._socket.recv(4096))
+        return found
 
     def close(self) -> None:
         self._socket.close()
@@ -124,14 +132,24 @@ def test_a_loop_that_hangs_is_not_said_to_live(manager: Systemd, url: str, monke
     for name, value in {**manager.environment, "WATCHDOG_USEC": "100000"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    with lightlink.connect(url) as client:
-        end = systemd.keep_alive(client)
+    looked = threading.Semaphore(0)
+    with lightlink.connect(url) as other, lightlink.connect(url) as client:
+        looks = other.is_responsive
+        monkeypatch.setattr(other, "is_responsive", lambda timeout: (looked.release(), looks(timeout))[1])
+        end = systemd.keep_alive(other, client)
         assert manager.hear() == ["WATCHDOG=1"]
         go_on, hangs = threading.Event(), threading.Event()
         client._connection.session.loop.call_soon(lambda: (hangs.set(), go_on.wait(30)))
         assert hangs.wait(30)
         assert not client.is_responsive(0.1)
+        for _ in range(2):  # whole looks since it hangs, at one that does not: of those before all is heard
+            manager.forget()
+            while looked.acquire(blocking=False):
+                pass
+            assert all(looked.acquire(timeout=30) for _ in range(3))
+        assert manager.forget() == []
         go_on.set()
+        assert manager.hear() == ["WATCHDOG=1"]
         assert client.is_responsive(30)
         end()
     assert client.is_responsive()

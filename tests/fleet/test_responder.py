@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,8 @@ from helpers.waiting import eventually
 import lightlink
 from lightlink.certs import CertificateAuthority
 from lightlink.commands import Agent
-from lightlink.errors import FleetError, FleetRefused, InvalidName, PermissionDenied
-from lightlink.fleet import Fleet
+from lightlink.errors import FleetError, FleetRefused, InvalidName, NotReady, PermissionDenied
+from lightlink.fleet import Fleet, Responder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,22 @@ def test_a_revoked_agent_is_out_and_stays_out(fleet: FleetWorld, caplog: pytest.
     events = [(entry.what, entry.name) for entry in admin.audit()]
     assert ("revoked", "victim") in events
     assert ("refused", "victim") in events
+
+
+def test_a_responder_runs_until_it_is_stopped(fleet: FleetWorld) -> None:
+    responder = Responder(fleet.directory, fleet.url)
+    with pytest.raises(NotReady):
+        _ = responder.client
+    running = threading.Thread(target=responder.run)
+    running.start()
+    eventually(lambda: responder.stage.value == "running")
+    assert responder.client.is_responsive()
+    with pytest.raises(NotReady, match="running already"):
+        responder.start()
+    responder.stop()
+    running.join(30)
+    assert not running.is_alive()
+    assert responder.stage.value == "stopped"
 
 
 def test_others_than_agents_are_put_out_too(fleet: FleetWorld) -> None:

@@ -15,42 +15,24 @@ import click
 
 from lightlink.cli.terminal.printing import say
 from lightlink.concurrency.signals import end, handling
-from lightlink.contrib.systemd import keep_alive, notify
+from lightlink.contrib.serving import Runnable
+from lightlink.contrib.systemd import announce, notify
 from lightlink.errors import LightLinkError
 
 if TYPE_CHECKING:
-    import enum
     from collections.abc import Callable
 
-    import lightlink
     from lightlink.cli.terminal.options import Link
 
 
-class Runnable(Protocol):
-    """What a service and an agent have in common."""
-
-    @property
-    def stage(self) -> enum.Enum:
-        """How far it has come."""
-
-    @property
-    def client(self) -> lightlink.Client:
-        """The client it talks through."""
+class Movable(Runnable, Protocol):
+    """A service or an agent: its connection is the command line's, where that says so."""
 
     def use(self, url: str | None = None, **options: Any) -> None:
         """Connect elsewhere than its module said."""
 
-    def start(self) -> object:
-        """Connect and begin."""
 
-    def run(self, stop_timeout: float) -> None:
-        """Wait until it is asked to stop, and stop."""
-
-    def stop(self, timeout: float) -> None:
-        """Finish what is held, and leave."""
-
-
-T = TypeVar("T", bound=Runnable)
+T = TypeVar("T", bound=Movable)
 
 
 def load(target: str, kind: type[T], name: str) -> T:
@@ -88,7 +70,7 @@ wait_option = click.option(
 )
 
 
-def point(runnable: Runnable, link: Link, wait: float | None) -> None:
+def point(runnable: Movable, link: Link, wait: float | None) -> None:
     """Have a service or agent that is not started use the command line's connection, and wait so long for it."""
     settings = link.settings()
     if wait is not None:
@@ -100,7 +82,7 @@ def point(runnable: Runnable, link: Link, wait: float | None) -> None:
 def serve(
     runnable: Runnable, announcement: str, drain_timeout: float, start: Callable[[], object] | None = None
 ) -> None:
-    """Run a service or agent until SIGINT or SIGTERM; the announcement is printed once it runs.
+    """Run a service, agent or responder until SIGINT or SIGTERM; the announcement is printed once it runs.
 
     ``start`` starts it otherwise than its method does.
     """
@@ -113,21 +95,14 @@ def serve(
             (start or runnable.start)()
             servers = ",".join(runnable.client.options.servers)
             say(f"{announcement} on {servers} (process {os.getpid()})")
-            _tell_systemd(runnable.client, announcement)
+            client = runnable.client
+            announce([client], lambda: f"{announcement}: {client.status.value}")
             runnable.run(drain_timeout)
         except _AskedToStop:
             return
         finally:
             notify("STOPPING=1")
             runnable.stop(drain_timeout)
-
-
-def _tell_systemd(client: lightlink.Client, announcement: str) -> None:
-    """Say that it is ready, how the connection is, and as often as systemd wants it that this process lives."""
-    client.on_status_change(lambda status: notify(f"STATUS={announcement}: {status.value}"))
-    keep_alive(client)
-    # Last: from then on no change may be missed.
-    notify("READY=1", f"STATUS={announcement}: {client.status.value}")
 
 
 class _AskedToStop(Exception):
