@@ -64,15 +64,19 @@ class Scheduler:
                 raise
             except LightLinkError as exc:
                 _log.warning("lightlink: schedule %s: %s", schedule.name, exc)
+            except Exception:
+                _log.exception("lightlink: schedule %s", schedule.name)  # the others are looked at all the same
 
     def _dealt_with(self, schedule: Schedule, planned: datetime, at: datetime) -> Schedule:
         """Start the run of a planned time, unless it is not to be, and return what is to be noted."""
         after = msgspec.structs.replace(schedule, last=planned, error="")
+        run_id = planned_run_id(schedule.name, planned)
+        if self._is_started(run_id):  # by one who died before it could note that
+            return msgspec.structs.replace(after, run_id=run_id)
         if at - planned > _GRACE and schedule.missed == "skip":
             return msgspec.structs.replace(after, error="missed: nobody was there to start it")
         if schedule.overlap == "skip" and self._runs_still(schedule.run_id):
             return msgspec.structs.replace(after, error=f"left out: run {schedule.run_id} had not ended")
-        run_id = planned_run_id(schedule.name, planned)
         try:
             self._store.create(self._prepare(schedule, run_id), machine.started)
         except StoreUnavailable:
@@ -81,6 +85,13 @@ class Scheduler:
             _log.warning("lightlink: schedule %s starts nothing: %s", schedule.name, exc)
             return msgspec.structs.replace(after, error=str(exc))
         return msgspec.structs.replace(after, run_id=run_id)
+
+    def _is_started(self, run_id: str) -> bool:
+        try:
+            self._store.state(run_id)
+        except RunNotFound:
+            return False
+        return True
 
     def _runs_still(self, run_id: str) -> bool:
         try:

@@ -247,15 +247,8 @@ class RunStore(Access):
                 return None
 
     def _write_with_locks(self, locks: list[RecordWrite], state: RecordWrite) -> None:
-        if self._is_atomic and len(locks) < MOST_MESSAGES:
-            try:
-                self.put_all(STREAM, [*locks, state], "taking locks")
-            except StoreUnavailable as exc:
-                if not isinstance(exc.__cause__, JetStreamError) or exc.__cause__.err_code != ATOMIC_DISABLED:
-                    raise
-                self._is_atomic = False  # the stream was made again, by an earlier version
-            else:
-                return
+        if self._put_at_once([*locks, state], "taking locks"):
+            return
         # In one order for all, so that no two runs wait for each other.
         taken: dict[str, int] = {}
         try:
@@ -279,17 +272,26 @@ class RunStore(Access):
             ]
             try:
                 for start in range(0, len(writes), MOST_MESSAGES):
-                    self._give_back(writes[start : start + MOST_MESSAGES])
+                    block = writes[start : start + MOST_MESSAGES]
+                    if not self._put_at_once(block, "giving back locks"):
+                        for write in block:
+                            self.put_record(STREAM, write.subject, write.record, write.expected)
             except Conflict:
                 continue  # somebody has taken one, as the run has ended; the others are given back
             return
 
-    def _give_back(self, writes: list[RecordWrite]) -> None:
-        if self._is_atomic:
-            self.put_all(STREAM, writes, "giving back locks")
-            return
-        for write in writes:
-            self.put_record(STREAM, write.subject, write.record, write.expected)
+    def _put_at_once(self, writes: list[RecordWrite], operation: str) -> bool:
+        """Store all of some records or none; False where the stream, or the server, takes no such batch."""
+        if not self._is_atomic or len(writes) > MOST_MESSAGES:
+            return False
+        try:
+            self.put_all(STREAM, writes, operation)
+        except StoreUnavailable as exc:
+            if isinstance(exc.__cause__, JetStreamError) and exc.__cause__.err_code == ATOMIC_DISABLED:
+                self._is_atomic = False  # the stream was made again, by an earlier version
+                return False
+            raise
+        return True
 
     def take_away(self, holder: str, left: Lock) -> bool:
         """Take a lock from the run that has it, and tell whether it had; ``left`` is what is written instead."""

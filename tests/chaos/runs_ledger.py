@@ -8,16 +8,21 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from helpers.process import PythonProcess
+from helpers.waiting import eventually
 
 from lightlink.errors import RunRefused, StoreUnavailable
 from lightlink.runs import Approval, Plan
+from lightlink.runs.model.times import next_time
+from lightlink.runs.scheduler import planned_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
     from typing import TypeVar
 
@@ -70,19 +75,40 @@ sys.stdin.read()
 """
 )
 
+# Beside its work on runs each looks all the time at what is due by a clock that goes an hour in no time: it stands on
+# the hour that is written in a file until that was dealt with, so that each hour has everybody look, also too late.
 ORCHESTRATOR = (
     SHIFT
     + """
-import sys
+import pathlib, sys, threading
+from datetime import datetime, timedelta
 import lightlink
 from lightlink.commands import StoreOptions
+from lightlink.errors import LightLinkError
 from lightlink.runs import Orchestrator
+from lightlink.runs.scheduler import Scheduler
 
-_, url, name = sys.argv[1:]
+_, url, name, hour = sys.argv[1:]
 store = StoreOptions(ack_wait=2.0, heartbeat=0.5)
+
+def look(scheduler):
+    while not stopping.wait(0.05):
+        at = pathlib.Path(hour).read_text()
+        if at:
+            try:
+                scheduler.fire(datetime.fromisoformat(at) + timedelta(seconds=1))
+            except LightLinkError:
+                pass  # it looks again
+
 with lightlink.connect(url.split(","), name=name, wait=60) as client, Orchestrator(client, store=store) as orchestrator:
+    stopping = threading.Event()
+    scheduler = Scheduler(orchestrator._ports.definitions, orchestrator._ports.runs, orchestrator._prepared)
+    thread = threading.Thread(target=look, args=(scheduler,))
+    thread.start()
     print("ready")
     sys.stdin.read()
+    stopping.set()
+    thread.join()
 """
 )
 
@@ -96,7 +122,7 @@ def plan_of(targets: list[str], dice: random.Random) -> Plan:
         waves=dice.choice([["rest"], [1, "rest"], ["30%", "rest"]]),
         soak=dice.choice([0, 0.2]),
         between=gate,
-        lock=f"lock-{dice.randint(1, 5)}" if dice.random() < 0.3 else [],
+        lock=locks_of(dice) if dice.random() < 0.4 else [],
         max_failures=dice.choice([0, 1]),
         on_failure=dice.choice(["stop", "rollback"]),
         barrier=dice.random() < 0.7,
@@ -108,16 +134,56 @@ def plan_of(targets: list[str], dice: random.Random) -> Plan:
     return plan.step("three", "three", facts, timeout=60)
 
 
+def locks_of(dice: random.Random) -> list[str]:
+    """Return two or three of five locks, so that many runs want some of what others have."""
+    return [f"lock-{each}" for each in dice.sample(range(5), dice.randint(2, 3))]
+
+
+class Clock:
+    """The hours of a schedule, which come as fast as somebody deals with them, and are all written down."""
+
+    def __init__(self, orchestrator: Orchestrator, file: Path, targets: list[str]) -> None:
+        self._file = file
+        file.write_text("")
+        plan = Plan("hourly", targets=targets, barrier=False, timeout=300)
+        plan.step("one", "one", {"run": "${run.id}"}, timeout=60)
+        patiently(lambda: orchestrator.schedule("hourly", plan, cron="0 * * * *", overlap="allow", missed="run"))
+        self.hours = [next_time("0 * * * *", "UTC", orchestrator.now())]
+        self._show()
+
+    def look(self, orchestrator: Orchestrator) -> bool:
+        """Tell whether the last hour was dealt with, and then let the next one come."""
+        (schedule,) = patiently(orchestrator.schedules)
+        if schedule.last is None or schedule.last < self.hours[-1]:
+            return False
+        self.hours.append(self.hours[-1] + timedelta(hours=1))
+        self._show()
+        return True
+
+    def stop(self, orchestrator: Orchestrator) -> None:
+        """Let no more hours come, once the last one was dealt with."""
+        assert eventually(lambda: self.look(orchestrator), 60)
+        self.hours.pop()
+        self._file.write_text("")
+
+    def _show(self) -> None:
+        fresh = self._file.with_suffix(".fresh")
+        fresh.write_text(self.hours[-1].isoformat())
+        fresh.replace(self._file)
+
+
 class Chaos:
     """Orchestrators and agents in processes, of which one is killed or stopped now and then, and replaced."""
 
     def __init__(
-        self, url: str, ledger: Path, agents: list[list[str]], orchestrators: int, dice: random.Random
+        self, url: str, ledger: Path, agents: list[list[str]], orchestrators: int, dice: random.Random, hour: Path
     ) -> None:
         self._dice = dice
         clocks = itertools.cycle((0, 3600, -3600))
         self._snippets: list[tuple[Any, ...]] = [(AGENT, next(clocks), url, ledger, *names) for names in agents]
-        self._snippets += [(ORCHESTRATOR, next(clocks), url, f"orchestrator-{each}") for each in range(orchestrators)]
+        self._snippets += [
+            (ORCHESTRATOR, next(clocks), url, f"orchestrator-{each}", hour) for each in range(orchestrators)
+        ]
         self._processes = [PythonProcess(*each) for each in self._snippets]
         for process in self._processes:
             process.wait_line("ready", 60)
@@ -191,6 +257,28 @@ class Books:
             late = [each for each in self.begun(run.run_id) if each[5] > final]
             self.faults += [f"{run.run_id}: {each[1]}.{each[2]} began after the final cancel" for each in late]
 
+    def check_locks(self, runs: list[PlanRun]) -> None:
+        """Note runs that were at work at the same time though they need one lock."""
+        spans = []
+        for run in runs:
+            times = [each[5] for each in self.lines if each[4] == run.run_id]
+            if times and run.plan.locks:
+                spans.append((min(times), max(times), run))
+        for (_, end, one), (start, _, other) in itertools.combinations(sorted(spans, key=lambda span: span[0]), 2):
+            if start < end and set(one.plan.locks) & set(other.plan.locks):
+                self.faults.append(f"{one.run_id} and {other.run_id} had one lock at the same time")
+
+    def check_schedule(self, hours: list[datetime], runs: list[PlanRun]) -> None:
+        """Note each hour that has not made exactly one run, begun once."""
+        wanted = {planned_run_id("hourly", hour): hour for hour in hours}
+        found = Counter(run.run_id for run in runs)
+        self.faults += [f"{hour}: no run was made" for each, hour in wanted.items() if each not in found]
+        self.faults += [f"{each}: a run of no hour" for each in found if each not in wanted]
+        for run in runs:
+            begun = [state.event for state in run.history()].count("started")
+            if begun != 1:
+                self.faults.append(f"{run.run_id}: started {begun} times")
+
     def _check_once(self, run: PlanRun) -> None:
         for (client, kind), number in Counter((each[1], each[2]) for each in self.begun(run.run_id)).items():
             if number > 1:
@@ -227,6 +315,7 @@ def rough_life(
     runs: int,
     seconds: float,
     dice: random.Random,
+    clock: Clock,
     cluster: EmbeddedCluster | None = None,
 ) -> list[PlanRun]:
     """Start runs, approve and cancel some, and strike meanwhile; return them once all have ended."""
@@ -245,11 +334,14 @@ def rough_life(
             run = dice.choice(started)
             patiently(lambda: _cancel(run))  # noqa: B023 - at once
         patiently(lambda: _approve_all(orchestrator))
+        if dice.random() < 0.3:
+            clock.look(orchestrator)
         time.sleep(dice.random() * 0.1)
     chaos.relent()
     for node in cluster.nodes if cluster is not None else ():
         if not node.running:
             node.start()
+    clock.stop(orchestrator)
     give_up = time.monotonic() + 360  # by then each has come to its own deadline
     while [state for state in patiently(lambda: orchestrator.runs(limit=1000)) if not state.ended]:
         assert time.monotonic() < give_up, [state for state in orchestrator.runs() if not state.ended]
@@ -285,9 +377,10 @@ def _cancel(run: PlanRun) -> None:
         return  # it has ended
 
 
-def summary(books: Books, runs: list[PlanRun], chaos: Chaos) -> str:
+def summary(books: Books, runs: list[PlanRun], planned: list[PlanRun], chaos: Chaos) -> str:
     """Return the books in one line."""
     states = Counter(run.refresh().state for run in runs)
     begun = sum(each[0] == "begun" for each in books.lines)
-    told = f"{len(runs)} runs {dict(states)}, commands begun {begun}, servers killed {chaos.servers_killed}"
+    told = f"{len(runs)} runs {dict(states)}, {len(planned)} by a schedule, commands begun {begun}"
+    told += f", servers killed {chaos.servers_killed}"
     return f"{told}, processes killed {chaos.killed}, frozen {chaos.frozen}; faults {len(books.faults)}"

@@ -1,4 +1,4 @@
-"""Orchestrators die and stand still while runs are under way; nothing runs twice, out of order or after its cancel."""
+"""Orchestrators die and stand still under runs: nothing runs twice, out of order, after its cancel or without locks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import lightlink
-from chaos.runs_ledger import Books, Chaos, rough_life, summary
+from chaos.runs_ledger import Books, Chaos, Clock, rough_life, summary
 from lightlink.commands import StoreOptions
 from lightlink.runs import Orchestrator
 
@@ -42,13 +42,19 @@ def play(
         store = attrs.evolve(STORE, replicas=1 if cluster is None else 3)
         orchestrator = stack.enter_context(Orchestrator(client, store=store, work=False))
         servers = url if isinstance(url, str) else ",".join(url)
-        chaos = Chaos(servers, folder / "ledger", [NAMES[:4], NAMES[4:]], orchestrators, dice)
+        hour = folder / "hour"
+        clock = Clock(orchestrator, hour, NAMES[:2])
+        chaos = Chaos(servers, folder / "ledger", [NAMES[:4], NAMES[4:]], orchestrators, dice, hour)
         stack.callback(chaos.close)
-        started = rough_life(orchestrator, chaos, NAMES, runs, seconds, dice, cluster)
+        started = rough_life(orchestrator, chaos, NAMES, runs, seconds, dice, clock, cluster)
         books = Books.read(folder / "ledger")
-        for run in started:
+        ids = [state.run_id for state in orchestrator.runs(plan="hourly", limit=10_000)]
+        planned = [orchestrator.run(each) for each in ids]
+        for run in [*started, *planned]:
             books.check(run)
-        told = summary(books, started, chaos)
+        books.check_locks(started)
+        books.check_schedule(clock.hours, planned)
+        told = summary(books, started, planned, chaos)
         assert not books.faults, f"seed {seed}: {told}: {books.faults}"
         return told
 

@@ -18,7 +18,8 @@ from lightlink.runs.scheduler import Scheduler, planned_run_id
 if TYPE_CHECKING:
     from helpers.runs import RunWorld
 
-    from lightlink.runs import Orchestrator
+    from lightlink.runs import Orchestrator, Schedule
+    from lightlink.runs.model.records import RunPlan
 
 BERLIN = "Europe/Berlin"
 
@@ -113,6 +114,36 @@ def test_orchestrators_looking_at_one_instant_start_one_run(world: RunWorld) -> 
     assert [state.event for run in runs for state in orchestrators[2].run(run.run_id).history()] == ["started"] * 4
 
 
+def test_a_run_started_by_one_who_died_is_the_one(world: RunWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts a run may die before it has noted that: it is found later, and no time counts as missed."""
+    ops = world.orchestrator(work=False)
+    ops.schedule("hourly", info(), cron="0 * * * *")
+    planned = next_time("0 * * * *", "UTC", ops.now())
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ops._ports.definitions), "write_schedule", lambda *_: None)
+        scheduler_of(ops).fire(planned)
+    assert ops.schedules()[0].last is None
+    scheduler_of(ops).fire(planned + timedelta(minutes=10))
+    (schedule,) = ops.schedules()
+    assert (schedule.last, schedule.run_id, schedule.error) == (planned, planned_run_id("hourly", planned), "")
+    assert len(ops.runs()) == 1
+
+
+def test_a_schedule_that_breaks_does_not_hold_up_others(world: RunWorld) -> None:
+    ops = world.orchestrator(work=False)
+    for name in ("a", "b"):
+        ops.schedule(name, info(), cron="0 * * * *")
+    prepared = ops._prepared
+
+    def prepare(schedule: Schedule, run_id: str) -> RunPlan:
+        if schedule.name == "a":
+            raise ValueError("as nobody has foreseen")
+        return prepared(schedule, run_id)
+
+    Scheduler(ops._ports.definitions, ops._ports.runs, prepare).fire(next_time("0 * * * *", "UTC", ops.now()))
+    assert [bool(each.run_id) for each in ops.schedules()] == [False, True]
+
+
 def test_what_was_missed_is_left_out_or_made_up_for(world: RunWorld) -> None:
     world.agents("a0")
     ops = world.orchestrator()
@@ -145,7 +176,12 @@ def test_a_run_that_goes_on_has_the_next_left_out(world: RunWorld) -> None:
 
 def test_a_bad_schedule_is_refused_and_one_that_fails_says_why(world: RunWorld) -> None:
     ops = world.orchestrator()
-    for options in ({"cron": "whenever"}, {"cron": "0 0 * * *", "tz": "Mars/X"}, {"cron": "0 0 * * *", "overlap": "x"}):
+    for options in (
+        {"cron": "whenever"},
+        {"cron": "* * * * * *"},
+        {"cron": "0 0 * * *", "tz": "Mars/X"},
+        {"cron": "0 0 * * *", "overlap": "x"},
+    ):
         with pytest.raises(InvalidOption):
             ops.schedule("bad", info(), **options)  # type: ignore[arg-type]
     with pytest.raises(PlanInvalid):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WEEKLY = re.compile(r"(mon|tue|wed|thu|fri|sat|sun) (\d{1,2}):(\d{2})", re.IGNORECASE)
 _MOST_HOURS = 7 * 24
+_FIELDS = 5
 
 
 def next_time(cron: str, tz: str, after: datetime) -> datetime:
@@ -55,6 +56,8 @@ def _opening(window: Window) -> str:
 
 def _first(cron: str, tz: str, instant: datetime, *, reverse: bool) -> datetime:
     simulate, problem = _import_cronsim()
+    if len(cron.split()) != _FIELDS:  # with one for seconds, times would come faster than anybody looks
+        raise InvalidOption("cron", "must be five fields, as 30 2 * * *", cron)
     try:
         zone = ZoneInfo(tz)
     except (KeyError, ValueError, OSError):
