@@ -44,8 +44,9 @@ def note(what, message):
 with lightlink.connect(urls, name=name, wait=60, reconnect_wait=0.05) as client:
     if int(workers) > 1 and not partitions:
         options["key"] = lambda message: message.data["customer"]
-    # Where servers die, an event may be handed out again though it was done, which counts as an attempt.
-    options |= {"workers": int(workers), "timeout": 3, "retries": [0.05] * 8, "ack_wait": 1.0}
+    # An event may be handed out again though it was done, each time that a server or a consumer dies, and on a slow
+    # machine many do: each counts as an attempt, and none of them may be the last.
+    options |= {"workers": int(workers), "timeout": 3, "retries": [0.05] * 500, "ack_wait": 1.0}
     @client.consume("ledger.>", name="ledger", **options)
     def handle(message: StoredMessage) -> None:
         note("begun", message)

@@ -12,6 +12,7 @@ from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.docs import blocks
 from helpers.process import alive
 from helpers.waiting import eventually
 
@@ -166,17 +167,14 @@ def test_a_client_made_before_uwsgi_forks_works_in_every_worker(
 TASKS = """
 import os
 import celery
+import celery_in_folder
 import lightlink
 
 service = os.environ["SERVICE"]
 client = lightlink.connect()
 assert client.call(service, "echo", {"text": "loaded"}) == "loaded"
-app = celery.Celery("tasks", broker="filesystem://", backend=f"file://{os.environ['FOLDER']}")
-app.conf.broker_transport_options = {
-    "data_folder_in": os.environ["FOLDER"],
-    "data_folder_out": os.environ["FOLDER"],
-    "control_folder": os.environ["FOLDER"],
-}
+app = celery.Celery("tasks")
+celery_in_folder.use(app, os.environ["FOLDER"])
 app.conf.worker_max_tasks_per_child = 5
 
 
@@ -193,6 +191,7 @@ def test_a_client_made_before_celery_forks_works_in_every_worker(
 ) -> None:
     """Each of its two workers ends after five tasks, and another takes its place."""
     (tmp_path / "tasks.py").write_text(TASKS)
+    (tmp_path / "celery_in_folder.py").write_text(blocks("how-to/celery.md", "python")[-1])
     env = {"LIGHTLINK_URL": url, "SERVICE": prefix, "FOLDER": str(tmp_path)}
     worker = python(
         """
