@@ -66,7 +66,7 @@ def play(
         assert stored is not None
         assert sorted(stored.values()) == list(range(events))
         crashes = consumers.crashes + (servers.crashes if servers else 0)
-        told = books.check(stored, dead, crashes, strict=workers == 1, partitions=partitions)
+        told = books.check(stored, dead, crashes, workers=workers, partitions=partitions)
         told = f"{told}, crashes {consumers.crashes}, of servers {servers.crashes if servers else 0}"
         assert not books.faults, f"{told}: {books.faults[:10]}"
         return told
