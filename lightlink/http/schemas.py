@@ -103,11 +103,22 @@ class CommandQuery:
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT, description="Seconds to wait for the command's end.")] = 0.0
 
 
+Labels = Annotated[
+    str,
+    Meta(
+        pattern="^[^,=]+=[^,=]+(,[^,=]+=[^,=]+)*$",
+        max_length=1024,
+        description="name=value, several with commas; all must be there.",
+    ),
+]
+
+
 @attrs.frozen(kw_only=True)
 class ListQuery:
     """Which commands to list."""
 
     client_id: ClientId | UnsetType = UNSET
+    label: Labels | UnsetType = UNSET
     status: StatusName | UnsetType = UNSET
     command_type: CommandType | UnsetType = UNSET
     batch_id: Annotated[str, Meta(min_length=1, max_length=64, description="Only of a batch.")] | UnsetType = UNSET
@@ -153,20 +164,11 @@ class SummaryQuery:
 class AgentsQuery:
     """Which agents to list."""
 
-    label: (
-        Annotated[
-            str,
-            Meta(
-                pattern="^[^,=]+=[^,=]+(,[^,=]+=[^,=]+)*$",
-                max_length=1024,
-                description="name=value, several with commas; all must be there.",
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    label: Labels | UnsetType = UNSET
     find: Annotated[str, Meta(max_length=200, description="What is in the agent's id.")] = ""
     command_type: CommandType | UnsetType = UNSET
     online: bool | UnsetType = UNSET
+    queue: Annotated[bool, Meta(description="Whether to count what waits for each.")] = False
     limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most.")] = 50
     skip: Annotated[int, Meta(ge=0, le=1_000_000, description="How many to leave out at the beginning.")] = 0
 
@@ -346,7 +348,10 @@ class Sickness:
 
 @attrs.frozen(kw_only=True, slots=False)
 class AgentView:
-    """An agent that was ever seen; ``last_seen`` may be half a minute old."""
+    """An agent that was ever seen; ``last_seen`` may be half a minute old.
+
+    ``queue`` is how many commands wait for it, among the newest 1,000 that wait for the agents of this page.
+    """
 
     client_id: str
     online: bool
@@ -356,6 +361,7 @@ class AgentView:
     command_types: list[str]
     first_seen: str
     last_seen: str
+    queue: Count | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -67,6 +67,26 @@ def test_a_limited_token_counts_its_own_only(running: HttpProcess) -> None:
     assert limited.get("/api/server").status == 403
 
 
+def test_commands_are_listed_by_labels_and_counted_by_agent(running: HttpProcess, world: RunWorld) -> None:
+    world.manager(sweep_interval=None).assign_labels("lamp-1", {"kind": "lamp"})
+    eventually(lambda: running.http.get("/api/agents?label=kind=lamp").json["total"] == 1)
+    body = {"client_id": "lamp-1", "command_type": "info"}
+    sent = [running.http.post("/api/command", body).json["command_id"] for _ in range(2)]
+
+    def found(query: str) -> list[str]:
+        return [each["command_id"] for each in running.http.get(f"/api/commands?{query}").json["commands"]]
+
+    assert found("label=kind=lamp") == sent[::-1]
+    assert found("label=kind=lamp&client_id=lamp-1&status=pending&limit=1") == sent[1:]
+    assert found("label=kind=lamp&client_id=away") == found("label=kind=none") == []
+    assert running.http.get("/api/commands?label=lamp").status == 400
+    (agent,) = running.http.get("/api/agents?label=kind=lamp&queue=true").json["agents"]
+    assert agent["queue"] == 2
+    assert "queue" not in running.http.get("/api/agents").json["agents"][0]
+    # What a token is not good for does not count.
+    assert Http(running.url, MINE).get("/api/commands?label=kind=lamp").json["commands"] == []
+
+
 def test_the_server_tells_its_clock_and_how_full_its_streams_are(running: HttpProcess, world: RunWorld) -> None:
     found = running.http.get("/api/server").json
 

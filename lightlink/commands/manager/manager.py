@@ -37,7 +37,7 @@ from lightlink.errors import ClosedError, CommandNotFound, DecodeError, InvalidO
 from lightlink.validators import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from typing_extensions import Self
@@ -223,7 +223,7 @@ class CommandManager:
 
     def list(
         self,
-        client_id: str | None = None,
+        client_id: str | Collection[str] | None = None,
         status: str | None = None,
         *,
         command_type: str | None = None,
@@ -236,13 +236,17 @@ class CommandManager:
     ) -> Page:
         """Return stored commands, newest first: a page of ``limit`` (at most 1,000), with its `next` for ``after``.
 
+        ``client_id`` names one agent, or several in a list: those of `agents(labels)`, say.
         A page ends early when payloads and results together are more than 32 MiB; ``brief`` leaves them out.
         Raises InvalidName, InvalidOption, StoreUnavailable.
         """
-        if client_id is not None:
-            schema.client_id(client_id)
+        one = client_id if isinstance(client_id, str) else None
+        several = None if client_id is None or isinstance(client_id, str) else frozenset(client_id)
+        for each in (one,) if one is not None else several or ():
+            schema.client_id(each)
         wanted = Filter(
-            client_id=client_id,
+            client_id=one,
+            clients=several,
             status=status,
             command_type=command_type,
             batch_id=batch_id,

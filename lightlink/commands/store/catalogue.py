@@ -149,10 +149,10 @@ class Catalogue:
 
     def may_pass(self, command_id: str, entry: Entry, wanted: Filter, at: float) -> bool:
         """Tell whether a command passes a filter at a time, as far as is known."""
+        if not wanted.is_of(entry.client_id):
+            return False
         if entry.deadline is None:  # it cannot be read
             return wanted.shows_unreadable
-        if wanted.client_id not in (None, entry.client_id):
-            return False
         if wanted.command_type not in (None, entry.command_type) or wanted.batch_id not in (None, entry.batch_id):
             return False
         if wanted.status is None:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Filter:
-    """Which commands to list; what is None does not matter. Times are aware datetimes."""
+    """Which commands to list; what is None does not matter. Times are aware datetimes.
+
+    ``clients`` are several agents, of which each will do.
+    """
 
     client_id: str | None = None
+    clients: frozenset[str] | None = None
     status: str | None = None
     command_type: str | None = None
     batch_id: str | None = None
@@ -50,12 +54,17 @@ class Filter:
     @property
     def is_selective(self) -> bool:
         """Whether so few commands may pass that an index finds them sooner."""
-        return self.status is not None or self.command_type is not None or self.batch_id is not None
+        return any(each is not None for each in (self.status, self.command_type, self.batch_id, self.clients))
+
+    def is_of(self, client_id: str) -> bool:
+        """Tell whether the commands of an agent may pass."""
+        return self.client_id in (None, client_id) and (self.clients is None or client_id in self.clients)
 
     def wants(self, request: RequestRecord) -> bool:
         """Tell whether a request passes, its status left aside."""
         return (
-            (self.command_type is None or request.command_type == self.command_type)
+            self.is_of(request.client_id)
+            and (self.command_type is None or request.command_type == self.command_type)
             and (self.batch_id is None or request.batch_id == self.batch_id)
             and (self.since is None or request.created_at >= self.since)
             and (self.until is None or request.created_at <= self.until)

@@ -94,7 +94,7 @@ def list_commands(
     """
     integer("limit", limit, 1, MAX_LIMIT)
     state = stream_state(store, subjects.COMMANDS_STREAM)
-    if state is None:
+    if state is None or wanted.clients == frozenset():
         return Page([], None)
     first, before = state.first_seq, _before(after, state.last_seq)
     one = wanted.client_id
@@ -198,7 +198,7 @@ def _match(
             ids = subjects.command_ids(as_text(delivery.subject))
             if not all(map(str.isascii, ids)):
                 store.connection.report(exc)  # nobody could ask for it by its id
-            elif wanted.shows_unreadable:
+            elif wanted.shows_unreadable and wanted.is_of(ids[0]):
                 candidates.append((delivery.seq, model.unreadable_command(*ids, delivery.created, exc.reason)))
             continue
         if wanted.wants(request):

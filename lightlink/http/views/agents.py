@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 from werkzeug.exceptions import NotFound
 
+from lightlink.commands.model import PENDING
 from lightlink.commands.store import schema
+from lightlink.commands.store.history import MAX_LIMIT
 from lightlink.commands.store.presence import read_presence
 from lightlink.errors import InvalidName
 from lightlink.http.schemas import AgentPage, ClientList, ClientView, MessageSent, TypeList, TypeView
 from lightlink.http.views.representations import agent_view, client_view, message_view
 
 if TYPE_CHECKING:
+    from lightlink.commands.manager.inventory import AgentRecord
     from lightlink.http.call import Call
 
 # How long an agent may take to say that it has a message, and to handle one.
@@ -44,25 +48,33 @@ def get_client(call: Call) -> ClientView:
 def list_agents(call: Call) -> AgentPage:
     """List the agents that were ever seen."""
     query = call.query
-    online = query.online is True or None
-    # A large fleet is read once for all who ask within a moment, and for all the pages of one who reads on.
-    known = call.app.recent.get(("agents", online), lambda: call.manager.agents(online=online))
-    wanted = schema.labels(_labels(query.label)).items()
     found = [
         agent
-        for agent in known
-        if wanted <= agent.labels.items()
-        and query.online in (UNSET, agent.online)
-        and call.may_address(agent.client_id)
+        for agent in known_agents(call, query.label, online=query.online is True or None)
+        if query.online in (UNSET, agent.online)
         and query.find.lower() in agent.client_id.lower()
         and (query.command_type is UNSET or query.command_type in agent.command_types)
     ]
+    shown = found[query.skip : query.skip + query.limit]
+    waiting: Counter[str] | None = None
+    if query.queue:
+        names = [agent.client_id for agent in shown]
+        open_ = call.manager.list(names, PENDING, limit=MAX_LIMIT, brief=True)
+        waiting = Counter(each.client_id for each in open_ if call.may_see(each))
     return AgentPage(
         total=len(found),
         online=sum(agent.online for agent in found),
         command_types=sorted({each for agent in found for each in agent.command_types}),
-        agents=[agent_view(agent) for agent in found[query.skip : query.skip + query.limit]],
+        agents=[agent_view(agent, waiting) for agent in shown],
     )
+
+
+def known_agents(call: Call, label: str | UnsetType, *, online: bool | None = None) -> list[AgentRecord]:
+    """Return the agents that were ever seen, that carry all labels, and that the token is good for."""
+    # A large fleet is read once for all who ask within a moment, and for all the pages of one who reads on.
+    known = call.app.recent.get(("agents", online), lambda: call.manager.agents(online=online))
+    wanted = schema.labels(_labels(label)).items()
+    return [agent for agent in known if wanted <= agent.labels.items() and call.may_address(agent.client_id)]
 
 
 def list_command_types(call: Call) -> TypeList:

@@ -21,7 +21,7 @@ from lightlink.http.schemas import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lightlink.commands import AuditEntry, Presence, Receipt
     from lightlink.commands.manager.inventory import AgentRecord
@@ -119,9 +119,10 @@ def client_view(presence: Presence, now: datetime) -> ClientView:
     )
 
 
-def agent_view(agent: AgentRecord) -> AgentView:
-    """Return what is kept of an agent as HTTP shows it."""
-    return AgentView(**{name: getattr(agent, name) for name in _OF_AGENTS})
+def agent_view(agent: AgentRecord, waiting: Mapping[str, int] | None = None) -> AgentView:
+    """Return what is kept of an agent as HTTP shows it; ``waiting`` is how many commands wait for each."""
+    queue = UNSET if waiting is None else waiting.get(agent.client_id, 0)
+    return AgentView(**{name: getattr(agent, name) for name in _OF_AGENTS}, queue=queue)
 
 
 def audit_view(entry: AuditEntry) -> AuditView:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import Conflict
 from lightlink.commands.store.history import MAX_LIMIT, PAGE_BYTES
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
 from lightlink.http.schemas import DEFAULT_TIMEOUT, AuditList, CommandPage, CommandSent, OneCommand
+from lightlink.http.views.agents import known_agents
 from lightlink.http.views.representations import audit_view, command_view
 
 if TYPE_CHECKING:
@@ -92,12 +93,16 @@ def list_commands(call: Call) -> CommandPage:
     after = query.after or None
     since = None if query.last is UNSET else call.manager.now() - timedelta(seconds=query.last)
     wanted, skipped = _paging(query)
+    clients: str | list[str] | None = query.client_id or None
+    if query.label is not UNSET:
+        labelled = [agent.client_id for agent in known_agents(call, query.label)]
+        clients = [each for each in labelled if clients in (None, each)]
     found: list[Command] = []
     size = 0
     deadline = time.monotonic() + _LOOK_SECONDS
     while True:
         page = call.manager.list(
-            query.client_id or None,
+            clients,
             query.status or None,
             command_type=query.command_type or None,
             batch_id=query.batch_id or None,

@@ -12,6 +12,7 @@ import pytest
 from helpers.commands import World
 from helpers.waiting import eventually
 
+from lightlink import InvalidName
 from lightlink.commands import model
 from lightlink.commands.model import RequestRecord, StatusRecord
 from lightlink.commands.store import catalogue, excerpt, history, index
@@ -58,6 +59,24 @@ def put(manager: CommandManager, count: int, **facts: Any) -> list[RequestRecord
 def end(manager: CommandManager, records: list[RequestRecord], status: StatusName) -> None:
     record = StatusRecord(status=status, at=model.now(), by="test")
     manager._store.write_statuses([StatusWrite(each.client_id, each.command_id, record, 0) for each in records])
+
+
+def test_commands_of_several_agents_are_listed_together(manager: CommandManager) -> None:
+    put(manager, 30, client_id="other")
+    mine = [*put(manager, 3, client_id="b"), *put(manager, 30, client_id="other"), *put(manager, 3, client_id="c")]
+    wanted = [each for each in reversed(mine) if each.client_id != "other"]
+
+    assert listed(manager, client_id=["c", "b"]) == [each.command_id for each in wanted]
+    page = manager.list({"b", "c"}, "pending", limit=4)
+    assert [each.command_id for each in page] == [each.command_id for each in wanted[:4]]
+    assert [each.command_id for each in manager.list(("b", "c"), limit=4, after=page.next)] == [
+        each.command_id for each in wanted[4:]
+    ]
+    end(manager, wanted[:2], "failed")
+    eventually(lambda: listed(manager, client_id=["b", "c"], status="failed") == [e.command_id for e in wanted[:2]])
+    assert listed(manager, client_id=[]) == []
+    with pytest.raises(InvalidName):
+        manager.list(["b", "no such name"])
 
 
 def listed(manager: CommandManager, **wanted: Any) -> list[str]:

@@ -262,9 +262,45 @@ def test_what_is_typed_is_checked_before_it_is_sent(page: Page, running: HttpPro
     expect(page.locator("pre.json").first).to_have_text("0.5")
 
 
+def test_commands_are_found_by_labels_and_counted_as_a_queue(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    world.manager(sweep_interval=None).assign_labels("tag-1", {"tag": "one"})
+    one = world.agent("tag-1")
+    for kind in ("info", "verify"):
+        one.register(kind, lambda version: version)
+    one.start()
+    world.agents("tag-2")
+    for client_id in ("tag-1", "tag-2"):
+        end(running, send(running, client_id, "info"))
+    log_in(page, running, to="commands")
+    page.get_by_label("Labels of the agents").fill("tag=one")
+    page.get_by_label("Labels of the agents").press("Enter")
+
+    rows = page.get_by_role("table", name="Commands").locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("tag-1")
+    assert page.url.endswith("label=tag%3Done")
+    # Live, too: the others' do not come.
+    page.mouse.move(0, 0)
+    end(running, send(running, "tag-2", "info"))
+    end(running, send(running, "tag-1", "verify"))
+    expect(rows.first).to_contain_text("verify")
+    expect(rows).to_have_count(2)
+
+    one.stop()
+    send(running, "tag-1", "info")
+    log_in(page, running, to="agents?label=tag%3Done")
+    page.get_by_role("table", name="Agents").get_by_role("link", name="1", exact=True).click()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("pending")
+
+
 def test_the_audit_becomes_a_table_for_spreadsheets(page: Page, running: HttpProcess, tmp_path: Path) -> None:
     command_id = send(running, "nobody", "=1+1")
     running.http.post(f"/api/command/{command_id}/cancel", {"reason": 'said "no", twice'})
+    log_in(page, running, to="audit")
+    page.get_by_label("What happened, or a command type").fill("=1+1")
+    page.get_by_label("What happened, or a command type").press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
     log_in(page, running, to="audit")
     # It speaks as the other pages do.
     expect(page.locator("tr", has=page.locator(f"[href='#/command/{command_id}']")).last).to_contain_text("sent")

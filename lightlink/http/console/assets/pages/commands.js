@@ -25,10 +25,11 @@ export function commandTable(commands) {
     { head: t("col.by"), min: "m", cell: (each) => each.issued_by }, { head: "ID", min: "l", cell: (each) => mono(each.command_id.slice(0, 8), "quiet") }], commands, (each) => each.command_id);
 }
 export default async function commands({ query }) {
-  const go = goer("commands", query), names = ["client_id", "command_type", "status", "last", "batch_id"];
+  const go = goer("commands", query), names = ["client_id", "label", "command_type", "status", "last", "batch_id"];
   const wanted = Object.fromEntries(names.map((name) => [name, query.get(name) ?? ""]));
   const after = query.get("after") ?? "";
-  const [page, batch] = await Promise.all([get("api/commands", { ...wanted, after, limit: SIZE }), wanted.batch_id ? follower(wanted.batch_id) : null]);
+  const labelled = wanted.label ? get("api/agents", { label: wanted.label, limit: 1000 }).then((found) => new Set(found.agents.map((each) => each.client_id))) : null;
+  const [page, batch, members] = await Promise.all([get("api/commands", { ...wanted, after, limit: SIZE }), wanted.batch_id ? follower(wanted.batch_id) : null, labelled]);
   const rows = h("div", {});
   let failedFirst = query.get("order") === "failed";
   const actions = h("div", { class: "row" });
@@ -51,7 +52,7 @@ export default async function commands({ query }) {
   }
   const footer = () => page.next || after ? h("div", { class: "pager" }, after && button(t("newest"), () => go({}), "small"), page.next && button(t("older"), () => go({ after: page.next }), "small")) : null;
   draw();
-  const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status) && (!wanted.batch_id || each.batch_id === wanted.batch_id);
+  const matches = (each) => (!wanted.client_id || each.client_id === wanted.client_id) && (!members || members.has(each.client_id)) && (!wanted.command_type || each.command_type === wanted.command_type) && (!wanted.status || each.status === wanted.status) && (!wanted.batch_id || each.batch_id === wanted.batch_id);
   // Rows update in place. New ones are inserted at the top, unless the pointer is over the list.
   let fresh = 0;
   const more = h("button", { type: "button", class: "btn small", hidden: true, onclick: () => { fresh = 0; goer("commands", query)({ after: "" }); window.dispatchEvent(new HashChangeEvent("hashchange")); } });
@@ -69,13 +70,14 @@ export default async function commands({ query }) {
     if (batch && changes.some((each) => each.batch_id === wanted.batch_id)) batch.look();
   });
   const client = h("input", { type: "search", value: wanted.client_id, placeholder: t("commands.client"), "aria-label": t("commands.client"), autocomplete: "off", onchange: () => go({ client_id: client.value.trim() }) });
+  const label = h("input", { type: "search", value: wanted.label, placeholder: "site=berlin", "aria-label": t("commands.label"), autocomplete: "off", onchange: () => go({ label: label.value.replace(/\s/g, "") }) });
   const type = h("input", { type: "search", value: wanted.command_type, placeholder: t("col.type"), "aria-label": t("col.type"), autocomplete: "off", onchange: () => go({ command_type: type.value.trim() }) });
   const last = h("select", { "aria-label": t("col.time"), onchange: () => go({ last: last.value }) }, [["", "any"], ["3600", "hour"], ["86400", "day"], ["604800", "week"]].map(([value, name]) => h("option", { value, selected: value === wanted.last }, t(`time.${name}`))));
   const order = h("input", { type: "checkbox", checked: failedFirst, onchange: () => { failedFirst = order.checked; go({ order: failedFirst ? "failed" : "", after }); } });
   const title = batch ? t("batch.title", { x: wanted.batch_id.slice(0, 8) }) : t("nav.commands");
   return { title, parent: batch && "commands", leave: () => { stop(); batch?.stop(); }, body: [
     h("div", { class: "page-head" }, h("h1", {}, title), actions), batch?.body,
-    h("div", { class: "filters" }, client, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
+    h("div", { class: "filters" }, client, label, type, last, segments(t("col.state"), STATES.map((each) => [each, each ? t(`state.${each}`) : t("all")]), wanted.status, (status) => go({ status })), h("label", { class: "inline" }, order, t("commands.order")), more), rows] };
 }
 // The progress of a batch; recounted when one of its commands changes, at most once a second.
 const COUNT_MS = 1000;
