@@ -90,7 +90,7 @@ def cut_off(client: lightlink.Client, line: TcpProxy) -> None:
 
 def restore(client: lightlink.Client, line: TcpProxy) -> None:
     line.accept()
-    assert client.wait_connected(10)
+    assert client.wait_connected(30)
 
 
 # Outages --------------------------------------------------------------------------------------------------------------
@@ -122,8 +122,8 @@ def test_a_call_to_a_killed_server_does_not_run_when_it_returns(fresh_server: St
         with pytest.raises(lightlink.ServiceUnavailable):
             client.call("echo", "echo", {"x": "meanwhile"}, timeout=0.1)
         server.start()
-        assert client.wait_connected(10)
-        assert service.client.wait_connected(10)
+        assert client.wait_connected(30)
+        assert service.client.wait_connected(30)
         client.call("echo", "echo", {"x": "after"})
     assert ran == ["before", "after"]
 
@@ -147,11 +147,16 @@ def test_a_call_whose_connection_is_lost_may_have_run(
     service = lightlink.Service(prefix, url)
     service.register("wait", lambda: begun.set() or go.wait(30))
     with service:
-        call = Started(client.call, prefix, "wait", timeout=1.0)
-        assert begun.wait(30)
+        calls: list[Started] = []
+
+        def runs() -> bool:
+            calls.append(Started(client.call, prefix, "wait", timeout=1.0))
+            return begun.wait(1.0)  # a busy machine may bring it too late to be run
+
+        assert eventually(runs)
         cut_off(client, line)
         with pytest.raises(lightlink.CallTimeout, match="may have run"):
-            call.wait()
+            calls[-1].wait()
         go.set()
 
 
@@ -266,7 +271,7 @@ def test_a_server_that_does_not_read_is_left_for_another(fresh_server: StartServ
         for _ in range(100):  # more than the socket takes
             client.publish(prefix, bytes(100_000))
         eventually(lambda: client._connection.session.losses, timeout=30)
-        assert client.wait_connected(10), "the old connection first had to take what it was given"
+        assert client.wait_connected(30), "the old connection first had to take what it was given"
         with pytest.raises(DeliveryUnknown):
             client.flush()
         client.flush()
@@ -284,7 +289,7 @@ def test_status_tells_of_outages_and_listeners_hear_in_order(client: lightlink.C
     eventually(lambda: len(seen) == 4)
     assert seen == [Status.RECONNECTING, Status.CONNECTED, Status.CLOSING, Status.CLOSED]
     assert client.status is Status.CLOSED
-    assert not client.wait_connected(10)
+    assert not client.wait_connected(30)
 
 
 def test_a_listener_that_fails_is_logged_and_the_others_are_told(
@@ -323,7 +328,7 @@ def test_the_servers_last_complaint_is_an_error_of_ours(fresh_server: StartServe
         assert isinstance(errors[0], lightlink.LinkError)
         assert "Maximum Payload Violation" in str(errors[0])
         eventually(lambda: client._connection.session.losses == 1)
-        assert client.wait_connected(10)
+        assert client.wait_connected(30)
         with pytest.raises(DeliveryUnknown) as lost:
             client.flush()
         assert lost.value.messages == 1
@@ -483,16 +488,16 @@ def test_closing_delivers_what_was_published(url: str, prefix: str) -> None:
 
 
 def test_closing_leaves_no_thread_and_no_socket(url: str, prefix: str) -> None:
-    def leftovers() -> tuple[list[str], int]:
-        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("lightlink-")]
-        return names, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    def leftovers() -> tuple[set[threading.Thread], int]:
+        threads = {thread for thread in threading.enumerate() if thread.name.startswith("lightlink-")}
+        return threads, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
-    before = leftovers()
+    threads, descriptors = leftovers()  # of which some, of other tests, may be about to end
     for _ in range(3):
         with lightlink.connect(url) as client:
             client.subscribe(prefix, lambda data: None)
             client.publish(prefix, 1)
-    eventually(lambda: leftovers() == before)
+    eventually(lambda: leftovers()[0] <= threads and leftovers()[1] <= descriptors)
 
 
 def test_every_method_of_a_closed_client_says_so(url: str, prefix: str) -> None:

@@ -44,7 +44,7 @@ class Wire:
         self.errors: list[Exception] = []
         self.loop = LoopThread("wire")
         self.nc = WireClient(require_tls=options.pop("require_tls", False), on_denied=self._note_denied)
-        settings = {"error_cb": self._note_error, "allow_reconnect": False, "connect_timeout": 5, **options}
+        settings = {"error_cb": self._note_error, "allow_reconnect": False, "connect_timeout": 30, **options}
         try:
             self.run(self.nc.connect(url, **settings))
         except BaseException:
@@ -111,7 +111,7 @@ def test_a_routed_subscription_delivers_messages_unchanged(wire: Wire, peer: Raw
 
 def test_what_is_written_arrives_in_order_however_it_is_batched(wire: Wire, peer: RawPeer, prefix: str) -> None:
     async def collect() -> list[bytes]:
-        return [(await subscription.next_msg()).data for _ in range(5)]
+        return [(await subscription.next_msg(30)).data for _ in range(5)]
 
     subscription = peer.run(peer.nc.subscribe(prefix))
     peer.run(peer.nc.flush())

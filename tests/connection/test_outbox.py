@@ -93,7 +93,7 @@ def test_a_publisher_waits_for_room_and_goes_on() -> None:
     thread, outcome = in_thread(outbox.put, "second", 1, 30)
     eventually(lambda: outbox._waiting)
     assert outbox.take(1000) == ["first"]
-    thread.join(10)
+    thread.join(30)
     assert outcome == [None]
     assert outbox.take(1000) == ["second"]
 
@@ -104,7 +104,7 @@ def test_closing_releases_who_waits_and_returns_what_is_left() -> None:
     thread, outcome = in_thread(outbox.put, "second", 1, 30)
     eventually(lambda: outbox._waiting)
     assert outbox.close() == ["first"]
-    thread.join(10)
+    thread.join(30)
     assert isinstance(outcome[0], ClosedError)
     with pytest.raises(ClosedError):
         outbox.put("third", 1, 0)
@@ -119,7 +119,7 @@ def test_a_put_within_a_put_in_a_signal_handler_does_not_block() -> None:
             return other + 1
 
     thread, outcome = in_thread(outbox.put, "outer", Reentrant(1), 0)
-    thread.join(10)
+    thread.join(30)
     assert outcome == [None]
     assert sorted(outbox.take(1000)) == ["inner", "outer"]
 
@@ -171,7 +171,7 @@ def test_many_threads_lose_nothing_and_keep_their_order() -> None:
         while batch := outbox.take(20):
             taken += batch
     for thread, outcome in publishers:
-        thread.join(10)
+        thread.join(30)
         assert outcome == [None]
     for n in range(8):
         assert [number for thread, number in taken if thread == n] == list(range(500))

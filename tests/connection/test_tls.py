@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lightlink.server import EmbeddedServer
 
 # The most that a refusal may take: connect_timeout, and a bit for giving up.
-LIMIT = 5.0
+LIMIT = 30.0
 NOBODY = "tls://127.0.0.1:1"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from helpers.loop import LoopThread
 
@@ -30,6 +31,10 @@ def read_info(port: int) -> dict[str, Any]:
 
 
 class _Client(Client):
+    def jetstream(self, **options: Any) -> JetStreamContext:
+        """Return a context that waits for an answer as long as a slow machine may take, and not for 5 s."""
+        return super().jetstream(**{"timeout": 30, **options})
+
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has done all that it was sent, and its complaints are here.
 
@@ -84,7 +89,7 @@ class RawPeer:
     async def _connect(self, url: str, options: dict[str, Any]) -> Client:
         nc = _Client()
         try:
-            await nc.connect(url, **{"connect_timeout": 5, "error_cb": self._note, **options})
+            await nc.connect(url, **{"connect_timeout": 30, "error_cb": self._note, **options})
         except BaseException:
             await nc.close()  # nats-py leaves the connection of a failed connect open
             raise

@@ -31,7 +31,7 @@ def test_a_raw_peer_runs_functions_and_coroutines(peer: RawPeer, prefix: str) ->
     async def talk(nc: object) -> bytes:
         subscription = await peer.nc.subscribe(prefix)
         await peer.nc.publish(prefix, b"hello")
-        message = await subscription.next_msg()
+        message = await subscription.next_msg(30)
         return message.data
 
     async def own_timeout() -> None:
