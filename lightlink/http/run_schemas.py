@@ -81,6 +81,10 @@ class RunsQuery:
 
     state: StateName | UnsetType = UNSET
     plan: str | UnsetType = UNSET
+    client_id: (
+        Annotated[ClientId, Meta(description="Only those with this agent as a target, among the 20 changed last.")]
+        | UnsetType
+    ) = UNSET
     limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most.")] = 100
 
 

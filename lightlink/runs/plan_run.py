@@ -45,6 +45,11 @@ class PlanRun:
         self._ports = ports
         self._last = state
 
+    @property
+    def target_ids(self) -> list[str]:
+        """The ids of its targets, in the order of its waves, as they were found at its start."""
+        return [target.client_id for target in self._run.targets]
+
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def refresh(self) -> RunState:

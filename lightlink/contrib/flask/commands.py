@@ -75,6 +75,21 @@ def pub(link: Link, subject: str, data: Any) -> None:
     link.client.flush()
 
 
+@group.command("services")
+@click.argument("name", required=False)
+@_with_link
+def services(link: Link, name: str | None) -> None:
+    """List the services that run, or the methods of one."""
+    for service in link.client.services(name):
+        if name is None:
+            line = f"{service.name}  {', '.join(service.versions)}  instances: {len(service.instances)}"
+            click.echo(visible(f"{line}  requests: {service.requests}"))
+            continue
+        for method in service.methods.values():
+            told = method.description.text.partition("\n")[0]
+            click.echo(visible(f"{method.name}{method.signature}  {told}".rstrip()))
+
+
 @group.command("agents")
 @_with_link
 def agents(link: Link) -> None:

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from werkzeug.exceptions import NotFound
 from werkzeug.exceptions import NotImplemented as HttpNotImplemented
 
-from lightlink.errors import InvalidName
+from lightlink.errors import InvalidName, RunNotFound
 from lightlink.http.run_schemas import (
     OnePlan,
     OneRun,
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from lightlink.runs import PlanRun, RunState, RunWatcher, Schedule, StoredPlan
 
 _LOOK_SECONDS = 1.0
+# Of so many runs is looked whether an agent is part of them.
+_MOST_OF_AGENT = 20
 _WHAT = "plans and runs"
 
 
@@ -85,8 +87,26 @@ def start_run(call: Call) -> OneRun:
 def list_runs(call: Call) -> RunList:
     """List runs, latest change first."""
     query = call.query
-    states = _orchestrator(call).runs(state=query.state or None, plan=query.plan or None, limit=query.limit)
+    orchestrator = _orchestrator(call)
+    # The targets of a run are read one run after the other, and may be ten thousand.
+    most = query.limit if query.client_id is UNSET else min(query.limit, _MOST_OF_AGENT)
+    states = orchestrator.runs(state=query.state or None, plan=query.plan or None, limit=most)
+    if query.client_id is not UNSET:
+        states = [each for each in states if query.client_id in _targets_of(call, orchestrator, each.run_id)]
     return RunList(total=len(states), runs=[run_view(state) for state in states])
+
+
+def _targets_of(call: Call, orchestrator: Orchestrator, run_id: str) -> frozenset[str]:
+    """Return the targets of a run, which never change; none of one that is kept no longer."""
+
+    def read() -> frozenset[str]:
+        try:
+            return frozenset(orchestrator.run(run_id).target_ids)
+        except RunNotFound:
+            return frozenset()
+
+    found: frozenset[str] = call.app.recent.get(("targets", run_id), read)
+    return found
 
 
 def get_run(call: Call) -> RunDetails:

@@ -40,7 +40,7 @@ def test_the_page_s_lines_run(tmp_path: Path, url: str, monkeypatch: pytest.Monk
         lines = shell_lines(PAGE, "flask ")
         script = "\n".join(["set -e", f'flask() {{ {sys.executable} -m flask "$@"; }}', *lines])
         said = run(["/bin/sh", "-c", script], tmp_path, FLASK_LIGHTLINK_URL=url)
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert "JetStream:  answers" in said
     assert "\n0.5\n" in said
 

@@ -371,6 +371,9 @@ def test_commands_use_the_app_s_connection(app: flask.Flask, service: lightlink.
     with lightlink.connect(url) as listener, listener.subscribe(f"{prefix}.said") as heard:
         assert runner.invoke(args=["lightlink", "pub", f"{prefix}.said", '{"a": "\\u001b"}']).exit_code == 0
         assert heard.get(30).data == {"a": "\x1b"}
+    assert f"{prefix}  0.0.0  instances: 1  requests: 1\n" in runner.invoke(args=["lightlink", "services"]).output
+    methods = runner.invoke(args=["lightlink", "services", prefix]).output
+    assert "double(*, number: int) -> int\n" in methods
     with lightlink.Agent(prefix, url, labels={"site": "here"}):
         assert f"{prefix}  site=here\n" in runner.invoke(args=["lightlink", "agents"]).output
     doctor = runner.invoke(args=["lightlink", "doctor"])

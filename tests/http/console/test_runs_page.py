@@ -63,6 +63,11 @@ def test_what_waits_is_found_and_approved(page: Page, running: HttpProcess, wait
     row = page.get_by_role("table", name="Steps").locator("tbody tr")
     expect(row).to_contain_text("install")
     expect(row).to_contain_text("2")
+    # Each of its targets leads to it, and no other agent does.
+    assert running.http.get("/api/runs?client_id=somebody").json["runs"] == []
+    log_in(page, running, to="agent/run-2")
+    page.get_by_role("region", name="Latest runs it is part of").locator(f"[href='#/run/{waiting}']").click()
+    expect(shown_state(page)).to_have_text("done")
 
 
 def test_what_waits_is_rejected_and_taken_back(page: Page, running: HttpProcess, waiting: str) -> None:

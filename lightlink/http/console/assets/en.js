@@ -163,6 +163,7 @@ export default {
   "agent.platform": "Platform",
   "agent.commands": "Latest commands",
   "agent.commands.0": "Nothing was sent to this agent yet.",
+  "agent.runs": "Latest runs it is part of",
   "agent.types": "Commands it takes",
   "agent.types.0": "It says of no command that it takes it.",
   "commands.all": "All commands",

@@ -163,6 +163,7 @@ export default {
   "agent.platform": "平台",
   "agent.commands": "最近的命令",
   "agent.commands.0": "尚未向此代理发送命令。",
+  "agent.runs": "它参与的最近执行",
   "agent.types": "可接受的命令",
   "agent.types.0": "它没有声明任何命令。",
   "commands.all": "全部命令",

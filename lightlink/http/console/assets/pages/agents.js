@@ -2,6 +2,7 @@ import { get, may } from "../api.js";
 import { ago, button, chips, empty, facts, h, link, mono, number, section, segments, state, table } from "../dom.js";
 import { t } from "../text.js";
 import { commandTable } from "./commands.js";
+import { runTable } from "./runs.js";
 
 const SIZE = 50;
 
@@ -45,7 +46,9 @@ function pager(skip, total, go) {
     button(t("previous"), () => go(Math.max(0, skip - SIZE)), "small", { disabled: skip === 0 }), button(t("next"), () => go(skip + SIZE), "small", { disabled: skip + SIZE >= total }));
 }
 export async function agent({ rest }) {
-  const [found, latest] = await Promise.all([get("api/agents", { find: rest, queue: true, limit: 1000 }), get("api/commands", { client_id: rest, limit: 10 })]);
+  // Whose token is for some agents only is not told of runs; elsewhere there may be none to tell of.
+  const part = get("api/runs", { client_id: rest, limit: 20 }).then((answer) => answer.runs, () => []);
+  const [found, latest, runs] = await Promise.all([get("api/agents", { find: rest, queue: true, limit: 1000 }), get("api/commands", { client_id: rest, limit: 10 }), part]);
   const each = found.agents.find((one) => one.client_id === rest);
   if (!each) return { title: rest, body: [h("h1", {}, rest), empty(t("agent.0"), t("agent.0.more"), link("agents", t("nav.agents"), "btn"))] };
   const types = each.online ? await get(`api/agents/${rest}/types`).then((answer) => answer.types, () => []) : [];
@@ -54,6 +57,7 @@ export async function agent({ rest }) {
     h("div", { class: "page-head" }, h("div", {}, h("h1", {}, rest), h("p", { class: "under" }, state(each.online ? "online" : "offline"), h("span", { class: "quiet" }, t("agent.seen"), " ", ago(each.last_seen)))), may("send") && link(`send?to=${rest}`, t("agents.send"), "btn primary")),
     h("div", { class: "cols" }, h("div", { class: "stack" },
       section(t("agent.commands"), link(`commands?client_id=${rest}`, t("commands.all"), "quiet"), latest.commands.length ? commandTable(latest.commands) : h("p", { class: "quiet" }, t("agent.commands.0"))),
+      runs.length ? section(t("agent.runs"), link("runs", t("runs.all"), "quiet"), runTable(runs)) : null,
       section(t("agent.types"), null, each.command_types.length ? table(t("agent.types"), [{ head: t("col.type"), cell: (name) => link(`send?to=${rest}&type=${encodeURIComponent(name)}`, mono(name)) }, { head: t("col.text"), cell: (name) => told[name] ?? "" }], each.command_types) : h("p", { class: "quiet" }, t("agent.types.0")))),
     h("aside", { class: "rail", "aria-label": t("facts") }, facts([[t("col.queue"), queue(each)], [t("col.labels"), Object.keys(each.labels).length ? chips(each.labels) : "–"], [t("col.version"), mono(each.version || "–")], [t("agent.platform"), each.platform || "–"], [t("agent.first"), ago(each.first_seen)]])))] };
 }

@@ -13,15 +13,17 @@ const PAUSABLE = new Set(["queued", "running", "soaking", "waiting", "held"]);
 const BAD = /fail|unknown|left/;
 const ENDED = new Set(["completed", "failed", "cancelled", "rolled_back", "rollback_incomplete"]);
 
+export const runTable = (list) => table(t("nav.runs"), [
+  { head: t("col.state"), cell: (run) => runState(run.state) }, { head: t("col.plan"), cell: (run) => [link(`run/${run.run_id}`, run.plan, "strong"), run.reason && h("span", { class: "sub" }, run.reason)] },
+  { head: t("col.targets"), num: true, cell: (run) => number(run.targets) }, { head: t("col.failed"), num: true, min: "m", cell: (run) => number(run.counts.failed ?? 0) },
+  { head: t("col.by"), min: "m", cell: (run) => run.started_by }, { head: t("col.changed"), num: true, cell: (run) => ago(run.at) }], list);
+
 export default async function runs({ query }) {
   const go = goer("runs", query), plan = query.get("plan") ?? "";
   const [page, schedules] = await Promise.all([get("api/runs", { plan, limit: 100 }), get("api/schedules").catch(() => ({ schedules: [] }))]);
   const search = h("input", { type: "search", value: plan, placeholder: t("col.plan"), "aria-label": t("col.plan"), onchange: () => go({ plan: search.value.trim() }) });
   return { title: t("nav.runs"), body: [h("div", { class: "page-head" }, h("h1", {}, t("nav.runs")), may("plan") && link("start", t("start.run"), "btn primary")), h("div", { class: "filters" }, search),
-    page.runs.length ? table(t("nav.runs"), [
-      { head: t("col.state"), cell: (run) => runState(run.state) }, { head: t("col.plan"), cell: (run) => [link(`run/${run.run_id}`, run.plan, "strong"), run.reason && h("span", { class: "sub" }, run.reason)] },
-      { head: t("col.targets"), num: true, cell: (run) => number(run.targets) }, { head: t("col.failed"), num: true, min: "m", cell: (run) => number(run.counts.failed ?? 0) },
-      { head: t("col.by"), min: "m", cell: (run) => run.started_by }, { head: t("col.changed"), num: true, cell: (run) => ago(run.at) }], page.runs)
+    page.runs.length ? runTable(page.runs)
       : plan ? empty(t("runs.nomatch"), t("commands.none.more"), link("runs", t("filter.clear"), "btn")) : empty(t("runs.0"), t("runs.0.more"), h("pre", { class: "code-line" }, "lightlink plan start plan.yaml")),
     scheduled(schedules.schedules)] };
 }
