@@ -104,7 +104,7 @@ class CommandLoad:
             self.manager.close()
             self._client.close()
 
-    def wait_progress(self, timeout: float = 30.0) -> None:
+    def wait_progress(self, timeout: float = 60.0) -> None:
         """Wait until some more commands have ended."""
         goal = self.book.progress + 10
         self.book.wait_for(lambda: self.book.progress >= goal, timeout)

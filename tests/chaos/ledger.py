@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 # What the scheduling of a busy machine may add, in seconds: to the instant at which a handler begins, and to that at
 # which a caller goes on. What these are there to find takes an outage longer.
-_LATE = 0.5
+_LATE = 1.5
 _OVERDUE = 2.0
+# Between the end of a connection and its note in the books, in seconds.
+_NOTED = 0.5
 
 _DID_NOT_RUN = {error.__name__ for error in (ServiceUnavailable, ServiceBusy, DeadlineExceeded)}
 
@@ -37,7 +39,7 @@ class Book:
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
 
-    def wait_for(self, check: Callable[[], bool], timeout: float = 30.0) -> None:
+    def wait_for(self, check: Callable[[], bool], timeout: float = 60.0) -> None:
         """Wait until something is so; AssertionError after ``timeout`` seconds."""
         with self._changed:
             assert self._changed.wait_for(check, timeout), f"{timeout:g} s have passed: {self}"
@@ -195,7 +197,7 @@ class Events(Book):
             self.publish()
             number = max(self._published)
             try:
-                self.wait_for(lambda: number in self._received, 5.0)  # noqa: B023 - called at once
+                self.wait_for(lambda: number in self._received, 30.0)  # noqa: B023 - called at once
                 return
             except AssertionError:
                 if self._client.status is lightlink.Status.CONNECTED:
@@ -221,7 +223,7 @@ class Events(Book):
 
     def _was_under_way(self, number: int) -> bool:
         published = self._published[number]
-        return any(-_LATE < loss - published < self._window for loss in self._losses)
+        return any(-_NOTED < loss - published < self._window for loss in self._losses)
 
     def _note_status(self, status: lightlink.Status) -> None:
         if status is lightlink.Status.RECONNECTING:

@@ -30,7 +30,7 @@ class Repeat:
         self._thread = threading.Thread(target=self._run, name="chaos-load", daemon=True)
         self._thread.start()
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self, timeout: float = 60.0) -> None:
         """End it after the turn under way; raises what ended it before."""
         self._stopped.set()
         self._thread.join(timeout)
@@ -76,13 +76,14 @@ class MixedLoad:
         client_url: str | Sequence[str],
         service_url: str | Sequence[str],
         *,
-        window: float = 1.0,
+        window: float = 3.0,
         call_timeout: float = 1.0,
         replicas: int = 1,
         **settings: Any,
     ) -> None:
         self._name = name
         self._timeout = call_timeout
+        settings = {"timeout": 30.0, **settings}  # a cluster that has just come may elect for longer than 5 s
         self._stack = contextlib.ExitStack()
         self._repeats: list[Repeat] = []
         with contextlib.ExitStack() as undo:
@@ -117,7 +118,7 @@ class MixedLoad:
         finally:
             self._stack.close()
 
-    def wait_progress(self, timeout: float = 30.0) -> None:
+    def wait_progress(self, timeout: float = 60.0) -> None:
         """Wait until of everything some more has gone well; AssertionError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         goals = [

@@ -17,11 +17,11 @@ def leader_of(cluster: EmbeddedCluster, stream: str) -> EmbeddedServer:
 
     def find() -> EmbeddedServer | None:
         node = next(node for node in cluster.nodes if node.running)
-        with RawPeer(node.url) as peer:
-            try:
-                info = peer.run(peer.nc.jetstream().stream_info(stream))
-            except nats.errors.Error:
-                return None
+        try:
+            with RawPeer(node.url) as peer:
+                info = peer.run(peer.nc.jetstream(timeout=5).stream_info(stream))  # nobody answers while they elect
+        except nats.errors.Error:
+            return None
         return cluster.node(info.cluster.leader) if info.cluster and info.cluster.leader else None
 
-    return eventually(find, timeout=30)
+    return eventually(find, timeout=60)

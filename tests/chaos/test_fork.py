@@ -181,7 +181,7 @@ def test_a_fork_in_the_middle_of_everything_hurts_neither_side(ledger: Ledger, u
             url,
             prefix,
             options=FORKING,
-            timeout=50,
+            timeout=100,
         )
         assert finished.returncode == 0, finished.stderr
         assert eventually(lambda: sorted(itertools.chain(*ends)) == list(range(1, 21)))

@@ -113,7 +113,7 @@ def check_workers(process: PythonProcess, port: int, echo: Echo, forks: Callable
     assert eventually(lambda: forks() == 3 and not alive(killed), timeout=30)
     assert killed not in ask_many(port, [f"after-{n}" for n in range(50)])
     process.signal(SIGTERM)
-    assert process.wait(20).returncode == 0
+    assert process.wait(60).returncode == 0
     assert set(echo.seen.values()) == {1}
     asked = set(echo.seen) - {"loaded"}
     assert eventually(lambda: set(echo.heard) - {"started"} == asked)
@@ -223,7 +223,7 @@ def test_a_client_made_before_celery_forks_works_in_every_worker(
     )
     assert int(boss.wait_line("workers", timeout=40)) >= 4
     worker.signal(SIGTERM)
-    assert worker.wait(20).returncode == 0
+    assert worker.wait(60).returncode == 0
     asked = {f"task-{n}" for n in range(20)}
     assert set(echo.seen) == {"loaded", *asked}
     assert eventually(lambda: set(echo.heard) == asked)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_a_short_soak_balances_its_books_and_leaves_nothing(python: StartPython) -> None:
-    finished = python("import chaos.soak as s; raise SystemExit(s.main())", "--minutes=0.05", "--seed=8").wait(55)
+    finished = python("import chaos.soak as s; raise SystemExit(s.main())", "--minutes=0.05", "--seed=8").wait(110)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "seed 8" in finished.stdout
     assert re.search(r"^calls: made [1-9].* run twice 0.* lost 0,", finished.stdout, re.MULTILINE)

@@ -43,7 +43,7 @@ def play(
     ledger = folder / "ledger"
     ledger.touch()
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(lightlink.connect(list(urls), name="judge", reconnect_wait=0.05))
+        client = stack.enter_context(lightlink.connect(list(urls), name="judge", timeout=30, reconnect_wait=0.05))
         client.stream("LEDGER", ["ledger.*"], replicas=replicas, partitions=partitions or None)
         publisher = Publisher(client, events)
         consumers = Consumers(urls, ledger, processes, workers, partitions, dice)

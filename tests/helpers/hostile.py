@@ -203,7 +203,7 @@ class HostilePeer:
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
-        self._socket = socket.create_connection((address.hostname or "", address.port or 0), 10)
+        self._socket = socket.create_connection((address.hostname or "", address.port or 0), 30)
         self._lines = self._socket.makefile("rb")
         self._lock = threading.Lock()
         self._subscriptions = 0
@@ -230,7 +230,7 @@ class HostilePeer:
         self._say(b"".join((line.encode(), headers or b"", payload, b"\r\n")))
 
     def get(self) -> Arrival:
-        """Return the next message; TimeoutError when none comes for ten seconds, EOFError at the end."""
+        """Return the next message; TimeoutError when none comes for half a minute, EOFError at the end."""
         while True:
             line = self._lines.readline()
             words = line.decode().split()
