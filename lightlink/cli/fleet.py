@@ -82,7 +82,7 @@ def init(directory: Path, hosts: tuple[str, ...], certs: Path | None, **server: 
     write_file(config, fleet_config(directory, **server).encode(), mode=PRIVATE, replace=False)
     say(f"made in {directory}; keep ca.key and operator.seed off the server, responder/ goes where responders run")
     say(f"next: nats-server --config {directory / 'nats.conf'}")
-    say(f"      lightlink fleet auth {directory}")
+    say(f"      lightlink fleet auth {directory / 'responder'}")
 
 
 @fleet.command("server-config")

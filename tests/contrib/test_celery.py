@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 PAGE = "how-to/celery.md"
 CELERY = """
-    import sys
+    import os, sys
     from celery.__main__ import main
+    os.chdir(os.environ["FOLDER"])
     sys.argv = ["celery", *sys.argv[1:]]
     main()
 """
@@ -29,6 +30,7 @@ CELERY = """
 BOSS = """
     import os, sys
     import lightlink
+    os.chdir(os.environ["FOLDER"])
     import tasks
 
     prices = [tasks.quote.delay("apple") for _ in range(8)]
@@ -48,9 +50,8 @@ BOSS = """
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the page writes; the first line of each block that is a file names it."""
-    setup, tasks, orders, in_folder = blocks(PAGE, "python")
+    setup, tasks, orders, in_folder, use = blocks(PAGE, "python")
     (tmp_path / "celery_in_folder.py").write_text(in_folder)
-    use = "\nimport os\nimport celery_in_folder\ncelery_in_folder.use(app, os.environ['FOLDER'])\n"
     (tmp_path / "tasks.py").write_text(setup + tasks + use)
     (tmp_path / "orders.py").write_text(orders)
     return tmp_path

@@ -221,16 +221,22 @@ def test_the_page_s_program_runs_and_its_unit_is_printed(
 ) -> None:
     (program,) = blocks(PAGE, "python")
     (tmp_path / "gauge.py").write_text(program)
-    (tmp_path / "gauge.json").write_text('{"unit": "bar"}')
+    for line in shell_lines(PAGE, "echo "):
+        run(["/bin/sh", "-ec", line], tmp_path)
     code = "import os, runpy, sys; os.chdir(sys.argv[1]); runpy.run_path('gauge.py', run_name='__main__')"
-    process = python(code, tmp_path, env={**manager.environment, "LIGHTLINK_URL": url})
+    env = {**manager.environment, "LIGHTLINK_URL": url}
+    process = python(code, tmp_path, env=env)
     manager.hear_until("READY=1")
     process.signal(SIGTERM)
     assert process.wait().returncode == 0
 
-    (tmp_path / "gauge.env").write_text("LIGHTLINK_URL=nats://127.0.0.1:4222\n")
     lines = [line.partition("#")[0] for line in shell_lines(PAGE, "lightlink service install")]
     assert len(lines) == 2
     for line in lines:
         printed = run([sys.executable, "-m", "lightlink.cli", *line.split()[1:]], tmp_path)
         assert "ExecStart=" in printed
+    # What the unit starts has its settings too: it imports the module, which is not `__main__` then.
+    code = "import os, sys; from lightlink.cli import main; os.chdir(sys.argv[1]); main(['run', 'gauge'])"
+    python(code, tmp_path, env=env).wait_line("serving gauge")
+    with lightlink.connect(url) as client:
+        assert client.call("gauge", "unit") == "bar"

@@ -124,9 +124,7 @@ def test_the_outbox(read: Read) -> None:
 
 def test_the_shell(read: Read) -> None:
     reader = read("docs/how-to/shell.md")
-    (reader.folder / "shop.py").write_text(
-        'import lightlink\nservice = lightlink.Service("math")\nservice.register("add", lambda a, b: a + b)\n'
-    )
+    reader.save("shop.py")
     reader.start("serving math", "listening on ")
     printed = reader.shell()
     assert "3\n" in printed
@@ -231,7 +229,6 @@ def test_quic(read: Read) -> None:
     port = listening_port(server)
     state = {
         "tls://127.0.0.1:4222": f"tls://127.0.0.1:{port}",
-        "/var/lib/lightlink/": "",
         "127.0.0.1:8476": "127.0.0.1:0",
     }
     for printed, here in state.items():

@@ -65,7 +65,10 @@ def demo(secure: bool) -> None:
             more = [identities, roaming] if importlib.util.find_spec("qh3") else [identities]
             _show(console, server, shop, demo, [*CHAPTERS, *more])
     console.print()
-    _text(console, "The service and the server are stopped. Next: README.md, samples/, `lightlink --help`.")
+    _text(
+        console,
+        "The service and the server are stopped. Next: `lightlink --help`, and the tutorial (docs/ of the repository).",
+    )
 
 
 def _link(certificates: Path, name: str) -> Link:
