@@ -71,19 +71,26 @@ with lightlink.connect(urls, name=name, wait=60, reconnect_wait=0.05) as client:
 class Books:
     """What handlers wrote down."""
 
-    lines: list[list[Any]]
+    path: Path
+    lines: list[list[Any]] = attrs.Factory(list)
+    done: set[int] = attrs.Factory(set)
     faults: list[str] = attrs.Factory(list)
+    _read: int = 0
 
-    @classmethod
-    def read(cls, path: Path) -> Books:
-        """Return what is in a ledger; a line that a killed process did not finish is left out."""
-        lines = []
-        for line in path.read_text().splitlines():
+    def read(self) -> None:
+        """Read what was added; a line that a killed process did not finish is left out."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            added, _, _ = file.read().rpartition(b"\n")
+        self._read += len(added)
+        for line in added.splitlines():
             try:
-                lines.append(json.loads(line))
+                entry = json.loads(line)
             except ValueError:
                 continue
-        return cls(lines)
+            self.lines.append(entry)
+            if entry[0] == "done":
+                self.done.add(entry[2])
 
     def check(self, stored: dict[int, int], dead: set[int], crashes: int, *, workers: int, partitions: int) -> str:
         """Note what was lost, done twice without a crash, out of order or at the same time; return the books."""
@@ -192,10 +199,12 @@ class Consumers:
         self._snippet = (CONSUMER, ",".join(urls), ledger, workers, partitions or "")
         self._dice = dice
         self.crashes = 0
+        self.strikes = 0
         self._processes = [PythonProcess(*self._snippet, f"consumer-{number}") for number in range(count)]
 
     def strike(self) -> None:
         """Kill one, or let it stand still for a moment."""
+        self.strikes += 1
         process = self._dice.choice(self._processes)
         if self._dice.random() < 0.5:
             process.signal(signal.SIGKILL)
