@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,49 +13,61 @@ import lightlink
 from lightlink.errors import PermissionDenied, Reject
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import StartServer
 
     from lightlink.certs import CertificateAuthority
 
 
-def test_grants_are_enough_for_what_they_are_for_and_no_more(
-    fresh_server: StartServer, authority: CertificateAuthority
-) -> None:
+@pytest.fixture
+def traders(fresh_server: StartServer, authority: CertificateAuthority) -> Iterator[list[lightlink.Client]]:
+    """Clients of who sells, of who writes the bills, and of somebody else."""
     folder = authority.directory
     authority.issue_server(["127.0.0.1"])
     authority.issue("seller", publish=["orders.>"], streams=["ORDERS"])
     authority.issue("biller", consume=["ORDERS"])
     authority.issue("other", publish=["bills.>"])
     url = fresh_server(tls=folder).url
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(lightlink.connect(url, tls=tls_of(folder, name), name=name))
+            for name in ("seller", "biller", "other")
+        ]
 
-    def connect(name: str) -> lightlink.Client:
-        return lightlink.connect(url, tls=tls_of(folder, name), name=name)
 
-    with connect("seller") as seller, connect("biller") as biller, connect("other") as other:
-        seller.stream("ORDERS", ["orders.>"])
-        seen: list[int] = []
+@pytest.mark.parametrize("partitions", [None, 2])
+def test_grants_are_enough_for_what_they_are_for_and_no_more(
+    traders: list[lightlink.Client], partitions: int | None
+) -> None:
+    seller, biller, other = traders
+    seller.stream("ORDERS", ["orders.*"], partitions=partitions)
+    seen: list[int] = []
 
-        def bill(number: int) -> None:
-            if number == 2:
-                raise Reject("no such order")
-            seen.append(number)
+    def bill(number: int) -> None:
+        if number == 2:
+            raise Reject("no such order")
+        seen.append(number)
 
-        biller.consume("orders.>", name="billing", stream="ORDERS")(bill)
-        for number in (1, 2):
-            seller.publish_stored("orders.new", number)
-        eventually(lambda: seen == [1])
-        letters = biller.dead_letters("ORDERS", "billing")
-        (letter,) = eventually(letters.list)
-        letters.drop(letter.number)
-        assert [each.data for each in seller.replay("orders.>", stream="ORDERS")] == [1, 2]
-        for attempt in (
-            lambda: other.publish_stored("orders.new", 3),
-            lambda: biller.publish_stored("orders.new", 3),
-            lambda: other.stream("ORDERS").info(),
-            lambda: other.consume("orders.>", name="x", stream="ORDERS")(print),
-            lambda: biller.stream("ORDERS").purge(),
-            lambda: seller.stream("ORDERS").delete(),
-            lambda: seller.dead_letters("ORDERS", "billing").list(),
-        ):
-            with pytest.raises(PermissionDenied):
-                attempt()
+    biller.consume("orders.*", name="billing", stream="ORDERS", partitions=partitions)(bill)
+    for number in (1, 2):
+        seller.publish_stored("orders.new", number)
+    eventually(lambda: seen == [1])
+    letters = biller.dead_letters("ORDERS", "billing")
+    (letter,) = eventually(letters.list)
+    letters.drop(letter.number)
+    assert [each.data for each in seller.replay("orders.>", stream="ORDERS")] == [1, 2]
+    for attempt in (
+        lambda: other.publish_stored("orders.new", 3),
+        lambda: biller.publish_stored("orders.new", 3),
+        # Where an event of a partition is stored: the server alone writes there.
+        lambda: seller.publish_stored("ll.part.0.orders.new", 3),
+        lambda: other.stream("ORDERS").info(),
+        lambda: other.consume("orders.*", name="x", stream="ORDERS", partitions=partitions)(print),
+        lambda: biller.stream("ORDERS").purge(),
+        lambda: seller.stream("ORDERS").delete(),
+        lambda: seller.dead_letters("ORDERS", "billing").list(),
+    ):
+        with pytest.raises(PermissionDenied):
+            attempt()
+    assert seller.stream("ORDERS").info().last_sequence == 2
