@@ -29,8 +29,9 @@ _PULL_SECONDS = 30.0
 # Until the server has answered once, a pull is short: where the consumer is not there yet, nothing at all may be heard.
 _FIRST_PULL_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
-# So often the server says that a pull is still known to it; one it says nothing of for two of them is lost.
-_HEARTBEAT_SECONDS = 5.0
+# So often the server says that a pull is still known to it; one it says nothing of for two of them is lost. At the most
+# half a pull, as the server demands.
+LEAST_HEARTBEAT, MOST_HEARTBEAT = 5.0, _PULL_SECONDS / 2
 # What the server says to a pull that asks for more than the consumer allows, which not everybody may look up.
 _MOST_AT_ONCE = re.compile(r"MaxRequestBatch of ([1-9]\d{0,8})")
 _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
@@ -60,8 +61,8 @@ class PullConsumer:
     The calls come on threads of the library, mostly the loop's, and must not block: one for what one read brought, or
     with ``whole`` one for what a pull brought, for who puts it in an order of its own. What is held is kept from being
     delivered again until `ack`, `hand_back`, `end` or `forget`. `tick` is to be called about every second, and at least
-    every third of ``ack_wait``: it renews what has run out. ``on_missing`` is called when there is no consumer. With
-    ``heartbeats`` a pull that the server has forgotten, as with a leader that was killed, is noticed within 10 s.
+    every third of ``ack_wait``: it renews what has run out. ``on_missing`` is called when there is no consumer. A pull
+    that the server has forgotten, as with a leader that was killed, is noticed after twice ``heartbeat`` seconds.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class PullConsumer:
         on_missing: Callable[[], object],
         *,
         whole: bool = False,
-        heartbeats: bool = False,
+        heartbeat: float = LEAST_HEARTBEAT,
     ) -> None:
         self._connection = connection
         self._subject = api.api_subject(connection, f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
@@ -86,7 +87,7 @@ class PullConsumer:
         self._on_messages = on_messages
         self._on_missing = on_missing
         self._whole = whole
-        self._heartbeats = heartbeats
+        self._heartbeat = heartbeat
         self._lock = RLock()  # not a condition, which takes it by two calls in Python
         # By place and time: a stream that was restored from an older copy gives out its places again.
         self._held: dict[tuple[int, int], Pulled] = {}
@@ -169,7 +170,7 @@ class PullConsumer:
                 self._renewed = instant
             expired = self._owed > 0 and instant > self._expires
             # A server that is to say every few seconds that it knows of the pull has died, or has lost its leadership.
-            silent = self._owed > 0 and self._is_beating and instant - self._heard > 2 * _HEARTBEAT_SECONDS
+            silent = self._owed > 0 and self._is_beating and instant - self._heard > 2 * self._heartbeat
             if expired or silent:
                 self._owed = 0
             if silent:
@@ -219,11 +220,11 @@ class PullConsumer:
             self._owed = room
             self._heard = time.monotonic()
             self._expires = self._heard + seconds + 1
-            self._is_beating = self._heartbeats and self._answered
+            self._is_beating = self._answered
             reply = f"{self._inbox}{self._number}".encode()
         body = {"batch": room, "expires": api.nanoseconds(seconds)}
         if self._is_beating:
-            body["idle_heartbeat"] = api.nanoseconds(_HEARTBEAT_SECONDS)
+            body["idle_heartbeat"] = api.nanoseconds(self._heartbeat)
         try:
             self._connection.publish(self._subject, codec.encode_json(body), reply, timeout=0.0)
         except LightLinkError as exc:

@@ -55,7 +55,6 @@ class Runner:
             ack_wait,
             self._on_messages,
             self._on_missing,
-            heartbeats=True,
         )
         self._lock = Condition()
         self._active: dict[str, Active] = {}

@@ -204,7 +204,6 @@ class Consumption:
             durable.ack_wait,
             lambda burst: self._on_messages(source, burst),
             lambda: self._missing.add(durable.name),
-            heartbeats=True,
         )
         source = Source(pulls, durable, self.stream, is_retry, lane)
         return source

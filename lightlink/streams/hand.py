@@ -207,9 +207,7 @@ class Consumer:
                 f"{self.stream}/{self.name}", "read", "it is no pull consumer with explicit acknowledgements"
             )
         ack_wait = info.config.ack_wait / 1e9 or ACK_WAIT
-        pulls = PullConsumer(
-            self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None, heartbeats=True
-        )
+        pulls = PullConsumer(self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None)
         self._periodic = every(min(_TICK_SECONDS, ack_wait / 4), pulls.tick)
         try:
             pulls.start()

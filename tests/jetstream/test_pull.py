@@ -51,11 +51,10 @@ def test_a_place_that_is_given_out_again_is_another_message(fresh_server: StartS
 def test_a_pull_that_the_server_has_forgotten_is_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after the death of the server that leads the consumer, while ours lives."""
     monkeypatch.setattr(pull, "_FIRST_PULL_SECONDS", 0.02)
-    monkeypatch.setattr(pull, "_HEARTBEAT_SECONDS", 0.1)
     with lightlink.connect(url) as client:
         asked = client.subscribe("$JS.API.CONSUMER.MSG.NEXT.NONE.c")  # in place of the server
         client.flush()
-        pulls = PullConsumer(client._connection, "NONE", "c", 4, 30.0, lambda _: None, lambda: None, heartbeats=True)
+        pulls = PullConsumer(client._connection, "NONE", "c", 4, 30.0, lambda _: None, lambda: None, heartbeat=0.1)
         pulls.start()
         first = asked.get(30)
         assert "idle_heartbeat" not in first.data  # who has not answered yet is asked for a moment only

@@ -8,7 +8,7 @@ import attrs
 
 from lightlink.commands.store.store import read_request
 from lightlink.errors import DecodeError
-from lightlink.jetstream.pull import PullConsumer
+from lightlink.jetstream.pull import LEAST_HEARTBEAT, MOST_HEARTBEAT, PullConsumer
 from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
@@ -45,6 +45,7 @@ class Deliveries:
         client_id: str,
         prefetch: int,
         ack_wait: float,
+        heartbeat: float,
         on_deliveries: Callable[[list[Delivery]], object],
         on_missing: Callable[[], object],
     ) -> None:
@@ -60,6 +61,8 @@ class Deliveries:
             self._on_messages,
             on_missing,
             whole=True,
+            # There may be thousands of agents: the server says no more to each than that says of itself.
+            heartbeat=min(max(heartbeat, LEAST_HEARTBEAT), MOST_HEARTBEAT),
         )
         self.start = self._pulls.start
         self.stop = self._pulls.stop

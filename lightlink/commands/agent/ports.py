@@ -116,7 +116,8 @@ class AgentLink:
             if self._may_make_streams:  # else a server would log each attempt, and there is one every second
                 later(self._make_consumer)
 
-        return Deliveries(self.connection, self.client_id, prefetch, self.ack_wait, on_deliveries, on_missing)
+        waits = (self.ack_wait, self.heartbeat)
+        return Deliveries(self.connection, self.client_id, prefetch, *waits, on_deliveries, on_missing)
 
     def inbox(self, handlers: MessageHandlers, commands: dict[str, dict[str, str]] | None) -> Inbox:
         """Return the inbox for messages, not yet subscribed; ``commands`` is told to those who ask."""

@@ -411,12 +411,20 @@ def test_presence_lasts_as_long_as_the_agent(world: World, manager: CommandManag
     assert manager.clients({"a": "b"}) == []
 
 
-def test_an_agent_goes_by_its_streams_heartbeat(world: World, manager: CommandManager, prefix: str) -> None:
-    # By its own options it would be gone most of the time.
-    agent = world.agent(prefix, store=StoreOptions(heartbeat=10), labels={"c": "d"}).start()
-    (first,) = manager.clients({"c": "d"})
-    eventually(lambda: [each for each in manager.clients({"c": "d"}) if each.last_heartbeat > first.last_heartbeat])
-    agent.stop()
+def test_an_agent_goes_by_its_streams_heartbeat(
+    world: World, manager: CommandManager, fast_server: EmbeddedServer, prefix: str
+) -> None:
+    with lightlink.connect(fast_server.url) as client:
+        pulls = client.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.LIGHTLINK_COMMANDS.agent-{prefix}")
+        client.flush()
+        # By its own options it would be gone most of the time.
+        agent = world.agent(prefix, store=StoreOptions(heartbeat=10), labels={"c": "d"}).start()
+        (first,) = manager.clients({"c": "d"})
+        eventually(lambda: [each for each in manager.clients({"c": "d"}) if each.last_heartbeat > first.last_heartbeat])
+        # It asks the server for a sign of life as often, within bounds: a leader that was killed says nothing.
+        beats = (pulls.get(30).data.get("idle_heartbeat") for _ in range(5))
+        assert next(filter(None, beats)) == 5_000_000_000
+        agent.stop()
 
 
 # Leaving --------------------------------------------------------------------------------------------------------------
