@@ -11,6 +11,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 JAVASCRIPT := build/javascript/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := lightlink samples tests
+PROSE := $(wildcard *.md) certs/README.md docs lightlink samples
 
 # What `make test` hands to pytest besides the settings in setup.cfg: make test ARGS="-k subjects"
 ARGS ?=
@@ -31,7 +32,7 @@ TIMES ?= 20
 BUSY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest frameworks test-slow test-edge test-browser pictures soak bench interop check format docs docs-serve dist certs clean distclean
+.PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest frameworks test-slow test-edge test-browser pictures soak bench interop check format docs docs-serve docs-links dist certs clean distclean
 
 help: ## show this list
 	@echo "LightLink: make <target>"
@@ -112,13 +113,14 @@ interop: $(JAVASCRIPT) ## what talks to other people's clients, the official Jav
 	@echo "==> interop: other people's clients against ours"
 	@$(BIN)/pytest $(WORKERS) -m interop $(ARGS)
 
-check: $(STAMP) ## ruff, mypy --strict (tests: mypy) and the import rules; changes nothing
-	@echo "==> check: ruff, mypy --strict, import-linter"
+check: $(STAMP) ## ruff, mypy --strict (tests: mypy), the import rules and the spelling; changes nothing
+	@echo "==> check: ruff, mypy --strict, import-linter, codespell"
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy --strict lightlink samples
 	@$(BIN)/mypy --config-file tests/mypy.ini tests
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell $(PROSE)
 
 format: $(STAMP) ## let ruff rewrite the code
 	@echo "==> format: ruff rewrites what it can"
@@ -132,6 +134,10 @@ docs: $(DOCS_STAMP) ## build the site in build/docs; a warning is an error, and 
 
 docs-serve: docs ## build the site and serve it on http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs 8000
+
+docs-links: $(STAMP) ## ask for every outside link of the documentation; without a network it says so and judges nothing
+	@echo "==> docs-links: outside links of the documentation"
+	@PYTHONPATH=tests $(BIN)/python -m documentation.links
 
 dist: $(DOCS_STAMP) ## make the wheel and the source archive in dist/, and check them
 	@rm -rf dist

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import sys
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -27,8 +28,6 @@ import lightlink
 from lightlink.cli import main
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import StartServer
     from documentation.conftest import Read
     from helpers.pages import Reader
@@ -344,12 +343,14 @@ def restart() -> None:
 """
 
 
+@pytest.mark.interop  # the nats command, where it is installed, backs up and restores
 def test_the_operations(read: Read, monkeypatch: pytest.MonkeyPatch, fresh_server: StartServer) -> None:
     reader = read("docs/operations.md")
     with lightlink.connect() as client, lightlink.CommandManager(client) as manager:
         promise = manager.send("away", "restart", timeout=600)
         manager.cancel(manager.send("away", "restart", timeout=600).command_id)
     there, elsewhere = os.environ["LIGHTLINK_URL"], fresh_server().url
+    monkeypatch.setenv("PATH", str(Path.home() / "go" / "bin"), prepend=os.pathsep)
     if shutil.which("nats") is None:
         reader.leave_out("there is no nats command here")
         reader.leave_out("there is no nats command here")

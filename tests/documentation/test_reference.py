@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from helpers.pages import ROOT
+from helpers.pages import ROOT, pages
 
 import lightlink
 
@@ -59,10 +59,12 @@ def test_what_the_reference_names_is_there() -> None:
 
 
 def test_words_are_spelled_as_in_a_dictionary() -> None:
-    pages = [*ROOT.glob("*.md"), ROOT / "certs" / "README.md", ROOT / "docs", ROOT / "lightlink", ROOT / "samples"]
-    skip = "--skip=*.zh-CN.md,*.json,*.png,*.js,*.css,*.html,*.ipynb,*.pyc"
-    command = [sys.executable, "-m", "codespell_lib", skip, *map(str, pages)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    prose = re.search(r"^PROSE := \$\(wildcard \*\.md\) (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert prose is not None
+    names = [*(path.name for path in ROOT.glob("*.md")), *prose[1].split()]
+    assert [page for page in pages() if not any(page == name or page.startswith(f"{name}/") for name in names)] == []
+    command = [sys.executable, "-m", "codespell_lib", *names]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
     assert done.stdout == ""
     assert done.returncode == 0, done.stderr
 
