@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -59,7 +60,11 @@ def test_the_page_s_commands_serve(python: StartPython, project: Path, url: str)
     settings = project / "website" / "settings.py"
     settings.write_text(settings.read_text().replace("nats://127.0.0.1:4222", url))
     starts = [line.partition("#")[0] for line in shell_lines(PAGE, "python manage.py lightlink_")]
-    assert len(starts) == 3
+    assert len(starts) == 4
+    (make,) = shell_lines(PAGE, "lightlink stream make")
+    _, _, _, stream, subject = shlex.split(make, comments=True)
+    with lightlink.connect(url) as client:
+        client.stream(stream, [subject])
     for line in starts:
         process = python(RUN, project, *line.split()[1:], options=())
         process.wait_line("serving")
