@@ -164,7 +164,7 @@ def test_no_answer_in_time_is_exit_code_4(cli: Cli, url: str, prefix: str) -> No
 
     @service.rpc
     def wait() -> None:
-        answered.wait(20)
+        answered.wait(60)
 
     with service:
         result = cli("call", prefix, "wait", f"--url={url}", "--timeout=0.2")

@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
-from helpers.commands import FAST, World
+from helpers.commands import World
 from helpers.waiting import eventually
 
 from lightlink.cli import main
 from lightlink.cli.terminal.exits import Exit
-from lightlink.commands import CommandContext, Undoable
+from lightlink.commands import CommandContext, StoreOptions, Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def test_without_waiting_the_id_is_printed_for_later(cli: Cli, prefix: str, worl
     agent = world.agent(prefix)
     agent.register("add", lambda x: x)
     agent.start()
-    (ended,) = cli("command", "get", command_id, "--wait=10", "--json").data
+    (ended,) = cli("command", "get", command_id, "--wait=60", "--json").data
     assert (ended["status"], ended["result"]) == ("completed", 1)
     assert ended["issued_by"].startswith("cli:")
 
@@ -270,7 +270,7 @@ def test_batch_prints_each_end_and_the_counts(cli: Cli, agent: Agent, prefix: st
 
 def test_a_batch_in_which_one_failed_is_exit_code_1(cli: Cli, agent: Agent, prefix: str) -> None:
     to = [f"--to={agent.client_id}", f"--to={prefix}-offline"]
-    result = cli("command", "batch", "add", '{"x": 1}', *to, "--timeout=0.5")
+    result = cli("command", "batch", "add", '{"x": 1}', *to, "--timeout=3")
     assert result.code == Exit.FAILED
     assert result.err.splitlines()[-1] == "ended: 1 completed, 1 timeout"
     assert len(result.out.splitlines()) == 2
@@ -325,7 +325,8 @@ def test_a_second_agent_is_one_line(
 ) -> None:
     (tmp_path / "plant.py").write_text(f"import lightlink\nagent = lightlink.Agent({prefix!r})\n")
     code = "import os, sys; os.chdir(sys.argv.pop(1)); from lightlink.cli import main; sys.exit(main())"
-    with World(fresh_server().url, FAST) as world:
+    options = StoreOptions(heartbeat=1.0)  # who gives no sign of life for three of them is taken for dead
+    with World(fresh_server().url, options) as world:
         world.agent(prefix).start()
         result = python(code, tmp_path, "agent", "run", "plant", f"--url={world.url}").wait()
     assert result.returncode == Exit.FAILED

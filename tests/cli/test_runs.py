@@ -108,7 +108,7 @@ def test_a_terminal_shows_a_table_that_outlives_an_outage(
 ) -> None:
     run_id = cli("plan", "start", plan, '{"version": "4"}', "--no-wait").strip()
     run = world.orchestrator("approver", work=False).run(run_id)
-    assert run.wait_for("waiting", timeout=20) == "waiting"
+    assert run.wait_for("waiting", timeout=30) == "waiting"
     looks = []
     look = PlanRun.steps
 
@@ -213,5 +213,5 @@ def test_plans_run_by_the_clock_and_not_in_a_freeze(cli: Cli, plan: str) -> None
     cli("runs", "thaw")
     assert "nothing is frozen" in cli("runs", "thaw", code=Exit.FAILED)
     eventually(lambda: run_id in cli("runs", "list", "--state", "waiting"))
-    audit = cli("command", "audit")
-    assert f"firmware  {run_id}  held, held: frozen by cli:" in audit
+    # What the audit has comes a moment later.
+    eventually(lambda: f"firmware  {run_id}  held, held: frozen by cli:" in cli("command", "audit"))

@@ -56,7 +56,7 @@ def test_stopping_waits_for_a_call_that_is_under_way() -> None:
     stopping.start()
     assert calls == []
     go_on.set()
-    stopping.join(10)
+    stopping.join(30)
     assert calls == [1]
 
 
@@ -134,7 +134,7 @@ def test_a_job_that_blocks_keeps_no_other_from_running() -> None:
 
 def test_many_short_jobs_share_few_threads() -> None:
     left = threading.Semaphore(0)
-    jobs = [every(0.01, left.release) for _ in range(200)]
+    jobs = [every(0.05, left.release) for _ in range(200)]
     for _ in range(1000):
         assert left.acquire(timeout=30)
     most = len(own_threads())

@@ -46,7 +46,7 @@ def test_many_first_jobs_start_no_more_threads_than_allowed() -> None:
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(10)
+        caller.join(30)
     assert len(named("once-")) == 3
     go.set()
     pool.stop(10)

@@ -125,7 +125,7 @@ def test_a_credentials_file_that_goes_bad_is_tried_until_good(fresh_server: Star
         creds.write_text("being written")
         server.start()
         eventually(lambda: "authentication" in server.log_file.read_text() or client._connection.session.losses)
-        assert client.status is lightlink.Status.RECONNECTING
+        eventually(lambda: client.status is lightlink.Status.RECONNECTING)
         creds.write_text(good)
         client.flush(timeout=30)
 

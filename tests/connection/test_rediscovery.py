@@ -146,7 +146,7 @@ def test_a_subscription_allowed_again_is_heard_again(fresh_server: StartServer, 
         assert isinstance(error, PermissionDenied)
         assert (error.operation, error.subject) == ("subscribe", "news")
         with pytest.raises(lightlink.ServiceUnavailable):
-            ops.call("math", "add", {"a": 1, "b": 2}, timeout=5)
+            ops.call("math", "add", {"a": 1, "b": 2}, timeout=30)
         config.write_text(both)
         _reload(server)
 
@@ -162,7 +162,7 @@ def test_a_subscription_allowed_again_is_heard_again(fresh_server: StartServer, 
 
 def _answers(client: lightlink.Client) -> bool:
     try:
-        return bool(client.call("math", "add", {"a": 1, "b": 2}, timeout=5) == 3)
+        return bool(client.call("math", "add", {"a": 1, "b": 2}, timeout=30) == 3)
     except lightlink.ServiceUnavailable:
         return False
 
@@ -179,7 +179,7 @@ def test_replies_are_heard_again_when_an_inbox_is_allowed_again(fresh_server: St
         _reload(server)
         eventually(lambda: client._connection.session.inbox_denied)
         with pytest.raises(PermissionDenied):
-            client.call("math", "add", {"a": 1, "b": 2}, timeout=5)
+            client.call("math", "add", {"a": 1, "b": 2}, timeout=30)
         config.write_text(users("news"))
         _reload(server)
         eventually(lambda: client._connection.session.inbox_denied is None)

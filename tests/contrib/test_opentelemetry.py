@@ -174,7 +174,7 @@ def test_a_batch_links_to_the_senders_of_all_its_events(spans: Spans, world: Wor
     for number in range(2):
         client.publish_stored(f"{prefix}.order", number)
 
-    @client.consume(f"{prefix}.>", name="billing", batch=2, within=5.0)
+    @client.consume(f"{prefix}.>", name="billing", batch=2, within=30.0)
     def bill(messages: list[lightlink.Message]) -> None:
         handled.put(len(messages))
 
@@ -187,8 +187,8 @@ def test_a_batch_links_to_the_senders_of_all_its_events(spans: Spans, world: Wor
 def test_a_message_to_an_agent_is_of_its_senders_trace(spans: Spans, world: World, prefix: str) -> None:
     agent = world.agent(prefix)
     agent.on_message("notice")(lambda message: None)
-    agent.start(timeout=10)
-    world.manager().message(prefix, "notice", wait_ack=True)
+    agent.start()
+    world.manager().message(prefix, "notice", wait_ack=True, timeout=30)
     [sent, taken] = spans.wait(2)
     assert (sent.kind, sent.name) == (SpanKind.PRODUCER, "send notice")
     assert (taken.kind, taken.name) == (SpanKind.CONSUMER, "process notice")

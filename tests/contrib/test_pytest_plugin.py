@@ -54,7 +54,7 @@ PROJECT = {
         def test_service(lightlink_client, lightlink_service, lightlink_events):
             lightlink_service(shop.service)
             assert lightlink_client.service("prices").price(item="pear") == 2.5
-            assert lightlink_events.wait_for("prices.*").data == {"item": "pear"}
+            assert lightlink_events.wait_for("prices.*", 30).data == {"item": "pear"}
 
 
         def test_agent(lightlink_client, lightlink_agent):
@@ -73,7 +73,7 @@ PROJECT = {
             lightlink_service(shop.make())
             lightlink_events.listen("number")
             lightlink_client.publish("number", number)
-            assert lightlink_events.wait_for("number").data == number
+            assert lightlink_events.wait_for("number", 30).data == number
             assert [each.subject for each in lightlink_events.messages] == ["number"]
 
 
@@ -88,7 +88,7 @@ PROJECT = {
             lightlink_events.listen("hello")
             with lightlink.connect() as client:
                 client.publish("hello", "world")
-            assert lightlink_events.wait_for("hello").data == "world"
+            assert lightlink_events.wait_for("hello", 30).data == "world"
 
 
         def test_a_server_for_the_session(lightlink_server):
@@ -140,7 +140,7 @@ MISUSED = """
     @pytest.mark.lightlink(events="stock.>")
     def test_one_subject(lightlink_client, lightlink_events):
         lightlink_client.publish("stock.low", 1)
-        assert lightlink_events.wait_for("stock.low").data == 1
+        assert lightlink_events.wait_for("stock.low", 30).data == 1
 """
 
 

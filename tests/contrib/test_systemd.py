@@ -100,7 +100,7 @@ def test_the_sample_is_ready_alive_reloaded_and_stopped(
         gauge.signal(SIGHUP)
         manager.hear_until("READY=1")
         assert client.call("gauge", "unit") == "psi"
-    assert "the reload failed" in gauge.stderr
+    assert eventually(lambda: "the reload failed" in gauge.stderr)
 
     gauge.signal(SIGTERM)
     manager.hear_until("STOPPING=1")

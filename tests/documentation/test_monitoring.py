@@ -59,7 +59,8 @@ def metrics() -> dict[str, set[str]]:
                 client.call("math", "add")
             browser = Browser(create_app(ops))
             for client_id, command_type in ((agent.client_id, "measure"), (agent.client_id, "ad"), ("away", "measure")):
-                order = {"client_id": client_id, "command_type": command_type, "timeout": 1}
+                timeout = 1 if client_id == "away" else 60
+                order = {"client_id": client_id, "command_type": command_type, "timeout": timeout}
                 answer = browser.post("/api/command", json=order)
                 assert answer.json
                 browser.get(f"/api/command/{answer.json['command_id']}?wait=30")

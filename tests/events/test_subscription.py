@@ -442,7 +442,7 @@ def test_all_threads_that_subscribe_to_the_refused_are_told(fresh_server: StartS
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
     assert outcomes == ["denied"] * 16
 
 
@@ -467,7 +467,7 @@ def test_threads_may_subscribe_while_the_client_closes(url: str, prefix: str) ->
     begun.wait(30)
     client.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
     assert problems == []
 
@@ -503,7 +503,7 @@ def test_several_threads_can_read_one_subscription(client: lightlink.Client, pre
     found.wait(1000)
     subscription.stop()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
     assert sorted(found) == list(range(1000))
 
@@ -529,7 +529,7 @@ def test_iteration_in_another_thread_ends_with_its_source(end: str, url: str, pr
     client.publish(prefix, 1)
     found.wait(1)
     subscription.stop() if end == "stop" else client.close()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
     client.close()
 

@@ -124,7 +124,7 @@ def test_a_pipe_is_read_to_its_end(store: lightlink.FileStore, content: bytes) -
         uploading = pool.submit(store.upload, source)
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(content)
-        assert fetched(store, uploading.result(20).id) == content
+        assert fetched(store, uploading.result(60).id) == content
 
 
 def test_a_file_that_says_it_is_empty_is_read_all_the_same(store: lightlink.FileStore) -> None:

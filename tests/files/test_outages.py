@@ -180,7 +180,7 @@ def test_a_stalled_upload_is_given_up_and_removed_later(
 
         started = time.monotonic()
         with pytest.raises(TransferStalled) as caught:
-            client.file_store(prefix).upload(io.BytesIO(CONTENT), progress=at([0.5], lose), stall_timeout=0.5)
+            client.file_store(prefix).upload(io.BytesIO(CONTENT), progress=at([0.5], lose), stall_timeout=3.0)
         assert time.monotonic() - started < 25
         assert caught.value.total == len(CONTENT)
         assert len(CONTENT) / 2 <= caught.value.done < len(CONTENT)

@@ -126,7 +126,7 @@ def test_calls_go_on_while_files_are_transferred(url: str, store: lightlink.File
 
     def call(done: int, total: int | None) -> None:
         if done > len(content) // 2 and not answers:
-            answers.extend(caller.call(prefix[-20:], "echo", {"n": n}, timeout=2.0) for n in range(20))
+            answers.extend(caller.call(prefix[-20:], "echo", {"n": n}, timeout=30) for n in range(20))
 
     with service, lightlink.connect(url) as caller, ThreadPoolExecutor(2) as pool:
         files = caller.file_store(prefix)
