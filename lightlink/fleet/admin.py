@@ -18,10 +18,13 @@ from lightlink.protocol.subjects import AGENTS_BUCKET, FLEET_BUCKET, FLEET_OPERA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import TypeVar
 
     from lightlink.client import Client
     from lightlink.connection.connection import Connection
     from lightlink.connection.replies import Waiter
+
+    T = TypeVar("T")
 
 _log = logging.getLogger("lightlink")
 
@@ -76,11 +79,11 @@ class Fleet:
 
     def tokens(self) -> list[TokenRecord]:
         """Return the tokens that no machine has used yet and whose time is not over, by name; not their texts."""
-        return msgspec.convert(self._ask("tokens"), list[TokenRecord])
+        return self._list("tokens", TokenRecord)
 
     def pending(self) -> list[TokenRecord]:
         """Return the requests that wait for somebody to accept or reject their fingerprint."""
-        return msgspec.convert(self._ask("pending"), list[TokenRecord])
+        return self._list("pending", TokenRecord)
 
     def accept(self, fingerprint: str, *, by: str = "") -> TokenRecord:
         """Let a machine have its certificate; compare the fingerprint with what it shows."""
@@ -102,11 +105,12 @@ class Fleet:
 
     def identities(self) -> list[Identity]:
         """Return who has been enrolled, renewed or revoked, by name."""
-        return msgspec.convert(self._ask("list"), list[Identity])
+        return self._list("list", Identity)
 
     def audit(self, limit: int = 100) -> list[Entry]:
         """Return the last events of the fleet, oldest first."""
-        return msgspec.convert(self._ask("audit", {"limit": limit}), list[Entry])
+        # Some may have been added while it was read.
+        return self._list("audit", Entry, limit=limit)[-limit:]
 
     def status(self) -> dict[str, Any]:
         """Return the health of one responder."""
@@ -116,6 +120,17 @@ class Fleet:
     def _decide(self, fingerprint: str, decision: str, by: str) -> TokenRecord:
         body = {"fingerprint": fingerprint, "decision": decision, "by": by}
         return msgspec.convert(self._ask("decide", body), TokenRecord)
+
+    def _list(self, operation: str, kind: type[T], **body: Any) -> list[T]:
+        """Return all that an operation lists, as much at a time as fits into a message."""
+        found: list[T] = []
+        after = ""
+        while True:
+            answer = self._ask(operation, {**body, "after": after})
+            found += [msgspec.convert(each, kind) for each in answer["found"]]
+            after = answer["after"]
+            if not after:
+                return found
 
     def _ask(self, operation: str, body: Mapping[str, Any] | None = None) -> Any:
         return ask(self._connection, f"{FLEET_OPERATIONS}.{operation}", body or {}, operation)

@@ -64,14 +64,21 @@ class Audit:
         except LightLinkError as exc:
             _log.error("lightlink fleet: %s of %s is not in the audit: %s", what, name, exc)
 
-    def read(self, limit: int) -> list[Entry]:
-        """Return the last ``limit`` events, oldest first."""
+    def read(self, limit: int, after: int, max_bytes: int) -> tuple[list[Entry], int]:
+        """Return the last ``limit`` events, or with ``after`` those behind that sequence, oldest first.
+
+        Of more than about ``max_bytes`` it returns the first ones. The other value is the sequence up to which it has
+        read; 0: all.
+        """
         info = api.stream_info(self._connection, FLEET_AUDIT_STREAM, _TIMEOUT)
         last = 0 if info is None else info.state.last_seq
-        if not last:
-            return []
-        found, _ = read_range(
-            self._connection, FLEET_AUDIT_STREAM, [f"{FLEET_AUDIT}.>"], last - limit + 1, last + 1, _TIMEOUT
+        first = after + 1 if after else last - limit + 1
+        if not last or first > last:
+            return [], 0
+        patterns = [f"{FLEET_AUDIT}.>"]
+        # ``read`` is the sequence that comes next.
+        found, read = read_range(
+            self._connection, FLEET_AUDIT_STREAM, patterns, first, last + 1, _TIMEOUT, max_bytes=max_bytes
         )
         entries = []
         for delivery in found:
@@ -79,4 +86,4 @@ class Audit:
                 entries.append(codec.decode(delivery.data, as_text(delivery.subject), Entry))
             except DecodeError as exc:
                 self._connection.report(exc)
-        return entries
+        return entries, read - 1 if read <= last else 0

@@ -12,10 +12,10 @@ from lightlink.protocol.permissions import RIGHTS, Grant, identity_name
 from lightlink.validators import integer, string_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lightlink.fleet.audit import Audit
-    from lightlink.fleet.records import Identities, Tokens
+    from lightlink.fleet.records import Identities, TokenRecord, Tokens
     from lightlink.fleet.resolver import Resolver
     from lightlink.fleet.signer import Signer
 
@@ -24,7 +24,11 @@ _MOST_BY = 256
 
 
 class Operations:
-    """Answers ``ll.fleet.op.<operation>``; who may ask is decided by permissions (admins)."""
+    """Answers ``ll.fleet.op.<operation>``; who may ask is decided by permissions (admins).
+
+    What lists answers ``{found, after}``, about ``page_bytes`` at a time; who gives that ``after``, unless it is empty,
+    is told what follows.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class Operations:
         audit: Audit,
         resolver: Resolver,
         health: Callable[[], dict[str, Any]],
+        page_bytes: int,
     ) -> None:
         self._signer = signer
         self._identities = identities
@@ -41,6 +46,7 @@ class Operations:
         self._audit = audit
         self._resolver = resolver
         self._health = health
+        self._page_bytes = page_bytes
         self._operations: dict[str, Callable[[dict[str, Any]], Any]] = {
             "token": self._token,
             "tokens": self._open_tokens,
@@ -71,11 +77,11 @@ class Operations:
         text, token = self._signer.make_token(name, urls, body.get("hours", 1), labels, approve, grant, _by(body))
         return {"token": text, "id": token.id, "expires": token.expires}
 
-    def _open_tokens(self, _: dict[str, Any]) -> list[Any]:
-        return [msgspec.to_builtins(token) for token in self._signer.open_tokens()]
+    def _open_tokens(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._page(self._signer.open_tokens(), _place_of_token, body)
 
-    def _pending(self, _: dict[str, Any]) -> list[Any]:
-        return [msgspec.to_builtins(token) for token in self._tokens.all() if token.pending]
+    def _pending(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._page([token for token in self._tokens.all() if token.pending], _place_of_token, body)
 
     def _decide(self, body: dict[str, Any]) -> Any:
         decision = body.get("decision")
@@ -89,13 +95,31 @@ class Operations:
         self._resolver.put_out([name])
         return {"name": name, "serial": revoked.serial, "revoked_at": revoked.revoked_at}
 
-    def _list(self, _: dict[str, Any]) -> list[Any]:
-        return [msgspec.to_builtins(each) for each in self._identities.all()]
+    def _list(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._page(self._identities.all(), lambda each: each.name, body)
 
-    def _entries(self, body: dict[str, Any]) -> list[Any]:
-        limit = body.get("limit", 100)
+    def _entries(self, body: dict[str, Any]) -> dict[str, Any]:
+        limit, after = body.get("limit", 100), str(body.get("after", ""))
         integer("limit", limit, 1, _MOST_AUDITED)
-        return [msgspec.to_builtins(entry) for entry in self._audit.read(limit)]
+        entries, read = self._audit.read(limit, int(after) if after.isdecimal() else 0, self._page_bytes)
+        return {"found": msgspec.to_builtins(entries), "after": str(read or "")}
+
+    def _page(self, records: Sequence[Any], place: Callable[[Any], str], body: dict[str, Any]) -> dict[str, Any]:
+        """Return the first of the records, which are in the order of their places, that come after a place."""
+        after, size = str(body.get("after", "")), 0
+        found: list[Any] = []
+        for record in records:
+            if after and place(record) <= after:
+                continue
+            size += len(msgspec.json.encode(record))
+            if found and size > self._page_bytes:
+                return {"found": msgspec.to_builtins(found), "after": place(found[-1])}
+            found.append(record)
+        return {"found": msgspec.to_builtins(found), "after": ""}
+
+
+def _place_of_token(token: TokenRecord) -> str:
+    return f"{token.name} {token.id}"
 
 
 def _grant(role: Any, rights: Any) -> Grant:

@@ -122,7 +122,8 @@ class Responder(Lifecycle):
         self._gate = Gate(secrets, identities.get, self._life)
         tokens = Tokens(auth, replicas=self._replicas)
         self._signer = Signer(self._files, identities, tokens, self._audit, auth.connection.clock, self._days)
-        operations = Operations(self._signer, identities, tokens, self._audit, self._resolver, self.health)
+        half = auth.connection.max_payload // 2
+        operations = Operations(self._signer, identities, tokens, self._audit, self._resolver, self.health, half)
         self._service = service = Service(_QUEUE, auth, description="lets identities into the fleet")
         service.register("health", self.health)
         service.start()

@@ -190,6 +190,18 @@ def test_bad_operations_are_refused_and_audited(fleet: FleetWorld) -> None:
     assert [entry.what for entry in admin.audit()] == ["refused"] * 7
 
 
+def test_a_list_that_fits_into_no_message_is_listed_whole(fleet: FleetWorld) -> None:
+    admin, names = fleet.admin(), [f"n{number}" for number in range(5)]
+    labels = {"note": "x" * 300_000}
+    for name in names:
+        admin.token(name, labels=labels)
+        admin.revoke(name, labels["note"])
+    assert [each.name for each in admin.tokens()] == names
+    assert [each.name for each in admin.identities()] == names
+    assert [(each.what, each.name) for each in admin.audit()] == [(w, n) for n in names for w in ("token", "revoked")]
+    assert [each.name for each in admin.audit(2)] == ["n4", "n4"]
+
+
 def test_without_a_responder_an_operation_says_so(fleet: FleetWorld) -> None:
     client = fleet.link("ops", timeout=0.5)
     fleet.stop_responders()
