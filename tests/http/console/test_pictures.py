@@ -67,9 +67,16 @@ def test_pictures_for_the_documentation(
         page.set_viewport_size({"width": 1280, "height": 800})
         page.emulate_media(color_scheme="light", reduced_motion="reduce")
         log_in(page, own_running)
-        shown = {"overview": ".needs", "commands": "tbody tr", f"run/{run_id}": ".gate", "events": ".as-link"}
-        for place, what in shown.items():
+        shown = {
+            "overview": ("Overview", ".needs"),
+            "commands": ("Commands", "tbody tr"),
+            f"run/{run_id}": (PLAN["name"], ".gate"),
+            "events": ("Events", ".as-link"),
+        }
+        for place, (title, what) in shown.items():
             page.goto(f"{own_running.url}/#/{place}")
+            # The page before stands, rows and all, until this one is read.
+            expect(page).to_have_title(f"{title} · LightLink")
             expect(page.locator(what).first).to_be_visible()
             page.screenshot(path=folder / f"console-{place.partition('/')[0]}.png")
 

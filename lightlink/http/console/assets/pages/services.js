@@ -10,7 +10,7 @@ export default async function services() {
     service.text && h("p", { class: "quiet" }, service.text),
     table(service.name, [
       { head: t("col.method"), cell: (method) => [h("strong", {}, mono(method.name)), h("span", { class: "sub" }, method.text), method.last_error && h("span", { class: "sub bad" }, t("services.last", { x: method.last_error.slice(0, 200) })), Object.keys(method.arguments).length ? h("details", {}, h("summary", {}, t("services.arguments")), json(method.arguments)) : null] },
-      { head: t("col.requests"), num: true, min: "m", cell: (method) => number(method.requests) }, { head: t("col.rate"), num: true, cell: (method) => (method.requests ? rate(method.rate) : "–") }, { head: t("col.errors"), num: true, cell: errors },
+      { head: t("col.requests"), num: true, min: "m", cell: (method) => number(method.requests) }, { head: t("col.rate"), num: true, min: "m", cell: (method) => (method.requests ? rate(method.rate) : "–") }, { head: t("col.errors"), num: true, cell: errors },
       { head: t("col.average"), num: true, min: "m", cell: (method) => (method.requests ? time(method.average) : "–") }, { head: "p99", num: true, cell: (method) => (method.p99 === null ? "–" : h("span", { title: t("services.p99") }, time(method.p99))) },
       may("call") && { head: t("col.do"), cell: (method) => button(t("services.call"), () => ask(service, method), "small", { "aria-label": `${t("services.call")} ${method.name}` }) }].filter(Boolean), service.methods),
     table(t("services.instances.title"), [{ head: "ID", cell: (each) => mono(each.id) }, { head: t("col.version"), cell: (each) => each.version || "–" }, { head: t("col.host"), cell: (each) => each.host || "–" }], service.instances)));
