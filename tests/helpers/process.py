@@ -84,7 +84,7 @@ class PythonProcess:
         """Whether it has, by itself or by a signal."""
         return self._process.poll() is not None
 
-    def wait_line(self, start: str, timeout: float = 30.0) -> str:
+    def wait_line(self, start: str, timeout: float = 60.0) -> str:
         """Return the rest of the next line of its output that starts so; AssertionError if none comes."""
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -114,7 +114,7 @@ class PythonProcess:
         """Send a signal to its process group, as a terminal does for Ctrl-C."""
         os.killpg(self.pid, sign)
 
-    def wait(self, timeout: float = 30.0) -> Finished:
+    def wait(self, timeout: float = 60.0) -> Finished:
         """Wait for its end; AssertionError with its output, after killing it, if that takes longer than ``timeout``."""
         try:
             returncode = self._process.wait(timeout)
@@ -161,7 +161,7 @@ class PythonProcess:
 def run_python(
     code: str,
     *args: object,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     env: Mapping[str, str] | None = None,
     options: tuple[str, ...] = ("-W", "error"),
 ) -> Finished:
