@@ -190,7 +190,7 @@ def test_a_payload_that_nats_would_not_take_is_refused(http: Http) -> None:
         ("/api/commands?client_id=a.b", "client_id: expected str matching"),
         ("/api/commands?limit=1&limit=2", "limit: is given 2 times"),
         ("/api/commands?page=0", "page: expected int >= 1"),
-        ("/api/commands?where=2", "where: unknown; known are: client_id, status, command_type, batch_id, last, "),
+        ("/api/commands?where=2", "where: unknown; known are: client_id, label, status, command_type, batch_id, last"),
         ("/api/commands/stream?status=done", "status: invalid enum value 'done'"),
         ("/api/commands/stream?limit=1", "limit: unknown; known are: client_id, status"),
         ("/api/command/x?wait=-1", "wait: expected float >= 0"),
