@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from helpers.fleet import FleetWorld, Sender
+from helpers.process import stopped
 from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import CommandManager, StoreOptions
-from lightlink.fleet import enroll, fleet_config
+from lightlink.fleet import Fleet, enroll, fleet_config
+from lightlink.jetstream import api
 from lightlink.server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lightlink.fleet import Responder
+    from lightlink.fleet import AgentFiles, Responder
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +95,53 @@ def test_responders_and_servers_are_killed_in_turn(cluster: ClusterWorld, tmp_pa
         for each in agents:
             assert manager.send(each.client_id, "double", {"x": 4}, timeout=60).result(60) == 8
         cluster.nodes[1].start()
+
+
+@pytest.mark.timeout(900)
+def test_a_server_that_stands_still_stops_nobody(cluster: ClusterWorld, tmp_path: Path) -> None:
+    """Its sockets stay open and say nothing; it leads the commands, and is whom somebody talks to."""
+    quick: dict[str, Any] = {"ping_interval": 1.0, "connect_timeout": 2.0}
+    eventually(lambda: _responder(cluster))
+    cluster.responder(replicas=3, **quick)
+    client = cluster.link("manager", timeout=30.0, **quick)
+    with CommandManager(client, store=STORE) as manager:
+        cluster.__dict__["manager"] = manager
+        admin = Fleet(cluster.link("ops", timeout=30.0, **quick))
+        agents = []
+        for number in range(3):
+            files = enroll(admin.token(f"a-{number}"), tmp_path / f"a-{number}")
+            agents.append(cluster.agent(files.name, tls=files.tls, **quick))
+        leader = api.api(client.connection, "STREAM.INFO.LIGHTLINK_COMMANDS", None, 30.0)["cluster"]["leader"]
+        (node,) = (each for each in cluster.nodes if each.name == leader)
+        with stopped(node.pid):
+            for each in agents:
+                assert manager.send(each.client_id, "double", {"x": 4}, timeout=90).result(90) == 8
+            late = _at_last(partial(_enroll, admin, "late", tmp_path))
+            link = _at_last(partial(lightlink.connect, cluster.url, tls=late.tls, refusal_timeout=0.1, **quick))
+            _at_last(lambda: admin.revoke("late") or True)
+            eventually(lambda: link.status is lightlink.Status.CLOSED, timeout=90)
+        for each in agents:
+            assert manager.send(each.client_id, "double", {"x": 5}, timeout=90).result(90) == 10
+        assert [each.name for each in admin.identities() if each.revoked] == ["late"]
+
+
+def _at_last(action: Callable[[], T]) -> T:
+    """Return what an action returns, once servers have leaders and links have found other servers."""
+
+    def attempt() -> T | None:
+        try:
+            return action()
+        except lightlink.FleetRefused:
+            raise
+        except lightlink.LightLinkError:
+            return None
+
+    return eventually(attempt, timeout=90, interval=0.1)
+
+
+def _enroll(admin: Fleet, name: str, folder: Path) -> AgentFiles:
+    token = admin.token(name)
+    return enroll(token, folder / name, force=True)
 
 
 def _responder(cluster: ClusterWorld) -> Responder | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.fleet import knock, why
+from helpers.process import stopped
 from helpers.waiting import eventually
 
 import lightlink
@@ -46,15 +46,6 @@ def hanging_responder(fleet: FleetWorld) -> Iterator[None]:
             yield
         finally:
             hung.kill()
-
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def held(monkeypatch: pytest.MonkeyPatch, method: str, wait: threading.Event | threading.Barrier) -> threading.Event:
