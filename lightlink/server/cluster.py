@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -87,10 +88,13 @@ class EmbeddedCluster:
             node.stop()
 
     def wait_ready(self, timeout: float) -> None:
-        """Wait until every server that runs is a member with all its data; ServerError after ``timeout`` seconds."""
+        """Wait until every server that runs is a member with all its data, and may be given more.
+
+        Raises ServerError after ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
         for node in self.nodes:
-            while node.running and (problem := _problem_of(self._monitors[node])) is not None:
+            while node.running and (problem := self._problem_of(node)) is not None:
                 if time.monotonic() > deadline:
                     raise ServerError(f"nats-server {node.name} was not ready within {timeout:g} s: {problem}")
                 time.sleep(_POLL_INTERVAL)
@@ -108,6 +112,23 @@ class EmbeddedCluster:
     def __repr__(self) -> str:
         running = sum(node.running for node in self._nodes)
         return f"<EmbeddedCluster {running} of {self.size} servers running>"
+
+    def _problem_of(self, node: EmbeddedServer) -> str | None:
+        """Return what keeps a server from being ready; None when it is."""
+        try:
+            status, answer = _ask(self._monitors[node], "/healthz")
+            if status != http.client.OK:
+                return answer
+            leader = _meta_of(self._monitors[node]).get("leader")
+            for each in self.nodes:
+                if each.name == leader and each is not node:
+                    # Until it has heard of a server it says "peer offline" to what would need that.
+                    known = _meta_of(self._monitors[each]).get("replicas") or []
+                    heard = any(peer.get("name") == node.name and not peer.get("offline") for peer in known)
+                    return None if heard else f"{leader}, which leads, has not heard of it"
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            return str(exc) or type(exc).__name__
+        return None
 
     def _launch(self) -> None:
         ports = _free_ports(2 * self.size)
@@ -136,14 +157,18 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _problem_of(monitor: int) -> str | None:
-    """Ask a server's monitoring port what keeps it from being ready; None when it is."""
+def _meta_of(monitor: int) -> dict[str, Any]:
+    """Return what a server knows of the group that places streams; its peers, where it leads that."""
+    meta = json.loads(_ask(monitor, "/jsz")[1]).get("meta_cluster")
+    return meta if isinstance(meta, dict) else {}
+
+
+def _ask(monitor: int, path: str) -> tuple[int, str]:
+    """Return the status and the text with which a server's monitoring port answers."""
     connection = http.client.HTTPConnection(_HOST, monitor, timeout=1.0)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         answer = connection.getresponse()
-        return None if answer.status == http.client.OK else answer.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as exc:
-        return str(exc) or type(exc).__name__
+        return answer.status, answer.read().decode("utf-8", "replace")
     finally:
         connection.close()

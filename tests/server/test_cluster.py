@@ -66,7 +66,9 @@ def test_data_on_three_servers_outlives_each_of_them(cluster: EmbeddedCluster) -
     first.kill()
     assert eventually(lambda: read(second), timeout=30) == b"kept"
     first.start()
-    cluster.wait_ready(20)
+    cluster.wait_ready(60)
+    with RawPeer(second.url) as peer:  # the server that places streams has heard of the first one again
+        peer.run(peer.nc.jetstream().add_stream(name="MORE", subjects=["more"], num_replicas=3))
     second.kill()
     assert eventually(lambda: read(first), timeout=30) == b"kept"
 
