@@ -108,7 +108,7 @@ def test_a_terminal_shows_a_table_that_outlives_an_outage(
 ) -> None:
     run_id = cli("plan", "start", plan, '{"version": "4"}', "--no-wait").strip()
     run = world.orchestrator("approver", work=False).run(run_id)
-    assert run.wait_for("waiting", timeout=30) == "waiting"
+    assert run.wait_for("waiting", timeout=60) == "waiting"
     looks = []
     look = PlanRun.steps
 
@@ -190,10 +190,10 @@ def test_a_process_carries_runs_out_until_it_is_told_to_stop(
         assert main(["runs", "watch", run.run_id, "--timeout", "0.1", f"--url={world.url}"]) == Exit.TIMEOUT
         assert "note: nobody carries out runs now: start `lightlink runs work`" in capsys.readouterr().err
         worker = python(WORKER, "runs", "work", "--url", world.url)
-        assert run.wait_for("waiting", timeout=30) == "waiting"
+        assert run.wait_for("waiting", timeout=60) == "waiting"
         assert starter.is_worked_on()
         run.approve()
-        assert run.wait(30) == "completed"
+        assert run.wait(60) == "completed"
         worker.signal(signal.SIGTERM)
         assert worker.wait().returncode == 128 + signal.SIGTERM
 

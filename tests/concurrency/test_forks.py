@@ -440,7 +440,7 @@ class Notebook:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=40)
 
-    def run(self, code: str, timeout: float = 30.0) -> str:
+    def run(self, code: str, timeout: float = 60.0) -> str:
         """Run a cell; returns what it prints, or the name of the exception it ends with."""
         shown: list[str] = []
 
@@ -465,7 +465,7 @@ class Notebook:
         for _ in range(4):
             self.manager.interrupt_kernel()
             with suppress(queue.Empty):
-                while (reply := self.client.get_shell_msg(timeout=5))["parent_header"].get("msg_id") != cell:
+                while (reply := self.client.get_shell_msg(timeout=15))["parent_header"].get("msg_id") != cell:
                     pass
                 name: str = reply["content"]["ename"]
                 return name

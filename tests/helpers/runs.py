@@ -33,7 +33,7 @@ class RunWorld(World):
             for kind in types.split():
                 for each in (kind, f"undo.{kind}"):
                     agent.register(each, self._handler(agent, each))
-            agent.start(timeout=10)
+            agent.start()
 
     def _handler(self, agent: Agent, kind: str) -> Any:
         def handle(version: str = "", **more: Any) -> dict[str, Any]:
