@@ -6,7 +6,9 @@ Most of them are plain nats-py connections with an agent's certificate, account 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import nats
 import pytest
@@ -15,11 +17,17 @@ from helpers.loop import LoopThread
 from helpers.pki import client_context, connect_to, is_refused
 from helpers.waiting import eventually
 
+import lightlink
+from lightlink.fleet import enroll, renew
 from lightlink.protocol.permissions import inbox_prefix
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from helpers.fleet import FleetWorld
     from nats.aio.client import Client
+
+    from lightlink.fleet import AgentFiles
 
 AT_ONCE = 50
 
@@ -65,6 +73,50 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         self._thread.run(self._close_all(), timeout=60)
         self._thread.stop()
+
+
+def _enroll(token: str, folder: Path) -> AgentFiles | None:
+    """Enroll; None where the server, which so many come to at once, did not get to it in time."""
+    try:
+        return enroll(token, folder)
+    except lightlink.ConnectError:
+        return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_thousand_enroll_and_renew_and_nobody_is_disturbed(fleet: FleetWorld, tmp_path: Path) -> None:
+    fleet.responder()
+    admin, names = fleet.admin(), [f"m{number:04d}" for number in range(1000)]
+    for name in ("a", "b", "c"):
+        fleet.authority.issue(name, "agent")
+        fleet.agent(name)
+
+    def take_part(name: str) -> AgentFiles:
+        token = admin.token(name, labels={"site": name[:3]})
+        files = eventually(lambda: _enroll(token, tmp_path / name), 60)
+        options: dict[str, Any] = {"tls": files.tls, "name": name, "timeout": 60, "wait": 60}
+        with lightlink.connect(fleet.url, **options) as client:
+            renew(client, files)
+        with lightlink.connect(fleet.url, **options) as client:
+            client.flush(60)
+        return files
+
+    with Sender(fleet.manager, "a", "b", "c") as sender, ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(take_part, names))
+        sender.goes_on()
+        victim = files[500]
+        admin.revoke(victim.name)
+        with pytest.raises(lightlink.AuthenticationError):
+            lightlink.connect(fleet.url, tls=victim.tls, name=victim.name)
+        lightlink.connect(fleet.url, tls=files[501].tls, name=files[501].name).close()
+        sender.goes_on()
+    known = {each.name: each for each in admin.identities() if each.name in names}
+    assert known.keys() == {*names}
+    assert all(each.enrolled_at and each.renewed_at and not each.previous for each in known.values())
+    assert [each.name for each in known.values() if each.revoked] == [victim.name]
+    entries = Counter(entry.what for entry in admin.audit(10_000))
+    assert (entries["token"], entries["enrolled"], entries["renewed"], entries["revoked"]) == (1000, 1000, 1000, 1)
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.slow)])
