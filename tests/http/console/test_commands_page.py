@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from helpers.http import HttpProcess
     from helpers.runs import RunWorld
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 
 @pytest.fixture
@@ -52,6 +52,22 @@ def test_a_command_shows_live_what_becomes_of_it(page: Page, running: HttpProces
 
     expect(shown_state(page)).to_have_text("done")
     expect(page.locator(".timeline")).to_contain_text("sent")
+
+
+def test_what_ends_while_its_page_is_read_is_shown_as_ended(page: Page, running: HttpProcess, world: RunWorld) -> None:
+    log_in(page, running)
+    command_id = send(running, "gap", "install")
+
+    def answer_late(route: Route) -> None:
+        world.agents("gap")
+        end(running, command_id)
+        page.wait_for_timeout(1000)  # for the event, of which nothing else here tells
+        route.continue_()
+
+    page.route("**/history", answer_late)
+    log_in(page, running, to=f"command/{command_id}")
+    expect(shown_state(page)).to_have_text("done")
+    page.unroute("**/history")
 
 
 def test_progress_is_watched(page: Page, running: HttpProcess, world: RunWorld) -> None:

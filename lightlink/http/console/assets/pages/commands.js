@@ -126,11 +126,15 @@ const sendAgain = (each) => post("api/command", { client_id: each.client_id, com
 
 export async function command({ rest }) {
   const read = async () => (await get(`api/command/${rest}`)).command;
-  let one = await read(), entries = [], timer = null, gone = false;
+  // What becomes of it while this page reads is not told again.
+  let meanwhile = null;
+  const listening = follow((changes) => { meanwhile = changes.find((each) => each.command_id === rest) ?? meanwhile; });
+  let one = null, entries = [], timer = null, gone = false;
   const root = h("div", { class: "stack" }), head = h("div", {});
   async function history() { entries = (await get(`api/command/${rest}/history`).catch(() => ({ entries }))).entries; }
   const draw = () => { redraw(head, top(one)); redraw(root, body(one, entries)); };
-  await history();
+  try { one = await read(); await history(); } finally { listening(); }
+  if (meanwhile && OPEN.has(one.status)) one = { ...meanwhile, undone_by: one.undone_by };
   draw();
   const stop = follow((changes) => {
     // The undo is another command, which only this command's record names.
