@@ -80,9 +80,12 @@ def plan() -> None:
 @plan_argument
 @params_argument
 @_targets
+@click.option("--messages", is_flag=True, help="Also what would be sent to whom, if all conditions held.")
 @json_option
 @link_options
-def check(link: Link, plan: Plan | str, params: dict[str, Any], targets: tuple[str, ...], as_json: bool) -> None:
+def check(
+    link: Link, plan: Plan | str, params: dict[str, Any], targets: tuple[str, ...], messages: bool, as_json: bool
+) -> None:
     """Tell what a plan would do now: its waves, who is offline, how many failures are borne. Nothing is sent."""
     with orchestrating(link) as orchestrator:
         found = orchestrator.check(plan, params, targets=targets or None)
@@ -97,6 +100,10 @@ def check(link: Link, plan: Plan | str, params: dict[str, Any], targets: tuple[s
         say(f"offline: {', '.join(found.offline)}")
     for lock in found.locks:
         say(f"lock: {lock}")
+    for each in found.messages if messages else ():
+        where = f"wave {each.wave}" if each.wave else "once"
+        sent = f"not sent: {each.error}" if each.error else to_json(each.payload)
+        say(f"{where}, {each.step}{' (if)' if each.conditional else ''}: {each.client_id or '-'}: {each.what} {sent}")
     say(f"digest: {found.digest}")
 
 
@@ -233,7 +240,8 @@ def show(link: Link, run_id: str, with_targets: bool, as_json: bool) -> None:
             where = f" at {target.step}" if target.step else ""
             say(f"{target.client_id}: {target.outcome}{where}{f': {target.error}' if target.error else ''}")
     for each in state.attention:
-        say(f"attention: {each.client_id}, {each.step}: {each.reason}")
+        where = ", ".join(filter(None, (each.client_id, each.step))) or "the run"
+        say(f"attention: {where}: {each.reason}")
 
 
 @runs.command()

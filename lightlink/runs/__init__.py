@@ -3,6 +3,7 @@
 from lightlink.runs.definitions import Schedule, StoredPlan
 from lightlink.runs.model.plan import Plan
 from lightlink.runs.model.plan_model import Approval, Param, Step, Targets, Undo, Window
+from lightlink.runs.model.preview import PlannedMessage
 from lightlink.runs.model.records import Attention, RunState
 from lightlink.runs.orchestrator import Orchestrator, PlanCheck
 from lightlink.runs.plan_run import PlanRun
@@ -17,6 +18,7 @@ __all__ = [
     "Plan",
     "PlanCheck",
     "PlanRun",
+    "PlannedMessage",
     "RunState",
     "RunWatcher",
     "Schedule",

@@ -22,6 +22,7 @@ from lightlink.runs.locks import names_of_locks
 from lightlink.runs.model import machine
 from lightlink.runs.model.checks import check_params, needs_labels, unknown_types
 from lightlink.runs.model.plan import Plan, one_step_plan
+from lightlink.runs.model.preview import PlannedMessage, messages_of
 from lightlink.runs.model.records import STATES, RunPlan, Target, digest_of, run_id_of
 from lightlink.runs.model.references import MissingReference
 from lightlink.runs.model.times import next_time
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from lightlink.client import Client
     from lightlink.commands import AgentRecord, Presence
-    from lightlink.runs.model.plan_model import Targets
+    from lightlink.runs.model.plan_model import Targets, Window
     from lightlink.runs.model.records import RunState
 
 _WORKERS = 4
@@ -49,13 +50,17 @@ _STOP_SECONDS = 2.0
 
 @attrs.frozen
 class PlanCheck:
-    """What a plan would do now: the targets of each wave, who of them is offline, and how many failures are borne."""
+    """What a plan would do now: the targets of each wave, who of them is offline, and how many failures are borne.
+
+    ``messages`` are what it would send, one for each target and step, if every condition held and nothing failed.
+    """
 
     waves: list[list[str]]
     offline: list[str]
     failures_allowed: int
     locks: list[str]
     digest: str
+    messages: list[PlannedMessage] = attrs.field(repr=False)
 
     @property
     def targets(self) -> int:
@@ -143,6 +148,7 @@ class Orchestrator(CommandManager):
             failures_allowed=plan.failures_allowed(len(run.targets)),
             locks=names_of_locks(run),
             digest=run.digest,
+            messages=messages_of(run),
         )
 
     def start(
@@ -291,17 +297,20 @@ class Orchestrator(CommandManager):
         tz: str = "UTC",
         overlap: Literal["skip", "allow"] = "skip",
         missed: Literal["skip", "run"] = "skip",
+        window: Window | None = None,
         issued_by: str | None = None,
     ) -> Schedule:
         """Have a plan run by the clock from now on, once for each time however many orchestrators there are.
 
         ``cron`` are five fields in the time zone ``tz``. While a run of it goes on the next is left out, unless
         ``overlap="allow"``. A time at which no orchestrator was there is left out, or made up for (the last of several)
-        with ``missed="run"``. A schedule of the same name is replaced. Of a stored plan it takes what is stored now.
+        with ``missed="run"``. With a ``window`` waves of its runs begin only then, whatever the plan says. A schedule
+        of the same name is replaced. Of a stored plan it takes what is stored now.
         Raises PlanInvalid, PlanNotFound, InvalidOption.
         """
         self._refuse_closed()
-        plan = self._plan_of(plan).checked()
+        plan = self._plan_of(plan)
+        plan = (plan if window is None else msgspec.structs.replace(plan, window=window)).checked()
         next_time(checks.text("cron", cron), checks.text("tz", tz), self.now())
         for option, value, choices in (("overlap", overlap, ("skip", "allow")), ("missed", missed, ("skip", "run"))):
             if value not in choices:

@@ -519,6 +519,7 @@ def test_labels_mean_known_agents_and_the_check_tells_who_is_off(world: RunWorld
     plan = Plan("p", targets=Targets(labels={"site": "berlin"}), waves=["50%", "rest"]).step("info", "info", timeout=1)
     assert ops.check(plan).offline == ["b2"]
     assert ops.check(plan).waves == [["b0", "b1"], ["b2"]]
+    assert [(each.wave, each.client_id) for each in ops.check(plan).messages] == [(1, "b0"), (1, "b1"), (2, "b2")]
     plan.targets = Targets(labels={"site": "berlin"}, offline="skip")
     assert ops.check(plan).waves == [["b0"], ["b1"]]
     plan.targets = Targets(labels={"site": "berlin"}, offline="fail")

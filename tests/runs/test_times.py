@@ -184,6 +184,11 @@ def test_a_bad_schedule_is_refused_and_one_that_fails_says_why(world: RunWorld) 
     ):
         with pytest.raises(InvalidOption):
             ops.schedule("bad", info(), **options)  # type: ignore[arg-type]
+    windowed = ops.schedule("windowed", info(), cron="0 0 * * *", window=Window("Sat 22:00", hours=6))
+    assert windowed.plan.window == Window("Sat 22:00", hours=6)
+    assert ops.unschedule("windowed")
+    with pytest.raises(PlanInvalid, match="window"):
+        ops.schedule("bad", info(), cron="0 0 * * *", window=Window("whenever", hours=6))
     with pytest.raises(PlanInvalid):
         ops.schedule("bad", info(), {"nothing": 1}, cron="0 0 * * *")
     plan = info()

@@ -49,7 +49,8 @@ _WHAT = "plans and runs"
 def check_plan(call: Call) -> PlanChecked:
     """Tell what a plan would do now."""
     found = _orchestrator(call).check(_plan(call), call.body.params, targets=_targets(call))
-    return PlanChecked(total=found.targets, **attrs.asdict(found, recurse=False))
+    told = attrs.asdict(found, recurse=False, filter=lambda field, _: field.name != "messages")
+    return PlanChecked(total=found.targets, **told)
 
 
 def list_plans(call: Call) -> PlanList:
