@@ -60,7 +60,11 @@ class ClientBase:
         )
         self._unclosed.atexit = False
         if not options.lazy:
-            self._connection.open()
+            try:
+                self._connection.open()
+            except BaseException:
+                self._connection.close(0.0)  # after Ctrl-C it may be open, and nobody gets this client
+                raise
 
     @property
     def connection(self) -> Connection:

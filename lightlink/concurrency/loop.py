@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from threading import Thread, current_thread, get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -29,16 +28,19 @@ class LoopThread:
         self._jobs: set[_Job[Any]] = set()
         self._has_served = False
         self._is_unwanted = False
+        self._begun = Promise()  # that it runs, or has failed
+        self._failure: BaseException | None = None
         self._thread: Thread
         self.loop: asyncio.AbstractEventLoop
         self.ident = 0
 
     def start(self) -> None:
         """Start the thread and wait for its loop; raises ResourceExhausted, ClosedError."""
-        started: concurrent.futures.Future[None] = concurrent.futures.Future()
         try:
-            start_thread(self._run, self._name, started)
-            started.result()
+            start_thread(self._run, self._name)
+            self._begun.wait()
+            if self._failure is not None:
+                raise self._failure
         except (OSError, MemoryError, RuntimeError) as exc:
             raise not_started(f"starting the loop of {self._name!r}", exc) from exc
         except BaseException:
@@ -112,29 +114,30 @@ class LoopThread:
     def _end(self) -> None:
         self._asked_to_end.set()
 
-    def _run(self, started: concurrent.futures.Future[None]) -> None:
+    def _run(self) -> None:
         turns.loop_began()
-        serving = self._serve(started)
+        serving = self._serve()
         try:
             # What still runs is cancelled, and waited for, as it ends.
             _runner()(serving)
         except BaseException as exc:
-            if started.done():
+            if self.is_running:
                 raise
-            started.set_exception(exc)
+            self._failure = exc
+            self._begun.keep()
         finally:
             serving.close()  # it may never have begun
             turns.loop_ended()
             for job in list(self._jobs):
                 job.give_up()
 
-    async def _serve(self, started: concurrent.futures.Future[None]) -> None:
+    async def _serve(self) -> None:
         self._thread = current_thread()
         self.loop = asyncio.get_running_loop()
         self._asked_to_end = asyncio.Event()
         self.ident = get_ident()  # from here on it is running, and can be stopped
         try:
-            started.set_result(None)
+            self._begun.keep()
             if not self._is_unwanted:
                 await self._asked_to_end.wait()
         finally:

@@ -59,8 +59,8 @@ class Promise:
         """Let the waiting thread go on; called once."""
         self._lock.release()
 
-    def wait(self, timeout: float) -> bool:
-        """Wait at most ``timeout`` seconds; tell whether it has happened."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most ``timeout`` seconds (None: for ever); tell whether it has happened."""
         return wait_in_parts(partial(self._lock.acquire, True), timeout)
 
 
@@ -121,6 +121,8 @@ def start_thread(target: Callable[..., object], name: str, *args: Any) -> thread
     try:
         thread.start()
     except (RuntimeError, MemoryError, OSError) as exc:
+        if exc.__context__ is not None and "unlocked lock" in str(exc):
+            raise exc.__context__ from None  # what Python's own condition has made of Ctrl-C
         raise not_started(f"starting thread {name!r}", exc) from exc
     return thread
 

@@ -395,8 +395,7 @@ class Connection:
         if session is not None:
             session.close(timeout)
         forks.unwatch(self)  # not before: what a child forked meanwhile has of the session is the parent's
-        with self._status_changed:
-            self._status_changed.notify_all()
+        self._wake_waiting()
 
     def report(self, error: Exception) -> None:
         """Log an error that no caller is there to get, and hand it to the error hook."""
@@ -465,8 +464,8 @@ class Connection:
                 refuse_patched_threads()
                 self._session = self._connected_session()
                 forks.flush_at_end_of_child()
-                with self._status_changed:
-                    self._status_changed.notify_all()
+                # Not here: Ctrl-C may leave a condition taken, and this thread is the one that gets it.
+                self._session.notifier.post(self._wake_waiting)
                 if self._parent_pid:
                     self._tell_of_those_left_behind()
             return self._session
@@ -493,9 +492,12 @@ class Connection:
             if wait_in_parts(self._closing.wait, min(pauses.next(), max(give_up_at - time.monotonic(), 0.0))):
                 raise ClosedError("the client", "was closed while it waited for a server")
 
-    def _tell_status(self, status: Status) -> None:
+    def _wake_waiting(self) -> None:
         with self._status_changed:
             self._status_changed.notify_all()
+
+    def _tell_status(self, status: Status) -> None:
+        self._wake_waiting()
         for listener in list(self._listeners):
             try:
                 listener(status)

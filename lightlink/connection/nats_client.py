@@ -132,6 +132,7 @@ class WireClient(NatsClient):
         self._on_denied = on_denied
         self._sinks: dict[int, Sink] = {}
         self._discover = discover
+        self._is_given_up = False
         self._published = 0
         self._confirmed = 0
         # Whether the server takes less than it once did: what was let pass before may be too large as it leaves.
@@ -324,9 +325,14 @@ class WireClient(NatsClient):
             _log.debug("lightlink: leaving the server: %r", exc)
         await self._process_op_err(nats.errors.Error("nats: the server is about to shut down"))
 
+    def give_up(self) -> None:
+        """Let go of the socket at once, and of one that is being opened as soon as it is."""
+        self._is_given_up = True
+        self._abort_transport()
+
     async def discard(self) -> None:
         """Give up a connection that never was one: nobody is called back, and nothing is waited for."""
-        self._abort_transport()
+        self.give_up()
         await self._close(NatsClient.CLOSED, do_cbs=False)
 
     async def flush(self, timeout: float = 10.0) -> None:
@@ -402,6 +408,9 @@ class WireClient(NatsClient):
             transport = self._make_transport(s.uri.scheme)
             self._transport = transport
         await transport.connect(s.uri, _READ_BYTES, self.options["connect_timeout"])
+        if self._is_given_up:  # being cancelled is lost where the connection is there in the same moment
+            transport.abort()
+            raise asyncio.CancelledError
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._require_tls and not info.get("tls_required"):
@@ -473,8 +482,9 @@ class WireClient(NatsClient):
                 await asyncio.sleep(self.options["reconnect_time_wait"])
 
     def _abort_transport(self) -> None:
-        if self._socket is not None:
-            self._socket.abort()
+        transport: Any = self._transport
+        if transport is not None:
+            transport.abort()
 
     @property
     def _socket(self) -> Any:

@@ -207,6 +207,12 @@ class Session:
     def close(self, timeout: float) -> None:
         """Flush the outbox, then close; calls that still wait for a reply get ClosedError."""
         deadline = Deadline(timeout)
+        try:
+            self._close_politely(deadline, timeout)
+        finally:  # Ctrl-C too: nobody closes it again
+            self._end(ClosedError("the client"), deadline.remaining(0.5))
+
+    def _close_politely(self, deadline: Deadline, timeout: float) -> None:
         self._set_status(Status.CLOSING)
         try:
             if self._pump.running and timeout > 0:
@@ -222,7 +228,6 @@ class Session:
             # A RuntimeError is uvloop's, when the connection is lost just now.
             _log.debug("lightlink: closing the socket: %r", exc)
         self._set_status(Status.CLOSED)
-        self._end(ClosedError("the client"), deadline.remaining(0.5))
 
     def _tell(self, function: Callable[..., Awaitable[None]], what: Any, timeout: float) -> None:
         try:
@@ -241,10 +246,18 @@ class Session:
 
     def _end(self, error: LightLinkError, timeout: float) -> None:
         """End every thread, within about ``timeout`` seconds, without a word to the server."""
+        try:
+            self._end_threads(error, timeout)
+        except BaseException:
+            self._end_threads(error, 0)  # interrupted: all are told, and nobody is waited for
+            raise
+
+    def _end_threads(self, error: LightLinkError, timeout: float) -> None:
         deadline = Deadline(timeout)
         self.status = Status.CLOSED
         self._refuse_more(error)
         if self.loop.is_running:
+            self.loop.call_soon(self._give_up_socket)  # what follows may take too long on a busy machine
             try:
                 self.run(self._discard, timeout=min(timeout, 0.5))
             except (TimeoutError, LightLinkError) as exc:
@@ -323,6 +336,10 @@ class Session:
                 await self.nc.unroute(subscription)
                 raise
         return subscription
+
+    def _give_up_socket(self) -> None:
+        if hasattr(self, "nc"):
+            self.nc.give_up()
 
     async def _discard(self) -> None:
         if hasattr(self, "nc"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 from typing import TYPE_CHECKING
@@ -95,6 +96,54 @@ def test_ctrl_c_at_any_instant_leaves_the_client_working(operation: str, url: st
             else:
                 break
     assert instant > 10
+
+
+def of_the_library() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("lightlink") and thread.is_alive()}
+
+
+@pytest.mark.filterwarnings("always::ResourceWarning")
+def test_ctrl_c_at_any_instant_of_connect_leaves_nothing(url: str, recwarn: pytest.WarningsRecorder) -> None:
+    """No thread, no socket, and no lock taken that one of the threads needs to end."""
+    before = of_the_library()
+    lightlink.connect(url).close()  # what is done only the first time is done
+    for instant in itertools.count(1):
+        client = None
+        try:
+            with interrupt_at(instant):
+                client = lightlink.connect(url)
+        except KeyboardInterrupt:
+            if client is None:
+                eventually(lambda: of_the_library() <= before, timeout=30)
+        if client is not None:
+            client.close()
+            break
+    gc.collect()
+    assert instant > 100
+    assert [str(warning.message) for warning in recwarn if warning.category is ResourceWarning] == []
+
+
+def test_ctrl_c_while_a_client_closes_leaves_nothing(url: str) -> None:
+    finished = run_python(
+        """
+        import sys, threading
+        import lightlink
+        from chaos.interrupt import interrupted
+        from helpers.edge import proxy_before
+        from helpers.waiting import eventually
+
+        with proxy_before(sys.argv[1]) as link:
+            client = lightlink.connect(link.url)
+            link.pause()
+            assert interrupted(lambda: client.close(timeout=60))
+            eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("lightlink")], timeout=30)
+            link.resume()
+            eventually(lambda: link.connections == 0, timeout=30)
+        """,
+        url,
+        timeout=50,
+    )
+    assert finished.returncode == 0, f"{finished.stdout}{finished.stderr}"
 
 
 @pytest.mark.parametrize("situation", WAITS)

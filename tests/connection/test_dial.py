@@ -2,20 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.server
+import itertools
 import random
 import re
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 from helpers.waiting import eventually
 from nats.aio.client import Server, Srv
 
 import lightlink
-from lightlink.connection.dialing.dial import Backoff
+from lightlink.connection.dialing.dial import Backoff, dial
+from lightlink.connection.nats_client import WireClient
 from lightlink.errors import ConnectError
 from lightlink.options import ConnectOptions
 
@@ -242,3 +247,60 @@ def test_connecting_from_a_thread_with_a_running_loop_works(url: str) -> None:
             return client.status
 
     assert asyncio.run(main()) is lightlink.Status.CONNECTED
+
+
+async def no_callback(*_: object) -> None:
+    """Called by nats-py, for nothing."""
+
+
+async def cancel_a_dial(options: ConnectOptions, instant: int, stays: bool) -> bool:
+    """Cancel a dial as a function is called for the ``instant``th time; False when it was over before.
+
+    Unless the loop ``stays``, it ends in the same moment.
+    """
+    loop, calls, ended = asyncio.get_running_loop(), itertools.count(1), asyncio.Event()
+    callbacks = dict.fromkeys(
+        ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb", "lame_duck_mode_cb"), no_callback
+    )
+
+    async def connect() -> None:
+        client = await dial(options, lambda: WireClient(require_tls=False, on_denied=lambda *_: None), callbacks)
+        client.give_up()
+        await client.discard()
+
+    connecting = asyncio.ensure_future(connect())
+    connecting.add_done_callback(lambda _: ended.set())
+
+    def look(_frame: object, event: str, _: object) -> None:
+        if event == "call" and next(calls) == instant:
+            loop.call_soon(connecting.cancel)
+            if not stays:
+                loop.call_soon(ended.set)
+
+    sys.setprofile(look)
+    try:
+        await ended.wait()
+    finally:
+        sys.setprofile(None)
+    return next(calls) > instant
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["alone", "with the loop"])
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+@pytest.mark.filterwarnings("always::ResourceWarning")
+def test_a_dial_cancelled_at_any_instant_leaves_nothing_open(
+    run: Callable[..., bool],
+    stays: bool,
+    url: str,
+    recwarn: pytest.WarningsRecorder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As by Ctrl-C in `connect`. Every fifth instant is tried."""
+    options = ConnectOptions.resolve(url)
+    for instant in itertools.count(1, 5):
+        if not run(cancel_a_dial(options, instant, stays)):
+            break
+    gc.collect()
+    assert instant > 100
+    assert [str(warning.message) for warning in recwarn if warning.category is ResourceWarning] == []
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

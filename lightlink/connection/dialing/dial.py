@@ -95,8 +95,7 @@ async def _connect(
             raise ConnectionResetError("the server closed the connection during the handshake")
     finally:
         first_error.cancel()
-        connecting.cancel()
-        await asyncio.wait({connecting})
+        await _end(connecting)
 
 
 def _look_at(done: asyncio.Future[None]) -> None:
@@ -104,7 +103,24 @@ def _look_at(done: asyncio.Future[None]) -> None:
         done.exception()  # asyncio complains of one that nobody has looked at
 
 
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and return when it has ended, not before, however often this one is cancelled meanwhile.
+
+    That happens as the loop ends: what the task had opened would stay so.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        task.cancel()
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
+
+
 async def _discard(client: WireClient) -> None:
+    client.give_up()  # whatever becomes of the rest: as the loop ends it may never begin
     with contextlib.suppress(Exception):  # it never was connected; there is nothing to lose
         await asyncio.wait_for(client.discard(), 0.2)
 
