@@ -193,9 +193,14 @@ def imports(stage: Stage) -> list[Row]:
 
 
 def _time_of(statement: str, env: dict[str, str]) -> float:
-    """Return how long a statement takes in a new interpreter, in milliseconds."""
-    code = f"import time; began = time.perf_counter(); {statement}; print((time.perf_counter() - began) * 1e3)"
-    command = [sys.executable, "-c", code]
+    """Return how long a statement takes in a new interpreter, in milliseconds.
+
+    As where `pip install lightlink` was all: from 3.11 on nobody then needs typing_extensions, which msgspec imports
+    where it is, as beside these tools.
+    """
+    alone = "sys.modules['typing_extensions'] = None; " if sys.version_info >= (3, 11) else ""
+    code = f"began = time.perf_counter(); {statement}; print((time.perf_counter() - began) * 1e3)"
+    command = [sys.executable, "-c", f"import sys, time; {alone}{code}"]
     done = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise PeerProblem(done.stderr.strip().splitlines()[-1])
