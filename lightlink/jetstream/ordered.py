@@ -161,6 +161,8 @@ class OrderedReader:
             self._stir.set()
 
     def _end(self) -> None:
+        # Whom it told may hold both what came and this reader: a circle, which lasts until the collector comes.
+        self._deliver, self._on_current = _ignore, None
         if self._task is not None:
             self._task.cancel()
         self._task = self._session.loop.loop.create_task(self._clean_up())
@@ -364,6 +366,10 @@ class OrderedReader:
             # Without a reply: if it does not arrive, the consumer ends by itself a little later.
             subject = api.api_subject(self._connection, f"CONSUMER.DELETE.{self.stream}.{name.decode()}")
             await self._nc.publish(subject.decode())
+
+
+def _ignore(_delivery: Delivery) -> None:
+    """Take what nobody wants any more."""
 
 
 def _as_ours(exc: Exception, stream: str) -> LightLinkError:

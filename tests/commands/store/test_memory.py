@@ -71,5 +71,7 @@ def test_what_reads_many_large_commands_holds_few_at_a_time(python: StartPython,
     done = process.wait(90)
     told = {line.split()[0]: [int(each) for each in line.split()[1:]] for line in done.stdout.splitlines()}
     assert {use: count for use, (count, _) in told.items()} == {"brief": 150, "pages": 150, "sweep": 75, "audit": 150}
-    # All of it is 200 MiB, of which each was held several times. A block of 8 MiB is, and a page of 32 MiB, too.
-    assert {use for use, (_, peak) in told.items() if peak > 160} == set(), told
+    # All of it is 200 MiB. A few blocks of 8 MiB are held at a time, and not until Python's collector comes (on 3.13 it
+    # comes a third as often as before); of pages, of 32 MiB, this one and the last.
+    most = {"brief": 60, "pages": 120, "sweep": 60, "audit": 60}
+    assert {use for use, (_, peak) in told.items() if peak > most[use]} == set(), told
