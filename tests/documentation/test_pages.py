@@ -117,7 +117,7 @@ def test_the_outbox(read: Read) -> None:
     reader = read("docs/how-to/outbox.md")
     assert reader.python() == "1\n"
     reader.python()
-    with sqlite3.connect("shop.sqlite3") as database:
+    with contextlib.closing(sqlite3.connect("shop.sqlite3")) as database:
         eventually(lambda: database.execute("SELECT number FROM bills").fetchall() == [(7,)])
 
 

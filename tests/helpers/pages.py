@@ -94,6 +94,9 @@ class Reader:
                 value.close()
         for client in self._clients:
             client.close()
+        for value in self.names.values():
+            if hasattr(value, "dispose"):  # an engine of SQLAlchemy, whose connections Python 3.13 complains of
+                value.dispose()
         assert kind is not None or not self._left, f"{self.page}: nothing was done with {self._left}"
 
     @property
