@@ -64,12 +64,14 @@ def test_runs_survive_orchestrators_that_die_and_stand_still(fresh_server: Start
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(540)  # its own bound for what is under way is 360 s
 def test_two_hundred_runs_among_three_orchestrators(fresh_server: StartServer, tmp_path: Path) -> None:
     told = play(fresh_server().url, tmp_path, orchestrators=3, runs=200, seconds=90, seed=random.randrange(10_000))
     logging.getLogger(__name__).warning("%s", told)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(540)  # its own bound for what is under way is 360 s
 def test_runs_survive_servers_of_a_cluster_that_are_killed(cluster: EmbeddedCluster, tmp_path: Path) -> None:
     seed = random.randrange(10_000)
     told = play(cluster.urls, tmp_path, orchestrators=3, runs=60, seconds=60, seed=seed, cluster=cluster)
