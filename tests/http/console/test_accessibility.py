@@ -82,7 +82,7 @@ def look(page: Page, running: HttpProcess, places: list[str]) -> dict[str, list[
         before = page.title()
         page.evaluate("(place) => { location.hash = `#/${place}`; }", place)
         if place != "overview":
-            page.wait_for_function("(before) => document.title !== before", arg=before)
+            eventually(lambda before=before: page.title() != before)
         found[place] = violations(page)
     page.keyboard.press("?")
     found["keys"] = violations(page)

@@ -105,5 +105,6 @@ def test_where_there_is_no_fleet_it_says_so(page: Page, running: HttpProcess) ->
 
     expect(page.get_by_role("heading", name="There is no fleet here")).to_be_visible()
     # That no responder is there does not mean that NATS is away.
-    page.wait_for_function("performance.getEntriesByName(`${location.origin}/health`).some((each) => each.responseEnd)")
+    answered = "performance.getEntriesByName(`${location.origin}/health`).some((each) => each.responseEnd)"
+    eventually(lambda: page.evaluate(answered))
     expect(page.locator(".away")).to_be_hidden()
