@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import time
 import warnings
 from typing import Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption
 
 _TQDM = "tqdm.auto"
@@ -74,12 +74,12 @@ class _Lines:
         self._unit = unit
         self._last = (0.0, total, "")
         self._said = (-1.0, total, "")
-        self._next = time.monotonic() + _LINE_EVERY_SECONDS
+        self._next = Deadline(_LINE_EVERY_SECONDS)
 
     def show(self, done: float, total: float | None, note: str) -> None:
         self._last = (done, total, note)
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _LINE_EVERY_SECONDS
+        if self._next.is_over:
+            self._next = Deadline(_LINE_EVERY_SECONDS)
             self._say()
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from lightlink.certs.signing import check_server
 from lightlink.cli.terminal.exits import report
 from lightlink.cli.terminal.options import json_option, to_json
 from lightlink.cli.terminal.printing import say
+from lightlink.concurrency.deadline import Deadline
 from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES
 from lightlink.protocol.subjects import FILES_BUCKET, STATE_BUCKET
@@ -245,13 +246,13 @@ def _server_url(authority: CertificateAuthority, config: Path) -> str:
 def _wait_to_be_let_in(url: str, authority: CertificateAuthority, info: CertificateInfo) -> None:
     """Return when the server lets an identity in; raises its refusal when it has not for half a minute."""
     tls = lightlink.TLS(authority.directory / "ca.pem", info.path, info.path.with_suffix(".key"))
-    deadline = time.monotonic() + _RELOAD_SECONDS
+    deadline = Deadline(_RELOAD_SECONDS)
     while True:
         try:
             lightlink.connect(url, tls=tls, name="lightlink-cli").close()
         except lightlink.AuthenticationError:
             # A large configuration takes the server a while.
-            if time.monotonic() > deadline:
+            if deadline.is_over:
                 raise
             time.sleep(0.1)
         else:

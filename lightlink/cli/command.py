@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +15,7 @@ from lightlink.cli.terminal.printing import say
 from lightlink.commands import CommandManager
 from lightlink.commands.model import STATUSES
 from lightlink.commands.store.changes import Changes
+from lightlink.concurrency.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def watch(
     as_json: bool,
 ) -> None:
     """Print each change of the command ID until it ends, or of all commands until Ctrl-C."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     shown = 0
     with managing(link) as manager:
         if command_id is not None and client_id is not None:
@@ -323,7 +323,7 @@ def line(command: Command) -> str:
 
 
 def _changes(
-    manager: CommandManager, command_id: str | None, client_id: str | None, deadline: float | None
+    manager: CommandManager, command_id: str | None, client_id: str | None, deadline: Deadline
 ) -> Iterator[Command]:
     if command_id is None:
         yield from _all_changes(manager, client_id, deadline)
@@ -331,19 +331,19 @@ def _changes(
         yield from _changes_of(manager.promise(command_id), deadline)
 
 
-def _all_changes(manager: CommandManager, client_id: str | None, deadline: float | None) -> Iterator[Command]:
+def _all_changes(manager: CommandManager, client_id: str | None, deadline: Deadline) -> Iterator[Command]:
     with contextlib.closing(Changes(manager.store, client_id)) as changes:
         report(client_id or "all commands", kind="watching")
-        while (left := _left(deadline)) > 0:
+        while (left := deadline.remaining()) > 0:
             change = changes.get(min(left, 3600.0))
             if change is not None:
                 yield change.command
 
 
-def _changes_of(promise: CommandPromise, deadline: float | None) -> Iterator[Command]:
+def _changes_of(promise: CommandPromise, deadline: Deadline) -> Iterator[Command]:
     """Yield a command each time it has changed, and at its end."""
     before: Any = None
-    while (left := _left(deadline)) > 0:
+    while (left := deadline.remaining()) > 0:
         ended = promise.wait(min(left, 0.1) if before is not None else 0)
         command = ended or promise.command()
         seen = (command.status, command.attempt, command.cancel_requested, command.progress)
@@ -352,10 +352,6 @@ def _changes_of(promise: CommandPromise, deadline: float | None) -> Iterator[Com
         if ended is not None:
             return
         before = seen
-
-
-def _left(deadline: float | None) -> float:
-    return float("inf") if deadline is None else deadline - time.monotonic()
 
 
 def read_payload(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +19,7 @@ from lightlink.cli.terminal.options import (
     to_json,
 )
 from lightlink.cli.terminal.printing import say
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 
@@ -98,7 +98,7 @@ def sub(
     SUBJECT may hold the wildcards * and >; Ctrl-C ends it. With --json a line holds subject, data, headers and reply.
     A payload that is not JSON is reported on stderr, and the listening goes on; --raw prints such payloads too.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     with link.connect() as client, client.subscribe(subject, queue=queue or "", raw=True) as subscription:
         client.flush()
         say(f"listening on {subject}", err=True)

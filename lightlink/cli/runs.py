@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from lightlink.cli.terminal.following import give_up_option
 from lightlink.cli.terminal.options import json_object, json_option, link_options, print_data, to_json
 from lightlink.cli.terminal.printing import say
 from lightlink.concurrency import signals
+from lightlink.concurrency.deadline import Deadline
 from lightlink.contrib.systemd import notify
 from lightlink.errors import PermissionDenied, StoreUnavailable
 from lightlink.runs import Orchestrator, Plan
@@ -381,13 +381,13 @@ def _print_events(run: PlanRun, as_json: bool, timeout: float | None) -> str | N
 
 def _show_live(run: PlanRun, timeout: float | None) -> str | None:
     """Show a table that changes while the run goes on; its last form stays."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     with Live(_table(run.refresh(), run.steps()), console=Console(), refresh_per_second=4) as live:
         while True:
             ended = run.wait(_REFRESH_SECONDS)
             with contextlib.suppress(StoreUnavailable):  # it is asked again, as `wait` does
                 live.update(_table(run.refresh(), run.steps()))
-            if ended is not None or (deadline is not None and time.monotonic() > deadline):
+            if ended is not None or deadline.is_over:
                 return ended
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,7 @@ from lightlink.cli.terminal.options import (
     to_json,
 )
 from lightlink.cli.terminal.printing import say
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import DecodeError
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import STATE_BUCKET
@@ -177,7 +177,7 @@ def watch(
     PATTERN may hold the wildcards * (one token) and > (the rest); Ctrl-C ends it. The bucket is made if it is not
     there. With --json a line holds key, value, revision, operation and created.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     with link.connect() as client, client.state(bucket, value_type=bytes).watch(pattern) as changes:
         if current:
             for change in changes.current(timeout):

@@ -16,6 +16,7 @@ import attrs
 
 from lightlink.commands.agent.handlers import Rejected
 from lightlink.commands.watchdog import MARK, watchdog
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.protocol import codec
 from lightlink.protocol.ids import new_id
@@ -163,8 +164,8 @@ def run_program(
         for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
         if stream is not None
     ]
-    deadline = started + limits.timeout
-    while not (ended := _has_ended(process)) and time.monotonic() < deadline:
+    deadline = Deadline(limits.timeout)
+    while not (ended := _has_ended(process)) and not deadline.is_over:
         if cancelled.wait(_POLL_SECONDS):
             break
     was_cancelled = not ended and cancelled.is_set()
@@ -224,10 +225,10 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _end(process: subprocess.Popen[bytes], mark: str) -> None:
     """End a program with all that it started: politely, and then for good."""
-    deadline = time.monotonic() + _GRACE_SECONDS
+    deadline = Deadline(_GRACE_SECONDS)
     if not _has_ended(process):
         _signal(process, signal.SIGTERM)
-    while not _has_ended(process) and time.monotonic() < deadline:
+    while not _has_ended(process) and not deadline.is_over:
         time.sleep(_POLL_SECONDS)
     # What it left behind in its group holds its output open, and nobody waits for it any more.
     _signal(process, signal.SIGKILL)

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import ClosedError, ResourceExhausted
 
@@ -62,7 +62,7 @@ class ElasticPool:
             watch = not self._watched and len(self._jobs) > self._idle
             self._watched |= watch
         if watch:
-            self._timer.post_at(time.monotonic() + _GROW_SECONDS, self._grow)
+            self._timer.post_at(instant_after(_GROW_SECONDS), self._grow)
 
     def stop(self, timeout: float) -> None:
         """End the threads once the jobs queued so far are done; wait for at most ``timeout`` seconds."""
@@ -82,7 +82,7 @@ class ElasticPool:
                 return
             due = self._jobs[0][0] + _GROW_SECONDS
             if due <= time.monotonic():
-                due = time.monotonic() + self._try_to_add_thread()
+                due = instant_after(self._try_to_add_thread())
         self._timer.post_at(due, self._grow)
 
     def _try_to_add_thread(self) -> float:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.elastic import ElasticPool
 from lightlink.concurrency.notifier import Notifier
 from lightlink.concurrency.threads import wait_until
@@ -54,7 +55,7 @@ class PeriodicJob:
         self._changed = threading.Condition()
         self._due = 0.0  # an instant of `time.monotonic`
         self._scheduler = _join(self)
-        self._plan(time.monotonic() + interval)
+        self._plan(instant_after(interval))
 
     def stop(self, timeout: float) -> None:
         """End it, waiting at most ``timeout`` seconds for a call that is under way, unless that is who asks."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from threading import Condition, Event, Lock, RLock
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import ClosedError, LightLinkError, ResourceExhausted
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ def wait_in_parts(wait: Callable[[float], bool], timeout: float | None = None) -
         while not wait(part):
             part = min(2 * part, LOOK_SECONDS)
         return True
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     while True:
-        remaining = max(deadline - time.monotonic(), 0)
+        remaining = deadline.remaining()
         if wait(min(part, remaining)):
             return True
         if remaining <= part:

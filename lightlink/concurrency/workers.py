@@ -8,7 +8,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.concurrency.threads import join_thread, start_thread
 from lightlink.errors import ClosedError, ResourceExhausted
 
@@ -104,7 +104,7 @@ class WorkerPool:
             try:
                 self._add_thread(self._next)
             except (ResourceExhausted, ClosedError) as exc:
-                self._retry_at = time.monotonic() + _RETRY_SECONDS
+                self._retry_at = instant_after(_RETRY_SECONDS)
                 if isinstance(exc, ResourceExhausted):  # else the interpreter is ending
                     _log.warning(
                         "lightlink: %s has %d of %d threads: %s", self._name, len(self._threads), self.size, exc

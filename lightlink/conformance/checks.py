@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 import msgspec
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
@@ -158,12 +159,12 @@ class Wire:
     def until(self, look: Callable[[], T | None], fault: str, timeout: float | None = None) -> T:
         """Return what ``look`` finds, asked until it is something; raises Fault when that takes too long."""
         limit = self.timeout if timeout is None else timeout
-        give_up_at = time.monotonic() + limit
+        deadline = Deadline(limit)
         while True:
             found = look()
             if found:
                 return found
-            if time.monotonic() > give_up_at:
+            if deadline.is_over:
                 raise Fault(f"{fault} (waited {limit:g} s)")
             time.sleep(_POLL_SECONDS)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from lightlink.concurrency import forks
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.patched import refuse_patched_threads
 from lightlink.concurrency.registry import Registry
 from lightlink.concurrency.threads import refuse_at_exit, start_thread, wait_in_parts, wait_until
@@ -472,7 +473,7 @@ class Connection:
 
     def _connected_session(self) -> Session:
         """Return a connected session; a server that is not there is waited for as long as the options say."""
-        give_up_at = time.monotonic() + self.options.wait
+        deadline = Deadline(self.options.wait)
         pauses = Backoff(self.options)
         said_at = -math.inf
         while True:
@@ -482,14 +483,14 @@ class Connection:
             except AuthenticationError:
                 raise
             except ConnectError as exc:
-                if time.monotonic() >= give_up_at:
+                if deadline.is_over:
                     raise
                 if time.monotonic() - said_at > _SAY_EVERY_SECONDS:
                     _log.warning("lightlink: no server yet, waiting for one: %s", exc)
                     said_at = time.monotonic()
             else:
                 return session
-            if wait_in_parts(self._closing.wait, min(pauses.next(), max(give_up_at - time.monotonic(), 0.0))):
+            if wait_in_parts(self._closing.wait, min(pauses.next(), deadline.remaining())):
                 raise ClosedError("the client", "was closed while it waited for a server")
 
     def _wake_waiting(self) -> None:

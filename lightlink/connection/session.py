@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
 
-from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.concurrency.loop import LoopThread
 from lightlink.concurrency.notifier import Notifier
 from lightlink.concurrency.workers import WorkerPool
@@ -171,7 +171,7 @@ class Session:
     def round_trip(self, timeout: float) -> None:
         """Return when the server has answered what was written last; raises FlushTimeout, ClosedError."""
         self.refuse_to_wait()
-        flush = Flush(time.monotonic() + timeout)
+        flush = Flush(instant_after(timeout))
         try:
             self.outbox.put(flush, 0, timeout)
             flush.wait()

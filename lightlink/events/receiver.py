@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, Mailbox, MessageQueue
 from lightlink.errors import ClosedError, InvalidOption, NoMessage
 from lightlink.validators import wait_limit
@@ -57,7 +57,7 @@ class Receiver(ABC, Generic[T]):
         One that cannot be decoded goes to the error hook and is skipped. Raises NoMessage at the timeout and
         ClosedError when this has ended and nothing is left.
         """
-        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        deadline = instant_after(None if timeout is None else wait_limit(timeout))
         try:
             while (found := self._next(deadline)) is None:
                 pass

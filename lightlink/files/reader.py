@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from lightlink.concurrency.mailbox import MessageQueue
@@ -52,7 +51,7 @@ class ChunkReader:
             self._reader = across_outages(self._connection, deadline, self._start)
         while True:
             try:
-                delivery: Delivery | None = self._arrived.get(min(deadline.at, time.monotonic() + _ANSWER_SECONDS))
+                delivery: Delivery | None = self._arrived.get(deadline.at_most(_ANSWER_SECONDS))
             except TimeoutError:
                 if across_outages(self._connection, deadline, self._is_exhausted):
                     return None

@@ -127,7 +127,7 @@ class ChunkWriter:
         """Take an acknowledgement; when it is missing, go on from the last one."""
         deadline = self._transfer.deadline()
         try:
-            waiter = self._pipeline.next(min(deadline.at, time.monotonic() + _ANSWER_SECONDS))
+            waiter = self._pipeline.next(deadline.at_most(_ANSWER_SECONDS))
             self._advance(api.parse_ack(self._connection, waiter, self._stream).seq)
         except JetStreamError as exc:
             if not is_passing(exc):

@@ -19,6 +19,7 @@ import attrs
 from lightlink.certs.certificate import load_certificates, to_pem
 from lightlink.certs.files import PRIVATE, PUBLIC, already_there, private_directory, read_file, write_file
 from lightlink.client import connect
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.scheduler import every
 from lightlink.errors import FleetError, FleetRefused, InvalidOption, LightLinkError
 from lightlink.fleet.admin import ask
@@ -152,7 +153,7 @@ def _key_for(folder: Path, token: str) -> bytes:
 
 def _ask_until(token: Token, csr: str, timeout: float | None, on_pending: Callable[[str], object]) -> Mapping[str, Any]:
     """Return the certificate, when it is decided that there is one."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout)
     pending = ""
     with tempfile.TemporaryDirectory(prefix="lightlink-enroll-") as temporary:
         folder = Path(temporary)
@@ -177,7 +178,7 @@ def _ask_until(token: Token, csr: str, timeout: float | None, on_pending: Callab
                     if not pending:
                         pending = str(answer["pending"])
                         on_pending(pending)
-                if deadline is not None and time.monotonic() > deadline:
+                if deadline.is_over:
                     raise FleetError("enrolment", f"nobody has accepted {pending} in time")
                 time.sleep(_POLL_SECONDS)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.threads import RLock
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError
@@ -234,7 +235,7 @@ class PullConsumer:
     def _retry_later(self) -> None:
         with self._lock:
             self._owed = 1
-            self._expires = time.monotonic() + _RETRY_SECONDS
+            self._expires = instant_after(_RETRY_SECONDS)
 
     def _arrive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         message = read_delivery(subject, reply, data, headers)

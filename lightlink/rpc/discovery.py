@@ -6,7 +6,6 @@ Answers come from any implementation: what one leaves out, or writes as null, co
 from __future__ import annotations
 
 import re
-import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import attrs
 import msgspec
 
 from lightlink import describe
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.mailbox import MessageQueue
 from lightlink.describe import P99, RATE, Description
 from lightlink.errors import DecodeError, InvalidOption
@@ -166,7 +166,7 @@ def gather(
     """Return all answers to each question: until nothing has come for a moment, or ``expect`` to each have."""
     if expect is not None:
         integer("expect", expect)
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     box = MessageQueue(_MAX_ANSWERS, _MAX_BYTES)
     inbox = new_inbox(connection.options.inbox_prefix)
 
@@ -185,9 +185,9 @@ def gather(
     return answers
 
 
-def _collect(box: MessageQueue, answers: list[list[bytes]], deadline: float, expect: int | None) -> None:
+def _collect(box: MessageQueue, answers: list[list[bytes]], deadline: Deadline, expect: int | None) -> None:
     refused: set[int] = set()  # the questions that nobody hears
-    until = deadline
+    until = deadline.at
     while len(refused) < len(answers):
         try:
             number, data, headers = box.get(until)
@@ -198,7 +198,7 @@ def _collect(box: MessageQueue, answers: list[list[bytes]], deadline: float, exp
         else:
             answers[number].append(data)
         if expect is None:
-            until = min(deadline, time.monotonic() + QUIET_SECONDS)
+            until = deadline.at_most(QUIET_SECONDS)
         elif all(len(each) >= expect for each in answers):
             return
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import has_ended
 from lightlink.errors import ClosedError
 
@@ -52,7 +52,7 @@ def call_on_thread(connection: Connection, limit: float, call: Callable[[float],
     future = CallFuture(connection)
     session = connection.session
     context = copy_context()
-    deadline = time.monotonic() + limit
+    deadline = Deadline(limit)
 
     def settle(result: Any, error: BaseException | None) -> None:
         if not future.set_running_or_notify_cancel():
@@ -66,7 +66,7 @@ def call_on_thread(connection: Connection, limit: float, call: Callable[[float],
         result, error = None, None
         if not future.cancelled():
             try:
-                result = context.run(call, deadline - time.monotonic())
+                result = context.run(call, deadline.remaining())
             except BaseException as exc:
                 error = exc
         session.callbacks.post(settle, result, error)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import DecodeError, StoreUnavailable
 from lightlink.protocol import html, subjects
@@ -104,7 +104,7 @@ class PlanRun:
 
     def follow(self, timeout: float | None = None) -> Iterator[RunState]:
         """Yield the run's states from now on, until it has ended or ``timeout`` seconds have passed."""
-        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        deadline = Deadline(None if timeout is None else wait_limit(timeout))
         heard: dict[int, RunState] = {}
         changed = Condition()
 
@@ -125,7 +125,7 @@ class PlanRun:
         finally:
             connection.session.unroute(route, 1.0)
 
-    def _states(self, heard: dict[int, RunState], changed: Condition, deadline: float | None) -> Iterator[RunState]:
+    def _states(self, heard: dict[int, RunState], changed: Condition, deadline: Deadline) -> Iterator[RunState]:
         last, number = None, 0
         while True:
             with changed:
@@ -140,7 +140,7 @@ class PlanRun:
                     yield state
                     if state.ended:
                         return
-            left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
+            left = min(_POLL_SECONDS, deadline.remaining())
             if left <= 0:
                 return
             with changed:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.errors import DecodeError
 from lightlink.protocol import subjects
@@ -32,7 +32,7 @@ class RunWatcher:
     def get(self, timeout: float) -> RunState | None:
         """Return the next state; None after ``timeout`` seconds, or once it is closed."""
         try:
-            state: RunState = self._queue.get(time.monotonic() + timeout)
+            state: RunState = self._queue.get(instant_after(timeout))
         except (TimeoutError, Closed):
             return None
         return state

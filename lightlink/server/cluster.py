@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption, NotReady, ServerError
 from lightlink.server.embedded import EmbeddedServer
 
@@ -92,10 +93,10 @@ class EmbeddedCluster:
 
         Raises ServerError after ``timeout`` seconds.
         """
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         for node in self.nodes:
             while node.running and (problem := self._problem_of(node)) is not None:
-                if time.monotonic() > deadline:
+                if deadline.is_over:
                     raise ServerError(f"nats-server {node.name} was not ready within {timeout:g} s: {problem}")
                 time.sleep(_POLL_INTERVAL)
 

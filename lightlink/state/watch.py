@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lightlink import logs
 from lightlink.binding import only_parameter
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Mailbox
 from lightlink.concurrency.threads import Event, wait_in_parts
@@ -106,7 +106,7 @@ class StateWatch(Receiver["StateChange[T]"], Generic[T]):
 
         Raises NoMessage when they have not all come within ``timeout`` seconds.
         """
-        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        deadline = instant_after(None if timeout is None else wait_limit(timeout))
         while not self._is_current:
             try:
                 change = self._next(deadline)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink import logs
-from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import RLock
@@ -265,7 +265,7 @@ class Consumption:
             if self._is_help_due or not self._todo or self._busy >= self.settings.workers:
                 return
             self._is_help_due = True
-        self._connection.session.notifier.post_at(time.monotonic() + _HELP_SECONDS, self._help)
+        self._connection.session.notifier.post_at(instant_after(_HELP_SECONDS), self._help)
 
     def _help(self) -> None:
         """Put as many threads again to work, while events wait."""
@@ -367,7 +367,7 @@ class Consumption:
         for each in full:
             self._pool.put(self._run_batch, each)
         if is_waiting:
-            due = time.monotonic() + self.settings.within
+            due = instant_after(self.settings.within)
             self._connection.session.notifier.post_at(due, self._pool.put, self._flush)
 
     def _take_batch(self) -> list[Job]:
@@ -536,7 +536,7 @@ class Consumption:
             job.source.pulls.hand_back(job.pulled, delay)
             return
         job.is_settled = False
-        self._connection.session.notifier.post_at(time.monotonic() + delay, self._pool.put, self._run, job)
+        self._connection.session.notifier.post_at(instant_after(delay), self._pool.put, self._run, job)
 
     def _bury(self, job: Job, error: str, attempts: int, settled: bool = False) -> None:
         assert self._graveyard is not None

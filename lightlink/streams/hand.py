@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.scheduler import every
 from lightlink.errors import ClosedError, DecodeError, NoMessage, StreamError
@@ -107,14 +107,14 @@ class Consumer:
 
         Raises DecodeError for one that cannot be decoded; it is redelivered after ``ack_wait``.
         """
-        until = time.monotonic() + wait_limit(timeout)
+        until = instant_after(wait_limit(timeout))
         found: list[HeldMessage] = []
         while len(found) < count:
             try:
                 found.append(self._next(until))
             except NoMessage:
                 break
-            until = time.monotonic() + (_ON_WAY_SECONDS if self._has_more else 0.0)
+            until = instant_after(_ON_WAY_SECONDS if self._has_more else 0.0)
         return found
 
     def __iter__(self) -> Iterator[HeldMessage]:

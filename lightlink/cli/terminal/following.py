@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -12,6 +11,7 @@ from lightlink.cli.terminal.options import SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lightlink.concurrency.deadline import Deadline
     from lightlink.events.receiver import Receiver
 
 T = TypeVar("T")
@@ -27,11 +27,9 @@ def count_option(what: str) -> Callable[[F], F]:
     return click.option("--count", type=click.IntRange(min=1), help=f"End after this many {what}.")
 
 
-def next_of(receiver: Receiver[T], deadline: float | None) -> T | None:
-    """Return the next that a receiver has; None after the deadline, an instant of `time.monotonic`."""
-    if deadline is None:
-        return receiver.get()
+def next_of(receiver: Receiver[T], deadline: Deadline) -> T | None:
+    """Return the next that a receiver has; None after the deadline."""
     try:
-        return receiver.get(timeout=max(deadline - time.monotonic(), 0.001))
+        return receiver.get(timeout=deadline.as_timeout())
     except TimeoutError:
         return None

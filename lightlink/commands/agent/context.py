@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightlink.commands.model import Progress, RequestRecord
 from lightlink.commands.store import checks
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.threads import Event
 from lightlink.errors import InvalidOption, LightLinkError
 from lightlink.jetstream.api import TTL
@@ -43,7 +44,7 @@ class CommandContext:
         self.attempt = 1
         self.cancelled = Event()
         left = (request.deadline - connection.clock.now()).total_seconds()
-        self.deadline = time.monotonic() + left
+        self.deadline = instant_after(left)
         self._connection = connection
         self._has_told = False
         self._subject = subjects.command_progress(request.client_id, request.command_id).encode()

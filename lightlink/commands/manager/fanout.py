@@ -7,13 +7,13 @@ done once. Each watcher has a queue of its own; one that falls far behind is end
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 import attrs
 
 from lightlink.commands.store import schema
 from lightlink.commands.store.changes import Changes
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.threads import Lock, start_thread
 from lightlink.errors import ClosedError, LightLinkError, StoreUnavailable
@@ -46,7 +46,7 @@ class Watcher:
         Raises ClosedError when none will come, StoreUnavailable when it fell behind or the changes cannot be read.
         """
         try:
-            change: Change = self._queue.get(time.monotonic() + timeout)
+            change: Change = self._queue.get(instant_after(timeout))
         except TimeoutError:
             return None
         except Closed:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from lightlink.commands import model
 from lightlink.commands.model import Command, Progress, RequestRecord, StatusRecord
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.threads import has_ended
 from lightlink.errors import ClosedError, CommandCancelled, CommandFailed, CommandTimeout
@@ -134,7 +134,7 @@ class CommandPromise:
         return self.command()._repr_html_()
 
     def _wait_telling(self, timeout: float | None, tell: Callable[[Progress], object]) -> Command | None:
-        deadline = None if timeout is None else time.monotonic() + wait_limit(timeout)
+        deadline = instant_after(None if timeout is None else wait_limit(timeout))
         queue = MessageQueue(_PROGRESS_KEPT, _PROGRESS_KEPT)
         self._watchers += (queue,)
         self.on_end(lambda _: queue.close())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.connection import NoReply
 from lightlink.errors import LightLinkError, OutboxFull, StoreUnavailable
 from lightlink.jetstream import api, retry
@@ -75,7 +76,7 @@ class Access:
         waited for as long as an election may take.
         """
         operation = f"reading {subject}"
-        give_up_at = time.monotonic() + retry.ELECTION_SECONDS
+        deadline = Deadline(retry.ELECTION_SECONDS)
         while True:
             try:
                 timeout = min(_LEADER_SECONDS, self.timeout)
@@ -87,7 +88,7 @@ class Access:
             found = self.patiently(operation, lambda limit: api.find_last(self.connection, stream, subject, limit))
             if found is not None:
                 return found
-            if time.monotonic() > give_up_at or not (isinstance(failure, NoReply) or is_leaderless(failure)):
+            if deadline.is_over or not (isinstance(failure, NoReply) or is_leaderless(failure)):
                 raise StoreUnavailable(operation, str(failure)) from failure
 
     def read_all_written(

@@ -5,7 +5,6 @@ A change has a number that grows, the same for whoever watches, so that a watche
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +14,7 @@ from lightlink.commands import model
 from lightlink.commands.store import schema
 from lightlink.commands.store.access import unavailable
 from lightlink.commands.store.store import read_progress, read_request, read_status
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.connection.connection import NoReply
 from lightlink.connection.session import Status
@@ -97,7 +97,7 @@ class Changes:
 
         Raises ClosedError when none will come, StoreUnavailable when a command could not be read.
         """
-        deadline = time.monotonic() + timeout
+        deadline = instant_after(timeout)
         while True:
             try:
                 delivery: Delivery | _Told = self._waiting.get(deadline)

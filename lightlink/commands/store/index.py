@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lightlink.commands.store import excerpt, schema
 from lightlink.commands.store.access import FAILURES
 from lightlink.commands.store.catalogue import Catalogue
-from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.threads import Condition, Lock, start_thread, wait_until
 from lightlink.errors import LightLinkError, PermissionDenied
@@ -255,7 +255,7 @@ class CommandIndex:
     def _follow(self, queue: MessageQueue, known: Catalogue, readers: dict[str, OrderedReader]) -> None:
         while True:
             try:
-                stream, delivery = queue.get(time.monotonic() + _LOOK_SECONDS)
+                stream, delivery = queue.get(instant_after(_LOOK_SECONDS))
             except TimeoutError:
                 self._rest(queue)
                 continue

@@ -13,6 +13,7 @@ import msgspec
 
 from lightlink.commands.store import records
 from lightlink.commands.store.access import FAILURES, Conflict, unavailable
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import AgentInUse, DecodeError, LightLinkError, StoreUnavailable
 from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
 from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
@@ -152,8 +153,8 @@ class Claim:
         ``wait`` seconds, None: for as long as it takes. Raises AgentInUse as soon as the holder gives a sign of
         life, or when it has not gone in the time a claim lasts, StoreUnavailable, PermissionDenied.
         """
-        give_up = math.inf if wait is None else time.monotonic() + wait
-        gone_by: float | None = None
+        give_up = Deadline(wait)
+        gone_by: Deadline | None = None
         seen = 0
         pause = 0.0
         while not is_leaving_after(pause):
@@ -166,19 +167,19 @@ class Claim:
             if holder is None:
                 self._read_clock()
                 return True
-            gone_by = gone_by or time.monotonic() + self._store.options.presence_age + _AGING_SECONDS
-            if (seen and revision > seen) or time.monotonic() > gone_by:
+            gone_by = gone_by or Deadline(self._store.options.presence_age + _AGING_SECONDS)
+            if (seen and revision > seen) or gone_by.is_over:
                 raise AgentInUse(holder.client_id, holder.instance)
             seen = max(seen, revision)
             pause = min(0.25, self._store.options.heartbeat / 4)
         return False
 
-    def _bear(self, exc: StoreUnavailable, give_up: float) -> None:
+    def _bear(self, exc: StoreUnavailable, give_up: Deadline) -> None:
         """Say, once, why the id cannot be claimed yet; raise that when it is time to give up."""
         if is_leaderless(exc):
             reason = "the streams of commands are not there yet (a manager makes them), or have no leader"
             exc = StoreUnavailable(exc.operation, f"{reason}: {exc.reason}", exc.unknown)
-        if time.monotonic() > give_up:
+        if give_up.is_over:
             raise exc
         if not self._has_complained:
             _log.warning("lightlink: agent %s has to wait: %s", self._presence.client_id, exc)

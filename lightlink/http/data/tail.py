@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from msgspec import UNSET, UnsetType
 
 from lightlink.commands import model
+from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.http.data.content import check_event, is_event, shown
 from lightlink.http.views import stream
@@ -16,7 +16,6 @@ from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime
 
     from werkzeug.wrappers import Response
@@ -52,7 +51,7 @@ def tail_events(call: Call) -> Response:
     except BaseException:
         call.app.room.leave()
         raise
-    return stream.respond(call, _events(call, passing), passing.close)
+    return stream.respond(call, passing.next, passing.close)
 
 
 class _Passing:
@@ -67,7 +66,7 @@ class _Passing:
     def next(self) -> bytes:
         """Return the events of the next moment."""
         told: list[bytes] = []
-        skipped, deadline = 0, time.monotonic() + _TURN_SECONDS
+        skipped, deadline = 0, instant_after(_TURN_SECONDS)
         while True:
             try:
                 at, subject, data = self._queue.get(deadline)
@@ -96,14 +95,3 @@ class _Passing:
 def _event(at: datetime, subject: str, data: bytes) -> bytes:
     passed = PassedEvent(at=at, subject=subject, **shown(data, "data"))
     return b"event: message\ndata: %b\n\n" % codec.encode_json(passed)
-
-
-def _events(call: Call, passing: _Passing) -> Iterator[bytes]:
-    yield stream.GREETING
-    silent_until = time.monotonic() + call.app.limits.heartbeat
-    while not call.is_pointless():
-        told = passing.next()
-        if not told and time.monotonic() < silent_until:
-            continue
-        yield told or b": \n\n"
-        silent_until = time.monotonic() + call.app.limits.heartbeat

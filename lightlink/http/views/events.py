@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from lightlink.connection.session import Status
-from lightlink.errors import LightLinkError
 from lightlink.http.views import stream
 from lightlink.http.views.runs import run_event
 from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from werkzeug.wrappers import Response
 
     from lightlink.http.call import Call
@@ -35,7 +31,7 @@ def stream_events(call: Call) -> Response:
     except BaseException:
         call.app.room.leave()
         raise
-    return stream.respond(call, _events(call, sources), sources.close)
+    return stream.respond(call, sources.next, sources.close)
 
 
 class _Sources:
@@ -76,18 +72,3 @@ class _Sources:
     def _close_runs(self) -> None:
         if self._runs is not None:
             self._runs.close()
-
-
-def _events(call: Call, sources: _Sources) -> Iterator[bytes]:
-    yield stream.GREETING
-    silent_until = time.monotonic() + call.app.limits.heartbeat
-    while not call.is_pointless():
-        try:
-            told = sources.next()
-        except LightLinkError as exc:
-            stream.log_end(exc)
-            return
-        if not told and time.monotonic() < silent_until:
-            continue
-        yield told or b": \n\n"
-        silent_until = time.monotonic() + call.app.limits.heartbeat

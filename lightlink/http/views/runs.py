@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,20 +26,17 @@ from lightlink.http.run_schemas import (
     ScheduleView,
     TargetView,
 )
-from lightlink.http.views.stream import GREETING, respond
+from lightlink.http.views.stream import look_seconds, respond
 from lightlink.protocol import codec
 from lightlink.runs import Orchestrator, Plan
 from lightlink.runs.model.times import next_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from werkzeug.wrappers import Response
 
     from lightlink.http.call import Call
-    from lightlink.runs import PlanRun, RunState, RunWatcher, Schedule, StoredPlan
+    from lightlink.runs import PlanRun, RunState, Schedule, StoredPlan
 
-_LOOK_SECONDS = 1.0
 # Of so many runs is looked whether an agent is part of them.
 _MOST_OF_AGENT = 20
 _WHAT = "plans and runs"
@@ -202,7 +198,12 @@ def stream_runs(call: Call) -> Response:
     except BaseException:
         call.app.room.leave()
         raise
-    return respond(call, _events(call, watcher), watcher.close)
+
+    def tell() -> bytes:
+        state = watcher.get(look_seconds(call))
+        return b"" if state is None else run_event(state)
+
+    return respond(call, tell, watcher.close)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -236,20 +237,6 @@ def _schedule_view(schedule: Schedule, orchestrator: Orchestrator) -> ScheduleVi
         next=next_time(schedule.cron, schedule.tz, orchestrator.now()),
         last=schedule.last or UNSET,
     )
-
-
-def _events(call: Call, watcher: RunWatcher) -> Iterator[bytes]:
-    yield GREETING
-    silent_until = time.monotonic() + call.app.limits.heartbeat
-    while not call.is_pointless():
-        state = watcher.get(min(_LOOK_SECONDS, call.app.limits.heartbeat))
-        if state is not None:
-            yield run_event(state)
-        elif time.monotonic() < silent_until:
-            continue
-        else:
-            yield b": \n\n"
-        silent_until = time.monotonic() + call.app.limits.heartbeat
 
 
 def _orchestrator(call: Call) -> Orchestrator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from msgspec import UNSET
 from werkzeug.exceptions import Conflict
 
 from lightlink.commands.store.history import MAX_LIMIT, PAGE_BYTES
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import CommandNotFound, InvalidName, InvalidOption
 from lightlink.http.schemas import DEFAULT_TIMEOUT, AuditList, CommandPage, CommandSent, OneCommand
 from lightlink.http.views.agents import known_agents
@@ -99,7 +99,7 @@ def list_commands(call: Call) -> CommandPage:
         clients = [each for each in labelled if clients in (None, each)]
     found: list[Command] = []
     size = 0
-    deadline = time.monotonic() + _LOOK_SECONDS
+    deadline = Deadline(_LOOK_SECONDS)
     while True:
         page = call.manager.list(
             clients,
@@ -114,7 +114,7 @@ def list_commands(call: Call) -> CommandPage:
         after = page.next
         size += page.size
         is_full = len(found) == skipped + wanted
-        if after is None or is_full or size >= PAGE_BYTES or time.monotonic() > deadline:
+        if after is None or is_full or size >= PAGE_BYTES or deadline.is_over:
             break
     commands = [command_view(command) for command in found[skipped:]]
     return CommandPage(total=len(commands), commands=commands, next=after or UNSET)

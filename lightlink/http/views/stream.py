@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response
 
 from lightlink.commands.store.changes import Changes
+from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import LightLinkError
 from lightlink.http.views.representations import command_view
 from lightlink.protocol import codec
@@ -28,7 +28,7 @@ MIMETYPE = "text/event-stream"
 # How soon a client that is gone is noticed, where the WSGI server can tell.
 _LOOK_SECONDS = 1.0
 # So that the client sees at once that it is connected, before there is anything to tell; it comes again after 2 s.
-GREETING = b"retry: 2000\n: connected\n\n"
+_GREETING = b"retry: 2000\n: connected\n\n"
 
 
 def stream_commands(call: Call) -> Response:
@@ -41,7 +41,12 @@ def stream_commands(call: Call) -> Response:
     except BaseException:
         call.app.room.leave()
         raise
-    return respond(call, _events(call, changes), changes.close)
+
+    def tell() -> bytes:
+        change = changes.get(look_seconds(call))
+        return encode(change) if change is not None and _wants(call, change.command) else b""
+
+    return respond(call, tell, changes.close)
 
 
 def follow(call: Call, client_id: str | None, after: int | None) -> Changes | Watcher:
@@ -50,9 +55,13 @@ def follow(call: Call, client_id: str | None, after: int | None) -> Changes | Wa
     return call.manager.watch(client_id) if after is None else Changes(call.manager.store, client_id, after)
 
 
-def respond(call: Call, events: Iterator[bytes], close: Callable[[], object]) -> Response:
-    """Return a response of events for a request that has a seat; at its end ``close`` is called."""
-    response = Response(events, mimetype=MIMETYPE)
+def respond(call: Call, tell: Callable[[], bytes], close: Callable[[], object]) -> Response:
+    """Return a response of events for a request that has a seat.
+
+    ``tell()`` returns those of the next moment, which may be none; a LightLinkError that it raises ends the response.
+    At the end ``close`` is called.
+    """
+    response = Response(_events(call, tell), mimetype=MIMETYPE)
     # Nothing on the way may hold events back (X-Accel-Buffering is for nginx).
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
@@ -65,6 +74,11 @@ def respond(call: Call, events: Iterator[bytes], close: Callable[[], object]) ->
     return response
 
 
+def look_seconds(call: Call) -> float:
+    """Return how long to wait for an event before it is looked whether the client is there still."""
+    return min(_LOOK_SECONDS, call.app.limits.heartbeat)
+
+
 def last_event(call: Call) -> int | None:
     """Return the number of the event that a client saw last; raises the HTTP error 400."""
     text = call.request.headers.get("Last-Event-ID", "")
@@ -75,28 +89,20 @@ def last_event(call: Call) -> int | None:
     return int(text)
 
 
-def _events(call: Call, changes: Changes | Watcher) -> Iterator[bytes]:
-    heartbeat = call.app.limits.heartbeat
-    yield GREETING
-    silent_until = time.monotonic() + heartbeat
+def _events(call: Call, tell: Callable[[], bytes]) -> Iterator[bytes]:
+    """Yield what there is to tell, and something when that has been nothing for a while."""
+    yield _GREETING
+    silent_until = Deadline(call.app.limits.heartbeat)
     while not call.is_pointless():
         try:
-            change = changes.get(min(_LOOK_SECONDS, heartbeat))
+            told = tell()
         except LightLinkError as exc:
-            log_end(exc)
+            # The client comes again, says which event was its last, and misses nothing.
+            _log.warning("lightlink: a stream of events ended: %s", exc)
             return
-        if change is not None and _wants(call, change.command):
-            yield encode(change)
-        elif time.monotonic() < silent_until:
-            continue
-        else:
-            yield b": \n\n"
-        silent_until = time.monotonic() + heartbeat
-
-
-def log_end(error: LightLinkError) -> None:
-    """Say why a stream ends. The client comes again, says which event was its last, and misses nothing."""
-    _log.warning("lightlink: a stream of commands ended: %s", error)
+        if told or silent_until.is_over:
+            yield told or b": \n\n"
+            silent_until = Deadline(call.app.limits.heartbeat)
 
 
 def _wants(call: Call, command: Command) -> bool:
