@@ -59,6 +59,7 @@ def play(
         return told
 
 
+@pytest.mark.timeout(540)  # its own bound for what is under way is 360 s
 def test_runs_survive_orchestrators_that_die_and_stand_still(fresh_server: StartServer, tmp_path: Path) -> None:
     play(fresh_server().url, tmp_path, orchestrators=2, runs=12, seconds=4, seed=random.randrange(10_000))
 
