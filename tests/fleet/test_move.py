@@ -30,7 +30,7 @@ def test_agents_go_on_and_nothing_is_lost(tmp_path: Path) -> None:
     certs, store = authority.directory, tmp_path / "store"
 
     def agent(name: str) -> Agent:
-        made = Agent(name, server.url, tls=tls_of(certs, name), store=FAST, connect_timeout=1.0)
+        made = Agent(name, server.url, tls=tls_of(certs, name), store=FAST, connect_timeout=1.0, wait=30)
         made.register("double", lambda x: 2 * x)
         return made
 

@@ -94,7 +94,7 @@ def test_every_responder_knows_who_was_revoked(fleet: FleetWorld) -> None:
 
 
 def test_without_responders_the_connected_go_on(fleet: FleetWorld) -> None:
-    agent = start(fleet, "a", connect_timeout=1.0)
+    agent = start(fleet, "a", connect_timeout=1.0, wait=30)
     fleet.authority.issue("b", "agent")
     manager = fleet.manager
     fleet.stop_responders()

@@ -29,7 +29,7 @@ def double(client: lightlink.Client, number: int = 21) -> int:
 
 def refusal(link: Link, url: str, **options: Any) -> ConnectError:
     with pytest.raises(ConnectError) as caught:
-        link(url=url, **({"connect_timeout": 3.0} | options))
+        link(url=url, **({"connect_timeout": 30.0} | options))
     return caught.value
 
 
@@ -40,7 +40,7 @@ def test_a_call_goes_through_it_with_mutual_tls_inside(gateway: Gateway, link: L
     serve(url_of(gateway))
     before = gateway.counts.bytes_in
     assert double(link()) == 42
-    assert gateway.counts.streams == 2
+    eventually(lambda: gateway.counts.streams == 2)  # the last test's client may not have been heard leaving yet
     assert gateway.counts.bytes_in > before
 
 
@@ -189,7 +189,7 @@ def test_a_silent_port_is_told_with_the_fallback(link: Link) -> None:
 def test_where_udp_is_blocked_the_fallback_is_taken(secured: EmbeddedServer, link: Link) -> None:
     with UdpRelay(9) as relay:
         relay.is_open = False
-        client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=4.0)
+        client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=30.0)
         client.set_state("fallback", 1)
 
 
@@ -199,7 +199,7 @@ def test_who_fell_back_comes_back_when_udp_is_free(
     monkeypatch.setattr(fallback, "FIRST_WAIT", 0.2)
     with UdpRelay(gateway.address[1]) as relay:
         relay.is_open = False
-        client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=4.0)
+        client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=30.0)
         streams = gateway.counts.accepted
         relay.is_open = True
         client.set_state("fallback", 2)

@@ -63,7 +63,7 @@ def test_close_is_heard_by_the_gateway(start_gateway: StartGateway, link: Link) 
     client = link("keeper", url_of(gateway))
     assert gateway.counts.streams == 1
     client.close()
-    eventually(lambda: (gateway.counts.streams, gateway.counts.connections) == (0, 0), timeout=5)
+    eventually(lambda: (gateway.counts.streams, gateway.counts.connections) == (0, 0))
 
 
 def test_a_stopped_gateway_ends_its_run_and_its_life(start_gateway: StartGateway) -> None:

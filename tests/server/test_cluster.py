@@ -44,7 +44,7 @@ def test_a_question_at_one_server_is_answered_from_another(cluster: EmbeddedClus
 
         def ask() -> bytes | None:
             try:
-                return first.run(first.nc.request("question", timeout=1)).data
+                return first.run(first.nc.request("question", timeout=30)).data
             except nats.errors.NoRespondersError:
                 return None  # that somebody listens is told from server to server
 

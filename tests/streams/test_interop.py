@@ -27,7 +27,7 @@ def test_nats_py_reads_what_we_store_and_we_what_it_stores(client: lightlink.Cli
     async def use(nc: NatsClient) -> Any:
         js = nc.jetstream()
         subscription = await js.pull_subscribe("orders.>", durable="theirs", stream="ORDERS")
-        (message,) = await subscription.fetch(1, timeout=5)
+        (message,) = await subscription.fetch(1, timeout=30)
         await message.ack_sync()
         ack = await js.publish("orders.new", b'{"from": "them"}', headers={"Nats-Msg-Id": "orders.new|2"})
         return message.data, dict(message.headers or {}), ack.seq

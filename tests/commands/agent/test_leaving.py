@@ -71,7 +71,7 @@ def test_an_id_is_given_back_when_the_program_just_ends(
     # Nobody has to wait for the id, nor for what had waited there.
     agent = world.agent(prefix)
     agent.register("later", lambda: "done")
-    agent.start(timeout=1)
+    agent.start(timeout=30)
     assert queued.result(30) == "done"
 
 
