@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.waiting import eventually
 
 import lightlink
 from lightlink.connection.connection import NoReply
@@ -55,7 +56,7 @@ def test_the_unanswered_is_repeated_only_if_that_is_safe(connection: Connection,
 
     async def answer_the_third(message: Msg) -> None:
         asked.append(message.data)
-        if len(asked) == 3:
+        if len(asked) >= 3:
             await message.respond(b"yes")
 
     peer.run(peer.nc.subscribe(prefix, cb=answer_the_third))
@@ -65,10 +66,12 @@ def test_the_unanswered_is_repeated_only_if_that_is_safe(connection: Connection,
         return connection.request(prefix.encode(), b"", limit).data
 
     with pytest.raises(NoReply):
-        while_electing(ask, 0.3, no_responders)
+        while_electing(ask, 1.0, no_responders)
+    eventually(lambda: asked)  # the peer may be slower than we wait
+    peer.run(peer.nc.flush())
     assert len(asked) == 1
     assert while_electing(ask, 20, no_responders, repeatable=True) == b"yes"
-    assert len(asked) == 3
+    assert len(asked) >= 3  # a slow peer's answer comes after the next attempt
 
 
 def test_the_error_tells_the_whole_time_and_what_has_left(connection: Connection, peer: RawPeer, prefix: str) -> None:

@@ -53,7 +53,7 @@ def test_a_callback_that_waits_holds_up_no_deadline_of_a_command(stuck: lightlin
             told.set()
 
     with CommandManager(stuck) as manager, agent:
-        overdue = manager.send(prefix, "wait", timeout=0.5)
+        overdue = manager.send(prefix, "wait", timeout=1.5)
         assert told.wait(30)
         with pytest.raises(CommandTimeout):
             overdue.result(30)
@@ -68,7 +68,7 @@ def test_a_callback_that_waits_holds_up_no_call(stuck: lightlink.Client, peer: R
     peer.run(peer.nc.subscribe(f"$SRV.{prefix}-silent.m"))
     peer.run(peer.nc.flush())
     with pytest.raises(CallTimeout):
-        stuck.call(f"{prefix}-silent", "m", timeout=0.2)
+        stuck.call(f"{prefix}-silent", "m", timeout=0.5)
 
 
 def test_waiting_for_a_future_in_a_callback_raises_at_once(url: str, prefix: str, peer: RawPeer) -> None:
@@ -122,7 +122,7 @@ def test_a_hook_and_a_listener_that_wait_hold_up_nothing(fresh_server: StartServ
                 told.set()
 
         with CommandManager(client) as manager, agent:
-            manager.send(prefix, "wait", timeout=0.5)
+            manager.send(prefix, "wait", timeout=1.5)
             assert told.wait(30)
         may_end.set()
 

@@ -246,8 +246,8 @@ def test_a_late_reply_is_dropped_and_harms_no_later_call(client: lightlink.Clien
     held: list[Msg] = []
     PeerService(peer, prefix, lambda m: held.append(m) or [])
     with pytest.raises(CallTimeout) as caught:
-        client.call(prefix, "m", timeout=0.05)
-    assert (caught.value.service, caught.value.method, caught.value.timeout) == (prefix, "m", 0.05)
+        client.call(prefix, "m", timeout=0.5)
+    assert (caught.value.service, caught.value.method, caught.value.timeout) == (prefix, "m", 0.5)
     assert "may have run" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
     later = client.submit(prefix, "m", timeout=30)
@@ -390,8 +390,8 @@ def test_a_proxy_is_no_trap_for_what_looks_at_it(client: lightlink.Client, prefi
 
 def test_a_proxy_has_its_own_timeout(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     PeerService(peer, prefix, lambda m: [])
-    with pytest.raises(CallTimeout, match=r"within 0\.05 s"):
-        client.service(prefix, timeout=0.05).m()
+    with pytest.raises(CallTimeout, match=r"within 0\.5 s"):
+        client.service(prefix, timeout=0.5).m()
 
 
 # Futures --------------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_a_future_brings_the_result_or_the_error(
     client: lightlink.Client, service: lightlink.Service, prefix: str
 ) -> None:
     assert client.submit(prefix, "add", {"a": 1, "b": 2}).result(30) == 3
-    assert isinstance(client.submit(prefix, "foo").exception(5), MethodNotFound)
+    assert isinstance(client.submit(prefix, "foo").exception(30), MethodNotFound)
 
 
 def test_many_futures_are_under_way_at_once(client: lightlink.Client, service: lightlink.Service, prefix: str) -> None:
@@ -412,8 +412,8 @@ def test_many_futures_are_under_way_at_once(client: lightlink.Client, service: l
 
 def test_a_future_times_out_like_a_call(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     PeerService(peer, prefix, lambda m: [])
-    with pytest.raises(CallTimeout, match=r"within 0\.05 s"):
-        client.submit(prefix, "m", timeout=0.05).result(30)
+    with pytest.raises(CallTimeout, match=r"within 0\.5 s"):
+        client.submit(prefix, "m", timeout=0.5).result(30)
     assert len(client._connection.session.replies) == 0
 
 
@@ -535,6 +535,6 @@ def test_headers_of_a_call_reach_the_handler_beside_the_deadline(
         assert client.service(prefix, headers={"Trace": "c"}).look() > 0
         assert client.call(prefix, "look") > 0
 
-    assert [got.get(timeout=5).get("Trace") for _ in range(4)] == ["a", "b", "c", None]
+    assert [got.get(timeout=30).get("Trace") for _ in range(4)] == ["a", "b", "c", None]
     with pytest.raises(InvalidName, match="header value"):
         client.call(prefix, "look", headers={"Trace": "two\r\nlines"})
