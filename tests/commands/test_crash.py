@@ -133,7 +133,7 @@ def test_a_command_whose_agent_stays_away_ends_in_time(
 ) -> None:
     process = python(AGENT, world.url, prefix, "plain")
     process.wait_line("up")
-    promise = manager.send(prefix, "work", {"number": 1}, timeout=1)
+    promise = manager.send(prefix, "work", {"number": 1}, timeout=2)
     process.wait_line("working on")
     process.signal(signal.SIGKILL)
     command = promise.wait(20)

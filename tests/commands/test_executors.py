@@ -238,7 +238,7 @@ def test_a_cancel_ends_what_left_the_session_too(manager: CommandManager, agent:
 def test_an_overdue_command_s_program_is_ended(manager: CommandManager, agent: Agent, family: Path) -> None:
     executors.exec_shell(agent, [str(family)])
     agent.start()
-    promise = manager.send(agent.client_id, "exec_shell", {"argv": [str(family)]}, timeout=1)
+    promise = manager.send(agent.client_id, "exec_shell", {"argv": [str(family)]}, timeout=2)
     ids = process_ids(family)
     with pytest.raises(CommandTimeout):
         promise.result(20)

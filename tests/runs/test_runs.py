@@ -380,7 +380,7 @@ def test_a_halt_does_not_wait_for_a_dead_caller(world: RunWorld) -> None:
         asked.set()
         assert go.wait(30)
 
-    run = world.orchestrator(work=False).start(Plan("p", targets=["a0"]).step("ask", call="planner.allow", timeout=1))
+    run = world.orchestrator(work=False).start(Plan("p", targets=["a0"]).step("ask", call="planner.allow", timeout=2))
     dying = world.client(name="dying", timeout=5.0)
     with service, Orchestrator(dying, store=world.options):
         assert asked.wait(20)
@@ -401,7 +401,7 @@ def test_a_call_of_a_dead_caller_is_repeated_only_if_idempotent(world: RunWorld,
         asked.release()
         assert go.wait(30)
 
-    plan = Plan("p", targets=["a0"]).step("ask", call="planner.allow", timeout=1, idempotent=idempotent)
+    plan = Plan("p", targets=["a0"]).step("ask", call="planner.allow", timeout=2, idempotent=idempotent)
     run = world.orchestrator(work=False).start(plan)
     dying = world.client(name="dying", timeout=5.0)
     with service, Orchestrator(dying, store=world.options):
@@ -441,7 +441,7 @@ def test_a_plan_may_have_no_waves(world: RunWorld, lock: Any) -> None:
 def test_an_agent_that_never_comes_is_a_failure(world: RunWorld) -> None:
     world.agents("a0")
     plan = Plan("p", targets=["a0", "gone"], on_failure="rollback")
-    plan.step("install", "install", timeout=1, undo=("undo.install", None))
+    plan.step("install", "install", timeout=2, undo=("undo.install", None))
     run = world.orchestrator().start(plan)
     assert run.wait(30) == "rolled_back"
     assert world.of("undo.install") == ["a0"]
@@ -452,7 +452,7 @@ def test_what_may_have_run_is_told_and_never_guessed(world: RunWorld) -> None:
     world.agents(*NAMES[:2])
     world.gates["install"] = threading.Event()
     plan = Plan("p", targets=NAMES[:2], on_failure="rollback")
-    plan.step("install", "install", timeout=1, undo=("undo.install", None))
+    plan.step("install", "install", timeout=2, undo=("undo.install", None))
     run = world.orchestrator().start(plan)
     assert run.wait(30) == "rollback_incomplete"
     world.gates["install"].set()
@@ -549,7 +549,7 @@ def test_a_pull_that_the_server_forgot_would_be_noticed(world: RunWorld) -> None
     """A leader that is killed takes the pulls with it: without heartbeats runs would stand still for half a minute."""
     with world.client().subscribe("$JS.API.CONSUMER.MSG.NEXT.LIGHTLINK_RUNS.runners") as pulls:
         world.orchestrator()
-        eventually(lambda: "idle_heartbeat" in pulls.get(timeout=5.0).data)
+        eventually(lambda: "idle_heartbeat" in pulls.get(timeout=30).data)
 
 
 def test_the_audit_tells_who_did_what_to_runs(world: RunWorld) -> None:

@@ -41,7 +41,7 @@ def test_a_run_whose_work_breaks_stops_at_its_deadline(world: RunWorld, monkeypa
 def test_a_run_that_cannot_even_be_stopped_ends(world: RunWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can say that nothing of it begins any more, so it is not called cancelled."""
     monkeypatch.setattr(active, "wave_lanes", broken)
-    run = world.orchestrator().start(Plan("p", targets=["a0"], timeout=2).step("info", "info"))
+    run = world.orchestrator().start(Plan("p", targets=["a0"], timeout=4).step("info", "info"))
     eventually(lambda: run.state == "running")
     run.cancel("enough")
     assert run.wait(20) == "failed"

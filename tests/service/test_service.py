@@ -366,7 +366,7 @@ def test_what_exceeds_the_waiting_room_is_refused_as_busy(url: str, client: ligh
         gate.wait(2)
         refused = [client.submit(prefix, "wait", {"n": "too many"}, timeout=30) for _ in range(10)]
         for future in refused:
-            error = future.exception(5)
+            error = future.exception(30)
             assert isinstance(error, ServiceBusy)
             assert error.message == f"{prefix} is busy: 3 requests wait already"
         gate.open()
@@ -435,10 +435,10 @@ def test_a_request_whose_caller_has_given_up_is_not_run(
         thread.start()
         eventually(lambda: service.stats.held == 2)
         with pytest.raises(CallTimeout):
-            client.call(prefix, "wait", {"n": "overdue too"}, timeout=0.02)
+            client.call(prefix, "wait", {"n": "overdue too"}, timeout=0.5)
         # Its time counts from its arrival, of which its caller knows nothing.
         eventually(lambda: service.stats.held == 3)
-        time.sleep(0.05)
+        time.sleep(0.6)
         gate.open()
         assert first.result(30) == "first"
         thread.join(20)

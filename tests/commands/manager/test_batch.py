@@ -100,8 +100,8 @@ def test_no_more_run_at_a_time_than_may(world: World, manager: CommandManager, p
 
 
 def test_the_time_of_each_counts_from_when_it_is_sent(world: World, manager: CommandManager, prefix: str) -> None:
-    ids = fleet(world, prefix, 4, lambda: threading.Event().wait(0.4))
-    batch = manager.send_many(ids, "work", max_concurrency=1, timeout=1)
+    ids = fleet(world, prefix, 4, lambda: threading.Event().wait(0.6))
+    batch = manager.send_many(ids, "work", max_concurrency=1, timeout=2)
     assert batch.wait(20)
     assert batch.counts()["completed"] == 4
 
@@ -198,7 +198,7 @@ def test_mistakes_are_refused_before_anything_is_sent(manager: CommandManager, p
 
 def test_what_cannot_be_stored_is_counted_as_not_sent(proxy: StartProxy, prefix: str) -> None:
     link = proxy()
-    with lightlink.connect(link.url, timeout=0.3) as client, lightlink.CommandManager(client) as manager:
+    with lightlink.connect(link.url, timeout=2.0) as client, lightlink.CommandManager(client) as manager:
         ids = [f"{prefix}-{number}" for number in range(3)]
         manager._store.ensure_consumers(ids)
         link.refuse()

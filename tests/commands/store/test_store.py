@@ -156,8 +156,8 @@ def test_a_request_whose_answer_is_lost_is_stored_once(
 ) -> None:
     link = proxy()
     record = request(prefix)
-    with lightlink.connect(link.url, timeout=0.5) as remote:
-        distant = CommandStore(remote._connection, StoreOptions(), 0.5)
+    with lightlink.connect(link.url, timeout=2.0) as remote:
+        distant = CommandStore(remote._connection, StoreOptions(), 2.0)
         # Everything goes out, nothing comes back; then the connection is lost, and made again.
         link.pause()
         results: list[RequestRecord] = []
@@ -166,7 +166,7 @@ def test_a_request_whose_answer_is_lost_is_stored_once(
         sender.join(0.2)
         link.cut()
         link.resume()
-        sender.join(20)
+        sender.join(30)
         assert results == [record]
     assert (
         api.count_messages(
