@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lightlink.commands.model import RequestRecord
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.threads import Condition
+from lightlink.errors import StoreUnavailable
 from lightlink.runs import trouble
 from lightlink.runs.model import machine, records
 from lightlink.runs.model.lanes import RUN_ITSELF, Lane, once_lane, undo_lanes, wave_lanes
@@ -227,9 +228,19 @@ class Active:
         running = bar(self._ports, self.run, work.stage, cancel=cancel, reason=self.state.reason)
         commands = [each for each in running if each[0] != RUN_ITSELF]
         self._end_calls(work.stage, [command_id for client_id, command_id in running if client_id == RUN_ITSELF])
-        requests = self._ports.commands.read_requests(commands)
-        work.follow([each for each in requests if isinstance(each, RequestRecord)])
+        work.follow(self._requests(commands))
         return [work]
+
+    def _requests(self, commands: list[tuple[str, str]]) -> list[RequestRecord]:
+        """Return what running commands were asked; raises StoreUnavailable: nobody can follow what it cannot read."""
+        requests = []
+        for (_, command_id), each in zip(commands, self._ports.commands.read_requests(commands), strict=True):
+            if not isinstance(each, RequestRecord):
+                raise StoreUnavailable(
+                    "stopping a run", f"the request of command {command_id}, which runs, is not there"
+                )
+            requests.append(each)
+        return requests
 
     def _end_calls(self, stage: Stage, ids: list[str]) -> None:
         """Learn how calls have ended; raises StillCalling while one goes on, of which nothing tells when it ends."""

@@ -34,6 +34,7 @@ _log = logging.getLogger("lightlink")
 _AT_ONCE = 256
 _LOCKED_SECONDS = 2.0
 _PLANS_KEPT = 256
+_REVISIONS_KEPT = 4096
 # A server's timer may be a little early.
 _LEAST_DELAY = 0.05
 # However long a run waits, it is looked at now and then: somebody's clock may have been wrong.
@@ -59,6 +60,8 @@ class Runner:
         self._lock = Condition()
         self._active: dict[str, Active] = {}
         self._plans: dict[str, RunPlan] = {}
+        # The newest revision that was told of each run, also before this manager takes an older one.
+        self._told: dict[str, int] = {}
         self._routes: list[Any] = []
         self._periodic: Any = None
         self._stopped = False
@@ -97,8 +100,14 @@ class Runner:
         self._ports.pool.put(self._make_again)
 
     def _on_event(self, subject: bytes, _reply: bytes, _data: bytes, headers: bytes | None) -> None:
-        active = self._active.get(as_text(subject).rpartition(".")[2])
-        if active is not None and revision_of(headers) > active.revision:
+        run_id, revision = as_text(subject).rpartition(".")[2], revision_of(headers)
+        with self._lock:
+            self._told.pop(run_id, None)
+            self._told[run_id] = revision
+            if len(self._told) > _REVISIONS_KEPT:
+                del self._told[next(iter(self._told))]
+            active = self._active.get(run_id)
+        if active is not None and revision > active.revision:
             active.drop()
             self._settle(active, 0.0)
 
@@ -130,9 +139,7 @@ class Runner:
         run = None
         try:
             run = self._plan(state.run_id)
-            # What was delivered before, to one who died, may have been overtaken since.
-            old = pulled.attempt > 1 and self._ports.runs.state(run.run_id)[1] > pulled.message.seq
-            delay = 0.0 if old else self._begin(run, state, pulled)
+            delay = self._begin(run, state, pulled)
         except Conflict:
             delay = 0.0
         except Exception as exc:
@@ -152,6 +159,9 @@ class Runner:
 
     def _begin(self, run: RunPlan, state: RunState, pulled: Pulled) -> float | None:
         """Return when to look at it again, 0 for never; None while it is worked on."""
+        # What was delivered before, to one who died, may have been overtaken since.
+        if pulled.attempt > 1 and self._is_overtaken(run.run_id, pulled):
+            return 0.0
         if state.ended:
             release_all(self._ports.runs, run, pulled.message.seq)
             return 0.0
@@ -165,16 +175,33 @@ class Runner:
                 at = self._ports.runs.clock.now()
                 self._ports.runs.write_state(machine.held(state, at, *hold), pulled.message.seq)
                 return 0.0
-        active = Active(self._ports, run, state, pulled, self._settle)
-        with self._lock:
-            if self._stopped:
-                return _LEAST_DELAY
-            before = self._active.get(run.run_id)
-            if before is not None:
-                before.drop()
-            self._active[run.run_id] = active
+        return self._work_on(Active(self._ports, run, state, pulled, self._settle))
+
+    def _work_on(self, active: Active) -> float | None:
+        run_id, told = active.run.run_id, 0
+        while True:
+            with self._lock:
+                if self._stopped:
+                    return _LEAST_DELAY
+                before = self._active.get(run_id)
+                if before is not None and before.revision > active.revision:
+                    return 0.0  # threads may come to two revisions in any order
+                newest = self._told.get(run_id, 0)
+                if newest <= max(told, active.revision):
+                    self._active[run_id] = active  # from here on it is told itself
+                    break
+            if self._is_overtaken(run_id, active.pulled):
+                return 0.0
+            told = newest
+        if before is not None:
+            before.drop()
+            if before.revision < active.revision:
+                self._let_go(before.pulled, 0.0)
         active.begin()
         return None
+
+    def _is_overtaken(self, run_id: str, pulled: Pulled) -> bool:
+        return self._ports.runs.state(run_id)[1] > pulled.message.seq
 
     def _wait(self, run: RunPlan, state: RunState, revision: int) -> float:
         """Return how long a run has to wait still, 0 once it has moved on."""
