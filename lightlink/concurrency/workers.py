@@ -142,4 +142,13 @@ class WorkerPool:
             return self._jobs.get_nowait()
         except Empty:
             self._idle.append(None)
-            return self._jobs.get()
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return self._jobs.get()  # whatever comes from here on counts on this thread
+        # It came before this thread was known to be idle, and does not count on it.
+        try:
+            self._idle.pop()
+        except IndexError:
+            self._grow()  # another job does
+        return job

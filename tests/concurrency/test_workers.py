@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import pytest
 from helpers.waiting import eventually
@@ -37,6 +39,39 @@ def test_one_thread_is_enough_for_one_job_after_the_other() -> None:
         eventually(lambda: pool._idle)
     assert named("lonely-") == ["lonely-worker-1"]
     pool.stop(10)
+
+
+def test_a_thread_that_found_work_at_last_does_not_count_as_idle() -> None:
+    pool = WorkerPool("second-look", 3)
+    go, second, taken, idle, done = (threading.Event() for _ in range(5))
+
+    class Jobs(SimpleQueue[Any]):
+        """Brings a job just after the first thread has found none, and keeps the second thread from taking it."""
+
+        def get_nowait(self) -> Any:
+            if threading.current_thread().name.endswith("-2"):
+                assert taken.wait(30)
+            try:
+                return super().get_nowait()
+            except Empty:
+                if not second.is_set():
+                    second.set()
+                    pool.put(lambda: (taken.set(), go.wait(30)))
+                raise
+
+        def get(self, *args: Any) -> Any:
+            if taken.is_set():
+                idle.set()
+            return super().get(*args)
+
+    pool._jobs = Jobs()
+    pool.put(int)
+    assert idle.wait(30)
+    pool.put(go.wait, 30)
+    pool.put(done.set)
+    assert done.wait(10)  # a third thread may be had for it
+    go.set()
+    assert pool.stop(10)
 
 
 def test_many_first_jobs_start_no_more_threads_than_allowed() -> None:
