@@ -153,8 +153,7 @@ class Clock:
 
     def look(self, orchestrator: Orchestrator) -> bool:
         """Tell whether the last hour was dealt with, and then let the next one come."""
-        (schedule,) = patiently(orchestrator.schedules)
-        if schedule.last is None or schedule.last < self.hours[-1]:
+        if not self._is_dealt_with(orchestrator):
             return False
         self.hours.append(self.hours[-1] + timedelta(hours=1))
         self._show()
@@ -162,9 +161,12 @@ class Clock:
 
     def stop(self, orchestrator: Orchestrator) -> None:
         """Let no more hours come, once the last one was dealt with."""
-        assert eventually(lambda: self.look(orchestrator), 60)
-        self.hours.pop()
+        assert eventually(lambda: self._is_dealt_with(orchestrator), 60)
         self._file.write_text("")
+
+    def _is_dealt_with(self, orchestrator: Orchestrator) -> bool:
+        (schedule,) = patiently(orchestrator.schedules)
+        return schedule.last is not None and schedule.last >= self.hours[-1]
 
     def _show(self) -> None:
         fresh = self._file.with_suffix(".fresh")
