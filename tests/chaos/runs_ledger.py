@@ -245,13 +245,16 @@ class Books:
         """Return the beginnings of a run's commands."""
         return [each for each in self.lines if each[0] == "begun" and each[4] == run_id and kind in (None, each[2])]
 
-    def check(self, run: PlanRun) -> None:
+    def check(self, run: PlanRun, orchestrator: Orchestrator) -> None:
         """Note everything that should not have happened in an ended run."""
         state = run.refresh()
         self._check_once(run)
         self._check_order(run)
         if state.state in ("rolled_back", "rollback_incomplete"):
-            self._check_undo(run, {each.client_id for each in state.attention})
+            commands = patiently(lambda: orchestrator.list(batch_id=run.run_id, command_type="two", limit=1000))
+            # An agent may die between saying that it begins and the handler's first line: that is undone as well.
+            taken = {each.client_id for each in commands if each.attempt}
+            self._check_undo(run, taken, {each.client_id for each in state.attention})
         elif self.begun(run.run_id, "undo.two"):
             self.faults.append(f"{run.run_id}: undone, though it {state.state}")
         if state.state == "cancelled":
@@ -303,11 +306,11 @@ class Books:
             if wave and min(times) < max(waves.get(wave - 1, []), default=0):
                 self.faults.append(f"{run.run_id}: wave {wave + 1} began before wave {wave} had")
 
-    def _check_undo(self, run: PlanRun, attention: set[str]) -> None:
+    def _check_undo(self, run: PlanRun, taken: set[str], attention: set[str]) -> None:
         begun = {each[1] for each in self.begun(run.run_id, "two")}
         undone = {each[1] for each in self.begun(run.run_id, "undo.two")}
         self.faults += [f"{run.run_id}: {each} was not undone" for each in sorted(begun - undone - attention)]
-        self.faults += [f"{run.run_id}: {each} was undone, and not done" for each in sorted(undone - begun)]
+        self.faults += [f"{run.run_id}: {each} was undone, and not done" for each in sorted(undone - begun - taken)]
 
 
 def rough_life(

@@ -51,7 +51,7 @@ def play(
         ids = [state.run_id for state in orchestrator.runs(plan="hourly", limit=10_000)]
         planned = [orchestrator.run(each) for each in ids]
         for run in [*started, *planned]:
-            books.check(run)
+            books.check(run, orchestrator)
         books.check_locks(started)
         books.check_schedule(clock.hours, planned)
         told = summary(books, started, planned, chaos)
