@@ -255,6 +255,8 @@ class Runner:
         return None if opening <= at else (opening, "its window has not opened")
 
     def _after_locked(self, run: RunPlan, state: RunState, at: datetime, holder: str) -> RunState | None:
+        if state.verdict:
+            return None  # it is to be rolled back: every undo is tried
         if run.plan.on_locked == "fail":
             return machine.halted(run, state, at, f"run {holder} has a lock that it needs", "locked out")
         return self._replace(run, state, at, holder) if run.plan.on_locked == "replace" else None

@@ -46,6 +46,8 @@ def works(run: RunPlan, state: RunState, at: datetime, dice: random.Random) -> R
         return machine.halted(run, state, at, "nobody came", "expired")
     if state.stage == "hold":
         return machine.let_go(state, at)
+    if state.stage == "lock" and dice.random() < 0.2:
+        return machine.overdue(run, state, at)
     if state.stage in ("first", "wave") and dice.random() < 0.2:
         return machine.halted(run, state, at, "too many failures")
     return machine.went_on(run, state, at, {"done": 1})
@@ -166,3 +168,15 @@ def test_what_goes_wrong_is_tried_until_its_time_is_over() -> None:
     assert end.state == "failed"  # nobody can say that nothing begins any more
     assert machine.tried_until(None, state, is_outage=True) is None
     assert machine.tried_until(run, machine.paused(run, state, NOON, "bob", "")) is None
+
+
+def test_a_rollback_that_gets_no_locks_tells_people() -> None:
+    run = run_of(lock="firmware", on_failure="rollback", timeout=60)
+    ended = machine.ended(machine.started(run), NOON)
+    asked = machine.rollback_asked(run, ended, NOON, "bob", "as it was")
+    assert (asked.state, asked.stage, asked.deadline) == ("rolling_back", "lock", NOON + timedelta(seconds=60))
+    assert machine.went_on(run, asked, NOON).stage == "undo"
+    at = NOON + timedelta(seconds=61)
+    for late in (machine.overdue(run, asked, at), machine.in_trouble(run, asked, at, "it broke")):
+        assert (late.state, late.attention_total) == ("rollback_incomplete", 1)
+        assert machine.rollback_asked(run, late, NOON + timedelta(seconds=70), "bob", "").stage == "lock"

@@ -231,6 +231,30 @@ def test_a_run_waits_for_the_lock_that_another_has(world: RunWorld) -> None:
     eventually(lambda: not ops.locks())
 
 
+@pytest.mark.parametrize("on_locked", ["queue", "fail", "replace"])
+def test_an_ended_run_takes_its_locks_again_to_roll_back(world: RunWorld, on_locked: Any) -> None:
+    world.agents(*NAMES)
+    ops = world.orchestrator()
+    ended = ops.start(rollout(lock="firmware", on_locked=on_locked), {"version": "4"}, targets=["a1"])
+    assert ended.wait(20) == "completed"
+    world.gates["install"] = threading.Event()
+    other = ops.start(rollout(lock="firmware"), {"version": "5"}, targets=["a1"])
+    eventually(lambda: len(world.of("install")) == 2)
+    ended.rollback("as it was")
+    work = ops._runner
+    assert work is not None
+    eventually(lambda: len(work._pulls) == 1)  # it has looked for the lock, and waits
+    assert (ended.state, world.of("undo.install")) == ("rolling_back", [])
+    assert ops.locks() == {"firmware": other.run_id}
+    world.gates["install"].set()
+    assert other.wait(20) == "completed"
+    assert ended.wait_for("rolled_back", timeout=20) == "rolled_back"
+    assert world.of("undo.install") == ["a1"]
+    events = [state.event for state in ended.history()]
+    assert events[events.index("rollback asked") :] == ["rollback asked", "locked", "rolled back", "rolled_back"]
+    eventually(lambda: not ops.locks())
+
+
 def test_a_later_run_replaces_the_one_that_has_its_lock(world: RunWorld) -> None:
     world.agents(*NAMES)
     world.gates["install"] = threading.Event()

@@ -8,6 +8,8 @@
                               |
                               +--> undo --> last --> end
 
+    end -> lock -> undo --> last --> end                (somebody rolls back a run that has ended)
+
 Each returns the state to write over the one before, or raises RunRefused.
 """
 
@@ -77,7 +79,7 @@ def went_on(
     """Return what follows a stage that is over, and went well; after one that was ``idle`` nobody waits."""
     counts = state.counts if counts is None else counts
     if state.stage == "lock":
-        return _to(state, _beginning(run), at, "locked")
+        return _to(state, "undo" if state.verdict in _ROLLBACKS else _beginning(run), at, "locked")
     if state.stage == "first":
         return _to(state, "wave" if run.waves else "last", at, "first steps done")
     if state.stage == "wave":
@@ -124,6 +126,8 @@ def halted(run: RunPlan, state: RunState, at: datetime, reason: str, event: str 
 
 def overdue(run: RunPlan, state: RunState, at: datetime) -> RunState:
     """Return that nothing more is begun, because the run's time is over."""
+    if state.verdict:  # it has ended before, and was to be rolled back
+        return given_up(state, at, f"its locks were not free within {run.plan.seconds:g} s: nothing was taken back")
     return halted(run, state, at, f"it took longer than {run.plan.seconds:g} s")
 
 
@@ -176,7 +180,7 @@ def tried_until(run: RunPlan | None, state: RunState, *, is_outage: bool = False
 
 def in_trouble(run: RunPlan | None, state: RunState, at: datetime, what: str) -> RunState:
     """Return what becomes of a run that went wrong until its time was over; where it is stopping already, its end."""
-    if run is not None and state.stage in _BEFORE_THE_DEADLINE:
+    if run is not None and state.stage in _BEFORE_THE_DEADLINE and not state.verdict:
         why = f"could not go on in its {run.plan.seconds:g} s: {what}"
         return halted(run, with_attention(state, [Attention("", "", why)]), at, why)
     return given_up(state, at, f"could not go on while {state.state}: {what}")
@@ -262,7 +266,10 @@ def cancelled(run: RunPlan, state: RunState, at: datetime, by: str, reason: str)
 
 
 def rollback_asked(run: RunPlan, state: RunState, at: datetime, by: str, reason: str) -> RunState:
-    """Return a run that is to be rolled back, be it under way or ended; what could not be undone is tried again."""
+    """Return a run that is to be rolled back, be it under way or ended; what could not be undone is tried again.
+
+    One that has ended takes its locks again, and waits for them whatever ``on_locked`` says, as long as a run may take.
+    """
     if state.state in ("rolled_back", "rolling_back") or (state.verdict and not state.ended):
         raise RunRefused(run.run_id, "roll back", f"it is {state.state}")
     common: dict[str, Any] = {"by": by, "reason": reason, "verdict": "rollback"}
@@ -270,7 +277,10 @@ def rollback_asked(run: RunPlan, state: RunState, at: datetime, by: str, reason:
         return _halt(state, at, "rollback asked", **common)
     _refuse_forgotten(run, "roll back", at)
     again: dict[str, Any] = {"attention": [], "attention_total": 0, "undo_epoch": state.undo_epoch + 1}
-    return _to(state, "undo", at, "rollback asked", **common, **again)
+    if not run.plan.locks:
+        return _to(state, "undo", at, "rollback asked", **common, **again)
+    deadline = _bounded(run, at + timedelta(seconds=run.plan.seconds))
+    return _to(state, "lock", at, "rollback asked", state="rolling_back", deadline=deadline, **common, **again)
 
 
 def retried(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
