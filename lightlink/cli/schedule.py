@@ -11,6 +11,7 @@ from lightlink.cli.runs import orchestrating, params_argument, plan_argument
 from lightlink.cli.terminal.exits import Exit, report
 from lightlink.cli.terminal.options import json_option, link_options, to_json
 from lightlink.cli.terminal.printing import say
+from lightlink.runs import Window
 from lightlink.runs.model.times import next_time
 
 if TYPE_CHECKING:
@@ -43,9 +44,28 @@ def schedule() -> None:
     show_default=True,
     help="When the service was unavailable.",
 )
+@click.option(
+    "--window",
+    "opens",
+    metavar="TIME",
+    help='Let waves of its runs begin only for --hours from then, whatever the plan says: "Sat 22:00", or five fields.',
+)
+@click.option("--hours", type=float, metavar="NUMBER", help="How long the window is open.")
 @link_options
-def add(link: Link, name: str, plan: Plan | str, params: dict[str, Any], **options: Any) -> None:
+def add(
+    link: Link,
+    name: str,
+    plan: Plan | str,
+    params: dict[str, Any],
+    opens: str | None,
+    hours: float | None,
+    **options: Any,
+) -> None:
     """Have a plan run at each of some times. One of the same name is replaced."""
+    if (opens is None) != (hours is None):
+        raise click.UsageError("--window and --hours go together: when it opens, and for how long")
+    if opens is not None and hours is not None:
+        options["window"] = Window(opens, hours, options["tz"])
     with orchestrating(link) as orchestrator:
         made = orchestrator.schedule(name, plan, params, **options)
         say(f"{name}: next at {clock(next_time(made.cron, made.tz, orchestrator.now()))}")

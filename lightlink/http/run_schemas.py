@@ -27,6 +27,7 @@ class CheckPlan:
     plan: PlanObject | PlanName
     params: Params = attrs.Factory(dict)
     targets: Annotated[list[ClientId], Meta(min_length=1, max_length=10_000)] | UnsetType = UNSET
+    messages: Annotated[bool, Meta(description="Whether to tell what would be sent, if all conditions held.")] = False
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +57,15 @@ class Why:
 
 
 @attrs.frozen(kw_only=True)
+class OpenWindow:
+    """When waves may begin: for ``hours`` from each ``opens``, weekday and time or cron fields."""
+
+    opens: Annotated[str, Meta(min_length=1, max_length=256, examples=["Sat 22:00"])]
+    hours: float
+    tz: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
+
+
+@attrs.frozen(kw_only=True)
 class AddSchedule:
     """A plan to be run by the clock: five cron fields in a time zone."""
 
@@ -66,6 +76,7 @@ class AddSchedule:
     tz: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
     overlap: Literal["skip", "allow"] = "skip"
     missed: Literal["skip", "run"] = "skip"
+    window: OpenWindow | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +103,19 @@ class RunsQuery:
 
 
 @attrs.frozen(kw_only=True, slots=False)
+class MessageView:
+    """What a step would send to an agent, in a wave from 1 on (0: once), or the ``error`` why it would not."""
+
+    wave: Count
+    step: str
+    client_id: str
+    what: str
+    payload: Any
+    conditional: bool
+    error: str
+
+
+@attrs.frozen(kw_only=True, slots=False)
 class PlanChecked:
     """What a plan would do now."""
 
@@ -102,6 +126,7 @@ class PlanChecked:
     failures_allowed: Count
     locks: list[str]
     digest: str
+    messages: list[MessageView] | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -204,6 +204,13 @@ def test_plans_run_by_the_clock_and_not_in_a_freeze(cli: Cli, plan: str) -> None
     )
     assert "firmware  30 2 * * * Europe/Berlin" in cli("schedule", "list")
     assert json.loads(cli("schedule", "list", "--json"))["schedule"]["name"] == "nightly"
+    window = ["--window", "Sat 22:00", "--hours", "6"]
+    cli("schedule", "add", "nightly", plan, '{"version": "4"}', "--cron", "30 2 * * *", *window)
+    shown = json.loads(cli("schedule", "list", "--json"))["schedule"]["plan"]["window"]
+    assert shown == {"opens": "Sat 22:00", "hours": 6.0}
+    bad = ["schedule", "add", "x", plan, '{"version": "4"}', "--cron", "30 2 * * *"]
+    assert "go together" in cli(*bad, *window[:2], code=Exit.USAGE)
+    assert "window: must be more than 0" in cli(*bad, *window[:3], "0", code=Exit.FAILED)
     assert "whenever" in cli("schedule", "add", "x", plan, '{"version": "4"}', "--cron", "whenever", code=Exit.USAGE)
     cli("schedule", "remove", "nightly")
     assert "no schedule 'nightly'" in cli("schedule", "remove", "nightly", code=Exit.FAILED)

@@ -13,7 +13,7 @@ from helpers.waiting import eventually
 from werkzeug.test import Client as WsgiClient
 
 from lightlink.http import create_app
-from lightlink.runs import Plan
+from lightlink.runs import Plan, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,11 @@ def test_a_run_is_checked_started_approved_and_read(running: HttpProcess, world:
     planner, boss = as_(running, PLANNER), as_(running, BOSS)
     checked = planner.post("/api/plans/check", {"plan": PLAN, "params": {"version": "4"}}).json
     assert checked["waves"] == [["a0"], ["a1"]]
+    assert "messages" not in checked
+    body = {"plan": PLAN, "params": {"version": "4"}, "messages": True}
+    first, second = planner.post("/api/plans/check", body).json["messages"]
+    assert (first["wave"], first["client_id"], first["what"], first["error"]) == (1, "a0", "install", "")
+    assert (second["wave"], second["client_id"], second["payload"]) == (2, "a1", {"version": "4"})
     body = {"plan": PLAN, "params": {"version": "4"}, "reason": "CHG-1", "idempotency_key": "CHG-1"}
     run = planner.post("/api/runs", body).json["run"]
     assert planner.post("/api/runs", body).json["run"]["run_id"] == run["run_id"]
@@ -119,13 +124,19 @@ def test_what_cannot_be_done_is_said(running: HttpProcess, world: RunWorld) -> N
     assert "Orchestrator" in (answer.json or {})["error"]
 
 
-def test_schedules_come_and_go(running: HttpProcess) -> None:
+def test_schedules_come_and_go(running: HttpProcess, world: RunWorld) -> None:
     planner = as_(running, PLANNER)
     body = {"name": "nightly", "plan": PLAN, "params": {"version": "4"}, "cron": "30 2 * * *", "tz": "Europe/Berlin"}
     planner.post("/api/schedules", body)
     (schedule,) = planner.get("/api/schedules").json["schedules"]
     assert (schedule["name"], schedule["by"], schedule["plan"]) == ("nightly", "planner", "firmware")
     assert planner.post("/api/schedules", {**body, "cron": "whenever"}).status == 400
+    window = {"opens": "Sat 22:00", "hours": 6, "tz": "Europe/Berlin"}
+    planner.post("/api/schedules", {**body, "window": window})
+    (made,) = world.orchestrator(work=False).schedules()
+    assert made.plan.window == Window("Sat 22:00", 6, "Europe/Berlin")
+    refused = planner.post("/api/schedules", {**body, "window": {**window, "hours": 0}})
+    assert (refused.status, "window: must be more than 0" in refused.error) == (400, True)
     assert planner.request("DELETE", "/api/schedules/nightly").status == 200
     assert planner.request("DELETE", "/api/schedules/nightly").status == 404
 

@@ -12,6 +12,7 @@ from werkzeug.exceptions import NotImplemented as HttpNotImplemented
 
 from lightlink.errors import InvalidName, RunNotFound
 from lightlink.http.run_schemas import (
+    MessageView,
     OnePlan,
     OneRun,
     PlanChecked,
@@ -28,7 +29,7 @@ from lightlink.http.run_schemas import (
 )
 from lightlink.http.views.stream import look_seconds, respond
 from lightlink.protocol import codec
-from lightlink.runs import Orchestrator, Plan
+from lightlink.runs import Orchestrator, Plan, Window
 from lightlink.runs.model.times import next_time
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def check_plan(call: Call) -> PlanChecked:
     """Tell what a plan would do now."""
     found = _orchestrator(call).check(_plan(call), call.body.params, targets=_targets(call))
     told = attrs.asdict(found, recurse=False, filter=lambda field, _: field.name != "messages")
-    return PlanChecked(total=found.targets, **told)
+    messages = [MessageView(**attrs.asdict(each, recurse=False)) for each in found.messages]
+    return PlanChecked(total=found.targets, messages=messages if call.body.messages else UNSET, **told)
 
 
 def list_plans(call: Call) -> PlanList:
@@ -169,6 +171,7 @@ def add_schedule(call: Call) -> ScheduleList:
     """Have a plan run by the clock."""
     body = call.body
     orchestrator = _orchestrator(call)
+    window = body.window
     made = orchestrator.schedule(
         body.name,
         _plan(call),
@@ -177,6 +180,7 @@ def add_schedule(call: Call) -> ScheduleList:
         tz=body.tz,
         overlap=body.overlap,
         missed=body.missed,
+        window=None if window is UNSET else Window(window.opens, window.hours, window.tz),
         issued_by=call.issued_by,
     )
     return ScheduleList(schedules=[_schedule_view(made, orchestrator)])
