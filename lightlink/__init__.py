@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from lightlink.logs import LogFilter, log_context
     from lightlink.middleware import Call
     from lightlink.options import TLS, ConnectOptions
+    from lightlink.protocol.types import register_type
     from lightlink.rpc.discovery import MethodInfo, RunningService, ServiceInstance
     from lightlink.rpc.proxy import ServiceProxy
     from lightlink.rpc.retry import Retry
@@ -218,6 +219,7 @@ __all__ = [
     "UnsupportedSchema",
     "connect",
     "log_context",
+    "register_type",
 ]
 
 # Where each name lives. A name is imported when it is first used: a program waits for the parts that it needs.
@@ -298,6 +300,7 @@ _HOME = {
         "TLS",
         "ConnectOptions",
     ),
+    "lightlink.protocol.types": ("register_type",),
     "lightlink.service.request": ("Request",),
     "lightlink.rpc.retry": ("Retry",),
     "lightlink.rpc.typed": (

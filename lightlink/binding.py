@@ -15,6 +15,7 @@ import msgspec
 import msgspec.inspect
 
 from lightlink.errors import InvalidOption, LightLinkError
+from lightlink.protocol.types import can_decode, decode_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,7 +46,7 @@ class Binder:
         self._defaults: dict[str, Any] = {}  # those that JSON can say
         fields = self._read_signature(injected or {})
         self._type = self._compile(fields)
-        self._decoder = msgspec.json.Decoder(self._type)
+        self._decoder = msgspec.json.Decoder(self._type, dec_hook=decode_own)
         self._names = [name for name, *_ in fields]
 
     @property
@@ -60,7 +61,7 @@ class Binder:
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema (2020-12) of the arguments, as one object with its definitions under ``$defs``."""
-        (reference,), components = msgspec.json.schema_components([self._type], ref_template="#/$defs/{name}")
+        (reference,), components = schema_components(self._type)
         arguments = components.pop(reference["$ref"].rpartition("/")[2])
         del arguments["title"]
         for name, default in self._defaults.items():
@@ -110,7 +111,7 @@ class Binder:
 
     def _convert_rest(self, name: str, value: msgspec.Raw) -> Any:
         try:
-            return msgspec.json.decode(value, type=self._rest_type)
+            return msgspec.json.decode(value, type=self._rest_type, dec_hook=decode_own)
         except msgspec.ValidationError as exc:
             raise BindError(f"argument {name!r}: {_lower_first(str(exc))}") from exc
 
@@ -149,10 +150,7 @@ class Binder:
             raise InvalidOption("handler", f"the parameter {parameter.name!r} begins with two underscores", self._name)
         if isinstance(annotation, type) and annotation in self._injectable:
             return
-        foreign = foreign_type(annotation)
-        if foreign is not None:
-            reason = f"{parameter.name!r} is annotated {foreign.__qualname__}, which no JSON value becomes"
-            raise InvalidOption("handler", f"{reason}; take a str, a dataclass or the like, and convert it", self._name)
+        refuse_foreign(self._handler, parameter.name, annotation)
 
     def _parameters(self) -> Iterable[inspect.Parameter]:
         try:
@@ -175,12 +173,19 @@ class Binder:
         return handler_name(self._handler)
 
 
+def schema_components(annotation: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the JSON Schema of a type, and those that it refers to under ``$defs``; own types may be anything."""
+    return msgspec.json.schema_components(
+        [annotation], schema_hook=lambda own: {"title": own.__name__}, ref_template="#/$defs/{name}"
+    )
+
+
 def _rest_schema(annotation: Any, components: dict[str, Any]) -> Any:
     """Return the schema of what ``**kwargs`` takes; what it refers to is added to the components."""
     if annotation is Any:
         return True
     try:
-        (schema,), more = msgspec.json.schema_components([annotation], ref_template="#/$defs/{name}")
+        (schema,), more = schema_components(annotation)
     except (TypeError, ValueError, RecursionError):
         return True
     components.update(more)
@@ -272,6 +277,15 @@ def refuse_unbindable(handler: Any) -> None:
             raise InvalidOption("handler", reason, name)
 
 
+def refuse_foreign(handler: Callable[..., Any], name: str, annotation: Any) -> None:
+    """Raise InvalidOption for a parameter of a handler with a type that no JSON value becomes."""
+    foreign = foreign_type(annotation)
+    if foreign is not None:
+        reason = f"{name!r} is annotated {foreign.__qualname__}, which no JSON value becomes"
+        instead = "take a str, a dataclass or the like, and convert it, or see lightlink.register_type"
+        raise InvalidOption("handler", f"{reason}; {instead}", handler_name(handler))
+
+
 def foreign_type(annotation: Any) -> type | None:
     """Return a class in an annotation that no JSON value becomes, such as `pathlib.Path`; None when there is none."""
     try:
@@ -285,7 +299,7 @@ def foreign_type(annotation: Any) -> type | None:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if isinstance(each, msgspec.inspect.CustomType):
+        if isinstance(each, msgspec.inspect.CustomType) and not can_decode(each.cls):
             return each.cls
         if isinstance(each, (tuple, list)):
             waiting += each

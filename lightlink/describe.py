@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from lightlink.binding import foreign_type, read_annotations
+from lightlink.binding import foreign_type, read_annotations, schema_components
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -138,7 +138,7 @@ def schema_of(annotation: Any) -> dict[str, Any]:
     if annotation is Any or annotation is inspect.Parameter.empty or foreign_type(annotation) is not None:
         return {}
     try:
-        (schema,), components = msgspec.json.schema_components([annotation], ref_template=_REF + "{name}")
+        (schema,), components = schema_components(annotation)
     except (TypeError, ValueError, RecursionError):
         return {}
     return flat(schema, components)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.binding import handler_name, only_parameter, read_annotations
+from lightlink.binding import handler_name, only_parameter, read_annotations, refuse_foreign
 from lightlink.errors import InvalidOption
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
@@ -52,7 +52,7 @@ class EventHandler:
     """
 
     def __init__(self, handler: Callable[[Any], object], raw: bool) -> None:
-        wanted = _parameter_type(handler)
+        wanted = _parameter_type(handler, raw)
         self._handler = handler
         self.wants_message = isinstance(wanted, type) and issubclass(wanted, Message)
         self.decode = _decoder(handler, Any if self.wants_message else wanted, raw)
@@ -90,7 +90,12 @@ def _decoder(handler: Callable[[Any], object], wanted: Any, raw: bool) -> Callab
         raise InvalidOption("handler", f"its annotation cannot be checked: {exc}", handler_name(handler)) from exc
 
 
-def _parameter_type(handler: Callable[..., object]) -> Any:
+def _parameter_type(handler: Callable[..., object], raw: bool) -> Any:
     hints = read_annotations(handler)
     first = only_parameter(handler, "the message")
-    return Any if first is None or first.kind is first.VAR_POSITIONAL else hints.get(first.name, Any)
+    if first is None or first.kind is first.VAR_POSITIONAL:
+        return Any
+    wanted = hints.get(first.name, Any)
+    if not raw and not (isinstance(wanted, type) and issubclass(wanted, Message)):
+        refuse_foreign(handler, first.name, wanted)
+    return wanted

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 
 from lightlink.errors import DecodeError, EncodeError, InvalidName, InvalidOption
+from lightlink.protocol.types import decode_own, encode_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,7 @@ class _Identified(msgspec.Struct):
     id: Any = None
 
 
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.json.Encoder(enc_hook=encode_own)
 _decoder = msgspec.json.Decoder()
 _request_decoder = msgspec.json.Decoder(Request)
 _id_decoder = msgspec.json.Decoder(_Identified)
@@ -137,14 +138,14 @@ def decode(data: bytes, subject: str, as_type: Any = Any) -> Any:
     try:
         if as_type is Any:
             return _decoder.decode(data)
-        return msgspec.json.decode(data, type=as_type)
+        return msgspec.json.decode(data, type=as_type, dec_hook=decode_own)
     except _DECODE_FAILURES as exc:
         raise DecodeError(subject, str(exc) or type(exc).__name__, data[:64]) from exc
 
 
 def decoder(as_type: Any) -> Callable[[bytes, str], Any]:
     """Return a function like `decode` that converts to ``as_type``; raises TypeError for a type that cannot be."""
-    decode_typed = _decoder.decode if as_type is Any else msgspec.json.Decoder(as_type).decode
+    decode_typed = _decoder.decode if as_type is Any else msgspec.json.Decoder(as_type, dec_hook=decode_own).decode
 
     def decode_or_explain(data: bytes, subject: str) -> Any:
         try:

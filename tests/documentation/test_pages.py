@@ -80,6 +80,7 @@ def test_the_link(read: Read) -> None:
     reader.python()
     assert reader.python() == "3\n"
     assert reader.python() == "Point(x=1.0, y=2.0)\n"
+    reader.python()
     assert reader.python() == "math.add: argument 'b': expected `int`, got `str`\n"
     assert "{'user_id': 'U001'}\n" in reader.python()
     reader.python()
