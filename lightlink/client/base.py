@@ -170,7 +170,7 @@ class ClientBase:
             if not isinstance(watch, Subscription):
                 watch.stop(deadline.remaining())
         with self._bulk_lock:
-            bulk, self._bulk = self._bulk, None
+            bulk = self._bulk
         if bulk is not None:
             bulk.close(deadline.remaining(0.1))
         self._connection.close(deadline.remaining(0.1))

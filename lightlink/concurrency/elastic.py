@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.deadline import Deadline, instant_after
-from lightlink.concurrency.threads import join_thread, start_thread
+from lightlink.concurrency.threads import Condition, join_thread, start_thread
 from lightlink.errors import ClosedError, ResourceExhausted
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ElasticPool:
         self._name = name
         self._timer = timer
         self._jobs: deque[tuple[float, Callable[..., object], tuple[Any, ...]]] = deque()
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._threads: set[threading.Thread] = set()
         self._started = 0
         self._idle = 0

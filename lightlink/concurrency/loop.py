@@ -27,6 +27,7 @@ class LoopThread:
         self._asked_to_end: asyncio.Event
         self._jobs: set[_Job[Any]] = set()
         self._has_served = False
+        self._has_ended = False  # from then on another thread may have the same ident
         self._is_unwanted = False
         self._begun = Promise()  # that it runs, or has failed
         self._failure: BaseException | None = None
@@ -53,7 +54,7 @@ class LoopThread:
     @property
     def is_own_thread(self) -> bool:
         """Whether the caller runs on the loop's thread."""
-        return get_ident() == self.ident
+        return get_ident() == self.ident and not self._has_ended
 
     @property
     def is_running(self) -> bool:
@@ -95,7 +96,7 @@ class LoopThread:
         By then no thread runs but the main one, say in a destructor.
         """
         refuse_at_exit()
-        if get_ident() == self.ident:
+        if self.is_own_thread:
             raise ClosedError(
                 self._name, "is the thread a blocking method was called from; call it from a handler or your own thread"
             )
@@ -130,6 +131,7 @@ class LoopThread:
             turns.loop_ended()
             for job in list(self._jobs):
                 job.give_up()
+            self._has_ended = True
 
     async def _serve(self) -> None:
         self._thread = current_thread()

@@ -11,7 +11,7 @@ from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from lightlink.concurrency.threads import wait_until
+from lightlink.concurrency.threads import Condition, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,9 +61,7 @@ class MessageQueue:
         self._waiting: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._closed = False
-        # Taken by itself: Ctrl-C while a thread enters a condition may leave the lock taken, and the loop needs it.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = Condition()
         self._signal: Signal | None = None
 
     def fileno(self) -> int:
@@ -85,7 +83,7 @@ class MessageQueue:
                 return False
             self._waiting.append((item, size))
             self._bytes += size
-            self._changed.notify()
+            self._lock.notify()
             if self._signal is not None:
                 self._signal.show(True)
             return True
@@ -94,7 +92,7 @@ class MessageQueue:
         """Return the next item; raises TimeoutError at the deadline (of `time.monotonic`), Closed if none will come."""
         with self._lock:
             remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            if not self._is_ready and not wait_until(self._changed, lambda: self._is_ready, remaining):
+            if not self._is_ready and not wait_until(self._lock, lambda: self._is_ready, remaining):
                 raise TimeoutError
             if not self._waiting:
                 raise Closed
@@ -108,7 +106,7 @@ class MessageQueue:
         """Take no more; what waits can still be got."""
         with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._lock.notify_all()
             if self._signal is not None:
                 self._signal.show(True)
 
@@ -150,7 +148,7 @@ class Mailbox:
         self._running = 0
         self._busy: set[int] = set()
         self._closed = False
-        self._changed = threading.Condition()
+        self._changed = Condition()
 
     def put(self, item: Any, size: int) -> bool:
         """Queue an item of ``size`` bytes; False says that there is no room for it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightlink.concurrency.deadline import instant_after
 from lightlink.concurrency.elastic import ElasticPool
 from lightlink.concurrency.notifier import Notifier
-from lightlink.concurrency.threads import wait_until
+from lightlink.concurrency.threads import Condition, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class PeriodicJob:
         self._function = function
         self._runner = 0
         self._stopped = False
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._due = 0.0  # an instant of `time.monotonic`
         self._scheduler = _join(self)
         self._plan(instant_after(interval))
@@ -99,7 +99,7 @@ class Lane:
         self._runner = 0
         self._queued = False  # with the pool, or running
         self._stopped = False
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._scheduler: Scheduler | None = None
 
     def start(self) -> None:
@@ -171,12 +171,16 @@ def _join(member: object) -> Scheduler:
 def _leave(scheduler: Scheduler, member: object) -> None:
     global _current  # noqa: PLW0603
     with _lock:
-        ended = member in scheduler.members and len(scheduler.members) == 1
         scheduler.members.discard(member)
+        ended = not scheduler.members  # also where Ctrl-C has kept who left it from ending it
         if ended and _current is scheduler:
             _current = None
     if ended:
-        scheduler.stop()
+        try:
+            scheduler.stop()
+        except BaseException:
+            scheduler.stop()  # interrupted, and nobody else stops it
+            raise
 
 
 def _after_fork_in_child() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
-from threading import Condition, Event, Lock, RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.deadline import Deadline
@@ -39,8 +40,42 @@ _FIRST_LOOK_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 
 
+_RLock: Any = type(RLock())  # which is a function; the class has no public name
+
+
 class _Thread(threading.Thread):
     """A thread of the library's: told from the user's by its class."""
+
+
+class Condition(_RLock, threading.Condition):  # type: ignore[misc]  # whose kind mypy does not know
+    """A condition over a lock of its own, which a thread may take more than once.
+
+    It is entered and left by code in C, where Python's own goes through functions in Python: that takes two or three
+    times as long, and Ctrl-C within them leaves the lock taken.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: deque[Any] = deque()
+
+    @property
+    def _lock(self) -> Condition:
+        """What Python's condition holds its lock by; kept as an attribute it would be a cycle."""
+        return self
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the thread that asks has taken it."""
+        return bool(self._is_owned())
+
+    __repr__ = object.__repr__
+
+
+class Event(threading.Event):
+    """An event that Ctrl-C leaves no lock of taken, as one over Python's own condition may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = Condition()
 
 
 class Promise:

@@ -70,13 +70,12 @@ class WorkerPool:
     def stop(self, timeout: float) -> bool:
         """End the threads once the jobs queued so far are done; tell whether all ended within ``timeout`` seconds.
 
-        A straggler is logged by name. The pool's own threads may call this; they are not waited for.
+        A straggler is logged by name. The pool's own threads may call this; they are not waited for. Where Ctrl-C ended
+        it, it may be called again.
         """
         with self._lock:
-            if self._stopped:
-                return True
             self._stopped = True
-            threads = list(self._threads)
+            threads = [thread for thread in self._threads if thread.is_alive()]
         for _ in threads:
             self._jobs.put(None)
         deadline = Deadline(timeout)

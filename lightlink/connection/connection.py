@@ -18,7 +18,7 @@ from lightlink.concurrency import forks
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.patched import refuse_patched_threads
 from lightlink.concurrency.registry import Registry
-from lightlink.concurrency.threads import refuse_at_exit, start_thread, wait_in_parts, wait_until
+from lightlink.concurrency.threads import Condition, Event, refuse_at_exit, start_thread, wait_in_parts, wait_until
 from lightlink.connection.clock import ServerClock
 from lightlink.connection.dialing.dial import Backoff
 from lightlink.connection.dialing.tls import with_inbox_prefix
@@ -109,14 +109,15 @@ class Connection:
         self.clock = ServerClock()
         self._session: Session | None = None
         self._closed = False
+        self._is_ended = False  # or somebody is about it
         self._listeners: list[Callable[[Status], object]] = []
         # What receives, and what is done in each forked child so that it does there too.
         self._receivers: Registry[object] = Registry()
         self._after_fork: list[Callable[[], object]] = []
         self._parent_pid = 0  # the process that this one was forked from with the connection in it
         self._lock = threading.RLock()
-        self._status_changed = threading.Condition()
-        self._closing = threading.Event()
+        self._status_changed = Condition()
+        self._closing = Event()
         forks.watch(self)
 
     def open(self) -> None:
@@ -381,22 +382,31 @@ class Connection:
             )
 
     def close(self, timeout: float) -> None:
-        """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's."""
+        """Flush and close, within about ``timeout`` seconds; idempotent, from any thread but the loop's.
+
+        What Ctrl-C has ended is done by the next call.
+        """
         self._closing.set()  # a thread that waits for a server holds the lock
-        with self._lock:
-            if self._closed:
-                return
-            session = self._session
-            if sys.is_finalizing():
-                self._closed = True
-                return  # there is nobody left to tell; what was published was delivered at the exit
+        is_ours = False
+        try:
+            with self._lock:
+                if self._is_ended:
+                    return
+                session = self._session
+                if sys.is_finalizing():
+                    self._closed = self._is_ended = True
+                    return  # there is nobody left to tell; what was published was delivered at the exit
+                if session is not None:
+                    session.loop.refuse_own_thread()
+                self._closed = self._is_ended = is_ours = True
             if session is not None:
-                session.loop.refuse_own_thread()
-            self._closed = True
-        if session is not None:
-            session.close(timeout)
-        forks.unwatch(self)  # not before: what a child forked meanwhile has of the session is the parent's
-        self._wake_waiting()
+                session.close(timeout)
+            forks.unwatch(self)  # not before: what a child forked meanwhile has of the session is the parent's
+            self._wake_waiting()
+        except BaseException:
+            if is_ours:
+                self._is_ended = False
+            raise
 
     def report(self, error: Exception) -> None:
         """Log an error that no caller is there to get, and hand it to the error hook."""
@@ -433,9 +443,10 @@ class Connection:
         """
         session, self._session = self._session, None
         self._parent_pid = os.getppid()
-        self._closing = threading.Event()
+        self._closing = Event()
+        self._is_ended = False
         self._lock = threading.RLock()
-        self._status_changed = threading.Condition()
+        self._status_changed = Condition()
         if session is not None and hasattr(session, "nc"):
             session.nc.abandon()
         return session

@@ -7,11 +7,10 @@ no wake-up.
 from __future__ import annotations
 
 import copy
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightlink.concurrency.threads import wait_until
+from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import ClosedError, NotReady, OutboxFull
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ class Outbox:
         self._waiting = 0
         self._shortcut: Callable[[Any], bool] | None = None
         # Reentrant, because a signal handler may publish while its own thread is in here.
-        self._lock = threading.RLock()
-        self._room = threading.Condition(self._lock)
+        self._lock = Condition()
 
     def put(self, item: Any, size: int, timeout: float) -> None:
         """Append an item of ``size`` bytes; when the outbox is full, wait for room.
@@ -97,7 +95,7 @@ class Outbox:
 
         The put goes on when the handler has returned, and holds what the loop needs until then.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as `threading.Condition` asks it
+        if self._lock.is_owned:
             reason = (
                 "cannot wait in a signal handler that has interrupted a publish; publish there, or wait in a thread"
             )
@@ -123,7 +121,7 @@ class Outbox:
             if not batch:
                 self._asleep = True
             if self._waiting:
-                self._room.notify_all()
+                self._lock.notify_all()
             return batch
 
     def close(self, failure: LightLinkError | None = None) -> list[Any]:
@@ -137,7 +135,7 @@ class Outbox:
             left = [item for item, _ in self._items]
             self._items.clear()
             self._bytes = 0
-            self._room.notify_all()
+            self._lock.notify_all()
             return left
 
     def __len__(self) -> int:
@@ -166,7 +164,7 @@ class Outbox:
             timeout = 0.0  # as in a log handler that publishes what it is told on the loop
         self._waiting += 1
         try:
-            if not wait_until(self._room, lambda: self._closed or not self._is_full(size), timeout):
+            if not wait_until(self._lock, lambda: self._closed or not self._is_full(size), timeout):
                 raise OutboxFull(len(self._items), self._bytes, timeout)
             if self._closed:
                 raise self._refusal()

@@ -213,6 +213,8 @@ class Session:
             self._end(ClosedError("the client"), deadline.remaining(0.5))
 
     def _close_politely(self, deadline: Deadline, timeout: float) -> None:
+        if self.status is Status.CLOSED:
+            return
         self._set_status(Status.CLOSING)
         try:
             if self._pump.running and timeout > 0:

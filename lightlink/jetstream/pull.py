@@ -89,7 +89,7 @@ class PullConsumer:
         self._on_missing = on_missing
         self._whole = whole
         self._heartbeat = heartbeat
-        self._lock = RLock()  # not a condition, which takes it by two calls in Python
+        self._lock = RLock()
         # By place and time: a stream that was restored from an older copy gives out its places again.
         self._held: dict[tuple[int, int], Pulled] = {}
         self._burst: list[Pulled] = []

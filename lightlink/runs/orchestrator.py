@@ -121,9 +121,12 @@ class Orchestrator(CommandManager):
 
     def close(self) -> None:
         """Stop following, and leave the runs to others; commands go on. Idempotent."""
-        if not self._closed and self._runner is not None and self._is_own_process():
-            self._runner.stop(_STOP_SECONDS)
         super().close()
+
+    def _end(self) -> None:
+        if self._runner is not None:
+            self._runner.stop(_STOP_SECONDS)
+        super()._end()
         self._run_pool.stop(_STOP_SECONDS)
         self._call_pool.stop(_STOP_SECONDS)
 

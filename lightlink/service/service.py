@@ -353,15 +353,24 @@ class Service(Connected):
     def stop(self, timeout: float = 10.0) -> None:
         """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
 
-        Idempotent: a later caller waits until the first stop is done. Called by one of the service's own handlers it
-        returns at once, and the service stops when the handler has returned and its reply is sent.
+        Idempotent: a later caller waits until the first stop is done, or goes on where Ctrl-C has ended it. Called by
+        one of the service's own handlers it returns at once, and the service stops when the handler has returned and
+        its reply is sent.
         """
         timeout = seconds("timeout", timeout)
         if self._is_in_parent or sys.is_finalizing():
             return  # it is the parent process's, or gone with all threads
         self._is_wanted = False
-        with self._guard:
-            was, self._stage = self._stage, Stage.STOPPED
+        was = self._stage
+        try:
+            with self._guard:
+                was, self._stage = self._stage, Stage.STOPPED
+            self._stop(was, timeout)
+        except BaseException:
+            self._stage = was  # the next call goes on
+            raise
+
+    def _stop(self, was: Stage, timeout: float) -> None:
         self._stop_signal.set()
         if was is Stage.NEW:
             if self._client is not None and self._has_own_client:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import gc
 import itertools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.instants import interrupt_at
@@ -121,6 +123,58 @@ def test_ctrl_c_at_any_instant_of_connect_leaves_nothing(url: str, recwarn: pyte
     gc.collect()
     assert instant > 100
     assert [str(warning.message) for warning in recwarn if warning.category is ResourceWarning] == []
+
+
+def test_ctrl_c_at_any_instant_of_close_lets_it_be_closed(url: str) -> None:
+    """By another thread too: no lock is left taken, and no thread goes on."""
+    lightlink.connect(url).close()  # what is done only the first time is done
+    before = of_the_library()
+    for instant in itertools.count(1, 2):
+        client = lightlink.connect(url)
+        client.on("any")(lambda _: None)
+        client.subscribe("other")
+        try:
+            with interrupt_at(instant):
+                client.close()
+        except KeyboardInterrupt:
+            with concurrent.futures.ThreadPoolExecutor(1) as other:
+                other.submit(client.close).result(30)
+            eventually(lambda: of_the_library() <= before, timeout=30)
+        else:
+            break
+    assert instant > 100
+
+
+def of_a_service(stack: contextlib.ExitStack, url: str, prefix: str) -> Callable[[], None]:
+    service = lightlink.Service(prefix, url)
+    service.register("one", lambda: 1)
+    stack.callback(service.start().stop)
+    return service.stop
+
+
+def of_a_manager(stack: contextlib.ExitStack, url: str, _prefix: str) -> Callable[[], None]:
+    client = stack.enter_context(lightlink.connect(url))
+    return stack.enter_context(lightlink.CommandManager(client)).close
+
+
+@pytest.mark.parametrize("kind", [of_a_service, of_a_manager])
+def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(kind: Any, url: str, prefix: str) -> None:
+    with contextlib.ExitStack() as stack:
+        kind(stack, url, prefix)()
+    before = of_the_library()
+    for instant in itertools.count(1, 11):
+        with contextlib.ExitStack() as stack:
+            stop = kind(stack, url, prefix)
+            try:
+                with interrupt_at(instant):
+                    stop()
+            except KeyboardInterrupt:
+                with concurrent.futures.ThreadPoolExecutor(1) as other:
+                    other.submit(stop).result(30)
+            else:
+                break
+        eventually(lambda: of_the_library() <= before, timeout=30)
+    assert instant > 100
 
 
 def test_ctrl_c_while_a_client_closes_leaves_nothing(url: str) -> None:

@@ -121,6 +121,15 @@ def test_a_stopped_loop_has_no_thread_and_refuses_work() -> None:
         thread.run(nothing, timeout=30)
 
 
+def test_a_thread_with_the_ident_of_an_ended_loop_is_not_its_own() -> None:
+    ended = LoopThread("ended")
+    ended.start()
+    assert ended.stop(10)
+    ended.ident = threading.get_ident()  # as the operating system gives it again
+    assert not ended.is_own_thread
+    ended.refuse_own_thread()
+
+
 def test_stopping_cancels_what_still_runs_and_tells_its_caller() -> None:
     thread = LoopThread("test")
     thread.start()

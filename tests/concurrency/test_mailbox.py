@@ -49,7 +49,7 @@ def test_what_comes_while_a_wait_looks_up_is_got(monkeypatch: pytest.MonkeyPatch
     got: list[str] = []
     reader = threading.Thread(target=lambda: got.append(box.get(None)), daemon=True)
     reader.start()
-    waiters: deque[object] = box._changed._waiters  # type: ignore[attr-defined]
+    waiters: deque[object] = box._lock._waiters
     eventually(lambda: waiters)
     with box._lock:
         pause(0.2)  # its look is over, and it wants the lock

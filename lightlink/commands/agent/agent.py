@@ -254,9 +254,15 @@ class Agent(Connected):
                 self._runner.stop(timeout)
             if self._client is not None and self._has_own_client:
                 self._client.close(max(min(timeout, 5.0), 0.5))
+        except BaseException:
+            if self._stage is Stage.STOPPING:
+                self._stage = Stage.RUNNING  # whoever stops it again goes on
+            raise
         finally:
             with self._changed:
-                was, self._stage = self._stage, Stage.STOPPED
+                was = self._stage
+                if was is not Stage.RUNNING:
+                    self._stage = Stage.STOPPED
                 self._changed.notify_all()
         if was is Stage.STOPPING:
             _log.info("lightlink: agent %s has stopped", self.client_id)

@@ -82,6 +82,7 @@ class CommandManager:
         self._sweep_interval = None if sweep_interval is None else seconds("sweep_interval", sweep_interval)
         self._wanted = store or StoreOptions()
         self._closed = False
+        self._is_ended = False  # or somebody is about it
         self._open()
 
     def _open(self) -> None:
@@ -440,9 +441,16 @@ class CommandManager:
 
         Promises of commands that have not ended raise ClosedError.
         """
-        if self._closed or not self._is_own_process():
+        if self._is_ended or not self._is_own_process():
             return
-        self._closed = True
+        self._closed = self._is_ended = True
+        try:
+            self._end()
+        except BaseException:
+            self._is_ended = False  # what Ctrl-C has ended is done by the next call
+            raise
+
+    def _end(self) -> None:
         for each in self._periodic:
             each.stop(1.0)
         if self._sweeper is not None:
