@@ -214,10 +214,14 @@ def test_our_client_calls_a_service_written_in_javascript(client: lightlink.Clie
         """
         nc.subscribe(`$SRV.${name}.*`, {queue: "q", callback: (_, message) => {
           const {id, method, args} = message.json();
-          const answer = method === "greet"
-            ? {id, success: true, result: {text: `Hallo ${args.whom}`}}
-            : {id, success: false, error: `method not found: ${method}`};
-          message.respond(JSON.stringify(answer));
+          const failure = {id: "", success: false, result: null};
+          const answers = {
+            greet: {id, success: true, result: {text: `Hallo ${args.whom}`}},
+            bad: {...failure, error: "bad thing"},
+            strict: {...failure, error: "invalid", result: {
+              type: "validation_error", parameter_name: "n", expected_type: "int", actual_type: "str"}},
+          };
+          message.respond(JSON.stringify(answers[method] ?? {...failure, error: `Method not found: ${method}`}));
         }});
         await nc.flush();
         print("ready");
@@ -228,8 +232,12 @@ def test_our_client_calls_a_service_written_in_javascript(client: lightlink.Clie
     ) as script:
         assert script.line() == "ready"
         assert client.call(prefix, "greet", {"whom": "Jürgen"}) == {"text": "Hallo Jürgen"}
-        with pytest.raises(lightlink.RemoteError, match="method not found: nothing"):
+        with pytest.raises(lightlink.MethodNotFound, match="Method not found: nothing"):
             client.call(prefix, "nothing")
+        with pytest.raises(lightlink.RemoteError, match="bad thing"):
+            client.call(prefix, "bad")
+        with pytest.raises(lightlink.InvalidArguments, match="argument 'n': expected int, got str"):
+            client.call(prefix, "strict", {"n": "x"})
 
 
 def test_events_go_both_ways(client: lightlink.Client, url: str, prefix: str) -> None:
