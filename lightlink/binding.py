@@ -277,6 +277,14 @@ def refuse_unbindable(handler: Any) -> None:
             raise InvalidOption("handler", reason, name)
 
 
+def _has_json(kind: type) -> bool:
+    """Tell whether JSON values are of a class as they are, as all are an `object`."""
+    try:
+        return any(issubclass(each, kind) for each in (dict, list, str, int, float, bool, type(None)))
+    except TypeError:  # a protocol that cannot be asked
+        return False
+
+
 def refuse_foreign(handler: Callable[..., Any], name: str, annotation: Any) -> None:
     """Raise InvalidOption for a parameter of a handler with a type that no JSON value becomes."""
     foreign = foreign_type(annotation)
@@ -299,7 +307,7 @@ def foreign_type(annotation: Any) -> type | None:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if isinstance(each, msgspec.inspect.CustomType) and not can_decode(each.cls):
+        if isinstance(each, msgspec.inspect.CustomType) and not (can_decode(each.cls) or _has_json(each.cls)):
             return each.cls
         if isinstance(each, (tuple, list)):
             waiting += each

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import functools
 import inspect
+from collections.abc import Sized
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -490,6 +491,14 @@ def takes_a_plain_one(plain: Plain | None) -> None: ...
 def test_what_no_peer_could_call_is_refused_at_once(handler: Any, match: str) -> None:
     with pytest.raises(InvalidOption, match=match):
         Binder(handler)
+
+
+def test_an_annotation_that_json_values_fit_as_they_are_is_taken() -> None:
+    def takes(anything: object, sized: Sized = ()) -> None: ...
+
+    assert Binder(takes).bind(b'{"anything": 1, "sized": [2]}') == {"anything": 1, "sized": [2]}
+    with pytest.raises(BindError, match="sized"):
+        Binder(takes).bind(b'{"anything": 1, "sized": 2}')
 
 
 def test_a_method_of_an_object_is_as_good_as_a_function() -> None:

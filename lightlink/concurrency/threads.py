@@ -55,6 +55,8 @@ class Condition(_RLock, threading.Condition):  # type: ignore[misc]  # whose kin
     """
 
     def __init__(self) -> None:
+        if _RLock.__init__ is not object.__init__:  # one in Python, as where gevent has replaced it
+            _RLock.__init__(self)
         self._waiters: deque[Any] = deque()
 
     @property

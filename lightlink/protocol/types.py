@@ -63,6 +63,8 @@ def decode_own(kind: Any, value: Any) -> Any:
     """Return the ``kind`` that a JSON value stands for; raises ValueError where it does for none."""
     decode = _decoder_of(kind)
     if decode is None:
+        if isinstance(value, kind):  # annotated `object`, say
+            return value
         raise TypeError(f"nobody has said how a {getattr(kind, '__qualname__', kind)} is made: lightlink.register_type")
     try:
         return decode(kind, value)

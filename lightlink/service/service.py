@@ -126,6 +126,7 @@ class Service(Connected):
         self._registry_entry: RegistryEntry | None = None
         self._guard = Condition()
         self._gone = Event()
+        self._is_cut_short = False  # a stop was, by Ctrl-C or a second signal
         self._after_fork = after_fork
         self._follows = False
         self._is_wanted = False  # started, and not stopped
@@ -343,6 +344,7 @@ class Service(Connected):
         self._subscriptions, self._routes, self._consumptions = [], [], []
         self._registry_entry = None
         self._guard, self._gone = Condition(), Event()
+        self._is_cut_short = False
 
     def _follow(self) -> None:
         """Serve in a forked child, though the process that it was forked from may have been about to, like this one."""
@@ -353,11 +355,11 @@ class Service(Connected):
     def stop(self, timeout: float = 10.0) -> None:
         """Stop taking requests and events, finish what is held, reply and leave, within ``timeout`` seconds.
 
-        Idempotent: a later caller waits until the first stop is done, or goes on where Ctrl-C has ended it. Called by
-        one of the service's own handlers it returns at once, and the service stops when the handler has returned and
-        its reply is sent.
+        Idempotent: a later caller waits until the first stop is done; what Ctrl-C has ended it finishes, and waits for
+        no handler. Called by one of the service's own handlers it returns at once, and the service stops when the
+        handler has returned and its reply is sent.
         """
-        timeout = seconds("timeout", timeout)
+        timeout = 0.0 if self._is_cut_short else seconds("timeout", timeout)
         if self._is_in_parent or sys.is_finalizing():
             return  # it is the parent process's, or gone with all threads
         self._is_wanted = False
@@ -367,7 +369,7 @@ class Service(Connected):
                 was, self._stage = self._stage, Stage.STOPPED
             self._stop(was, timeout)
         except BaseException:
-            self._stage = was  # the next call goes on
+            self._stage, self._is_cut_short = was, True
             raise
 
     def _stop(self, was: Stage, timeout: float) -> None:

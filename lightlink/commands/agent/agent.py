@@ -78,6 +78,7 @@ class Agent(Connected):
         self._runner: Runner | None = None
         self._changed = Condition()
         self._leaving = Event()
+        self._is_cut_short = False  # a stop was, by Ctrl-C or a second signal: the next finishes it, and waits no more
 
     # Registering ----------------------------------------------------------------------------------------------------
 
@@ -177,6 +178,7 @@ class Agent(Connected):
         self.instance = new_token()
         self._runner = None
         self._changed, self._leaving = Condition(), Event()
+        self._is_cut_short = False
 
     def stop(self, timeout: float = 10.0) -> None:
         """Take no more commands, hand back what was not begun, finish what runs within ``timeout`` seconds, and leave.
@@ -185,7 +187,7 @@ class Agent(Connected):
         or, if it is idempotent, is run again by the next agent. Called by a handler itself, it returns at once, and the
         agent stops once the handler is done. Idempotent.
         """
-        timeout = seconds("timeout", timeout)
+        timeout = 0.0 if self._is_cut_short else seconds("timeout", timeout)
         if self._is_in_parent:
             return  # it is the parent's
         self._stop_signal.set()
@@ -256,7 +258,7 @@ class Agent(Connected):
                 self._client.close(max(min(timeout, 5.0), 0.5))
         except BaseException:
             if self._stage is Stage.STOPPING:
-                self._stage = Stage.RUNNING  # whoever stops it again goes on
+                self._stage, self._is_cut_short = Stage.RUNNING, True
             raise
         finally:
             with self._changed:
