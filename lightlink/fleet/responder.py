@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.client import Client, connect
 from lightlink.concurrency.lifecycle import Lifecycle, Stage
+from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Lock
 from lightlink.errors import DecodeError, FleetRefused, InvalidName, InvalidOption, LightLinkError, NotReady
 from lightlink.events.message import Message
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.fleet.gate import Entrant
 
 _log = logging.getLogger("lightlink")
@@ -43,6 +45,8 @@ _QUEUE = "fleet"
 # So many are let in at the same time: most of it is waiting for an account to be pushed.
 _CONCURRENCY = 8
 _START_SECONDS = 30.0
+# How often it is tried again to put out who could not be: a server was away, say.
+_AGAIN_SECONDS = 5.0
 # A refusal is in the audit once in so many seconds: who is refused comes again all the time.
 _AUDIT_AGAIN_SECONDS = 600.0
 _AUDIT_REMEMBERED = 10_000
@@ -77,6 +81,8 @@ class Responder(Lifecycle):
         self._identities: Identities | None = None
         self._refusals = _Refusals()
         self._lock = Lock()
+        self._still_in: set[str] = set()  # who is revoked, and could not be put out yet
+        self._periodic: PeriodicJob | None = None
         self._counts = {"admitted": 0, "refused": 0, "failed": 0}
 
     @property
@@ -117,6 +123,7 @@ class Responder(Lifecycle):
         self._identities = identities = Identities(auth, self._put_out, replicas=self._replicas)
         if not identities.wait_current(_START_SECONDS):
             raise NotReady("the responder", "could not read who is in the fleet in time")
+        self._periodic = every(_AGAIN_SECONDS, self._put_out_again)
         # A responder may have died between noting it and telling the server.
         self._resolver.put_out([each.name for each in identities.all() if each.revoked])
         self._gate = Gate(secrets, identities.get, self._life)
@@ -139,6 +146,8 @@ class Responder(Lifecycle):
         if self.stage in (Stage.NEW, Stage.STOPPED):
             return
         self._stage = Stage.STOPPING
+        if self._periodic is not None:
+            self._periodic.stop(timeout)
         service, self._service = self._service, None
         if service is not None:
             service.stop(timeout)
@@ -150,7 +159,7 @@ class Responder(Lifecycle):
     def health(self) -> dict[str, Any]:
         """Return what this responder has done and whether it can."""
         clients = {client.options.name: client.status.value for client in self._clients}
-        return {"connections": clients, **self._counts}
+        return {"connections": clients, **self._counts, "still_in": sorted(self._still_in)}
 
     def _connect(self, account: str) -> Client:
         client = connect(
@@ -207,11 +216,23 @@ class Responder(Lifecycle):
             self._counts[what] += 1
 
     def _put_out(self, name: str) -> None:
-        """End the connections of an identity that was revoked, here or by another responder."""
-        try:
-            self._resolver.put_out([name])
-        except LightLinkError as exc:
-            _log.error("lightlink fleet: %s could not be put out: %s", name, exc)
+        """End the connections of an identity that was revoked, here or by another responder; until that is done."""
+        with self._lock:
+            self._still_in.add(name)
+        self._put_out_again()
+
+    def _put_out_again(self) -> None:
+        identities = self._identities
+        for name in sorted(self._still_in):
+            try:
+                identity = identities.get(name) if identities is not None else None
+                if identity is None or identity.revoked:  # else it was let in again meanwhile
+                    self._resolver.put_out([name])
+            except LightLinkError as exc:
+                _log.error("lightlink fleet: %s could not be put out, and is tried again: %s", name, exc)
+            else:
+                with self._lock:
+                    self._still_in.discard(name)
 
     # Answering ------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from lightlink.certs import CertificateAuthority
 from lightlink.commands import Agent
 from lightlink.errors import FleetError, FleetRefused, InvalidName, NotReady, PermissionDenied
 from lightlink.fleet import Fleet, Responder
+from lightlink.fleet.resolver import Resolver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +79,29 @@ def test_others_than_agents_are_put_out_too(fleet: FleetWorld) -> None:
     assert other.status is lightlink.Status.CONNECTED
     with pytest.raises(lightlink.AuthenticationError):
         fleet.link("web")
+
+
+def test_who_could_not_be_put_out_is_once_that_can_be_done(
+    fleet: FleetWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while no server answers: whoever followed the revocation said so, and let it be."""
+    monkeypatch.setattr("lightlink.fleet.responder._AGAIN_SECONDS", 0.1)
+    failures, real = iter(range(3)), Resolver.put_out
+
+    def put_out(resolver: Resolver, names: list[str]) -> int:
+        if names and next(failures, None) is not None:
+            raise FleetError("deleting accounts", "no server answered")
+        return real(resolver, names)
+
+    monkeypatch.setattr(Resolver, "put_out", put_out)
+    other = fleet.responder()
+    fleet.authority.issue("web")
+    web = fleet.link("web")
+    with pytest.raises(FleetError, match="no server answered"):
+        fleet.admin().revoke("web")
+    eventually(lambda: web.status is lightlink.Status.CLOSED)
+    assert "web could not be put out, and is tried again" in caplog.text
+    eventually(lambda: other.health()["still_in"] == [])
 
 
 def test_every_responder_knows_who_was_revoked(fleet: FleetWorld) -> None:
