@@ -48,6 +48,7 @@ class Outbox:
         self._items: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._asleep = True
+        self._is_wake_owed = False  # whoever found it asleep has not woken it yet
         self._closed = False
         self._failure: LightLinkError | None = None
         self._waiting = 0
@@ -60,7 +61,7 @@ class Outbox:
 
         Raises OutboxFull when there is none within ``timeout`` seconds; after `close` its failure, else ClosedError.
         """
-        asleep = False
+        is_owed = False
         try:
             with self._lock:
                 if self._closed:
@@ -72,11 +73,15 @@ class Outbox:
                     self._wait_for_room(size, timeout)
                 self._bytes += size
                 self._items.append((item, size))
-                asleep, self._asleep = self._asleep, False
-            if asleep:
+                if self._asleep:
+                    self._asleep, self._is_wake_owed = False, True
+                is_owed = self._is_wake_owed
+            # A signal handler that comes just here may put something too, and wait for it: it wakes the loop itself.
+            if is_owed:
                 self._wake()
+                self._is_wake_owed = False
         except BaseException:
-            if asleep:
+            if is_owed or self._is_wake_owed:
                 # Ctrl-C in the middle of it: nobody else would wake the loop, and nothing would ever leave again.
                 self._asleep = True
                 self._wake()

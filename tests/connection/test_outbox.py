@@ -8,6 +8,7 @@ import pytest
 from helpers.instants import interrupt_at
 from helpers.waiting import eventually
 
+from lightlink.concurrency.threads import Condition
 from lightlink.connection.outbox import Outbox
 from lightlink.errors import ClosedError, OutboxFull
 
@@ -122,6 +123,26 @@ def test_a_put_within_a_put_in_a_signal_handler_does_not_block() -> None:
     thread.join(30)
     assert outcome == [None]
     assert sorted(outbox.take(1000)) == ["inner", "outer"]
+
+
+def test_a_signal_handler_before_the_wake_up_wakes_the_loop_itself() -> None:
+    """The put that it interrupted is to do it, and goes on only once the handler, which may wait, has returned."""
+    wakes: list[int] = []
+    outbox = make(wake=partial(wakes.append, 1))
+    seen: list[int] = []
+
+    class Interrupted(Condition):
+        def __exit__(self, *_: object) -> None:
+            super().__exit__(None, None, None)
+            if not seen:
+                seen.append(0)
+                outbox.put("inner", 1, 0)
+                seen.append(len(wakes))
+
+    outbox._lock = Interrupted()
+    outbox.put("outer", 1, 0)
+    assert seen == [0, 1]
+    assert outbox.take(1000) == ["outer", "inner"]
 
 
 def test_an_interrupted_wake_up_leaves_no_loop_asleep() -> None:

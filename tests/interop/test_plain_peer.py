@@ -65,7 +65,13 @@ async def main(url, name, ours):
 
     await nc.subscribe(f"$SRV.{name}.>", queue="q", cb=serve)
     await nc.subscribe("$LL.register.*", cb=registered)
-    await nc.flush()
+    ping = json.dumps({"id": "0", "method": "echo", "args": {}}).encode()
+    while True:  # a flush of nats-py may overtake what it is to confirm
+        try:
+            await nc.request(f"$SRV.{name}.echo", ping, timeout=20)
+            break
+        except nats.errors.NoRespondersError:
+            pass
     tell("ready")
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
