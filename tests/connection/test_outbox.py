@@ -125,7 +125,7 @@ def test_a_put_within_a_put_in_a_signal_handler_does_not_block() -> None:
     assert sorted(outbox.take(1000)) == ["inner", "outer"]
 
 
-def test_a_signal_handler_before_the_wake_up_wakes_the_loop_itself() -> None:
+def test_a_handler_before_the_wake_up_wakes_the_loop_itself() -> None:
     """The put that it interrupted is to do it, and goes on only once the handler, which may wait, has returned."""
     wakes: list[int] = []
     outbox = make(wake=partial(wakes.append, 1))
