@@ -69,7 +69,12 @@ def test_a_client_is_made_by_connect_and_says_so() -> None:
 
 def test_a_server_is_waited_for(later: EmbeddedServer, caplog: pytest.LogCaptureFixture) -> None:
     url = f"nats://127.0.0.1:{later.port}"
-    starting = threading.Timer(0.5, later.start)
+
+    def start() -> None:
+        eventually(lambda: "waiting for one" in caplog.text)
+        later.start()
+
+    starting = threading.Thread(target=start)
     starting.start()
     try:
         with lightlink.connect(url, wait=60) as client:

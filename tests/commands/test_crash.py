@@ -186,7 +186,7 @@ def test_an_agent_goes_on_when_the_server_has_lost_what_it_ran(
         server.kill()
         eventually(lambda: agent.client.status is not lightlink.Status.CONNECTED)
         server.start()
-        agent.client.wait_connected(10)
+        agent.client.wait_connected(30)
         release.set()
         assert manager.send(prefix, "add").result(20) == 2
 

@@ -149,7 +149,7 @@ def test_a_unidirectional_stream_is_refused(start_gateway: StartGateway, strange
 
 
 def test_half_a_handshake_is_not_waited_for(start_gateway: StartGateway, link: Link) -> None:
-    gateway = start_gateway(handshake_timeout=0.2)
+    gateway = start_gateway(handshake_timeout=0.6)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.sendto(initial(gateway.address[1]), ("127.0.0.1", gateway.address[1]))
         assert eventually(lambda: gateway.counts.refusals["handshake_timeout"] == 1)

@@ -157,9 +157,9 @@ def test_an_acknowledgement_of_another_domain_is_none(edge: Edge) -> None:
 def test_a_missing_domain_is_named_at_once(url: str) -> None:
     with lightlink.connect(url, jetstream_domain="nowhere") as client:
         with pytest.raises(LightLinkError, match=r"JetStream"):
-            client.set_state("a", 1, timeout=2)
+            client.set_state("a", 1, timeout=30)
         with pytest.raises(LightLinkError, match=r"JetStream"):
-            client.upload(io.BytesIO(b"x"), name="a", stall_timeout=2)
+            client.upload(io.BytesIO(b"x"), name="a", stall_timeout=30)
 
 
 # One account imports the JetStream of another, below a prefix.

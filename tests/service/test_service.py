@@ -848,7 +848,7 @@ def test_a_service_goes_on_after_an_outage(proxy: Any, client: lightlink.Client,
         assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
         line.cut()
         eventually(lambda: service.client._connection.session.losses)
-        assert service.client.wait_connected(10)
+        assert service.client.wait_connected(30)
         service.client.flush()
         assert client.call(prefix, "add", {"a": 1, "b": 2}) == 3
 

@@ -214,7 +214,7 @@ def test_a_write_that_never_left_is_not_unknown(url: str, prefix: str, proxy: St
             bucket.set("key", 2, timeout=0.3)
         assert not caught.value.unknown
         link.accept()
-        assert client.wait_connected(10)
+        assert client.wait_connected(30)
         assert bucket.set("other", 1) == 2
         assert witness.state(prefix).get("key") == 1
 
@@ -238,7 +238,7 @@ def test_state_works_again_after_a_kill_of_the_server(fresh_server: StartServer)
         revision = client.set_state("key", "kept")
         server.kill()
         server.start()
-        assert client.wait_connected(10)
+        assert client.wait_connected(30)
         # The server takes clients a moment before it has recovered its streams.
         assert eventually(lambda: client.get_state("key", default=None) == "kept", timeout=30)
         assert client.set_state("key", "new") > revision
@@ -251,7 +251,7 @@ def test_a_bucket_lost_with_a_memory_server_is_made_again(fresh_server: StartSer
         bucket.set("key", 1)
         server.kill()
         server.start()
-        assert client.wait_connected(10)
+        assert client.wait_connected(30)
         assert bucket.set("key", 2, timeout=30) == 1
         assert bucket.get("key") == 2
 

@@ -68,7 +68,7 @@ def test_one_has_it_and_the_others_are_told_who(url: str, prefix: str) -> None:
 
 def test_whoever_waits_gets_it_when_it_is_given_back(url: str, prefix: str) -> None:
     with lightlink.connect(url) as client:
-        first, second = client.lock(prefix, ttl=1.0), client.lock(prefix, ttl=1.0)
+        first, second = client.lock(prefix, ttl=3.0), client.lock(prefix, ttl=3.0)
         assert first.acquire()
         taken = threading.Thread(target=lambda: second.acquire(wait=30))
         taken.start()
@@ -79,7 +79,7 @@ def test_whoever_waits_gets_it_when_it_is_given_back(url: str, prefix: str) -> N
 
 
 def test_it_is_renewed_for_as_long_as_it_is_held(url: str, prefix: str) -> None:
-    with lightlink.connect(url) as client, client.lock(prefix, ttl=1.0) as lock:
+    with lightlink.connect(url) as client, client.lock(prefix, ttl=2.0) as lock:
         assert not client.lock(prefix).acquire(wait=2.5)
         assert lock.is_held
 
@@ -90,7 +90,7 @@ def test_a_holder_that_is_killed_is_followed_within_its_time(python: StartPython
     with lightlink.connect(url) as client:
         assert not client.lock(prefix).acquire()
         holder.signal(signal.SIGKILL)
-        with client.lock(prefix, wait=30) as lock:
+        with client.lock(prefix, ttl=3.0, wait=30) as lock:
             assert lock.token > token
 
 
@@ -98,7 +98,7 @@ def test_a_holder_that_was_stopped_learns_that_it_has_lost_it(python: StartPytho
     holder = python(HOLD, url, prefix)
     token = int(holder.wait_line("has "))
     holder.signal(signal.SIGSTOP)
-    with lightlink.connect(url) as client, client.lock(prefix, wait=30) as lock:
+    with lightlink.connect(url) as client, client.lock(prefix, ttl=6.0, wait=30) as lock:
         assert lock.token > token
         holder.signal(signal.SIGCONT)
         assert holder.wait_line("lost ") == str(token)
@@ -113,7 +113,7 @@ def test_a_holder_that_is_cut_off_knows_before_another_has_it(proxy: StartProxy,
         assert lock.acquire()
         link.refuse()
         link.cut()
-        with other.lock(prefix, wait=30):
+        with other.lock(prefix, ttl=3.0, wait=30):
             assert not lock.is_held
         assert lock.lost.wait(30)
         link.accept()

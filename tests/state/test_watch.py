@@ -233,7 +233,7 @@ def test_a_watch_goes_on_after_a_kill_of_the_server(fresh_server: StartServer) -
         for generation in range(1, 4):
             server.kill()
             server.start()
-            assert writer.wait_connected(10)
+            assert writer.wait_connected(30)
             eventually(lambda: writer.get_state("key.0", default=None) == generation - 1, timeout=30)  # noqa: B023
             for n in range(4):
                 writer.set_state(f"key.{n}", generation, timeout=30)
@@ -359,7 +359,7 @@ def test_a_watch_outlives_a_server_that_keeps_nothing(fresh_server: StartServer)
             assert watch.get(30).value == 1
             server.kill()
             server.start()
-            assert client.wait_connected(10)
+            assert client.wait_connected(30)
             eventually(lambda: client.state("other").set("is-up", 1, timeout=30))
             bucket.set("key", 2, timeout=30)
             assert told(watch.get(30)) == ("key", 2, "put")

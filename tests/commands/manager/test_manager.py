@@ -573,8 +573,8 @@ def test_streams_that_a_server_has_forgotten_are_made_again(fresh_server: StartS
         server.kill()
         eventually(lambda: manager._connection.status is not lightlink.Status.CONNECTED)
         server.start()
-        world.client().wait_connected(10)
-        manager._client.wait_connected(10)
+        world.client().wait_connected(30)
+        manager._client.wait_connected(30)
         promise = manager.send(prefix, "add", timeout=600)
         # Nobody but the manager makes its consumer.
         assert eventually(lambda: has_consumer(manager, prefix))
