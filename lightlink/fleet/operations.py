@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from lightlink.fleet.audit import Audit
     from lightlink.fleet.records import Identities, TokenRecord, Tokens
-    from lightlink.fleet.resolver import Resolver
     from lightlink.fleet.signer import Signer
 
 _MOST_AUDITED = 10_000
@@ -36,7 +35,7 @@ class Operations:
         identities: Identities,
         tokens: Tokens,
         audit: Audit,
-        resolver: Resolver,
+        put_out: Callable[[str], object],
         health: Callable[[], dict[str, Any]],
         page_bytes: int,
     ) -> None:
@@ -44,7 +43,7 @@ class Operations:
         self._identities = identities
         self._tokens = tokens
         self._audit = audit
-        self._resolver = resolver
+        self._put_out = put_out
         self._health = health
         self._page_bytes = page_bytes
         self._operations: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -92,7 +91,7 @@ class Operations:
     def _revoke(self, body: dict[str, Any]) -> dict[str, Any]:
         name = identity_name(body.get("name", ""))
         revoked = self._signer.revoke(name, str(body.get("reason", "")), _by(body))
-        self._resolver.put_out([name])
+        self._put_out(name)
         return {"name": name, "serial": revoked.serial, "revoked_at": revoked.revoked_at}
 
     def _list(self, body: dict[str, Any]) -> dict[str, Any]:

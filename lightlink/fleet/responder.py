@@ -130,7 +130,7 @@ class Responder(Lifecycle):
         tokens = Tokens(auth, replicas=self._replicas)
         self._signer = Signer(self._files, identities, tokens, self._audit, auth.connection.clock, self._days)
         half = auth.connection.max_payload // 2
-        operations = Operations(self._signer, identities, tokens, self._audit, self._resolver, self.health, half)
+        operations = Operations(self._signer, identities, tokens, self._audit, self._see_out, self.health, half)
         self._service = service = Service(_QUEUE, auth, description="lets identities into the fleet")
         service.register("health", self.health)
         service.start()
@@ -217,22 +217,24 @@ class Responder(Lifecycle):
 
     def _put_out(self, name: str) -> None:
         """End the connections of an identity that was revoked, here or by another responder; until that is done."""
+        try:
+            self._see_out(name)
+        except LightLinkError as exc:
+            _log.error("lightlink fleet: %s could not be put out, and is tried again: %s", name, exc)
+
+    def _see_out(self, name: str) -> None:
+        """End the connections of an identity; one that cannot be put out now is noted. Raises FleetError."""
         with self._lock:
             self._still_in.add(name)
-        self._put_out_again()
+        identity = self._identities.get(name) if self._identities is not None else None
+        if identity is None or identity.revoked:  # else it was let in again meanwhile
+            self._resolver.put_out([name])
+        with self._lock:
+            self._still_in.discard(name)
 
     def _put_out_again(self) -> None:
-        identities = self._identities
         for name in sorted(self._still_in):
-            try:
-                identity = identities.get(name) if identities is not None else None
-                if identity is None or identity.revoked:  # else it was let in again meanwhile
-                    self._resolver.put_out([name])
-            except LightLinkError as exc:
-                _log.error("lightlink fleet: %s could not be put out, and is tried again: %s", name, exc)
-            else:
-                with self._lock:
-                    self._still_in.discard(name)
+            self._put_out(name)
 
     # Answering ------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from lightlink.certs import CertificateAuthority
 from lightlink.commands import Agent
 from lightlink.errors import FleetError, FleetRefused, InvalidName, NotReady, PermissionDenied
 from lightlink.fleet import Fleet, Responder
+from lightlink.fleet.records import Identities
 from lightlink.fleet.resolver import Resolver
 
 if TYPE_CHECKING:
@@ -110,6 +111,32 @@ def test_who_could_not_be_put_out_is_once_that_can_be_done(
     answers.set()
     eventually(lambda: web.status is lightlink.Status.CLOSED)
     eventually(lambda: not still_in())
+
+
+def test_a_lone_responder_goes_on_putting_out_whom_it_revoked(
+    fleet: FleetWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not follow its own revocation, when its answer comes first."""
+    monkeypatch.setattr("lightlink.fleet.responder._AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(Identities, "_follow", lambda *_: None)
+    answers, real = threading.Event(), Resolver.put_out
+
+    def put_out(resolver: Resolver, names: list[str]) -> int:
+        if names and not answers.is_set():
+            raise FleetError("deleting accounts", "no server answered")
+        return real(resolver, names)
+
+    fleet.authority.issue("web")
+    web = fleet.link("web")
+    fleet.stop_responders()
+    responder = fleet.responder()
+    monkeypatch.setattr(Resolver, "put_out", put_out)
+    with pytest.raises(FleetError, match="no server answered"):
+        fleet.admin().revoke("web")
+    assert responder.health()["still_in"] == ["web"]
+    answers.set()
+    eventually(lambda: web.status is lightlink.Status.CLOSED)
+    eventually(lambda: responder.health()["still_in"] == [])
 
 
 def test_every_responder_knows_who_was_revoked(fleet: FleetWorld) -> None:
