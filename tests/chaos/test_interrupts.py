@@ -187,10 +187,12 @@ def test_ctrl_c_while_a_client_closes_leaves_nothing(url: str) -> None:
         from helpers.waiting import eventually
 
         with proxy_before(sys.argv[1]) as link:
+            before = threading.enumerate()  # over QUIC, the gateway's too
             client = lightlink.connect(link.url)
+            assert threading.enumerate() != before
             link.pause()
             assert interrupted(lambda: client.close(timeout=60))
-            eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("lightlink")], timeout=30)
+            eventually(lambda: threading.enumerate() == before, timeout=30)
             link.resume()
             eventually(lambda: link.connections == 0, timeout=30)
         """,
