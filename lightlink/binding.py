@@ -15,6 +15,7 @@ import msgspec
 import msgspec.inspect
 
 from lightlink.errors import InvalidOption, LightLinkError
+from lightlink.protocol.text import text_of
 from lightlink.protocol.types import can_decode, decode_own
 
 if TYPE_CHECKING:
@@ -80,12 +81,12 @@ class Binder:
                 return {name: value for name in self._names if (value := getattr(bound, name)) is not msgspec.UNSET}
             return self._bind_with_rest(args)
         except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
-            raise BindError(_explain(str(exc))) from exc
+            raise BindError(_explain(text_of(exc))) from exc
         except BindError:
             raise
         except BaseException as exc:
             # The class of an argument may refuse in its own way; whoever asked is to hear of that, too.
-            raise BindError(f"arguments: {type(exc).__name__}: {exc}") from exc
+            raise BindError(f"arguments: {type(exc).__name__}: {text_of(exc)}") from exc
 
     def call(self, kwargs: dict[str, Any], context: Mapping[str, Any]) -> Any:
         """Call the handler with bound arguments, and with what it asked for of ``context``."""

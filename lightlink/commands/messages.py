@@ -16,7 +16,6 @@ import attrs
 import msgspec
 
 from lightlink import logs
-from lightlink.commands.agent.handlers import safe_text
 from lightlink.commands.store import checks, records
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.mailbox import Mailbox
@@ -37,6 +36,7 @@ from lightlink.middleware import Call, run
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
 from lightlink.protocol.subjects import as_text
+from lightlink.protocol.text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -372,7 +372,7 @@ class Inbox:
             run_handler(run, self._handlers.middleware, call, lambda given: function(_as_changed(message, given)))
         except BaseException as exc:
             _log.exception("lightlink: agent %s failed on the message %r", self._client_id, message.type)
-            error = f"{type(exc).__name__}: {safe_text(exc)}"[:_MAX_ERROR_TEXT]
+            error = f"{type(exc).__name__}: {text_of(exc)}"[:_MAX_ERROR_TEXT]
         if message.wait_ack:
             self._answer(message, error)
 

@@ -1,4 +1,4 @@
-"""Text from peers, made fit to be shown: on a terminal, or in a log where a line is a record."""
+"""Text from peers and exceptions, made fit to be shown or sent: on a terminal, in a log where a line is a record."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ def visible(text: str) -> str:
 def visible_json(text: str) -> str:
     """Return JSON text with the same characters as escapes of JSON, so that it still says the same."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def text_of(error: object) -> str:
+    """Return what an exception says of itself, as text that UTF-8 can carry; some fail even at that."""
+    try:
+        text = str(error)
+    except Exception as exc:
+        text = f"(no text: {type(exc).__name__})"
+    return text.encode("utf-8", "replace").decode()
 
 
 def _escape(code: int) -> str:

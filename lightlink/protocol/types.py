@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightlink.errors import InvalidOption
+from lightlink.protocol.text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ def encode_own(value: Any) -> Any:
             except (TypeError, ValueError):
                 raise
             except Exception as exc:
-                raise ValueError(f"encode failed with {type(exc).__name__}: {exc}") from exc
+                raise ValueError(f"encode failed with {type(exc).__name__}: {text_of(exc)}") from exc
     raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported: see lightlink.register_type")
 
 
@@ -70,7 +71,7 @@ def decode_own(kind: Any, value: Any) -> Any:
         return decode(kind, value)
     except Exception as exc:
         known = isinstance(exc, (TypeError, ValueError))
-        raise ValueError(str(exc) if known else f"decode failed with {type(exc).__name__}: {exc}") from exc
+        raise ValueError(text_of(exc) if known else f"decode failed with {type(exc).__name__}: {text_of(exc)}") from exc
 
 
 def _decoder_of(kind: Any) -> Callable[[Any, Any], Any] | None:

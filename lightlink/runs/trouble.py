@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightlink.commands.store.access import Conflict
 from lightlink.errors import LightLinkError, RunNotFound, StoreUnavailable
+from lightlink.protocol.text import text_of
 from lightlink.runs.model import machine
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def settle(store: RunStore, run: RunPlan | None, state: RunState, revision: int,
         return min(delay, left / 2)
     if state.ended:
         return 0.0  # its locks, which could not be given back: whoever needs one finds that it has ended
-    what = f"{type(error).__name__}: {error}" if not isinstance(error, LightLinkError) else str(error)
+    what = f"{type(error).__name__}: {text_of(error)}" if not isinstance(error, LightLinkError) else str(error)
     try:
         store.write_state(machine.in_trouble(run, state, at, what), revision)
     except Conflict:

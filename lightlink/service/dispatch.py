@@ -21,6 +21,7 @@ from lightlink.errors import DecodeError, EncodeError, LightLinkError, PayloadTo
 from lightlink.middleware import Call, run
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text, is_inbox, method_of
+from lightlink.protocol.text import text_of
 from lightlink.service.request import Request
 
 if TYPE_CHECKING:
@@ -335,7 +336,7 @@ class Dispatcher:
                 as_text(reply.rpartition(b".")[0]) or "unknown",
                 logs.correlation_id(),
             )
-            raise Rejection(codec.HANDLER_ERROR, f"{type(exc).__name__}: {_text_of(exc)}") from None
+            raise Rejection(codec.HANDLER_ERROR, f"{type(exc).__name__}: {text_of(exc)}") from None
 
     def _call_around(self, method: Method, kwargs: dict[str, Any], request: Request) -> Any:
         call = Call(
@@ -397,14 +398,6 @@ def _shorten(text: str, limit: int) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _text_of(error: BaseException) -> str:
-    """Return an exception's text, of a kind that can be sent; some exceptions cannot even be told."""
-    try:
-        return str(error).encode("utf-8", "replace").decode()
-    except Exception as exc:
-        return f"({type(exc).__name__} in its own text)"
 
 
 def _deadline(headers: bytes | None, arrived: float) -> float | None:

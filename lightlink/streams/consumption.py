@@ -26,6 +26,7 @@ from lightlink.jetstream.pull import PullConsumer
 from lightlink.middleware import Call
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
+from lightlink.protocol.text import text_of
 from lightlink.streams.durable import Durable
 from lightlink.streams.graveyard import Graveyard
 from lightlink.streams.lanes import Lanes
@@ -264,8 +265,8 @@ class Consumption:
         with self._lock:
             if self._is_help_due or not self._todo or self._busy >= self.settings.workers:
                 return
-            self._is_help_due = True
-        self._connection.session.notifier.post_at(instant_after(_HELP_SECONDS), self._help)
+            self._connection.session.notifier.post_at(instant_after(_HELP_SECONDS), self._help)
+            self._is_help_due = True  # not before: it would be waited for in vain
 
     def _help(self) -> None:
         """Put as many threads again to work, while events wait."""
@@ -382,7 +383,7 @@ class Consumption:
             self._run_batch(jobs)
 
     def _run_batch(self, jobs: list[Job]) -> None:
-        ready = [job for job in jobs if self._prepare(job)]
+        ready = [job for job in jobs if self._safely(job, self._prepare)]
         if not ready:
             return
         messages = [job.message for job in ready]
@@ -396,9 +397,9 @@ class Consumption:
         for number, job in enumerate(ready):
             error = errors.get(number)
             if error is None:
-                self._done(job)
+                self._safely(job, self._done)
             else:
-                self._settle_error(job, error)
+                self._safely(job, self._settle_error, error)
 
     # One by one -------------------------------------------------------------------------------------------------------
 
@@ -419,6 +420,19 @@ class Consumption:
         return None
 
     def _run(self, job: Job) -> None:
+        self._safely(job, self._attend)
+
+    def _safely(self, job: Job, step: Callable[..., Any], *args: Any) -> Any:
+        """Take a step with an event; where that fails, it must not be held for ever, nor a thread be lost."""
+        try:
+            return step(job, *args)
+        except BaseException:  # a fault of ours, or no memory
+            _log.exception("lightlink: %s failed on an event, which is handed out again", self.name)
+            self._settle(job)
+            job.source.pulls.forget(job.pulled)
+            self._leave_lane(job)
+
+    def _attend(self, job: Job) -> None:
         if not self._prepare(job):
             return
         try:
@@ -503,9 +517,9 @@ class Consumption:
             self._later(job, error.delay)
         elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
             if self._settle(job):
-                self._bury(job, str(error) or type(error).__name__, self._attempts_of(job), settled=True)
+                self._bury(job, text_of(error) or type(error).__name__, self._attempts_of(job), settled=True)
         else:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {text_of(error)}"
             _log.error("lightlink: the handler of %s failed: %s", self.name, text, exc_info=error)
             self._failed(job, text)
 
@@ -590,7 +604,11 @@ class Consumption:
         if job.source.is_retry and self._graveyard is not None:
             self._graveyard.forget(job.pulled.message.seq)
         say(job.pulled)
+        self._leave_lane(job)
+
+    def _leave_lane(self, job: Job) -> None:
         if job.is_in_lane:
+            job.is_in_lane = False
             following = self._lanes.leave(job.key)
             while following is not None and self._stopping:
                 self._give_back(following)

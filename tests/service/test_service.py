@@ -295,7 +295,7 @@ class Untellable(Exception):
         (ValueError("line one\r\nInjected: yes\x00\x07"), "ValueError: line one\r\nInjected: yes\x00\x07"),
         (ValueError("half a pair: \ud800"), "ValueError: half a pair: ?"),
         (ValueError("ünï\u2028cödé"), "ValueError: ünï\u2028cödé"),
-        (Untellable(), "Untellable: (RuntimeError in its own text)"),
+        (Untellable(), "Untellable: (no text: RuntimeError)"),
         (ValueError("x" * 100_000), "ValueError: " + "x" * 4084 + "..."),
         (lightlink.CallTimeout("other", "m", 1.0), "CallTimeout: other.m did not answer within 1 s; it may have run"),
     ],

@@ -242,6 +242,55 @@ def test_a_handler_that_exits_has_failed_and_its_thread_goes_on(client: lightlin
     assert seen == [(1, 1), (1, 2), (1, 3), (2, 1)]
 
 
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot be told")
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 1}, {"workers": 2}, {"workers": 2, "batch": 2, "within": 0.05}], ids=str
+)
+@pytest.mark.parametrize(
+    "kind", [Untellable, Reject, lambda _: ValueError("half a pair: \ud800")], ids=["", "no", "\\"]
+)
+def test_what_cannot_be_told_is_a_dead_letter_all_the_same(client: lightlink.Client, kind: Any, options: Any) -> None:
+    for number in range(4):
+        client.publish_stored("orders.new", number)
+
+    @client.consume("orders.>", name="billing", retries=[], **options)
+    def bill(_: Any) -> None:
+        raise kind(Untellable())
+
+    dead = client.dead_letters("ORDERS", "billing")
+    eventually(lambda: len(dead.list()) == 4)
+    assert {letter.error.split(":")[0] for letter in dead.list()} <= {"Untellable", "(no text", "ValueError"}
+
+
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 2}, {"batch": 2, "within": 0.05}], ids=str)
+def test_a_fault_of_ours_holds_no_event_and_no_thread(
+    client: lightlink.Client, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(range(4))
+
+    def fail(consumption: Consumption, job: Any) -> None:
+        if next(left, None) is not None:
+            raise MemoryError
+        settle(consumption, job)
+
+    settle = Consumption._done
+    monkeypatch.setattr(Consumption, "_done", fail)
+    seen: list[int] = []
+
+    @client.consume("orders.>", name="billing", ack_wait=1.0, **options)
+    def bill(found: Any) -> None:
+        seen.extend([each.data for each in found] if isinstance(found, list) else [found])
+
+    for number in range(10):
+        client.publish_stored("orders.new", number)
+    lag = client.consumer("ORDERS", "billing").lag
+    eventually(lambda: set(seen) == set(range(10)) and (lag().waiting, lag().in_flight) == (0, 0), timeout=30)
+
+
 def test_few_events_are_held_while_handlers_take_long(client: lightlink.Client) -> None:
     go, inside = threading.Event(), threading.Semaphore(0)
 

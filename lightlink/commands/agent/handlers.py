@@ -20,6 +20,7 @@ from lightlink.describe import describe
 from lightlink.errors import EncodeError, InvalidOption, LightLinkError
 from lightlink.middleware import Call, run
 from lightlink.protocol import codec
+from lightlink.protocol.text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +157,7 @@ class Handlers:
         try:
             return Job(handler, handler.binder.bind(b"{}" if payload == b"null" else payload))
         except BindError as exc:
-            raise Rejected(safe_text(f"{request.command_type}: {exc}")) from None
+            raise Rejected(_error_text(f"{request.command_type}: {exc}")) from None
 
     def run(self, request: RequestRecord, job: Job, context: CommandContext) -> Outcome:
         """Run a command and return how that ended; raises nothing."""
@@ -165,9 +166,9 @@ class Handlers:
         except Cancelled:
             return Outcome(status=model.FAILED, status_detail=model.CANCELLED, error=CANCELLED_TEXT)
         except Rejected as exc:
-            return Outcome(status=model.FAILED, status_detail=model.REJECTED, error=safe_text(exc))
+            return Outcome(status=model.FAILED, status_detail=model.REJECTED, error=_error_text(exc))
         except EncodeError as exc:
-            return self.failed(safe_text(exc))
+            return self.failed(_error_text(exc))
         except BaseException as exc:
             # A handler may even call sys.exit().
             _log.exception(
@@ -178,7 +179,7 @@ class Handlers:
                 logs.correlation_id(),
             )
             detail = model.CANCELLED if context.cancelled.is_set() else ""
-            error = f"{type(exc).__name__}: {safe_text(exc)}".removesuffix(": ")
+            error = f"{type(exc).__name__}: {_error_text(exc)}".removesuffix(": ")
             return Outcome(status=model.FAILED, status_detail=detail, error=error)
 
     def _completed(self, request: RequestRecord, job: Job, result: Any) -> Outcome:
@@ -249,10 +250,5 @@ def _takes_context(executor: CommandExecutor | ContextExecutor) -> bool:
     return takes
 
 
-def safe_text(value: object) -> str:
-    """Return text that JSON can carry, whatever an exception says of itself."""
-    try:
-        text = str(value)
-    except Exception as exc:
-        text = f"(no text: {type(exc).__name__})"
-    return text[:_MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
+def _error_text(error: object) -> str:
+    return text_of(error)[:_MAX_ERROR_TEXT]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import InvalidOption
+from lightlink.protocol.text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,9 @@ def _read(option: str, source: Source) -> bytes:
     try:
         told = source()
     except Exception as exc:
-        raise InvalidOption(option, f"the function that was given failed: {type(exc).__name__}: {exc}") from exc
+        raise InvalidOption(
+            option, f"the function that was given failed: {type(exc).__name__}: {text_of(exc)}"
+        ) from exc
     if not isinstance(told, (str, bytes)) or not told:
         raise InvalidOption(option, f"the function that was given returned {type(told).__name__}, not a text")
     return told.encode() if isinstance(told, str) else told
