@@ -1,4 +1,4 @@
-"""Counters of a gateway."""
+"""The counters of a gateway, and their Prometheus text."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Counts:
         self.refusals: Counter[str] = Counter()
 
     def lines(self) -> Iterator[str]:
-        """Return them in Prometheus' text format."""
+        """Return the lines of Prometheus' text format."""
         for name, value, kind, text in (
             ("connections", self.connections, "gauge", "QUIC connections that are open."),
-            ("half_open_connections", self.half_open, "gauge", "Handshakes under way."),
+            ("half_open_connections", self.half_open, "gauge", "QUIC handshakes in progress."),
             ("streams", self.streams, "gauge", "NATS connections that are open."),
-            ("accepted_total", self.accepted, "counter", "QUIC connections whose handshake was done."),
-            ("migrations_total", self.migrations, "counter", "Changes of a client's address."),
+            ("accepted_total", self.accepted, "counter", "QUIC connections whose handshake completed."),
+            ("migrations_total", self.migrations, "counter", "Connection migrations to a new address."),
             ("received_bytes_total", self.bytes_in, "counter", "Bytes carried from clients to nats-server."),
             ("sent_bytes_total", self.bytes_out, "counter", "Bytes carried from nats-server to clients."),
-            ("retries_total", self.retries, "counter", "Addresses that were asked to prove themselves."),
-            ("stateless_resets_total", self.resets_sent, "counter", "Datagrams of unknown connections answered."),
+            ("retries_total", self.retries, "counter", "Retry packets sent to validate addresses."),
+            ("stateless_resets_total", self.resets_sent, "counter", "Stateless resets sent for unknown connections."),
         ):
             full = f"lightlink_gateway_{name}"
             yield from (f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {value}")

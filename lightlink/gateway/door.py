@@ -44,7 +44,7 @@ _VALIDATED_SHARE = 8
 
 
 class ServerCore(Core):
-    """qh3's connection; tells authentic packets, and issues reset tokens that another process can recompute."""
+    """A qh3 connection that tells authentic packets, and issues reset tokens that another process can recompute."""
 
     def __init__(self, *, reset_token: Callable[[bytes], bytes], **options: Any) -> None:
         super().__init__(**options)
@@ -53,7 +53,7 @@ class ServerCore(Core):
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         bridge = super()._create_tls(remote_source_cid)
         bridge.stateless_reset_token = self._reset_token(self.host_cid)
-        self.write_parameters(bridge)  # they were written with a token of its own
+        self.write_parameters(bridge)  # qh3 wrote them with a random token
         return bridge
 
     def receive_authentic(self, data: bytes, now: float) -> bool:
@@ -128,7 +128,7 @@ class ClientConnection(Link):
     def on_stream(self, number: int) -> QuicStream | None:
         """Create a pipe for a stream that the client opened."""
         if number in self._seen:
-            return None  # the stream has ended; this was in flight
+            return None  # a late packet of a stream that has ended
         is_of_use = number % 4 == 0 and len(self.streams) < self._door.options.max_streams
         if not is_of_use or len(self._seen) >= _MOST_STREAMS_EVER:
             self.refuse(EdgeCode.TOO_MANY_STREAMS)
@@ -281,7 +281,7 @@ class Door:
         )
         self.send([answer], address)
 
-    # What connections tell ------------------------------------------------------------------------------------------
+    # Called by the connections --------------------------------------------------------------------------------------
 
     def connected(self, connection: ClientConnection) -> None:
         """Accept a connection whose handshake is complete, or refuse it."""
@@ -325,7 +325,7 @@ class Door:
             self.counts.half_open -= 1
             if error.alert is not None:
                 self.counts.refusals["tls"] += 1
-        # Handshakes that strangers abandoned are counted, not logged.
+        # Anybody can start and abandon handshakes: they are counted, so that nobody can fill the log.
         if connection.is_connected:
             facts = {**_facts("ended", connection), "reason": str(error)}
             _log.info("lightlink: %s left: %s", _text(connection.address), error, extra=facts)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import stat
 from typing import TYPE_CHECKING, Any
 
 from lightlink.certs.check import check_server_files
@@ -38,8 +37,8 @@ _LOOK_SECONDS = 0.01
 class Gateway(Lifecycle):
     """Forward NATS connections from QUIC to a nats-server; holds no credentials and inspects nothing.
 
-    ``with Gateway(GatewayOptions(cert=..., key=...)): ...``, or ``start()`` and ``stop()``, or ``run()``. One process
-    serves a port; several gateways can share one DNS name.
+    ``with Gateway(GatewayOptions(cert=..., key=...)): ...``, or ``start()`` and ``stop()``, or ``run()``. A port
+    belongs to one process; several gateways can share one DNS name.
     """
 
     def __init__(self, options: GatewayOptions) -> None:
@@ -86,11 +85,14 @@ class Gateway(Lifecycle):
         return self
 
     def run(self, drain_timeout: float = 5.0) -> None:
-        """Start unless it runs, serve until SIGINT, SIGTERM or `stop`, then drain within ``drain_timeout`` seconds."""
+        """Start unless running, serve until SIGINT, SIGTERM or `stop`, then drain within ``drain_timeout`` seconds."""
         super().run(drain_timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Accept no more connections, forward what is in flight, close every client connection. Idempotent."""
+        """Accept no more connections, forward what is in flight, close all connections within ``timeout`` seconds.
+
+        Idempotent.
+        """
         self._stop_signal.set()
         if self.stage is not Stage.RUNNING:
             return
@@ -98,7 +100,7 @@ class Gateway(Lifecycle):
         try:
             self._loop.run(self._drain, timeout, timeout=timeout + 1.0)
         except TimeoutError:
-            _log.warning("lightlink: the gateway's connections did not end within %g s", timeout)
+            _log.warning("lightlink: the gateway did not close its connections within %g s", timeout)
         self._loop.stop(1.0)
         self._stage = Stage.STOPPED
 
@@ -142,16 +144,14 @@ def _resolve(listen: str) -> tuple[int, Any]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except OSError as exc:
-        raise InvalidOption("listen", f"there is no such address: {exc.strerror}", listen) from exc
+        raise InvalidOption("listen", f"cannot be resolved: {exc.strerror}", listen) from exc
     return found[0][0], found[0][4]
 
 
 def _read_or_make_key(path: Path) -> bytes:
     if not path.exists():
         write_file(path, os.urandom(_KEY_BYTES), mode=PRIVATE, replace=False)
-    if stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXO:
-        raise InvalidOption("reset_key", "is open to all users; chmod 600", str(path))
     key = read_file("reset_key", path, secret=True)
     if len(key) < _KEY_BYTES:
-        raise InvalidOption("reset_key", f"must hold {_KEY_BYTES} bytes, holds {len(key)}", str(path))
+        raise InvalidOption("reset_key", f"must hold at least {_KEY_BYTES} bytes, got {len(key)}", str(path))
     return key

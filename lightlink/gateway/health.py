@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from lightlink.gateway.gateway import Gateway
 
 # Seconds for nats-server to accept a connection, and for an HTTP client to send its request.
-_DIAL, _PATIENCE = 1.0, 2.0
+_DIAL_TIMEOUT, _REQUEST_TIMEOUT = 1.0, 2.0
 
 
 class HealthServer:
-    """Serves one request at a time; bind it to an internal address."""
+    """Serves one request at a time; bind it to an internal address.
+
+    Raises InvalidOption for a malformed ``listen``, LinkError when the address cannot be bound.
+    """
 
     def __init__(self, gateway: Gateway, listen: str) -> None:
         try:
@@ -57,7 +60,7 @@ def health(gateway: Gateway) -> tuple[int, dict[str, Any]]:
     if not gateway.is_running:
         return 503, {"status": "draining", **facts}
     try:
-        socket.create_connection(gateway.options.upstream_address, _DIAL).close()
+        socket.create_connection(gateway.options.upstream_address, _DIAL_TIMEOUT).close()
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else "no answer"
         return 503, {"status": f"{gateway.options.upstream}: {reason.lower()}", **facts}
@@ -66,7 +69,7 @@ def health(gateway: Gateway) -> tuple[int, dict[str, Any]]:
 
 def _handler_of(gateway: Gateway) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = _PATIENCE
+        timeout = _REQUEST_TIMEOUT
 
         def do_GET(self) -> None:
             if self.path == "/healthz":

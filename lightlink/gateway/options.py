@@ -40,15 +40,16 @@ def host_and_port(option: str, value: str) -> tuple[str, int]:
 
 @attrs.frozen(kw_only=True)
 class GatewayOptions:
-    """The configuration of a gateway. Times are in seconds, sizes in bytes.
+    """The configuration of a gateway. Times are in seconds, sizes in bytes. Raises InvalidOption.
 
-    ``listen`` is ``host:port`` for UDP (port 0: any free one), ``upstream`` the nats-server behind it, ``cert`` and
-    ``key`` (PEM) prove the gateway to its clients. ``max_connections`` bounds QUIC connections in all,
-    ``max_per_address`` those from one address, ``max_streams`` the NATS connections on each. A stream must say what it
-    is for within ``preamble_timeout``, and nats-server must take it within ``dial_timeout``. When more than
-    ``max_waiting`` bytes wait for a slow nats-server, their stream is ended. From ``retry_above`` half-open connections
-    on, addresses are validated before anything is kept of them. ``reset_key`` is a file with the secret (32 bytes)
-    by which a gateway that was started again tells clients that it does not know them any more; made if missing.
+    ``listen`` is ``host:port`` for UDP (port 0: any free one), ``upstream`` the nats-server behind it. ``cert`` and
+    ``key`` (PEM) authenticate the gateway to its clients. ``max_connections`` bounds QUIC connections in all,
+    ``max_per_address`` those from one address, ``max_streams`` the NATS connections on each. A client must complete
+    the handshake within ``handshake_timeout`` and send a stream's preamble within ``preamble_timeout``; nats-server
+    must accept the connection within ``dial_timeout``. A stream is reset when more than ``max_waiting`` bytes wait for
+    a slow nats-server. From ``retry_above`` half-open connections on, an address is validated by a Retry before any
+    state is kept for it (RFC 9000, section 8.1.2). ``reset_key`` is a file with a secret of 32 bytes, created if
+    missing: with it a restarted gateway can reset the connections of the previous one (section 10.3).
     """
 
     listen: str = attrs.field(default=f"0.0.0.0:{DEFAULT_PORT}", validator=_address)

@@ -66,7 +66,7 @@ def _read_number(data: bytes, at: int) -> tuple[int, int]:
 
 
 class Secrets:
-    """Derives and checks tokens with a secret key, so that no state is kept."""
+    """Derives tokens from a secret key and checks them, so that a gateway keeps no state for them."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -85,7 +85,7 @@ class Secrets:
         return bytes(noise) + self.reset_token(cid)
 
     def retry_token(self, address: Any, original: bytes, retry_source: bytes) -> bytes:
-        """Return a Retry token that validates the client's address for some seconds."""
+        """Return a Retry token, valid for 10 seconds and for this address (RFC 9000, section 8.1.2)."""
         content = struct.pack("!dB", time.time(), len(original)) + original + retry_source
         return content + self._sign(b"retry", _packed(address) + content)
 

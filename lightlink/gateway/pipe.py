@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lightlink.gateway.counts import Counts
     from lightlink.gateway.options import GatewayOptions
 
-# While nats-server is being dialed, a client has little to send.
+# In bytes. Before the server's INFO a client sends its preamble, and at most the first message of a TLS handshake.
 _MOST_BEFORE_DIALLED = 64 * 1024
 
 
@@ -48,7 +48,7 @@ class Pipe(asyncio.Protocol):
             return
         self._first += data
         if len(self._first) > _MOST_BEFORE_DIALLED:
-            # The preamble was valid, so it is nats-server that is slow to accept.
+            # After a valid preamble only nats-server can be the slow one.
             self.refuse(EdgeCode.BAD_PREAMBLE if self.kind is None else EdgeCode.UPSTREAM_SLOW)
         elif self.kind is None:
             self._read_preamble()
@@ -87,7 +87,7 @@ class Pipe(asyncio.Protocol):
             self._upstream.pause()
 
     def resume_writing(self) -> None:
-        """Read again."""
+        """Resume reading from nats-server."""
         if self._upstream is not None:
             self._upstream.resume()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def start_gateway(secured: EmbeddedServer, identities: Path) -> Iterator[StartGateway]:
-    """Start gateways before the server that knows identities, or another."""
+    """Start gateways in front of the server that knows the identities, or of the one at ``upstream``."""
     with contextlib.ExitStack() as stack:
         yield lambda upstream=None, **options: stack.enter_context(
             gateway_for(identities, upstream or secured.url, **options)
@@ -30,7 +30,7 @@ def start_gateway(secured: EmbeddedServer, identities: Path) -> Iterator[StartGa
 
 @pytest.fixture(scope="session")
 def gateway(secured: EmbeddedServer, identities: Path) -> Iterator[Gateway]:
-    """A gateway for all tests of a worker."""
+    """A gateway that all tests of a worker share."""
     with gateway_for(identities, secured.url) as running:
         yield running
 

@@ -34,7 +34,7 @@ def get(url: str) -> tuple[int, str]:
             return exc.code, exc.read().decode()
 
 
-def test_the_command_serves_until_sigterm_and_tells_its_clients(
+def test_the_command_serves_until_sigterm_and_tells_clients_why(
     python: StartPython, secured: EmbeddedServer, identities: Path, link: Link
 ) -> None:
     arguments = ["--listen", "127.0.0.1:0", "--upstream", secured.url, "--health", "127.0.0.1:0", "--json"]
@@ -67,7 +67,7 @@ def test_metrics_count_what_happened(start_gateway: StartGateway, link: Link) ->
         assert get(f"{served.url}/else")[0] == 404
 
 
-def test_health_tells_of_a_server_that_is_away(start_gateway: StartGateway) -> None:
+def test_health_reports_an_unreachable_server(start_gateway: StartGateway) -> None:
     gateway = start_gateway("nats://127.0.0.1:9")
     with HealthServer(gateway, "127.0.0.1:0") as served:
         status, text = get(f"{served.url}/healthz")
@@ -76,13 +76,15 @@ def test_health_tells_of_a_server_that_is_away(start_gateway: StartGateway) -> N
         assert json.loads(get(f"{served.url}/healthz")[1])["status"] == "draining"
 
 
-def test_a_port_that_is_taken_is_named(identities: Path, secured: EmbeddedServer, start_gateway: StartGateway) -> None:
+def test_a_port_in_use_is_named_in_the_error(
+    identities: Path, secured: EmbeddedServer, start_gateway: StartGateway
+) -> None:
     host, port = start_gateway().address
     with pytest.raises(LinkError, match=f"listening on {host}:{port} .UDP. failed: Address already in use"):
         gateway_for(identities, secured.url, listen=f"{host}:{port}").start()
 
 
-def test_unfit_arguments_are_told(identities: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_reported(identities: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--cert", str(identities / "gateway.pem"), "--key", str(identities / "gateway.key")]
     assert run(command, [*files, "--listen", "nowhere"]) == 2
     assert "must be host:port" in capsys.readouterr().err
@@ -102,7 +104,7 @@ def test_a_context_may_name_a_gateway(
 
 
 def test_an_agent_runs_commands_through_a_gateway(fresh_server: StartServer, identities: Path) -> None:
-    # A server of its own: other tests leave streams of commands on the shared one that no product makes.
+    # On the shared server other tests leave command streams with a configuration that LightLink never creates.
     server = fresh_server(tls=identities)
     with (
         gateway_for(identities, server.url) as gateway,

@@ -33,18 +33,18 @@ def refusal(link: Link, url: str, **options: Any) -> ConnectError:
     return caught.value
 
 
-# What it carries ------------------------------------------------------------------------------------------------------
+# Traffic --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_goes_through_it_with_mutual_tls_inside(gateway: Gateway, link: Link, serve: Serve) -> None:
+def test_calls_pass_a_gateway_with_mutual_tls_inside(gateway: Gateway, link: Link, serve: Serve) -> None:
     serve(url_of(gateway))
     before = gateway.counts.bytes_in
     assert double(link()) == 42
-    eventually(lambda: gateway.counts.streams == 2)  # the last test's client may not have been heard leaving yet
+    eventually(lambda: gateway.counts.streams == 2)  # a client of the previous test may still be open
     assert gateway.counts.bytes_in > before
 
 
-def test_files_and_state_go_through_it(link: Link, tmp_path: Path, prefix: str) -> None:
+def test_files_and_state_pass_a_gateway(link: Link, tmp_path: Path, prefix: str) -> None:
     client = link("keeper")
     client.set_state(prefix, {"t": 21.5})
     assert client.get_state(prefix) == {"t": 21.5}
@@ -58,14 +58,14 @@ def test_files_and_state_go_through_it(link: Link, tmp_path: Path, prefix: str) 
 # Bad links ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_change_of_address_is_not_noticed(gateway: Gateway, link: Link, serve: Serve) -> None:
+def test_a_client_does_not_notice_that_its_address_changes(gateway: Gateway, link: Link, serve: Serve) -> None:
     serve()
     moved = gateway.counts.migrations
     with UdpRelay(gateway.address[1]) as relay:
         client = link(url=relay.url)
         seen: list[lightlink.Status] = []
         client.on_status_change(seen.append)
-        # qh3 alone loses its client at the fourth.
+        # qh3 alone loses its client at the fourth change.
         for number in range(10):
             relay.move()
             assert double(client, number) == 2 * number
@@ -74,7 +74,7 @@ def test_a_change_of_address_is_not_noticed(gateway: Gateway, link: Link, serve:
     assert gateway.counts.migrations == moved + 10
 
 
-def test_the_way_back_to_an_address_is_not_noticed(gateway: Gateway, link: Link, serve: Serve) -> None:
+def test_a_client_does_not_notice_a_return_to_an_address(gateway: Gateway, link: Link, serve: Serve) -> None:
     serve()
     with UdpRelay(gateway.address[1]) as relay:
         client = link(url=relay.url)
@@ -87,7 +87,7 @@ def test_the_way_back_to_an_address_is_not_noticed(gateway: Gateway, link: Link,
         client.close()
 
 
-def test_loss_delay_and_reordering_do_no_harm(gateway: Gateway, link: Link, serve: Serve) -> None:
+def test_calls_survive_loss_delay_and_reordering(gateway: Gateway, link: Link, serve: Serve) -> None:
     serve()
     with UdpRelay(gateway.address[1]) as relay:
         relay.loss, relay.seconds, relay.jitter = 0.05, 0.002, 0.01
@@ -96,7 +96,7 @@ def test_loss_delay_and_reordering_do_no_harm(gateway: Gateway, link: Link, serv
         client.close()
 
 
-def test_a_gateway_that_was_killed_and_is_back_is_found_again(
+def test_a_client_reconnects_to_a_restarted_gateway(
     start_gateway: StartGateway, link: Link, serve: Serve, tmp_path: Path
 ) -> None:
     serve()
@@ -105,28 +105,28 @@ def test_a_gateway_that_was_killed_and_is_back_is_found_again(
     with UdpRelay(port) as relay:
         client = link(url=relay.url)
         assert double(client) == 42
-        relay.is_open = False  # it says no good-bye
+        relay.is_open = False  # as if killed: its close does not arrive
         first.stop()
         second = start_gateway(listen=f"127.0.0.1:{port}", reset_key=tmp_path / "reset.key")
         relay.is_open = True
-        # By the reset alone: the path would be given up after 12 s of silence.
+        # By the stateless reset alone: the client would give up the silent path only after 12 s.
         eventually(lambda: client.status is lightlink.Status.CONNECTED and second.counts.streams == 1, timeout=30)
         assert second.counts.resets_sent > 0
         assert double(client) == 42
         client.close()
 
 
-def test_an_end_of_the_gateway_is_heard_at_once(start_gateway: StartGateway, link: Link) -> None:
+def test_a_client_notices_at_once_that_its_gateway_stops(start_gateway: StartGateway, link: Link) -> None:
     gateway = start_gateway()
     client = link(url=url_of(gateway))
     gateway.stop()
     eventually(lambda: client.status is lightlink.Status.RECONNECTING)
 
 
-# Who trusts whom ------------------------------------------------------------------------------------------------------
+# Authentication and fallback ------------------------------------------------------------------------------------------
 
 
-def test_a_gateway_that_plays_the_server_reads_nothing(
+def test_a_gateway_that_impersonates_the_server_is_refused(
     identities: Path, fresh_server: StartServer, start_gateway: StartGateway, link: Link
 ) -> None:
     config = f"""
@@ -146,9 +146,7 @@ def test_a_server_without_tls_behind_a_gateway_is_refused(
     assert "the server does not offer TLS" in str(error)
 
 
-def test_another_authoritys_gateway_is_refused_by_the_outer_tls(
-    tmp_path: Path, secured: EmbeddedServer, link: Link
-) -> None:
+def test_the_outer_tls_refuses_a_gateway_of_another_ca(tmp_path: Path, secured: EmbeddedServer, link: Link) -> None:
     other = lightlink.certs.CertificateAuthority.create(tmp_path / "other")
     other.issue_gateway(["127.0.0.1"])
     with gateway_for(other.directory, secured.url) as rogue:
@@ -157,7 +155,7 @@ def test_another_authoritys_gateway_is_refused_by_the_outer_tls(
     assert "the gateway's certificate was not accepted (QUIC, outer TLS)" in str(error)
 
 
-def test_a_client_certificate_is_no_gateways(identities: Path, secured: EmbeddedServer) -> None:
+def test_a_gateway_does_not_start_with_a_client_certificate(identities: Path, secured: EmbeddedServer) -> None:
     files = {"cert": identities / "web.pem", "key": identities / "web.key"}
     with pytest.raises(InvalidOption, match="is not the certificate of a server"):
         gateway_for(identities, secured.url, **files).start()
@@ -169,7 +167,7 @@ def test_a_gateway_with_the_inner_name_does_not_start(identities: Path, secured:
         gateway_for(identities, secured.url, **files).start()
 
 
-def test_who_the_server_does_not_know_is_told_so(
+def test_a_client_without_a_certificate_is_told_so(
     tmp_path: Path, gateway: Gateway, identities: Path, link: Link
 ) -> None:
     error = refusal(link, url_of(gateway), tls=tls_of(identities, None))
@@ -177,7 +175,7 @@ def test_who_the_server_does_not_know_is_told_so(
     assert "the server wants a certificate of ours" in str(error)
 
 
-def test_a_silent_port_is_told_with_the_fallback(link: Link) -> None:
+def test_the_error_for_a_silent_port_suggests_a_fallback(link: Link) -> None:
     with UdpRelay(9) as relay:
         relay.is_open = False
         error = refusal(link, relay.url, connect_timeout=0.5)
@@ -186,14 +184,14 @@ def test_a_silent_port_is_told_with_the_fallback(link: Link) -> None:
     assert "quic://...,tls://..." in str(error)
 
 
-def test_where_udp_is_blocked_the_fallback_is_taken(secured: EmbeddedServer, link: Link) -> None:
+def test_a_client_falls_back_where_udp_is_blocked(secured: EmbeddedServer, link: Link) -> None:
     with UdpRelay(9) as relay:
         relay.is_open = False
         client = link("keeper", f"{relay.url},{secured.url}", connect_timeout=30.0)
         client.set_state("fallback", 1)
 
 
-def test_who_fell_back_comes_back_when_udp_is_free(
+def test_a_client_returns_to_quic_when_udp_works_again(
     gateway: Gateway, secured: EmbeddedServer, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fallback, "FIRST_WAIT", 0.2)
@@ -203,22 +201,22 @@ def test_who_fell_back_comes_back_when_udp_is_free(
         streams = gateway.counts.accepted
         relay.is_open = True
         client.set_state("fallback", 2)
-        # The try, and the connection itself.
+        # One for the probe, one for the connection itself.
         eventually(lambda: gateway.counts.accepted >= streams + 2 and client.status is lightlink.Status.CONNECTED)
         seen: list[lightlink.Status] = []
         client.on_status_change(seen.append)
         assert client.get_state("fallback") == 2
-        relay.is_open = False  # and it is the gateway that it talks through
+        relay.is_open = False  # without the gateway nothing gets through: it is in use
         with pytest.raises(lightlink.LightLinkError):
             client.flush(timeout=0.5)
         client.close(timeout=0.1)
 
 
-def test_a_gateway_without_its_server_says_so(start_gateway: StartGateway, link: Link) -> None:
+def test_a_gateway_reports_that_its_server_is_unreachable(start_gateway: StartGateway, link: Link) -> None:
     error = refusal(link, url_of(start_gateway("nats://127.0.0.1:9")))
     assert "the gateway does not reach the NATS server behind it" in str(error)
 
 
-def test_the_inner_name_must_not_be_the_gateways() -> None:
+def test_the_inner_name_must_not_be_that_of_the_gateway() -> None:
     with pytest.raises(InvalidOption, match="must not be the name of a gateway"):
         lightlink.connect("quic://edge.example", tls=lightlink.TLS(inner_hostname="edge.example"))

@@ -1,4 +1,4 @@
-"""What is left out of QUIC's handshake: early data (0-RTT), which anybody can send again, and datagrams."""
+"""What the handshake does not offer: early data (0-RTT), which anybody can replay, and DATAGRAM frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from helpers.edge import StartGateway
     from qh3.tls import SessionTicket
 
-# A long header's packet with early data (RFC 9000, section 17.2.3), as far as the first byte tells.
+# The first byte of a 0-RTT packet (RFC 9000, section 17.2.3).
 _EARLY = 0xD0
 
 
@@ -43,7 +43,7 @@ def complete(client: RawQuicClient) -> HandshakeCompleted:
 
 @contextlib.contextmanager
 def served(server: RawQuicServer) -> Iterator[None]:
-    """Let a server take its turns in a thread meanwhile."""
+    """Run a server in a thread meanwhile."""
     ended = threading.Event()
 
     def work() -> None:
@@ -61,7 +61,7 @@ def served(server: RawQuicServer) -> Iterator[None]:
 
 @pytest.fixture
 def ticket(server: RawQuicServer, identities: Path) -> SessionTicket:
-    """A ticket for early data, by a server with the gateway's certificate."""
+    """A session ticket that allows early data, from a server with the gateway's certificate."""
     with served(server), RawQuicClient(server.port, identities / "ca.pem") as client:
         client.turn_until(lambda: bool(client.tickets))
         return client.tickets[0]
@@ -70,35 +70,35 @@ def ticket(server: RawQuicServer, identities: Path) -> SessionTicket:
 # The gateway ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_ticket_of_a_server_that_takes_early_data_is_of_use(
+def test_a_server_with_early_data_accepts_the_ticket(
     server: RawQuicServer, ticket: SessionTicket, identities: Path
 ) -> None:
-    # What the tests below rest on: this very ticket and these very bytes are taken where early data is.
+    # The control for the tests below: where early data is allowed, this ticket and these bytes are accepted.
     with served(server), RawQuicClient(server.port, identities / "ca.pem", ticket) as client:
         client.quic.send_stream_data(0, preamble(Kind.MAIN))
         assert complete(client).early_data_accepted
     assert any(is_early(data) for data in server.datagrams)
 
 
-def test_a_gateway_takes_no_early_data(start_gateway: StartGateway, ticket: SessionTicket, identities: Path) -> None:
+def test_a_gateway_accepts_no_early_data(start_gateway: StartGateway, ticket: SessionTicket, identities: Path) -> None:
     gateway = start_gateway()
     with RawQuicClient(gateway.address[1], identities / "ca.pem", ticket) as client:
         client.quic.send_stream_data(0, preamble(Kind.MAIN))
         told = complete(client)
         assert (told.early_data_accepted, told.session_resumed) == (False, False)
-        # It is served all the same, once it has said the same under keys that are not of before.
+        # It is served after it has sent the same again as 1-RTT data.
         client.turn_until(lambda: any(b"INFO " in event.data for event in client.of(StreamDataReceived)))
     assert gateway.counts.accepted == 1
 
 
-def test_a_gateway_gives_no_tickets_and_takes_no_datagrams(start_gateway: StartGateway, identities: Path) -> None:
+def test_a_gateway_issues_no_tickets_and_accepts_no_datagrams(start_gateway: StartGateway, identities: Path) -> None:
     gateway = start_gateway()
     with RawQuicClient(gateway.address[1], identities / "ca.pem") as client:
         complete(client)
         bridge: Any = client.quic._tls
         assert not bridge.remote_transport_parameters.max_datagram_frame_size
         client.quic.send_stream_data(0, preamble(Kind.MAIN))
-        # Tickets would come before what is said on streams.
+        # Tickets would come before stream data.
         client.turn_until(lambda: bool(client.of(StreamDataReceived)))
         assert not client.tickets
         with pytest.raises(ValueError, match="DATAGRAM"):
@@ -109,7 +109,7 @@ def test_a_gateway_gives_no_tickets_and_takes_no_datagrams(start_gateway: StartG
 
 
 def connect(server: RawQuicServer, identities: Path) -> Any:
-    """Let a client try to connect, and return what the server was told of it."""
+    """Let a client try to connect; return the connections that the server saw of it."""
 
     def attempt() -> None:
         url = f"quic://{HOST}:{server.port}"
@@ -123,7 +123,7 @@ def connect(server: RawQuicServer, identities: Path) -> Any:
     return [connection for address, connection in server.connections.items() if address not in known]
 
 
-def test_a_client_comes_with_no_ticket_and_no_early_data(server: RawQuicServer, identities: Path) -> None:
+def test_a_client_sends_no_ticket_and_no_early_data(server: RawQuicServer, identities: Path) -> None:
     for _ in range(2):
         assert connect(server, identities)
     assert server.tickets
@@ -132,7 +132,7 @@ def test_a_client_comes_with_no_ticket_and_no_early_data(server: RawQuicServer, 
     assert not any(event.session_resumed for event in server.of(HandshakeCompleted))
 
 
-def test_a_client_says_that_it_takes_no_datagrams(server: RawQuicServer, identities: Path) -> None:
+def test_a_client_announces_that_it_accepts_no_datagrams(server: RawQuicServer, identities: Path) -> None:
     told = [connection._tls.remote_transport_parameters for connection in connect(server, identities)]
     assert told
     assert not any(parameters.max_datagram_frame_size for parameters in told)

@@ -28,7 +28,7 @@ client.set_state("lifecycle", 1)
 """
 
 
-def test_a_forked_child_connects_by_itself(python: StartPython, gateway: Gateway, identities: Path) -> None:
+def test_a_forked_child_opens_its_own_connection(python: StartPython, gateway: Gateway, identities: Path) -> None:
     process = python(
         BEGIN
         + """
@@ -50,7 +50,7 @@ print("done")
 
 
 @pytest.mark.parametrize("end", ["client.close()", "", "client.publish('events.x', 1); sys.exit(0)"])
-def test_the_interpreter_ends_with_or_without_close(
+def test_the_interpreter_exits_with_or_without_close(
     python: StartPython, start_gateway: StartGateway, identities: Path, end: str
 ) -> None:
     gateway = start_gateway()
@@ -58,7 +58,7 @@ def test_the_interpreter_ends_with_or_without_close(
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_close_is_heard_by_the_gateway(start_gateway: StartGateway, link: Link) -> None:
+def test_the_gateway_notices_that_a_client_closes(start_gateway: StartGateway, link: Link) -> None:
     gateway = start_gateway()
     client = link("keeper", url_of(gateway))
     assert gateway.counts.streams == 1
@@ -66,7 +66,7 @@ def test_close_is_heard_by_the_gateway(start_gateway: StartGateway, link: Link) 
     eventually(lambda: (gateway.counts.streams, gateway.counts.connections) == (0, 0))
 
 
-def test_a_stopped_gateway_ends_its_run_and_its_life(start_gateway: StartGateway) -> None:
+def test_stop_ends_run_and_a_stopped_gateway_does_not_restart(start_gateway: StartGateway) -> None:
     gateway = start_gateway()
     running = threading.Thread(target=gateway.run, daemon=True)
     running.start()
@@ -103,7 +103,7 @@ os._exit(0)
         assert process.wait().returncode == 0
 
 
-def test_a_server_that_was_killed_is_found_again(
+def test_a_client_reconnects_to_a_restarted_server(
     identities: Path, fresh_server: StartServer, start_gateway: StartGateway, link: Link
 ) -> None:
     server = fresh_server(tls=identities)
@@ -118,7 +118,7 @@ def test_a_server_that_was_killed_is_found_again(
     client.flush(timeout=20)
 
 
-def test_a_large_file_survives_a_bad_link(gateway: Gateway, link: Link, tmp_path: Path, serve: Serve) -> None:
+def test_a_large_file_survives_loss_and_migrations(gateway: Gateway, link: Link, tmp_path: Path, serve: Serve) -> None:
     content = bytes(range(256)) * 4 * 4096
     (tmp_path / "data").write_bytes(content)
     with UdpRelay(gateway.address[1]) as relay:

@@ -22,12 +22,12 @@ SECRETS = Secrets(b"k" * 32)
 
 
 @given(st.binary(max_size=1500))
-def test_junk_is_read_without_an_error(data: bytes) -> None:
+def test_malformed_headers_raise_no_error(data: bytes) -> None:
     header = read_header(data)
     assert header is None or len(header.destination) <= 20
 
 
-def test_an_initial_is_read_as_qh3_writes_it() -> None:
+def test_an_initial_packet_of_qh3_is_parsed() -> None:
     client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=["x"], server_name="edge"))
     client.connect(EDGE, 1.0)
     header = read_header(client.datagrams_to_send(1.0)[0][0])
@@ -38,7 +38,7 @@ def test_an_initial_is_read_as_qh3_writes_it() -> None:
     assert header.token == b""
 
 
-def test_a_stateless_reset_ends_a_connection_at_its_client(identities: Path) -> None:
+def test_a_stateless_reset_ends_the_connection_at_the_client(identities: Path) -> None:
     outer = QuicConfiguration(alpn_protocols=["x"], server_name="127.0.0.1")
     outer.load_verify_locations(str(identities / "ca.pem"))
     client = QuicConnection(configuration=outer)
@@ -69,14 +69,14 @@ def test_a_stateless_reset_ends_a_connection_at_its_client(identities: Path) -> 
         assert any(isinstance(event, ConnectionTerminated) for event in heard) is ends
 
 
-def test_a_reset_is_never_answered_by_another_for_ever() -> None:
+def test_two_peers_do_not_answer_each_others_resets_for_ever() -> None:
     size, answers = 100, 0
     while (answer := SECRETS.stateless_reset(b"c" * 8, size)) is not None:
         size, answers = len(answer), answers + 1
     assert answers < 30
 
 
-def test_a_retry_token_is_good_for_its_address_and_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_token_is_valid_for_one_address_and_10_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     token = SECRETS.retry_token(HOME, b"original", b"retry-id")
     assert SECRETS.check_retry_token(HOME, token) == (b"original", b"retry-id")
     assert SECRETS.check_retry_token(EDGE, token) is None

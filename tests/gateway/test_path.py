@@ -5,7 +5,7 @@ from lightlink.gateway.path import Path
 HOME, TRAIN, OTHER = ("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)
 
 
-def test_a_new_address_gets_little_before_it_is_seen_to_receive() -> None:
+def test_little_is_sent_to_an_address_before_it_is_validated() -> None:
     path = Path(HOME)
     assert path.may_send(10**6, 0.0)
     ping = path.move(TRAIN, 100, 1.0)
@@ -18,14 +18,14 @@ def test_a_new_address_gets_little_before_it_is_seen_to_receive() -> None:
     assert path.may_send(10**6, 1.0)
 
 
-def test_an_address_that_does_not_receive_is_left_again() -> None:
+def test_a_path_that_fails_validation_falls_back() -> None:
     path = Path(HOME)
     path.move(TRAIN, 100, 1.0)
     assert path.may_send(100, 7.0)
     assert path.current == HOME
 
 
-def test_an_acknowledgement_counts_for_its_own_move() -> None:
+def test_an_ack_validates_only_its_own_address() -> None:
     path = Path(HOME)
     first = path.move(TRAIN, 100, 1.0)
     path.move(OTHER, 100, 1.1)
@@ -33,7 +33,7 @@ def test_an_acknowledgement_counts_for_its_own_move() -> None:
     assert not path.is_validated
 
 
-def test_stragglers_from_the_address_before_are_no_way_back() -> None:
+def test_late_packets_from_the_previous_address_do_not_migrate() -> None:
     path = Path(HOME)
     path.move(TRAIN, 100, 1.0)
     assert not path.is_move(HOME, 1.1)

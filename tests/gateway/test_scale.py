@@ -34,7 +34,7 @@ class Edge:
         self._status = Path(f"/proc/{pid}/status")
 
     def memory(self) -> int:
-        """Return what it holds, in bytes."""
+        """Return the resident memory of its process, in bytes."""
         found = re.search(r"VmRSS:\s+(\d+) kB", self._status.read_text())
         assert found is not None
         return int(found[1]) * KIB
@@ -63,7 +63,7 @@ def thread() -> Iterator[LoopThread]:
 
 
 def hold(edge: Edge, count: int, ca: Path, thread: LoopThread) -> float:
-    """Hold so many NATS connections through a gateway, all served; returns its bytes for each."""
+    """Hold ``count`` NATS connections through a gateway, all served; return its memory for each, in bytes."""
     with contextlib.ExitStack() as stack:
 
         def connect() -> None:
@@ -80,7 +80,7 @@ def hold(edge: Edge, count: int, ca: Path, thread: LoopThread) -> float:
         return (edge.memory() - before) / count
 
 
-def test_a_hundred_connections_are_served_at_a_time(edge: Edge, identities: Path, thread: LoopThread) -> None:
+def test_a_hundred_connections_are_served_at_once(edge: Edge, identities: Path, thread: LoopThread) -> None:
     assert hold(edge, 100, identities / "ca.pem", thread) < 256 * KIB
 
 
@@ -89,7 +89,7 @@ def test_a_thousand_connections_take_64_kib_each(edge: Edge, identities: Path, t
     assert hold(edge, 1000, identities / "ca.pem", thread) < 64 * KIB
 
 
-def test_a_flood_of_beginnings_fills_no_memory(edge: Edge, identities: Path, thread: LoopThread) -> None:
+def test_a_flood_of_initial_packets_does_not_fill_the_memory(edge: Edge, identities: Path, thread: LoopThread) -> None:
     before = edge.memory()
     count = 2000
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
@@ -98,13 +98,13 @@ def test_a_flood_of_beginnings_fills_no_memory(edge: Edge, identities: Path, thr
             client.connect(("127.0.0.1", edge.port), 1.0)
             for data, _ in client.datagrams_to_send(1.0):
                 flood.sendto(data, ("127.0.0.1", edge.port))
-    stranger = Stranger(edge.port, identities / "ca.pem", thread)  # and others are taken
+    stranger = Stranger(edge.port, identities / "ca.pem", thread)  # others are still accepted
     stranger.hang_up()
-    # 64 half-open handshakes; had all been kept, it would be a hundred MiB and more.
+    # 64 half-open handshakes are kept; all 2,000 would take more than 100 MiB.
     assert edge.memory() - before < 32 * KIB * KIB
 
 
-def test_an_endless_sender_before_a_deaf_server_fills_no_memory(
+def test_a_server_that_reads_nothing_does_not_fill_the_memory(
     python: StartPython, identities: Path, thread: LoopThread
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf, contextlib.ExitStack() as stack:
@@ -121,9 +121,9 @@ def test_an_endless_sender_before_a_deaf_server_fills_no_memory(
         taken, _ = deaf.accept()
         stack.enter_context(taken)
         assert eventually(lambda: cut.code() == EdgeCode.UPSTREAM_SLOW, timeout=60)
-        # 8 MiB may wait; 64 were said.
+        # 8 MiB may wait; 64 MiB were sent.
         assert edge.memory() - before < 32 * KIB * KIB
-        # And others are served: what comes for the other reaches it.
+        # The other connection is still served.
         sent = b"INFO {}\r\n"
         served.sendall(sent)
         assert eventually(lambda: ear.data == sent)

@@ -51,7 +51,7 @@ def ended(ear: Ear, code: EdgeCode) -> None:
     assert ear.code() == code
 
 
-def test_a_stream_that_begins_otherwise_is_ended(start_gateway: StartGateway, stranger: Any) -> None:
+def test_a_stream_with_a_bad_preamble_is_reset(start_gateway: StartGateway, stranger: Any) -> None:
     gateway = start_gateway()
     for words in (b"GET / HTTP/1.1\r\n", b"LLQ/2 main\n", b"LLQ/1 other\n", b"x" * 100):
         ended(stranger(gateway).say(words), EdgeCode.BAD_PREAMBLE)
@@ -59,13 +59,13 @@ def test_a_stream_that_begins_otherwise_is_ended(start_gateway: StartGateway, st
     assert eventually(lambda: gateway.counts.streams == 0) is True
 
 
-def test_half_a_preamble_is_not_waited_for(start_gateway: StartGateway, stranger: Any) -> None:
+def test_an_incomplete_preamble_times_out(start_gateway: StartGateway, stranger: Any) -> None:
     gateway = start_gateway(preamble_timeout=0.1)
     ear = stranger(gateway).say(b"LLQ/1 ma")
     ended(ear, EdgeCode.PREAMBLE_TIMEOUT)
 
 
-def test_a_connection_without_a_stream_is_ended(start_gateway: StartGateway, stranger: Any) -> None:
+def test_a_connection_without_a_stream_is_closed(start_gateway: StartGateway, stranger: Any) -> None:
     gateway = start_gateway(preamble_timeout=0.1)
     client = stranger(gateway)
     eventually(lambda: client.link.ended)
@@ -73,7 +73,7 @@ def test_a_connection_without_a_stream_is_ended(start_gateway: StartGateway, str
     assert gateway.counts.refusals["preamble_timeout"] == 1
 
 
-def test_one_stream_too_many_ends_the_connection(start_gateway: StartGateway, stranger: Any) -> None:
+def test_one_stream_too_many_closes_the_connection(start_gateway: StartGateway, stranger: Any) -> None:
     gateway = start_gateway(max_streams=2)
     client = stranger(gateway)
     ears = [client.say(preamble(StreamKind.MAIN)) for _ in range(3)]
@@ -81,7 +81,7 @@ def test_one_stream_too_many_ends_the_connection(start_gateway: StartGateway, st
         ended(ear, EdgeCode.TOO_MANY_STREAMS)
 
 
-def test_one_connection_too_many_of_an_address_is_told_so(start_gateway: StartGateway, link: Link) -> None:
+def test_one_connection_too_many_of_an_address_is_refused(start_gateway: StartGateway, link: Link) -> None:
     gateway = start_gateway(max_per_address=1)
     link(url=url_of(gateway))
     with pytest.raises(Exception, match="too many connections"):
@@ -89,19 +89,19 @@ def test_one_connection_too_many_of_an_address_is_told_so(start_gateway: StartGa
     assert gateway.counts.refusals["too_many_connections"] >= 1
 
 
-def test_an_endless_sender_before_a_stalled_server_is_cut(start_gateway: StartGateway, stranger: Any) -> None:
+def test_a_stream_is_reset_when_the_server_stops_reading(start_gateway: StartGateway, stranger: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         gateway = start_gateway(f"nats://127.0.0.1:{deaf.getsockname()[1]}", max_waiting=256 * 1024)
         ear = stranger(gateway).say(preamble(StreamKind.MAIN), *[b"x" * 65536] * 256)
         ended(ear, EdgeCode.UPSTREAM_SLOW)
     assert gateway.counts.refusals["upstream_slow"] == 1
-    # What the kernel's buffers take, what may wait, and what was under way.
+    # At most the kernel's buffers, max_waiting, and what was in flight.
     assert gateway.counts.bytes_in < 16 * 1024 * 1024
 
 
-def test_a_server_that_takes_no_connection_is_not_waited_for(start_gateway: StartGateway, stranger: Any) -> None:
+def test_dialing_a_server_that_accepts_nothing_times_out(start_gateway: StartGateway, stranger: Any) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
-        for _ in range(2):  # as many as it lets wait
+        for _ in range(2):  # fill its accept queue
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
@@ -118,17 +118,17 @@ def test_one_connection_too_many_in_all_is_refused(start_gateway: StartGateway, 
     assert gateway.counts.refusals["too_many_connections"] == 1
 
 
-def test_what_is_under_way_is_passed_on_before_the_end(
+def test_data_in_flight_is_forwarded_before_a_stop(
     start_gateway: StartGateway, identities: Path, thread: LoopThread
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         gateway = start_gateway(f"nats://127.0.0.1:{upstream.getsockname()[1]}")
         with UdpRelay(gateway.address[1]) as relay:
-            relay.seconds = 0.02  # so that something is
+            relay.seconds = 0.02  # keeps data in flight
             ear = Stranger(relay.port, identities / "ca.pem", thread).say(preamble(StreamKind.MAIN))
             served, _ = upstream.accept()
             with served:
-                content = os.urandom(200 * 1024)  # more than leaves at once
+                content = os.urandom(200 * 1024)  # more than can leave at once
                 served.sendall(content)
                 assert eventually(lambda: gateway.counts.bytes_out == len(content))
                 gateway.stop()
@@ -148,7 +148,7 @@ def test_a_unidirectional_stream_is_refused(start_gateway: StartGateway, strange
     assert gateway.counts.refusals["too_many_streams"] == 1
 
 
-def test_half_a_handshake_is_not_waited_for(start_gateway: StartGateway, link: Link) -> None:
+def test_an_incomplete_handshake_times_out(start_gateway: StartGateway, link: Link) -> None:
     gateway = start_gateway(handshake_timeout=0.6)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.sendto(initial(gateway.address[1]), ("127.0.0.1", gateway.address[1]))
@@ -157,7 +157,7 @@ def test_half_a_handshake_is_not_waited_for(start_gateway: StartGateway, link: L
     link("keeper", url_of(gateway)).set_state("half", 1)
 
 
-def test_who_speaks_another_protocol_is_refused_and_told(
+def test_a_client_of_another_protocol_is_refused_and_told(
     start_gateway: StartGateway, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = start_gateway()
@@ -168,7 +168,7 @@ def test_who_speaks_another_protocol_is_refused_and_told(
     assert gateway.counts.accepted == 0
 
 
-def test_addresses_that_prove_themselves_are_bounded_too(start_gateway: StartGateway) -> None:
+def test_handshakes_of_validated_addresses_are_bounded_too(start_gateway: StartGateway) -> None:
     gateway = start_gateway(retry_above=1)
     to = ("127.0.0.1", gateway.address[1])
     with contextlib.ExitStack() as stack:
@@ -183,7 +183,7 @@ def test_addresses_that_prove_themselves_are_bounded_too(start_gateway: StartGat
             for answer in (lambda: client.receive_datagram(sock.recv(2048), to, 1.0), lambda: None):  # noqa: B023
                 for data, _ in client.datagrams_to_send(1.0):
                     sock.sendto(data, to)
-                answer()  # to the Retry; what comes then is not answered
+                answer()  # first read the Retry, then leave the handshake half-open
         assert eventually(lambda: gateway.counts.refusals["too_many_handshakes"] >= 5)
         assert gateway.counts.half_open == 8
         assert gateway.counts.retries >= 12
@@ -195,7 +195,7 @@ def initial(port: int) -> bytes:
     return bytes(client.datagrams_to_send(1.0)[0][0])
 
 
-def test_a_flood_of_beginnings_keeps_nobody_out(start_gateway: StartGateway, link: Link, serve: Serve) -> None:
+def test_a_flood_of_initial_packets_keeps_nobody_out(start_gateway: StartGateway, link: Link, serve: Serve) -> None:
     serve()
     gateway = start_gateway(retry_above=8)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
@@ -218,7 +218,7 @@ def test_junk_is_counted_and_others_are_served(start_gateway: StartGateway, link
             sock.sendto(junk, address)
         for _ in range(100):
             sock.sendto(os.urandom(1200), address)
-            sock.sendto(good, address)  # again and again
+            sock.sendto(good, address)  # replays of one Initial
     client.set_state("junk", 1)
     assert client.get_state("junk") == 1
     assert gateway.counts.refusals["junk"] > 0

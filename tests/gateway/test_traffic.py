@@ -1,4 +1,4 @@
-"""What else goes over QUIC as over TCP: events, large files, IPv6, and leaving a server that is about to end."""
+"""What works over QUIC as over TCP: events, large files, IPv6, and moving away from a server in lame duck mode."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightlink.server import EmbeddedServer
 
 
-def test_events_come_once_and_in_order_over_a_bad_link(gateway: Gateway, link: Link, prefix: str) -> None:
+def test_events_arrive_once_and_in_order_over_a_bad_link(gateway: Gateway, link: Link, prefix: str) -> None:
     with UdpRelay(gateway.address[1]) as relay:
         relay.loss, relay.jitter = 0.03, 0.005
         receiver, sender = link("ops", relay.url), link("ops")
@@ -45,7 +45,7 @@ def test_events_come_once_and_in_order_over_a_bad_link(gateway: Gateway, link: L
         receiver.close()
 
 
-def test_a_file_of_64_mib_comes_whole(link: Link, tmp_path: Path) -> None:
+def test_a_file_of_64_mib_arrives_whole(link: Link, tmp_path: Path) -> None:
     content = os.urandom(1024 * 1024) * 64
     (tmp_path / "data").write_bytes(content)
     client = link("keeper")
@@ -68,7 +68,7 @@ def test_a_gateway_is_reached_over_ipv6(tmp_path: Path, fresh_server: StartServe
         assert gateway.counts.accepted == 1
 
 
-def test_servers_that_only_the_gateway_reaches_are_not_tried(
+def test_servers_behind_the_gateway_are_not_dialed_directly(
     secured: EmbeddedServer, gateway: Gateway, link: Link
 ) -> None:
     for url, known in ((secured.url, 1), (url_of(gateway), 0)):
@@ -81,12 +81,12 @@ def test_servers_that_only_the_gateway_reaches_are_not_tried(
 
 @pytest.fixture
 def plain(identities: Path, fresh_server: StartServer, start_gateway: StartGateway) -> str:
-    """The URL of a gateway before a server that takes everybody; its authority is in the environment."""
+    """The URL of a gateway in front of a server that requires no client certificates."""
     config = f"tls {{ cert_file: {identities}/server.pem, key_file: {identities}/server.key }}"
     return url_of(start_gateway(f"tls://127.0.0.1:{fresh_server(config=config).port}"))
 
 
-def test_durable_events_go_through_it(plain: str, identities: Path) -> None:
+def test_durable_events_pass_a_gateway(plain: str, identities: Path) -> None:
     with lightlink.connect(plain, tls=tls_of(identities, None)) as client:
         client.stream("ORDERS", ["orders.>"])
         seen: list[int] = []
@@ -102,7 +102,7 @@ def test_durable_events_go_through_it(plain: str, identities: Path) -> None:
         assert sorted(seen) == list(range(200))
 
 
-def test_the_command_line_takes_its_url(plain: str, identities: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_accepts_a_quic_url(plain: str, identities: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTLINK_TLS_CA", str(identities / "ca.pem"))
     assert run(state, ["set", "--url", plain, "edge", "7"]) == 0
     monkeypatch.setenv("LIGHTLINK_URL", plain)
@@ -110,7 +110,7 @@ def test_the_command_line_takes_its_url(plain: str, identities: Path, monkeypatc
         assert client.get_state("edge") == 7
 
 
-def test_of_a_names_addresses_the_first_that_answers_is_taken(
+def test_the_first_address_of_a_name_that_answers_is_used(
     gateway: Gateway, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -135,7 +135,7 @@ def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) ->
     monkeypatch.setattr(Resolver, "look_up", look_up)
 
 
-def test_its_socket_is_bound_to_no_address_and_connected_to_none(link: Link) -> None:
+def test_the_client_socket_has_no_fixed_address(link: Link) -> None:
     transport: Any = link().connection.session.nc._transport
     descriptor = transport.descriptors()[0]
     with socket.socket(fileno=os.dup(descriptor)) as same:
@@ -154,7 +154,7 @@ def test_an_idle_connection_keeps_its_path_alive(gateway: Gateway, link: Link, m
         client.close()
 
 
-def test_a_replay_from_another_address_moves_nobody(gateway: Gateway, link: Link, serve: Serve) -> None:
+def test_a_replay_from_another_address_does_not_migrate(gateway: Gateway, link: Link, serve: Serve) -> None:
     serve()
     with UdpRelay(gateway.address[1]) as relay, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spy:
         relay.copies = []
@@ -172,7 +172,7 @@ def test_a_replay_from_another_address_moves_nobody(gateway: Gateway, link: Link
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [0.01, 0.03])
-def test_calls_do_not_wait_long_for_what_was_lost(gateway: Gateway, link: Link, serve: Serve, loss: float) -> None:
+def test_a_lost_packet_delays_a_call_only_briefly(gateway: Gateway, link: Link, serve: Serve, loss: float) -> None:
     serve()
     with UdpRelay(gateway.address[1]) as relay:
         client = link(url=relay.url)
@@ -184,12 +184,12 @@ def test_calls_do_not_wait_long_for_what_was_lost(gateway: Gateway, link: Link, 
             durations.append(time.perf_counter() - started)
         client.close()
     durations.sort()
-    # One probe, of a round trip and a half, finds what was lost: 140 ms of 53, where TCP takes 330. Against the median,
-    # which a busy machine raises too.
+    # A probe after 1.5 round trips finds the loss: such a call takes 140 ms instead of 53, over TCP 330. Compared with
+    # the median, because a busy machine raises both.
     assert durations[297] < 5 * durations[150]
 
 
-def test_no_call_fails_when_the_server_behind_a_gateway_ends(
+def test_no_call_fails_when_the_server_leaves_in_lame_duck(
     identities: Path, fresh_server: StartServer, start_gateway: StartGateway, link: Link, serve: Serve
 ) -> None:
     lame = f'{server_config(identities)}\nlame_duck_grace_period: "1s"\nlame_duck_duration: "30s"\n'
