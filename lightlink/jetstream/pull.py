@@ -102,6 +102,7 @@ class PullConsumer:
         self._answered = False
         self._is_beating = False
         self._stopped = False
+        self._has_left = False
         self._forget_status: Callable[[], None] = lambda: None
         self._routes: list[Any] = []  # one, once it was started
         self._inbox = new_inbox(connection.options.inbox_prefix)
@@ -116,9 +117,9 @@ class PullConsumer:
 
     def stop(self, timeout: float) -> None:
         """Fetch no more; what arrives from here on goes back to the stream. Idempotent."""
+        if self._has_left:
+            return
         with self._lock:
-            if self._stopped:
-                return
             self._stopped = True
         self._forget_status()
         session = self._connection.session
@@ -127,6 +128,7 @@ class PullConsumer:
         for pulled in self._take_burst():
             self.hand_back(pulled)
         session.cut_routes(self._routes)
+        self._has_left = True  # not before: what Ctrl-C has ended the next stop does
 
     def hold(self, most: int) -> None:
         """Hold another number of messages at most, from the next request on."""

@@ -368,8 +368,8 @@ class Service(Connected):
             with self._guard:
                 was, self._stage = self._stage, Stage.STOPPED
             self._stop(was, timeout)
-        except BaseException:
-            self._stage, self._is_cut_short = was, True
+        except BaseException as exc:
+            self._stage, self._is_cut_short = was, not isinstance(exc, LightLinkError)
             raise
 
     def _stop(self, was: Stage, timeout: float) -> None:
@@ -382,6 +382,7 @@ class Service(Connected):
             if was in _AT_WORK:
                 start_thread(self._leave, f"lightlink-{self.name}-stop", timeout)
         elif was in _AT_WORK:
+            self.client.connection.session.loop.refuse_own_thread()
             self._leave(timeout)
         else:
             wait_in_parts(self._gone.wait, timeout)

@@ -104,10 +104,14 @@ class Lock:
         if self._job is not None:
             self._job.stop(self.ttl)
         with self._guard:
-            revision, self._revision = self._revision, 0
+            revision = self._revision
+            self._valid_until = 0.0
         if revision and not self.lost.is_set():
             with suppress(RevisionConflict):  # its time was over, and somebody else has it
                 self._bucket.delete(self.name, revision=revision)
+        with self._guard:
+            if self._revision == revision:
+                self._revision = 0  # not before: an outage and Ctrl-C leave it to the next release
 
     def holder(self) -> dict[str, Any] | None:
         """Return who has it (``owner``, ``host``, ``pid``), None for nobody; raises StateError."""

@@ -165,6 +165,7 @@ class Consumption:
         self._batch: list[Job] = []
         self._missing: set[str] = set()
         self._stopping = False
+        self._has_left = False
         self._periodic: list[PeriodicJob] = []
 
     def __repr__(self) -> str:
@@ -213,23 +214,29 @@ class Consumption:
         """Fetch no more, NAK what has not begun, let handlers finish within ``timeout`` seconds. Idempotent."""
         if self._pid != os.getpid():
             return
-        with self._lock:
-            if self._stopping:
-                return
-            self._stopping = True
-            waiting = [*self._batch, *self._todo]
-            self._batch.clear()
-            self._todo.clear()
+        if self._has_left:
+            return
+        self._stopping = True
         deadline = Deadline(timeout)
         for source in self._sources:
             source.pulls.stop(deadline.remaining())
-        for job in [*waiting, *self._lanes.drain()]:
+        while (job := self._take_back()) is not None:
             self._give_back(job)
         # Queued jobs hand themselves back; running ones are waited for.
         if not self._pool.stop(deadline.remaining()):
             _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
         for each in self._periodic:
             each.stop(0.0)
+        self._has_left = True  # not before: what Ctrl-C has ended the next stop does
+
+    def _take_back(self) -> Job | None:
+        """Return one of the events that wait here; None when there is none."""
+        with self._lock:
+            if self._batch:
+                return self._batch.pop()
+            if self._todo:
+                return self._todo.pop()
+        return self._lanes.take_back()
 
     def connection_closed(self) -> None:
         """Stop: the connection is closed for good."""

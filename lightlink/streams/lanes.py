@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lightlink.concurrency.threads import Condition
 
@@ -37,12 +37,7 @@ class Lanes(Generic[J]):
             del self._lanes[key]
             return None
 
-    def drain(self) -> list[J]:
-        """Remove and return what waits behind the head of each lane."""
+    def take_back(self) -> J | None:
+        """Remove one job that waits behind the head of a lane; None when there is none."""
         with self._lock:
-            waiting: list[Any] = []
-            for lane in self._lanes.values():
-                waiting += list(lane)[1:]
-                while len(lane) > 1:
-                    lane.pop()
-            return waiting
+            return next((lane.pop() for lane in self._lanes.values() if len(lane) > 1), None)

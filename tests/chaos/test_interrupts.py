@@ -157,12 +157,30 @@ def of_a_manager(stack: contextlib.ExitStack, url: str, _prefix: str) -> Callabl
     return stack.enter_context(lightlink.CommandManager(client)).close
 
 
-@pytest.mark.parametrize("kind", [of_a_service, of_a_manager])
-def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(kind: Any, url: str, prefix: str) -> None:
+def of_an_agent(stack: contextlib.ExitStack, url: str, prefix: str) -> Callable[[], None]:
+    agent = lightlink.Agent(prefix, url)
+    agent.register("one", lambda: 1)
+    stack.callback(agent.start().stop)
+    return agent.stop
+
+
+def of_a_consumption(stack: contextlib.ExitStack, url: str, prefix: str) -> Callable[[], None]:
+    client = stack.enter_context(lightlink.connect(url))
+    client.stream(prefix, [prefix])
+    client.consume(prefix, name="one")(lambda _: None)
+    (consumption,) = client.subscriptions
+    return consumption.stop
+
+
+KINDS = [(of_a_service, 11), (of_a_manager, 11), (of_an_agent, 37), (of_a_consumption, 13)]
+
+
+@pytest.mark.parametrize(("kind", "step"), KINDS)
+def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(kind: Any, step: int, url: str, prefix: str) -> None:
     with contextlib.ExitStack() as stack:
         kind(stack, url, prefix)()
     before = of_the_library()
-    for instant in itertools.count(1, 11):
+    for instant in itertools.count(1, step):
         with contextlib.ExitStack() as stack:
             stop = kind(stack, url, prefix)
             try:
@@ -175,6 +193,21 @@ def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(kind: Any, url: str, p
                 break
         eventually(lambda: of_the_library() <= before, timeout=30)
     assert instant > 100
+
+
+def test_ctrl_c_at_any_instant_of_release_lets_it_be_released(url: str, prefix: str) -> None:
+    with lightlink.connect(url) as client:
+        for instant in itertools.count(1, 3):
+            lock = client.lock(prefix, ttl=600)
+            assert lock.acquire(wait=0)
+            try:
+                with interrupt_at(instant):
+                    lock.release()
+            except KeyboardInterrupt:
+                lock.release()
+            else:
+                break
+    assert instant > 30
 
 
 def test_ctrl_c_while_a_client_closes_leaves_nothing(url: str) -> None:

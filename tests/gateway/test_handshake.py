@@ -109,18 +109,23 @@ def test_a_gateway_issues_no_tickets_and_accepts_no_datagrams(start_gateway: Sta
 
 
 def connect(server: RawQuicServer, identities: Path) -> Any:
-    """Let a client try to connect; return the connections that the server saw of it."""
+    """Let a client shake hands, and hang up; return what the server was told of it."""
 
     def attempt() -> None:
         url = f"quic://{HOST}:{server.port}"
         with contextlib.suppress(lightlink.LightLinkError):
-            lightlink.connect(url, name="web", tls=tls_of(identities, "web"), connect_timeout=0.5).close()
+            lightlink.connect(url, name="web", tls=tls_of(identities, "web"), connect_timeout=30.0).close()
 
     known = set(server.connections)
+    shaken = len(server.of(HandshakeCompleted))
     thread = threading.Thread(target=attempt)
     thread.start()
+    server.turn_until(lambda: len(server.of(HandshakeCompleted)) > shaken)
+    made = [connection for address, connection in server.connections.items() if address not in known]
+    for connection in made:
+        connection.close()
     server.turn_until(lambda: not thread.is_alive())
-    return [connection for address, connection in server.connections.items() if address not in known]
+    return made
 
 
 def test_a_client_sends_no_ticket_and_no_early_data(server: RawQuicServer, identities: Path) -> None:

@@ -793,6 +793,35 @@ def test_who_stops_a_stopping_service_waits_for_the_end_too(
     assert future.result(30) is None
 
 
+def test_a_stop_refused_on_the_loop_s_thread_leaves_all_as_it_was(
+    service: lightlink.Service, client: lightlink.Client, prefix: str
+) -> None:
+    gate = Gate()
+    service.register("wait", gate)
+    service.start()
+    future = client.submit(prefix, "wait", timeout=30)
+    gate.wait(1)
+    refused: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+    def stop() -> None:
+        try:
+            service.stop()
+        except lightlink.ClosedError as exc:
+            refused.put(exc)
+
+    service.client._connection.session.loop.call_soon(stop)
+    assert "blocking method" in str(refused.get(timeout=30))
+    assert service.stage.value == "running"
+    other = client.submit(prefix, "wait", timeout=30)
+    gate.wait(2)
+    stopping = threading.Thread(target=service.stop, args=(20,))
+    stopping.start()
+    _until_it_takes_no_more(client, prefix)
+    gate.open()
+    assert future.result(30) is other.result(30) is None
+    stopping.join(20)
+
+
 def test_a_handler_may_stop_its_own_service_and_is_answered(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:

@@ -190,6 +190,8 @@ class Agent(Connected):
         timeout = 0.0 if self._is_cut_short else seconds("timeout", timeout)
         if self._is_in_parent:
             return  # it is the parent's
+        if self._runner is not None:
+            self.client.connection.session.loop.refuse_own_thread()
         self._stop_signal.set()
         self._leaving.set()
         if self._runner is None and self._client is not None and self._has_own_client:
@@ -256,9 +258,9 @@ class Agent(Connected):
                 self._runner.stop(timeout)
             if self._client is not None and self._has_own_client:
                 self._client.close(max(min(timeout, 5.0), 0.5))
-        except BaseException:
+        except BaseException as exc:
             if self._stage is Stage.STOPPING:
-                self._stage, self._is_cut_short = Stage.RUNNING, True
+                self._stage, self._is_cut_short = Stage.RUNNING, not isinstance(exc, LightLinkError)
             raise
         finally:
             with self._changed:

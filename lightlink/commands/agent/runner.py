@@ -92,7 +92,7 @@ class Runner:
             self._hand_back()
         self._inbox.stop(max(min(1.0, deadline.remaining()), 0.1))
         # Then those that run. They are kept alive meanwhile, and what they say at their end is stored.
-        if not self.pool.stop(deadline.remaining()):
+        if not self.pool.stop(deadline.remaining(0.1)):
             _log.warning("lightlink: agent %s stops with commands running; they are told to end", self._client_id)
             self._execution.interrupt()
             self.pool.join(_LAST_CHANCE_SECONDS)

@@ -221,11 +221,13 @@ class Claim:
             return
         headers = {_DELETED: "DEL", EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._revision)}
         subject = subjects.agent_presence(self._presence.client_id)
-        self._revision = 0
         try:
             self._store.put(subjects.AGENTS_STREAM, subject, b"", headers, "leaving", timeout)
+        except Conflict:
+            pass  # said already, by a release that Ctrl-C ended; or the id is another's by now
         except LightLinkError as exc:
             _log.warning("lightlink: agent %s left without saying so: %s", self._presence.client_id, exc)
+        self._revision = 0  # not before: Ctrl-C leaves it to the next release
 
     def _hold(self) -> tuple[Presence | None, int]:
         """Claim the id if it is free or ours; return who else holds it, and by which revision."""

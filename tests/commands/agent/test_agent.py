@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import threading
 import time
@@ -460,6 +461,28 @@ def test_a_stop_finishes_what_runs_and_hands_back_what_waits(
     # Handed back, they come at once, and not when the server has waited for the first agent in vain.
     assert {promise.result(30) for promise in promises[1:]} == {successor.instance}
     assert [promise.command().attempt for promise in promises] == [1, 1, 1]
+
+
+def test_a_stop_refused_on_the_loop_s_thread_leaves_all_as_it_was(
+    world: World, manager: CommandManager, prefix: str
+) -> None:
+    agent = world.agent(prefix)
+    agent.register("one", lambda: 1)
+    agent.start()
+    refused: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+    def stop() -> None:
+        try:
+            agent.stop()
+        except lightlink.ClosedError as exc:
+            refused.put(exc)
+
+    agent.client._connection.session.loop.call_soon(stop)
+    assert "blocking method" in str(refused.get(timeout=30))
+    assert agent.stage.value == "running"
+    assert manager.send(prefix, "one").result(30) == 1
+    agent.stop()
+    assert agent.stage.value == "stopped"
 
 
 def test_what_comes_while_it_stops_is_handed_back_too(world: World, manager: CommandManager, prefix: str) -> None:
