@@ -1,4 +1,4 @@
-"""Durable events: stored when they are published, handled at least once, retried, parked, replayed."""
+"""Durable events: stored when they are published, handled at least once, retried, dead-lettered, replayed."""
 
 from lightlink.streams.consumption import Consumption
 from lightlink.streams.dead import DeadLetter, DeadLetters

@@ -45,13 +45,13 @@ _log = logging.getLogger("lightlink")
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 15.0
 _STORE_RETRY_SECONDS = 5.0
-# How many events are held for each worker, and if a handler takes no longer than this on average.
+# Events held for each worker, and for each worker of a handler that takes less than this on average.
 _HELD, _HELD_QUICK, _QUICK_SECONDS = 2, 32, 0.005
-# How long the threads at work have a burst for themselves.
+# Seconds until more threads help with a burst.
 _HELP_SECONDS = 0.001
 _JITTER = 0.1
-_dice = random.Random()  # noqa: S311 - delays are no secret; one of our own, which nobody seeds
-_TOO_OFTEN = "it was handed out {} times and never came to an end: its handler ended the process, or was cut off"
+_dice = random.Random()  # noqa: S311 - delays are no secret; our own, so that no program seeds it
+_TOO_OFTEN = "it was delivered {} times and never settled: its handler ended the process, or was cut off"
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +78,7 @@ class Settings:
 
     @property
     def attempts(self) -> int | None:
-        """How often an event is tried before it is parked; None: for ever."""
+        """After how many attempts an event becomes a dead letter; None: never."""
         return len(self.retries) + 1 if self.dead_letters else None
 
     def delay(self, attempt: int) -> float:
@@ -94,12 +94,12 @@ class Job:
     pulled: Pulled
     source: Source
     tries: int = 0  # failed attempts since this delivery
-    attempt: int = 0  # which one this is, once it is known
+    attempt: int = 0  # its number, once it is known
     is_overdue: bool = False
     key: Hashable = None
     is_in_lane: bool = False
     message: StoredMessage | None = None
-    data: Any = None  # where the handler takes nothing else
+    data: Any = None  # decoded, for a handler that takes only that
     started: float | None = None
     is_settled: bool = False
 
@@ -112,14 +112,14 @@ class Source:
     durable: Durable
     stream: str
     is_retry: bool
-    lane: Hashable = None  # of its events, which have no key
+    lane: Hashable = None  # the key of all its events if they come from a partition
 
 
 class Consumption:
     """A function that handles the events of a durable consumer; made by `Client.consume` and `Service.consume`.
 
-    ``counts`` are of this process: delivered, done, retried, dead, stuck; ``seconds`` is the time in handlers. ``lag``
-    is how many events are not handled yet by any process, as the server said a while ago.
+    ``counts`` are of this process: delivered, done, retried, dead, stuck; ``seconds`` is the total time in handlers.
+    ``lag`` is how many events no process has handled yet, asked of the server every 15 seconds.
     """
 
     def __init__(
@@ -159,9 +159,9 @@ class Consumption:
         self._lock = RLock()
         self._running: set[Job] = set()
         self._todo: deque[Job] = deque()
-        self._is_help_due = False  # whether it will be seen soon if more threads are needed
+        self._is_help_due = False  # whether `_help` is scheduled
         self._order = RLock()  # held while an event is taken and put into its lane
-        self._busy = 0  # threads that work it off
+        self._busy = 0  # threads that handle queued events
         self._batch: list[Job] = []
         self._missing: set[str] = set()
         self._stopping = False
@@ -177,7 +177,7 @@ class Consumption:
         return sum(len(source.pulls) for source in self._sources)
 
     def start(self) -> None:
-        """Begin to handle events; all of it, or nothing."""
+        """Start handling events; on an error, stop what was started. Raises StreamError."""
         try:
             self._begin()
         except BaseException:
@@ -224,7 +224,7 @@ class Consumption:
             self._give_back(job)
         # Queued jobs hand themselves back; running ones are waited for.
         if not self._pool.stop(deadline.remaining()):
-            _log.warning("lightlink: a handler of %s did not finish; its event is handed out again", self.name)
+            _log.warning("lightlink: a handler of %s did not finish; its event is redelivered", self.name)
         for each in self._periodic:
             each.stop(0.0)
         self._has_left = True  # not before: what Ctrl-C has ended the next stop does
@@ -242,7 +242,7 @@ class Consumption:
         """Stop: the connection is closed for good."""
         self.stop(0.0)
 
-    # On threads of the library ----------------------------------------------------------------------------------------
+    # On the library's threads -----------------------------------------------------------------------------------------
 
     def _on_messages(self, source: Source, burst: list[Pulled]) -> None:
         self.counts["delivered"] += len(burst)
@@ -262,21 +262,21 @@ class Consumption:
         self._adapt_room(source)
 
     def _adapt_room(self, source: Source) -> None:
-        """Hold more of what is handled quickly, so that the next request is answered before all of it is done."""
+        """Hold more events if they are handled quickly, so that the next ones arrive before these are done."""
         done = sum(self.counts[each] for each in ("done", "retried", "dead"))
         quick = done > 0 and self.seconds / done < _QUICK_SECONDS
         source.pulls.hold((_HELD_QUICK if quick else _HELD) * self.settings.workers)
 
     def _call_for_help(self) -> None:
-        """See in a moment whether events still wait: waking all threads at once costs more than most handlers do."""
+        """Schedule `_help` if events are queued: waking all threads at once costs more than most handlers do."""
         with self._lock:
             if self._is_help_due or not self._todo or self._busy >= self.settings.workers:
                 return
             self._connection.session.notifier.post_at(instant_after(_HELP_SECONDS), self._help)
-            self._is_help_due = True  # not before: it would be waited for in vain
+            self._is_help_due = True  # not before: if scheduling fails, later calls must try again
 
     def _help(self) -> None:
-        """Put as many threads again to work, while events wait."""
+        """Double the threads at work while events are queued."""
         with self._lock:
             self._is_help_due = False
             more = min(len(self._todo), self.settings.workers - self._busy, max(self._busy, 1))
@@ -295,7 +295,7 @@ class Consumption:
         if not self.settings.is_ordered:
             return self._take()
         while True:
-            # Two events of a key would else be taken in order and reach their lane out of it.
+            # Without this lock two threads could take events of one key and put them into its lane in reverse.
             with self._order:
                 job = self._take()
                 if job is None:
@@ -331,7 +331,7 @@ class Consumption:
         try:
             found = [source.durable.look() for source in self._sources if not source.is_retry]
         except LightLinkError as exc:
-            _log.debug("lightlink: consumer %s is not told about: %s", self.name, exc)
+            _log.debug("lightlink: the lag of consumer %s cannot be read: %s", self.name, exc)
             return
         self.lag = sum(each.num_pending + each.num_ack_pending for each in found if each is not None)
 
@@ -340,7 +340,7 @@ class Consumption:
         try:
             source.durable.make_again()
         except LightLinkError as exc:
-            _log.warning("lightlink: consumer %s is gone, and cannot be made again: %s", source.durable.name, exc)
+            _log.warning("lightlink: consumer %s is gone and cannot be recreated: %s", source.durable.name, exc)
 
     def _is_late(self, job: Job, instant: float) -> bool:
         return instant - (job.started or instant) > self.settings.timeout
@@ -411,7 +411,7 @@ class Consumption:
     # One by one -------------------------------------------------------------------------------------------------------
 
     def _find_key(self, job: Job) -> Exception | None:
-        """Find out what an event belongs to; return why that cannot be told."""
+        """Set the key of an event; return the error if there is none."""
         key = self.settings.key
         if key is None:
             job.key = job.source.lane
@@ -422,19 +422,19 @@ class Consumption:
             hash(job.key)
         except DecodeError as exc:
             return exc
-        except BaseException as exc:  # as in a handler, even a sys.exit()
-            return Reject(f"its key: {exc!r}")
+        except BaseException as exc:  # a key function may even call sys.exit()
+            return Reject(f"it has no valid key: {exc!r}")
         return None
 
     def _run(self, job: Job) -> None:
         self._safely(job, self._attend)
 
     def _safely(self, job: Job, step: Callable[..., Any], *args: Any) -> Any:
-        """Take a step with an event; where that fails, it must not be held for ever, nor a thread be lost."""
+        """Take a step with an event; if that fails, release it, so that neither event nor thread is lost."""
         try:
             return step(job, *args)
-        except BaseException:  # a fault of ours, or no memory
-            _log.exception("lightlink: %s failed on an event, which is handed out again", self.name)
+        except BaseException:  # a bug, or no memory
+            _log.exception("lightlink: %s failed on an event, which is redelivered", self.name)
             self._settle(job)
             job.source.pulls.forget(job.pulled)
             self._leave_lane(job)
@@ -512,7 +512,7 @@ class Consumption:
         facts = {"stream": self.stream, "consumer": self.name, "attempt": job.attempt}
         logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
 
-    # What becomes of it -----------------------------------------------------------------------------------------------
+    # Outcomes ---------------------------------------------------------------------------------------------------------
 
     def _done(self, job: Job) -> None:
         if self._settle(job):
@@ -578,11 +578,11 @@ class Consumption:
         self._finish(job, job.source.pulls.end)
 
     def _tell_dead(self, tell: Callable[[StoredMessage, str], object], job: Job, message: Any, error: str) -> None:
-        """Tell the program of a dead letter: before the event is settled, so that a crash tells it again, not never."""
+        """Call ``on_dead_letter`` before the event is settled: after a crash it is called again rather than never."""
         self._enter_logs(job)
         try:
             run_handler(tell, message, error)
-        except BaseException as exc:  # as in a handler, even a sys.exit()
+        except BaseException as exc:  # it may even call sys.exit()
             _log.exception("lightlink: on_dead_letter of %s failed", self.name, exc_info=exc)
 
     def _give_back(self, job: Job) -> None:
@@ -595,7 +595,7 @@ class Consumption:
             try:
                 self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq)
             except LightLinkError as exc:
-                _log.debug("lightlink: an attempt is counted that was none: %s", exc)
+                _log.debug("lightlink: a delivery that was no attempt counts as one: %s", exc)
 
     def _settle(self, job: Job) -> bool:
         """Claim the outcome of an event; False if its timeout has settled it already."""

@@ -38,7 +38,11 @@ _MOST_LISTED = 10_000
 
 @attrs.frozen(kw_only=True)
 class DeadLetter:
-    """An event that could not be handled: ``number`` is its own, ``sequence`` that of the event in its stream."""
+    """An event that could not be handled.
+
+    ``number`` identifies the dead letter; ``sequence`` is that of the event in ``stream``, ``at`` when it became a dead
+    letter (UTC).
+    """
 
     number: int
     subject: str
@@ -53,7 +57,7 @@ class DeadLetter:
 
 
 def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> None:
-    """Create the dead letter stream unless it exists, with the replicas of the stream they come from."""
+    """Create the dead letter stream unless it exists, with as many replicas as the stream they come from."""
     found = ask(stream, "read", partial(api.stream_config, connection, stream), timeout) or {}
     replicas = int(found.get("num_replicas", 1))
     config = {
@@ -62,7 +66,7 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
         "max_age": 30 * _DAY * _SECOND,
         "max_bytes": _MOST_BYTES,
         "num_replicas": replicas,
-        "discard": "new",  # what finds no room is tried again later; nothing is lost
+        "discard": "new",  # when it is full, storing fails and is tried again: nothing is lost
         "allow_direct": True,
         "storage": "file",
     }
@@ -77,8 +81,8 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
     if int(there.get("num_replicas", 1)) < replicas:
         # An existing one is left as it is: all consumers share it.
         _log.warning(
-            "lightlink: %s is on %d server(s), %s on %d: its dead letters wait for a server that is away; "
-            "make them alike, as by: nats stream edit %s --replicas %d",
+            "lightlink: %s has %d replica(s), %s has %d: its dead letters may have to wait while a server is down; "
+            "give both the same number, for example: nats stream edit %s --replicas %d",
             subjects.DEAD_STREAM,
             there.get("num_replicas", 1),
             stream,
@@ -126,7 +130,7 @@ class DeadLetters:
         return f"<DeadLetters of {self._stream}/{self._consumer}>"
 
     def list(self, limit: int = 1000) -> list[DeadLetter]:
-        """Return the dead letters, oldest first."""
+        """Return up to ``limit`` dead letters, oldest first; never more than 10,000."""
         subject = subjects.dead_letters(self._stream, self._consumer)
 
         def question(timeout: float) -> Any:
@@ -199,7 +203,7 @@ def _letter(delivery: Delivery) -> DeadLetter:
 def _letter_of(number: int, data: bytes, headers: dict[str, str], at: datetime) -> DeadLetter:
     sequence, attempts = headers.get(SEQUENCE, ""), headers.get(ATTEMPTS, "")
     if not (sequence.isdecimal() and attempts.isdecimal() and SUBJECT in headers):
-        raise StreamError(subjects.DEAD_STREAM, "read from", f"message {number} is no dead letter")
+        raise StreamError(subjects.DEAD_STREAM, "read from", f"message {number} is not a dead letter")
     own = {name: value for name, value in headers.items() if name not in COPIED and not name.startswith("Nats-")}
     return DeadLetter(
         number=number,

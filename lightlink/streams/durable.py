@@ -131,7 +131,7 @@ class Durable:
             self._make(self._request)
             start = " ".join(filter(None, _start_of(self._request.get)))
             _log.warning(
-                "lightlink: consumer %s/%s was gone; it is made again and begins with %s", self.stream, self.name, start
+                "lightlink: consumer %s/%s was gone and is recreated; it starts with %s", self.stream, self.name, start
             )
 
     def info(self) -> ConsumerInfo:
@@ -153,7 +153,7 @@ class Durable:
         )
 
     def pause(self, until: datetime) -> None:
-        """Pause delivery until an aware datetime; needs nats-server 2.11 or later."""
+        """Pause delivery until an aware datetime; needs nats-server 2.11 or later. Raises InvalidOption."""
         if until.tzinfo is None:
             raise InvalidOption("until", "must be an aware datetime", until)
         self._pause(until)
@@ -201,7 +201,7 @@ class Durable:
 
     def _name_overlap(self, filters: list[str]) -> None:
         """Raise StreamError naming the consumer of a work queue whose filter overlaps with this one."""
-        names = self._ask("list the others beside", partial(api.consumer_names, self._connection, self.stream))
+        names = self._ask("list the other consumers beside", partial(api.consumer_names, self._connection, self.stream))
         for name in sorted(names - {self.name}):
             other = Durable(self._connection, self.stream, name, self._timeout).find()
             for theirs in [] if other is None else _filters_of(partial(getattr, other.config)) or [">"]:
@@ -216,12 +216,12 @@ class Durable:
     def _oldest(self, info: ConsumerInfo) -> float | None:
         if not (info.num_pending or info.num_ack_pending):
             return None
-        # Nothing up to the ack floor is open; with nothing in flight, nothing that was delivered is.
+        # Everything up to the ack floor is settled; with nothing in flight, so is everything delivered.
         floor = info.ack_floor.stream_seq if info.num_ack_pending else info.delivered.stream_seq
         ages = []
         for each in _filters_of(partial(getattr, info.config)) or [">"]:
             question = partial(api.get_next, self._connection, self.stream, each, floor + 1)
-            message = self._ask("read for", question)
+            message = self._ask("read an event for", question)
             if message is not None:
                 ages.append(((info.told_at or datetime.now(timezone.utc)) - message.created).total_seconds())
         return max(0.0, *ages) if ages else None
@@ -256,7 +256,7 @@ class Durable:
             worse = broken if asked["max_ack_pending"] == 1 else other  # 1 keeps the order
             worse.append(f"max_ack_pending is {config.max_ack_pending}, not {asked['max_ack_pending']}")
         began, begins = _start_of(partial(getattr, config)), _start_of(asked.get)
-        # Relative to now, the instants differ each time: then only the policy is compared.
+        # A start relative to now differs each time, so only the policy is compared.
         if (began[0] if is_relative else began) != (begins[0] if is_relative else begins):
             other.append(f"deliver_policy is {' '.join(filter(None, began))}, not {' '.join(filter(None, begins))}")
         return broken, other

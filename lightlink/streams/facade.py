@@ -57,18 +57,16 @@ def _make_settings(
         raise InvalidOption("key", "must be a function of the message", key)
     if on_dead_letter is not None:
         if not callable(on_dead_letter):
-            raise InvalidOption("on_dead_letter", "must be a function of a message and its error", on_dead_letter)
+            raise InvalidOption("on_dead_letter", "must be a function of a message and an error", on_dead_letter)
         if not dead_letters:
-            raise InvalidOption(
-                "on_dead_letter", "needs dead letters, and dead_letters=False makes none", on_dead_letter
-            )
+            raise InvalidOption("on_dead_letter", "needs dead letters, but dead_letters is false", on_dead_letter)
     if key is not None and batch is not None:
-        raise InvalidOption("batch", "has no order, and key asks for one", batch)
+        raise InvalidOption("batch", "cannot be combined with key: a batch has no order", batch)
     if partitions is not None:
         integer("partitions", partitions)
         if key is not None or batch is not None:
             raise InvalidOption(
-                "partitions", "hand out one event at a time, by its subject: no key, no batch", partitions
+                "partitions", "deliver one event at a time, by its subject: no key, no batch", partitions
             )
     return Settings(
         workers=workers,
@@ -104,7 +102,7 @@ def consume(
     """
     filters = [subjects] if isinstance(subjects, str) else list(subjects)
     if not filters:
-        raise InvalidOption("subjects", "must name at least one", subjects)
+        raise InvalidOption("subjects", "must contain at least one subject", subjects)
     if stream is None:
         stream = stream_of(connection, filters[0], timeout)
     found_stream = Stream(connection, stream_name(stream), timeout)
@@ -137,7 +135,7 @@ def _durables(
     found = []
     for partition in range(wanted):
         made = make(f"{name}-{partition}")
-        # With one unacknowledged event at most, the next is delivered once the previous is settled, by any process.
+        # max_ack_pending 1 keeps the order: the server delivers the next event once the previous one is settled.
         made.ensure([stored_subject(each, partition) for each in filters], **options, max_ack_pending=1)
         found.append(made)
     return found

@@ -57,7 +57,7 @@ class Graveyard:
         try:
             api.api(self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body, self._timeout)
         except (*_FAILURES, LightLinkError) as exc:
-            _log.debug("lightlink: a dead letter that was handled stays: %s", exc)
+            _log.debug("lightlink: a redelivered event that is settled cannot be removed: %s", exc)
 
     def excuse(self, is_retry: bool, sequence: int) -> None:
         """Record a delivery that was no attempt."""

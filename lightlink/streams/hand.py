@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HELD = 256
 _UNBOUNDED = 2**62
 _TICK_SECONDS = 1.0
-# How long an event that the server is about to send is waited for; another process may get it instead.
+# How long to wait for an event that the server has announced; another process may get it instead.
 _ON_WAY_SECONDS = 0.1
 
 
@@ -77,7 +77,7 @@ class Consumer:
     def __repr__(self) -> str:
         return f"<Consumer {self.stream}/{self.name}>"
 
-    # What it is -------------------------------------------------------------------------------------------------------
+    # Management -------------------------------------------------------------------------------------------------------
 
     def lag(self) -> Lag:
         """Return the lag: waiting, in flight, retried; raises StreamError, StreamNotFound."""
@@ -88,7 +88,7 @@ class Consumer:
         self._durable.pause(until)
 
     def resume(self) -> None:
-        """End a pause."""
+        """Resume delivery."""
         self._durable.resume()
 
     def reset(self, since: Any) -> None:
@@ -151,7 +151,7 @@ class Consumer:
             self._begun().hand_back(pulled, delay)
 
     def bury(self, message: StoredMessage, pulled: Pulled, reason: str) -> None:
-        """Make an event a dead letter. For `HeldMessage`."""
+        """Make an event a dead letter; raises StreamError. For `HeldMessage`."""
         pulls = self._begun()
         self._graveyard.prepare()
         self._graveyard.bury(message, pulled.message, message.attempt, reason, is_retry=False)
@@ -175,7 +175,7 @@ class Consumer:
     def connection_closed(self) -> None:
         """End: the connection is closed for good."""
         self._closed = True
-        if self._pid == os.getpid():  # else its lock may be held by a thread of the parent's
+        if self._pid == os.getpid():  # in a forked child a thread of the parent may hold the queue's lock
             self._queue.close()
 
     def __enter__(self) -> Self:
@@ -185,7 +185,7 @@ class Consumer:
         self.close()
 
     def _refuse_other_process(self) -> None:
-        """Raise ClosedError in a child forked since the first fetch: threads of the parent fill the queue."""
+        """Raise ClosedError in a child forked since the first fetch: only threads of the parent fill the queue."""
         if self._pulls is not None and self._pid != os.getpid():
             raise ClosedError(f"the consumer {self.name!r}", "belongs to the parent process")
 
@@ -204,7 +204,7 @@ class Consumer:
         info = self._durable.info()
         if info.config.ack_policy != "explicit" or info.config.deliver_subject:
             raise StreamError(
-                f"{self.stream}/{self.name}", "read", "it is no pull consumer with explicit acknowledgements"
+                f"{self.stream}/{self.name}", "read", "it is not a pull consumer with explicit acknowledgements"
             )
         ack_wait = info.config.ack_wait / 1e9 or ACK_WAIT
         pulls = PullConsumer(self._connection, self.stream, self.name, _HELD, ack_wait, self._on_messages, lambda: None)

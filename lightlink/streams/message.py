@@ -35,7 +35,7 @@ class StoredMessage(Message):
     """A `Message` that is stored in a stream.
 
     ``sequence`` is its sequence in ``stream``, ``stored_at`` when it was stored (UTC), ``attempt`` the number of this
-    attempt, from 1. ``cancelled`` is set when its time is over.
+    attempt, from 1. ``cancelled`` is set when the handler has exceeded its timeout.
     """
 
     stream: str = ""

@@ -25,7 +25,7 @@ def transform_of(subjects: Sequence[str], partitions: int) -> dict[str, str]:
     """Return the subject transform for a number of partitions; raises InvalidOption."""
     integer("partitions", partitions, most=_MOST)
     if len(subjects) != 1 or "*" not in subjects[0].split("."):
-        reason = "need one subject with a * for what belongs together, such as ['orders.*.>']"
+        reason = "need one subject with a * for the token that selects the partition, such as ['orders.*.>']"
         raise InvalidOption("partitions", f"{reason}; the subjects are {list(subjects)}", partitions)
     (subject,) = subjects
     tokens, wildcards = [], 0

@@ -40,7 +40,7 @@ _ON_WAY = 4096
 
 @attrs.frozen
 class Stored:
-    """Where an event is stored; ``duplicate`` says that its id was stored before, and nothing was added."""
+    """Where an event is stored; ``duplicate``: an event with its id was there already, and nothing was added."""
 
     stream: str
     sequence: int
@@ -99,10 +99,10 @@ def submit_stored(connection: Connection, event: Event, timeout: float) -> Futur
 
 
 class Storing:
-    """A block in which events are stored many at a time; at its end all are, or it raises what failed.
+    """Publish many events at a time in a ``with`` block; at its end all are stored, or it raises the first failure.
 
-    Made by `Client.storing`. ``stored`` counts what is, as far as was looked: with each publish, and at the end. When
-    the block ends with an exception, what is on its way is not waited for, and what has not left yet never will.
+    Made by `Client.storing`. ``stored`` counts the events whose PubAck was processed, by a later publish or at the end.
+    A block that raises does not wait for events in flight, and drops those that are not sent yet.
     """
 
     def __init__(self, connection: Connection, timeout: float) -> None:
@@ -119,10 +119,10 @@ class Storing:
         subject: str,
         data: Any = None,
         *,
-        id: str | None = None,  # noqa: A002 - what everybody calls it
+        id: str | None = None,  # noqa: A002 - the usual name
         headers: HeaderMap | None = None,
     ) -> None:
-        """Publish an event; waits while too many are in flight. Raises the error of an earlier one."""
+        """Publish an event; waits while too many are in flight. Raises NotStored for an earlier one that failed."""
         if not self._connection.middleware.is_used:
             self._put(Event.of(subject, data, id, outgoing(headers), None))
             return
@@ -151,7 +151,7 @@ class Storing:
         self._raise_failure()
 
     def _settle_oldest(self) -> bool:
-        """Wait for what became of the oldest event on its way, at most until its own deadline; False: there is none."""
+        """Wait for the outcome of the oldest event in flight, at most until its deadline; False if there is none."""
         try:
             event, request = self._on_way.popleft()
         except IndexError:  # another thread settles it

@@ -27,7 +27,10 @@ _KEPT = 2**62
 def replay(
     connection: Connection, stream: str, subject: str, since: Any, follow: bool, raw: bool, timeout: float
 ) -> Iterator[StoredMessage]:
-    """Yield the stored events on a subject from a position to the last one, or endlessly with ``follow``."""
+    """Yield the stored events on a subject from a position to the last one, or endlessly with ``follow``.
+
+    Raises InvalidOption, StreamError, DecodeError.
+    """
     queue = MessageQueue(_KEPT, _KEPT)
     first = first_sequence(connection, stream, since, timeout)
 
@@ -53,7 +56,7 @@ def replay(
 
 
 def first_sequence(connection: Connection, stream: str, since: Any, timeout: float) -> int:
-    """Return the sequence for ``first``, a sequence, an aware datetime or a timedelta ago."""
+    """Return the sequence for ``first``, a sequence, an aware datetime or a timedelta ago; raises InvalidOption."""
     if since == "first":
         return 1
     if isinstance(since, int) and not isinstance(since, bool) and since > 0:

@@ -35,7 +35,7 @@ _COMPARED = ("subjects", "retention", "max_age", "max_bytes", "max_msgs", "num_r
 class StreamInfo:
     """What a stream holds: the ``subjects`` it captures, its ``messages`` and ``bytes``, its first and last sequence.
 
-    ``partitions`` is in how many its events are stored; 0: it has none.
+    ``partitions`` is the number of its partitions, 0 if it is not partitioned.
     """
 
     name: str
@@ -123,7 +123,9 @@ class Stream:
         found = self._ask("read", partial(api.stream_config, self._connection, self.name))
         divided, wanted = partitions_in(found), partitions_in(config)
         if divided != wanted:
-            reason = f"it has {divided or 'no'} partitions, not {wanted or 'none'}: what is stored is not divided anew"
+            reason = (
+                f"it has {divided or 'no'} partitions, not {wanted or 'none'}: stored events cannot be repartitioned"
+            )
             raise StreamError(self.name, "use", reason)
         differences = _differences(config, found)
         if not differences:
@@ -156,7 +158,7 @@ class Stream:
 
     @property
     def partitions(self) -> int:
-        """In how many partitions its events are stored; 0: it has none. Asked of the server."""
+        """The number of its partitions, 0 if it is not partitioned. Asks the server."""
         return partitions_in(self._ask("read", partial(api.stream_config, self._connection, self.name)))
 
     def consumers(self) -> list[str]:
@@ -193,7 +195,7 @@ def ask(stream: str, operation: str, question: Callable[[float], T], timeout: fl
 
 def streams_on(connection: Connection, subject: str, timeout: float) -> list[str]:
     """Return the names of the streams that capture a subject or wildcard; all names for an empty one."""
-    return ask(subject or "streams", "look for", partial(api.stream_names, connection, subject), timeout)
+    return ask(subject or ">", "find streams on", partial(api.stream_names, connection, subject), timeout)
 
 
 def stream_of(connection: Connection, subject: str, timeout: float) -> str:

@@ -1,4 +1,4 @@
-"""Handlers of durable events: once done, again when they fail, parked when they cannot."""
+"""Handlers of durable events: acknowledged when done, retried when they fail, dead-lettered in the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Order(msgspec.Struct):
     customer: str = ""
 
 
-def test_each_event_is_handled_and_then_gone_from_the_consumer(client: lightlink.Client) -> None:
+def test_each_event_is_handled_once_and_acknowledged(client: lightlink.Client) -> None:
     for number in range(50):
         client.publish_stored("orders.new", Order(number))
     seen: list[int] = []
@@ -51,7 +51,7 @@ def test_each_event_is_handled_and_then_gone_from_the_consumer(client: lightlink
     eventually(lambda: (lag().waiting, lag().in_flight) == (0, 0))
 
 
-def test_what_fails_comes_again_and_dies_in_the_end(client: lightlink.Client) -> None:
+def test_a_failing_event_is_retried_then_dead_lettered(client: lightlink.Client) -> None:
     tries: Counter[int] = Counter()
 
     @client.consume("orders.>", name="billing", workers=2, retries=QUICK)
@@ -65,13 +65,13 @@ def test_what_fails_comes_again_and_dies_in_the_end(client: lightlink.Client) ->
         client.publish_stored("orders.new", number, headers={"k": "v"})
     letters = client.dead_letters("ORDERS", "billing")
     (letter,) = eventually(letters.list)
-    eventually(lambda: tries == {0: 1, 1: 3, 2: 2, 3: 1})  # the others may come after it
+    eventually(lambda: tries == {0: 1, 1: 3, 2: 2, 3: 1})  # the others may be handled after it
     assert (letter.subject, letter.data, letter.sequence, letter.attempts) == ("orders.new", b"1", 2, 3)
     assert letter.error == "ValueError: odd, or the first time"
     assert letter.headers["k"] == "v"
 
 
-def test_a_dead_letter_is_redelivered_to_its_consumer_alone(client: lightlink.Client) -> None:
+def test_a_dead_letter_is_redelivered_only_to_its_consumer(client: lightlink.Client) -> None:
     broken, seen, others = threading.Event(), [], []
     broken.set()
 
@@ -91,7 +91,7 @@ def test_a_dead_letter_is_redelivered_to_its_consumer_alone(client: lightlink.Cl
     eventually(lambda: len(letters.list()) == 2)
     first, second = letters.list()
     assert first.error == "no such customer"
-    letters.redeliver(first.number)  # and it dies again
+    letters.redeliver(first.number)  # it becomes a dead letter again
     eventually(lambda: [each.sequence for each in letters.list()] == [2, 1])
     broken.clear()
     letters.redeliver(letters.list()[1].number)
@@ -105,12 +105,12 @@ def test_a_dead_letter_is_redelivered_to_its_consumer_alone(client: lightlink.Cl
             letters.drop(number)
 
 
-def test_a_dead_letter_is_told_to_the_program(client: lightlink.Client, url: str) -> None:
+def test_on_dead_letter_is_called_with_message_and_error(client: lightlink.Client, url: str) -> None:
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def tell(message: StoredMessage, error: str) -> None:
         told.put((message.subject, message.data, message.sequence, error, lightlink.log_context()["correlation_id"]))
-        sys.exit("what fails in here holds nothing up")
+        sys.exit("a failure in here must not block the consumer")
 
     @client.consume("orders.>", name="billing", retries=[], on_dead_letter=tell)
     def bill(data: int) -> None:
@@ -126,7 +126,7 @@ def test_a_dead_letter_is_told_to_the_program(client: lightlink.Client, url: str
             client.consume("orders.>", name="x", **wrong)
 
 
-def test_later_is_no_failure(client: lightlink.Client) -> None:
+def test_later_does_not_count_as_a_failure(client: lightlink.Client) -> None:
     for name, workers in (("one", 1), ("many", 4)):
         seen: list[int] = []
 
@@ -142,7 +142,7 @@ def test_later_is_no_failure(client: lightlink.Client) -> None:
         assert client.dead_letters("ORDERS", name).list() == []
 
 
-def test_what_cannot_be_decoded_dies_at_once_with_the_reason(client: lightlink.Client) -> None:
+def test_an_undecodable_event_is_a_dead_letter_at_once(client: lightlink.Client) -> None:
     @client.consume("orders.>", name="billing")
     def bill(order: Order) -> None: ...
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_decoded_dies_at_once_with_the_reason(client: lightlink.C
     assert "Expected `int`, got `str`" in second.error
 
 
-def test_one_worker_keeps_the_order_and_a_retry_blocks(client: lightlink.Client) -> None:
+def test_one_worker_keeps_the_order_across_retries(client: lightlink.Client) -> None:
     seen: list[tuple[int, int]] = []
 
     @client.consume("orders.>", name="billing", retries=[0.05, 0.05])
@@ -204,7 +204,7 @@ def test_events_of_one_key_reach_its_lane_in_order(client: lightlink.Client) -> 
 
     def slow_for_the_first(message: StoredMessage) -> str:
         if message.data == 0:
-            pause(0.2)  # meanwhile other threads could take those behind it
+            pause(0.2)  # long enough for other threads to take the events behind it
         return "all of one"
 
     with client.storing() as batch:
@@ -215,19 +215,19 @@ def test_events_of_one_key_reach_its_lane_in_order(client: lightlink.Client) -> 
     assert seen == list(range(10))
 
 
-def test_a_key_that_cannot_be_found_is_a_dead_letter(client: lightlink.Client) -> None:
+def test_an_event_whose_key_function_fails_is_a_dead_letter(client: lightlink.Client) -> None:
     client.consume("orders.>", name="billing", workers=2, key=lambda message: message.data["customer"])(print)
     client.publish_stored("orders.new", {"n": 1})
     client.publish_stored("orders.new", {"customer": []})
     letters = client.dead_letters("ORDERS", "billing")
     eventually(lambda: len(letters.list()) == 2)
     assert {letter.error for letter in letters.list()} == {
-        "its key: KeyError('customer')",
-        """its key: TypeError("unhashable type: 'list'")""",
+        "it has no valid key: KeyError('customer')",
+        """it has no valid key: TypeError("unhashable type: 'list'")""",
     }
 
 
-def test_a_handler_that_exits_has_failed_and_its_thread_goes_on(client: lightlink.Client) -> None:
+def test_a_handler_that_calls_exit_fails_but_its_thread_lives(client: lightlink.Client) -> None:
     seen: list[tuple[int, int]] = []
 
     @client.consume("orders.>", name="billing", retries=QUICK)
@@ -253,7 +253,7 @@ class Untellable(Exception):
 @pytest.mark.parametrize(
     "kind", [Untellable, Reject, lambda _: ValueError("half a pair: \ud800")], ids=["", "no", "\\"]
 )
-def test_what_cannot_be_told_is_a_dead_letter_all_the_same(client: lightlink.Client, kind: Any, options: Any) -> None:
+def test_an_error_without_text_still_makes_a_dead_letter(client: lightlink.Client, kind: Any, options: Any) -> None:
     for number in range(4):
         client.publish_stored("orders.new", number)
 
@@ -267,7 +267,7 @@ def test_what_cannot_be_told_is_a_dead_letter_all_the_same(client: lightlink.Cli
 
 
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 2}, {"batch": 2, "within": 0.05}], ids=str)
-def test_a_fault_of_ours_holds_no_event_and_no_thread(
+def test_an_internal_fault_loses_no_event_and_no_thread(
     client: lightlink.Client, options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter(range(4))
@@ -303,7 +303,7 @@ def test_few_events_are_held_while_handlers_take_long(client: lightlink.Client) 
         for number in range(100):
             batch.publish("orders.new", number)
     for _ in range(3):
-        assert inside.acquire(timeout=30)  # all workers are at it
+        assert inside.acquire(timeout=30)  # all workers are busy
     (running,) = (each for each in client.subscriptions if isinstance(each, Consumption))
     assert running.held <= 2 * 3
     assert client.consumer("ORDERS", "billing").lag().in_flight <= 2 * 3
@@ -312,14 +312,14 @@ def test_few_events_are_held_while_handlers_take_long(client: lightlink.Client) 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_handler_that_does_not_end_has_its_event_tried_again(client: lightlink.Client, workers: int) -> None:
+def test_an_event_is_retried_when_its_handler_times_out(client: lightlink.Client, workers: int) -> None:
     attempts: list[StoredMessage] = []
 
     @client.consume("orders.>", name="billing", workers=workers, timeout=1.0, retries=QUICK)
     def bill(message: StoredMessage) -> None:
         attempts.append(message)
         if len(attempts) == 1:
-            assert message.cancelled.wait(30)  # and returns as if all were well
+            assert message.cancelled.wait(30)  # then returns normally
 
     client.publish_stored("orders.new", 1)
     eventually(lambda: len(attempts) == 2)
@@ -333,7 +333,7 @@ def test_a_handler_that_does_not_end_has_its_event_tried_again(client: lightlink
     )
 
 
-def test_what_runs_or_waits_is_kept_longer_than_the_server_would(client: lightlink.Client) -> None:
+def test_running_and_queued_events_outlast_ack_wait(client: lightlink.Client) -> None:
     seen: list[tuple[int, int]] = []
 
     @client.consume("orders.>", name="billing", ack_wait=1.5)
@@ -349,7 +349,7 @@ def test_what_runs_or_waits_is_kept_longer_than_the_server_would(client: lightli
     assert info().retried == 0
 
 
-def test_nothing_is_left_to_the_server_s_own_retries(client: lightlink.Client) -> None:
+def test_retries_are_left_to_the_client_and_have_jitter(client: lightlink.Client) -> None:
     client.consume("orders.>", name="billing", retries=[1, 5])(print)
     config = api.api(client._connection, "CONSUMER.INFO.ORDERS.billing", None, 5.0)["config"]
     assert (config["ack_policy"], config["ack_wait"], config["max_deliver"]) == ("explicit", 30_000_000_000, -1)
@@ -357,11 +357,11 @@ def test_nothing_is_left_to_the_server_s_own_retries(client: lightlink.Client) -
     (running,) = (each for each in client.subscriptions if isinstance(each, Consumption))
     for attempt, seconds in ((1, 1), (2, 5), (3, 5)):
         delays = {running.settings.delay(attempt) for _ in range(50)}
-        assert len(delays) > 1  # not all of them at one instant
+        assert len(delays) > 1  # jitter
         assert all(0.9 * seconds <= delay <= 1.1 * seconds for delay in delays)
 
 
-def test_batches_come_when_they_are_full_or_it_is_time(client: lightlink.Client) -> None:
+def test_a_batch_is_delivered_when_full_or_after_within(client: lightlink.Client) -> None:
     batches: list[list[int]] = []
     failed: set[int] = set()
 
@@ -383,7 +383,7 @@ def test_batches_come_when_they_are_full_or_it_is_time(client: lightlink.Client)
     eventually(lambda: (lag().waiting, lag().in_flight) == (0, 0))
 
 
-def test_what_has_not_begun_is_given_back_at_a_stop(connect: Callable[..., lightlink.Client]) -> None:
+def test_a_stop_naks_events_that_have_not_begun(connect: Callable[..., lightlink.Client]) -> None:
     first, second = connect(), connect()
     first.stream("ORDERS", ["orders.>"])
     go, seen = threading.Event(), []
@@ -401,10 +401,10 @@ def test_what_has_not_begun_is_given_back_at_a_stop(connect: Callable[..., light
     assert seen == [0]
     second.consume("orders.>", name="billing", workers=1)(handle)
     eventually(lambda: len(seen) >= 4)
-    assert sorted(seen) == [0, 1, 2, 3]  # given back one by one, they may come among new ones
+    assert sorted(seen) == [0, 1, 2, 3]  # NAKed events may be redelivered in any order
 
 
-def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
+def test_invalid_options_and_consumers_are_refused_by_name(client: lightlink.Client) -> None:
     def handle(_: Any) -> None: ...
 
     for options in (
@@ -431,7 +431,7 @@ def test_what_does_not_fit_is_said_by_name(client: lightlink.Client) -> None:
     eventually(lambda: queue.info().messages == 0)
 
 
-def test_what_another_tool_changes_meanwhile_is_said_by_name(
+def test_changes_by_another_program_are_logged(
     client: lightlink.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(consumption, "_LOOK_SECONDS", 0.02)
@@ -452,10 +452,10 @@ def test_what_another_tool_changes_meanwhile_is_said_by_name(
     eventually(said)
     assert "ORDERS/billing" in said()[0]
     assert "max_deliver is 3, not -1" in said()[0]
-    assert len(said()) == 1  # it goes on being so
+    assert len(said()) == 1  # the same difference is logged once
 
 
-def test_a_consumer_that_was_deleted_is_made_again(client: lightlink.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deleted_consumer_is_recreated(client: lightlink.Client, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
     client.consume("orders.>", name="billing")(seen.append)
     client.publish_stored("orders.new", 1)
@@ -463,11 +463,11 @@ def test_a_consumer_that_was_deleted_is_made_again(client: lightlink.Client, cap
     client.consumer("ORDERS", "billing").delete()
     client.publish_stored("orders.new", 2)
     eventually(lambda: 2 in seen)
-    # The record comes after the consumer, which delivers at once.
-    eventually(lambda: "consumer ORDERS/billing was gone; it is made again and begins with all" in caplog.text)
+    # The consumer delivers before the record is written.
+    eventually(lambda: "consumer ORDERS/billing was gone and is recreated; it starts with all" in caplog.text)
 
 
-def test_what_kills_its_process_each_time_ends_as_a_dead_letter(client: lightlink.Client, python: StartPython) -> None:
+def test_an_event_that_kills_its_process_is_a_dead_letter(client: lightlink.Client, python: StartPython) -> None:
     url = client.server or ""
     code = """
         import os, sys, time
@@ -491,10 +491,10 @@ def test_what_kills_its_process_each_time_ends_as_a_dead_letter(client: lightlin
     survivor.wait_line("handled 2")
     (letter,) = eventually(client.dead_letters("ORDERS", "killer").list)
     assert (letter.data, letter.attempts) == (b"1", 2)
-    assert "never came to an end" in letter.error
+    assert "never settled" in letter.error
 
 
-def test_a_service_consumes_and_finishes_what_it_holds(connect: Callable[..., lightlink.Client]) -> None:
+def test_a_service_consumes_and_settles_what_it_holds(connect: Callable[..., lightlink.Client]) -> None:
     client = connect()
     client.stream("ORDERS", ["orders.>"])
     service = lightlink.Service("shop", client)
@@ -516,7 +516,7 @@ def test_a_service_consumes_and_finishes_what_it_holds(connect: Callable[..., li
     assert (lag.waiting, lag.in_flight) == (0, 0)
 
 
-def test_middleware_is_around_what_is_consumed(connect: Callable[..., lightlink.Client]) -> None:
+def test_middleware_wraps_the_handlers_of_events(connect: Callable[..., lightlink.Client]) -> None:
     kinds: list[tuple[str, str]] = []
 
     def note(call: lightlink.Call, proceed: Any) -> Any:
@@ -532,7 +532,7 @@ def test_middleware_is_around_what_is_consumed(connect: Callable[..., lightlink.
     assert ("consume", "orders.new") in kinds
 
 
-def test_metrics_tell_what_became_of_events(client: lightlink.Client) -> None:
+def test_metrics_count_events_by_outcome(client: lightlink.Client) -> None:
     registry = CollectorRegistry()
     lightlink.metrics.register(client, registry)
 

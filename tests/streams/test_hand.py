@@ -1,4 +1,4 @@
-"""A consumer by hand, its lag, pauses and beginnings, and replays."""
+"""Explicit fetch and acknowledgement, a consumer's lag, pause and reset, and replays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fill(client: lightlink.Client, count: int = 5) -> None:
-    """Store events, and make the consumer ``hand``."""
+    """Store ``count`` events, and create the consumer ``hand``."""
     for number in range(count):
         client.publish_stored("orders.new", number)
     from lightlink.streams.durable import Durable
@@ -29,7 +29,7 @@ def fill(client: lightlink.Client, count: int = 5) -> None:
 
 
 def take(consumer: Consumer, count: int) -> list[HeldMessage]:
-    """Fetch events until there are as many; one call returns those that have come."""
+    """Fetch until there are ``count`` events; one call returns those that have arrived."""
     found: list[HeldMessage] = []
     while len(found) < count:
         more = consumer.fetch(count - len(found), timeout=30)
@@ -57,7 +57,7 @@ def test_events_are_fetched_and_settled_one_by_one(client: lightlink.Client) -> 
     assert (letter.data, letter.error) == (b"2", "not this one")
 
 
-def test_what_is_held_is_kept_and_given_back_at_the_end(client: lightlink.Client) -> None:
+def test_held_events_are_kept_until_close_releases_them(client: lightlink.Client) -> None:
     fill(client, 2)
     with client.consumer("ORDERS", "hand") as consumer:
         (held, _) = take(consumer, 2)
@@ -76,10 +76,10 @@ def test_a_consumer_is_paused_and_resumed(client: lightlink.Client) -> None:
         consumer.resume()
         assert [each.data for each in consumer.fetch(1)] == [0]
         with pytest.raises(InvalidOption):
-            consumer.pause(datetime.now())  # noqa: DTZ005 - that is refused
+            consumer.pause(datetime.now())  # noqa: DTZ005 - a naive datetime is refused
 
 
-def test_a_consumer_begins_anew(client: lightlink.Client) -> None:
+def test_reset_restarts_a_consumer(client: lightlink.Client) -> None:
     fill(client)
     with client.consumer("ORDERS", "hand") as consumer:
         for each in take(consumer, 5):
@@ -92,17 +92,17 @@ def test_a_consumer_begins_anew(client: lightlink.Client) -> None:
     assert [each.data for each in take(consumer, 5)] == [0, 1, 2, 3, 4]
 
 
-def test_the_oldest_event_that_is_not_done_tells_its_age(client: lightlink.Client) -> None:
+def test_lag_has_the_age_of_the_oldest_unsettled_event(client: lightlink.Client) -> None:
     fill(client, 0)
     consumer = client.consumer("ORDERS", "hand")
     assert consumer.lag().oldest is None
     for number in range(3):
         client.publish_stored("orders.new", number)
-        time.sleep(0.2)  # so that their ages differ by more than asking for one takes
+        time.sleep(0.2)  # so that their ages differ by more than a request takes
     first, second, third = client.replay("orders.>")
 
     def is_oldest(message: StoredMessage) -> bool:
-        """Tell whether an event is the oldest by the clock of this machine, which is the server's."""
+        """Tell whether an event is the oldest; the server runs on this machine's clock."""
         now = datetime.now(timezone.utc)
         oldest = consumer.lag().oldest
         least, most = now - message.stored_at, datetime.now(timezone.utc) - message.stored_at
@@ -111,7 +111,7 @@ def test_the_oldest_event_that_is_not_done_tells_its_age(client: lightlink.Clien
     assert is_oldest(first)
     held = take(consumer, 3)
     assert is_oldest(first)
-    held[1].done()  # the first is still open
+    held[1].done()  # the first is still unsettled
     eventually(lambda: consumer.lag().in_flight == 2)
     assert is_oldest(first)
     held[0].done()
@@ -120,7 +120,7 @@ def test_the_oldest_event_that_is_not_done_tells_its_age(client: lightlink.Clien
     eventually(lambda: consumer.lag().oldest is None)
 
 
-def test_iterating_yields_what_comes(client: lightlink.Client) -> None:
+def test_iterating_yields_events_as_they_arrive(client: lightlink.Client) -> None:
     fill(client, 3)
     seen = []
     with client.consumer("ORDERS", "hand") as consumer:
@@ -132,7 +132,7 @@ def test_iterating_yields_what_comes(client: lightlink.Client) -> None:
     assert seen == [0, 1, 2]
 
 
-def test_what_is_not_there_is_said(client: lightlink.Client) -> None:
+def test_a_missing_stream_or_consumer_is_not_found(client: lightlink.Client) -> None:
     for stream, name in (("ORDERS", "nobody"), ("NOTHING", "x")):
         with pytest.raises(StreamNotFound):
             client.consumer(stream, name).lag()
@@ -140,7 +140,7 @@ def test_what_is_not_there_is_said(client: lightlink.Client) -> None:
         client.consumer("ORDERS", "nobody").fetch(1)
 
 
-def test_events_are_replayed_from_any_place(client: lightlink.Client) -> None:
+def test_events_are_replayed_from_any_position(client: lightlink.Client) -> None:
     for number in range(5):
         client.publish_stored(f"orders.{'even' if number % 2 == 0 else 'odd'}", number)
     whole = list(client.replay("orders.>"))
@@ -161,7 +161,7 @@ def test_events_are_replayed_from_any_place(client: lightlink.Client) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_consumer_stays_with_the_process_that_fetched(client: lightlink.Client, python: StartPython) -> None:
+def test_a_forked_child_cannot_use_its_parents_consumer(client: lightlink.Client, python: StartPython) -> None:
     fill(client, 1)
     code = """
         import os, sys, lightlink

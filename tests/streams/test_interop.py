@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.interop
 
 
-def test_nats_py_reads_what_we_store_and_we_what_it_stores(client: lightlink.Client) -> None:
+def test_nats_py_and_lightlink_read_each_others_events(client: lightlink.Client) -> None:
     seen: list[Any] = []
     client.publish_stored("orders.new", {"from": "us"}, id="1")
 
@@ -38,14 +38,14 @@ def test_nats_py_reads_what_we_store_and_we_what_it_stores(client: lightlink.Cli
     client.consume("orders.>", name="ours")(seen.append)
     eventually(lambda: seen == [{"from": "us"}, {"from": "them"}])
     assert client.publish_stored("orders.new", {"from": "us"}, id="2").duplicate
-    # Their consumer by our hand, and ours by theirs.
+    # A consumer that nats-py created is fetched from by LightLink.
     with client.consumer("ORDERS", "theirs") as consumer:
         (message,) = consumer.fetch(1)
         assert message.data == {"from": "them"}
         message.done()
 
 
-def test_a_consumer_that_they_made_otherwise_is_refused_by_name(client: lightlink.Client) -> None:
+def test_a_consumer_that_would_break_retries_is_refused(client: lightlink.Client) -> None:
     async def make(nc: NatsClient) -> None:
         config = ConsumerConfig(durable_name="odd", filter_subject="orders.>", max_deliver=3, backoff=[1.0, 2.0])
         await nc.jetstream().add_consumer("ORDERS", config)
@@ -56,7 +56,9 @@ def test_a_consumer_that_they_made_otherwise_is_refused_by_name(client: lightlin
         client.consume("orders.>", name="odd")(print)
 
 
-def test_a_difference_that_does_no_harm_is_logged(client: lightlink.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_harmless_differences_of_a_consumer_are_logged(
+    client: lightlink.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     async def make(nc: NatsClient) -> None:
         config = ConsumerConfig(
             durable_name="odd",
@@ -97,12 +99,10 @@ def test_update_changes_a_consumer_that_another_tool_made(client: lightlink.Clie
     client.consume("orders.b", name="odd", update=True)(seen.append)
     client.publish_stored("orders.b", 1)
     eventually(lambda: seen == [1])
-    client.consume("orders.b", name="odd")(seen.append)  # nothing is otherwise any more
+    client.consume("orders.b", name="odd")(seen.append)  # without update: no difference is left
 
 
-@pytest.mark.skipif(
-    shutil.which("nats") is None, reason="the nats command is not here; CONTRIBUTING.md says how to get it"
-)
+@pytest.mark.skipif(shutil.which("nats") is None, reason="the nats command is not installed; see CONTRIBUTING.md")
 def test_the_nats_command_sees_streams_and_dead_letters(client: lightlink.Client) -> None:
     def run(*arguments: str) -> str:
         command = ["nats", "-s", client.server or "", *arguments]

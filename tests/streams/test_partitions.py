@@ -1,4 +1,4 @@
-"""Order across processes: what belongs together is handled one event at a time, whoever handles it."""
+"""Order across processes: events of one partition are handled one at a time, by whichever process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CUSTOMERS = "abcdefgh"
 
 @pytest.fixture
 def client(connect: Callable[..., lightlink.Client]) -> lightlink.Client:
-    """A client, with the stream ORDERS, whose events are in four partitions by customer."""
+    """A client, with the stream ORDERS in four partitions, by customer."""
     made = connect()
     made.stream("ORDERS", ["orders.*.>"], partitions=4)
     return made
 
 
-def test_two_processes_share_partitions_and_keep_their_order(
+def test_two_clients_share_partitions_and_keep_the_order(
     client: lightlink.Client, connect: Callable[..., lightlink.Client]
 ) -> None:
     running: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def test_two_processes_share_partitions_and_keep_their_order(
     assert set(by) == {1, 2}
 
 
-def test_partitions_are_seen_by_nobody_who_reads_by_lightlink(client: lightlink.Client) -> None:
+def test_readers_do_not_see_the_prefix_of_partitions(client: lightlink.Client) -> None:
     for number, customer in enumerate("abc"):
         client.publish_stored(f"orders.{customer}.new", number)
     subjects = ["orders.a.new", "orders.b.new", "orders.c.new"]
@@ -88,7 +88,7 @@ def test_partitions_are_seen_by_nobody_who_reads_by_lightlink(client: lightlink.
     assert [each.data for each in client.replay("orders.>")] == [0, 2]
 
 
-def test_a_dead_letter_of_a_partition_is_the_consumer_s(client: lightlink.Client) -> None:
+def test_dead_letters_of_all_partitions_are_of_one_consumer(client: lightlink.Client) -> None:
     broken, seen = threading.Event(), []
     broken.set()
 
@@ -107,7 +107,7 @@ def test_a_dead_letter_of_a_partition_is_the_consumer_s(client: lightlink.Client
     assert client.stream("ORDERS").consumers() == [f"billing-{number}" for number in range(4)]
 
 
-def test_partitions_that_do_not_fit_are_refused_by_name(client: lightlink.Client) -> None:
+def test_invalid_partitions_are_refused_by_name(client: lightlink.Client) -> None:
     for subjects in (["bills.>"], ["bills.*", "taxes.*"]):
         with pytest.raises(InvalidOption, match="need one subject with a"):
             client.stream("BILLS", subjects, partitions=4)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def traders(fresh_server: StartServer, authority: CertificateAuthority) -> Iterator[list[lightlink.Client]]:
-    """Clients of who sells, of who writes the bills, and of somebody else."""
+    """Clients with a grant to publish, with a grant to consume, and with neither."""
     folder = authority.directory
     authority.issue_server(["127.0.0.1"])
     authority.issue("seller", publish=["orders.>"], streams=["ORDERS"])
@@ -37,7 +37,7 @@ def traders(fresh_server: StartServer, authority: CertificateAuthority) -> Itera
 
 
 @pytest.mark.parametrize("partitions", [None, 2])
-def test_grants_are_enough_for_what_they_are_for_and_no_more(
+def test_stream_and_consume_grants_suffice_and_allow_no_more(
     traders: list[lightlink.Client], partitions: int | None
 ) -> None:
     seller, biller, other = traders
@@ -60,7 +60,7 @@ def test_grants_are_enough_for_what_they_are_for_and_no_more(
     for attempt in (
         lambda: other.publish_stored("orders.new", 3),
         lambda: biller.publish_stored("orders.new", 3),
-        # Where an event of a partition is stored: the server alone writes there.
+        # The stored subject of a partition: only the server may write there.
         lambda: seller.publish_stored("ll.part.0.orders.new", 3),
         lambda: other.stream("ORDERS").info(),
         lambda: other.consume("orders.*", name="x", stream="ORDERS", partitions=partitions)(print),

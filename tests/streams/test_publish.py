@@ -1,4 +1,4 @@
-"""Streams are made or compared, and events stored when publishing returns."""
+"""Streams are created or compared, and events are stored when publishing returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import lightlink
 
 
-def test_a_stream_is_made_once_and_compared_then(client: lightlink.Client) -> None:
+def test_a_stream_is_created_once_then_compared(client: lightlink.Client) -> None:
     stream = client.stream("ORDERS", ["orders.>"])
     assert (stream.info().messages, stream.info().subjects) == (0, ("orders.>",))
     with pytest.raises(StreamError, match=r"max_age is 0 s, not 60 s; duplicate_window is .*; update=True changes it"):
@@ -50,7 +50,7 @@ def test_bad_streams_are_refused_by_name(client: lightlink.Client) -> None:
 def test_an_event_is_stored_when_publishing_returns(client: lightlink.Client) -> None:
     assert client.publish_stored("orders.new", {"n": 1}, id="1") == Stored("ORDERS", 1)
     assert client.publish_stored("orders.new", {"n": 1}, id="1") == Stored("ORDERS", 1, duplicate=True)
-    # Ids belong to a whole stream: another subject's are others.
+    # JetStream's message ids are per stream; LightLink's are per subject.
     assert client.publish_stored("orders.paid", {"n": 1}, id="1", headers={"k": "v"}) == Stored("ORDERS", 2)
     assert client.submit_stored("orders.new", b"raw").result(10) == Stored("ORDERS", 3)
     messages = list(client.replay("orders.>", raw=True))
@@ -62,7 +62,7 @@ def test_an_event_is_stored_when_publishing_returns(client: lightlink.Client) ->
     assert messages[1].headers["k"] == "v"
 
 
-def test_what_no_stream_captures_is_an_error_at_once(client: lightlink.Client) -> None:
+def test_an_event_that_no_stream_captures_fails_at_once(client: lightlink.Client) -> None:
     with pytest.raises(NotStored, match="no stream captures this subject") as caught:
         client.publish_stored("nowhere.new", 1)
     assert not caught.value.unknown
@@ -74,7 +74,7 @@ def test_what_no_stream_captures_is_an_error_at_once(client: lightlink.Client) -
         client.publish_stored("orders.new", b"x" * 2_000_000)
 
 
-def test_many_are_stored_together_or_it_says_what_failed(client: lightlink.Client) -> None:
+def test_storing_many_events_succeeds_or_names_the_failure(client: lightlink.Client) -> None:
     with client.storing() as batch:
         for number in range(10_000):
             batch.publish("orders.new", number, id=str(number))
@@ -87,7 +87,7 @@ def test_many_are_stored_together_or_it_says_what_failed(client: lightlink.Clien
         batch.wait()
 
 
-def test_a_block_that_ends_with_an_exception_leaves_nothing(
+def test_an_exception_in_storing_leaves_no_open_requests(
     client: lightlink.Client,
 ) -> None:
     with pytest.raises(LookupError), client.storing() as batch:  # noqa: PT012 - it is the block that is tested
@@ -98,7 +98,9 @@ def test_a_block_that_ends_with_an_exception_leaves_nothing(
     assert client.publish_stored("orders.new", 1).stream == "ORDERS"
 
 
-def test_what_is_purged_is_gone(client: lightlink.Client, connect: Callable[..., lightlink.Client]) -> None:
+def test_purge_removes_a_subject_or_everything(
+    client: lightlink.Client, connect: Callable[..., lightlink.Client]
+) -> None:
     stream = client.stream("ORDERS")
     for subject in ("orders.a", "orders.b", "orders.b"):
         client.publish_stored(subject, 1)
