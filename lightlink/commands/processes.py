@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lightlink.commands.manager.manager import CommandManager
-from lightlink.errors import LightLinkError, StoreUnavailable
+from lightlink.concurrency.threads import has_ended
+from lightlink.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +47,9 @@ class Managers:
             made = self._made.setdefault(process, mine)
             if made is mine:
                 self._fill(mine, process)
-        try:
-            return made.result(_PATIENCE)
-        except FutureTimeout as exc:
-            if isinstance(exc, LightLinkError):
-                raise
-            raise StoreUnavailable("reaching NATS", "this process is still connecting") from None
+        if not has_ended(made, _PATIENCE):
+            raise StoreUnavailable("reaching NATS", "this process is still connecting")
+        return made.result()
 
     def close(self) -> None:
         """Close the manager of this process if there is one; the next use makes another."""

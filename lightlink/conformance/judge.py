@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
-import queue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lightlink.concurrency.queues import Results
 from lightlink.events.message import Message
 from lightlink.protocol import codec, subjects
 
@@ -27,7 +27,7 @@ class Judge(abc.ABC):
     def __init__(self, client: Client, service: str) -> None:
         self._client = client
         self._service = service
-        self._verdicts: queue.SimpleQueue[Verdict | None] = queue.SimpleQueue()
+        self._verdicts: Results[Verdict | None] = Results()
         self._subscription = client.subscribe(
             subjects.service_subject(service), self._take, queue="q", raw=True, concurrency=1
         )
@@ -40,8 +40,8 @@ class Judge(abc.ABC):
         """
         while True:
             try:
-                verdict = self._verdicts.get(timeout=timeout)
-            except queue.Empty:
+                verdict = self._verdicts.get(timeout)
+            except TimeoutError:
                 raise TimeoutError(f"the program under test has not gone on for {timeout:g} s") from None
             if verdict is None:
                 return

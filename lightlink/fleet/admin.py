@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import queue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.queues import Results
 from lightlink.connection.connection import NoReply
 from lightlink.errors import FleetError, FleetRefused, LightLinkError
 from lightlink.fleet.audit import Entry
@@ -164,12 +164,12 @@ def ask(connection: Connection, subject: str, body: Mapping[str, Any], operation
 def _request_again(connection: Connection, subject: bytes, payload: bytes, timeout: float) -> Waiter:
     """Send a request each second until the first answer; raises NoReply after ``timeout`` seconds."""
     deadline = Deadline(timeout)
-    answers: queue.SimpleQueue[Waiter] = queue.SimpleQueue()
+    answers: Results[Waiter] = Results()
     while not deadline.is_over:
         connection.request_async(subject, payload, deadline.remaining(), answers.put)
         try:
-            waiter = answers.get(timeout=min(_AGAIN_SECONDS, deadline.remaining()))
-        except queue.Empty:
+            waiter = answers.get(min(_AGAIN_SECONDS, deadline.remaining()))
+        except TimeoutError:
             continue
         if waiter.error is not None:
             raise waiter.error

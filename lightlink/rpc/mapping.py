@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from lightlink.concurrency.threads import LOOK_SECONDS
+from lightlink.concurrency.queues import Results
 from lightlink.errors import ClosedError, InvalidOption, LightLinkError
 from lightlink.validators import integer
 
@@ -61,7 +59,7 @@ class CallMap:
 
     def as_completed(self, arguments: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (place among the arguments, result) as the results come."""
-        done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]] = SimpleQueue()
+        done: Results[tuple[int, Future[Any] | LightLinkError]] = Results()
         under_way: dict[int, Future[Any]] = {}
         count = 0
         try:
@@ -96,7 +94,7 @@ class CallMap:
         place: int,
         args: Any,
         under_way: dict[int, Future[Any]],
-        done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]],
+        done: Results[tuple[int, Future[Any] | LightLinkError]],
     ) -> None:
         try:
             future = self.caller.submit(self.service, self.method, args, self.limit, self.returns, self.headers)
@@ -107,9 +105,9 @@ class CallMap:
         future.add_done_callback(_putter(done, place))
 
     def _next(
-        self, under_way: dict[int, Future[Any]], done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]]
+        self, under_way: dict[int, Future[Any]], done: Results[tuple[int, Future[Any] | LightLinkError]]
     ) -> tuple[int, Any]:
-        place, call = _next_of(done)
+        place, call = done.get()
         under_way.pop(place, None)
         if isinstance(call, LightLinkError):
             return place, call
@@ -125,11 +123,5 @@ class CallMap:
         return error
 
 
-def _next_of(done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]]) -> tuple[int, Future[Any] | LightLinkError]:
-    while True:
-        with suppress(Empty):
-            return done.get(timeout=LOOK_SECONDS)
-
-
-def _putter(done: SimpleQueue[tuple[int, Future[Any] | LightLinkError]], place: int) -> Callable[[Future[Any]], None]:
+def _putter(done: Results[tuple[int, Future[Any] | LightLinkError]], place: int) -> Callable[[Future[Any]], None]:
     return lambda future: done.put((place, future))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import queue
 from contextvars import Context
 from typing import TYPE_CHECKING
 
 from lightlink.commands.agent.execution import Execution
 from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.queues import Ranks
 from lightlink.concurrency.scheduler import Lane, every
 from lightlink.concurrency.threads import Event
 from lightlink.concurrency.workers import WorkerPool
@@ -53,8 +52,7 @@ class Runner:
         self.pool = WorkerPool(f"lightlink-{link.client_id}", workers)
         # Deadlines are enforced on threads of the process: every worker may be busy with an overdue command.
         self.steward = Lane()
-        self._waiting: queue.PriorityQueue[tuple[int, int, int, Delivery]] = queue.PriorityQueue()
-        self._numbers = itertools.count()
+        self._waiting: Ranks[Delivery] = Ranks()
         self._periodic: list[PeriodicJob] = []
         self._missed_cancels = False
         self._deliveries = link.deliveries(prefetch, self._take, self.steward.put)
@@ -114,11 +112,7 @@ class Runner:
         self._claim.release(timeout)
 
     def _hand_back(self) -> None:
-        while True:
-            try:
-                delivery = self._waiting.get_nowait()[-1]
-            except queue.Empty:
-                return
+        while (delivery := self._waiting.take()) is not None:
             self._deliveries.hand_back(delivery)
 
     # Running --------------------------------------------------------------------------------------------------------
@@ -126,20 +120,19 @@ class Runner:
     def _take(self, deliveries: list[Delivery]) -> None:
         """Queue delivered commands for the workers: higher priority first, then the older one."""
         for delivery in deliveries:
-            self._waiting.put((-delivery.request.priority, delivery.sequence, next(self._numbers), delivery))
+            self._waiting.put((-delivery.request.priority, delivery.sequence), delivery)
         for _ in deliveries:
             self.pool.put(self._run_next)
 
     def _run_next(self) -> None:
-        try:
-            delivery = self._waiting.get_nowait()[-1]
-        except queue.Empty:
+        delivery = self._waiting.take()
+        if delivery is None:
             return  # it was handed back
         # A context of its own: nothing that a handler sets there is seen by the next one.
         Context().run(self._execution.process, delivery)
 
     def _load(self) -> tuple[int, int]:
-        return len(self._execution.running), self._waiting.qsize()
+        return len(self._execution.running), len(self._waiting)
 
     def _tick(self) -> None:
         self._deliveries.tick()

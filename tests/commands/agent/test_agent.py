@@ -451,7 +451,7 @@ def test_a_stop_finishes_what_runs_and_hands_back_what_waits(
     assert begun.wait(30)
     stopper = threading.Thread(target=agent.stop)
     stopper.start()
-    eventually(agent._runner._waiting.empty)  # type: ignore[union-attr]
+    eventually(lambda: not agent._runner._waiting)  # type: ignore[union-attr]
     release.set()
     stopper.join(20)
     assert promises[0].result(30) == agent.instance
@@ -501,8 +501,8 @@ def test_what_comes_while_it_stops_is_handed_back_too(world: World, manager: Com
     assert begun.wait(30)
     runner = agent._runner
     assert runner is not None
-    eventually(lambda: not runner._waiting.empty())
-    late = runner._waiting.get()[-1]
+    eventually(lambda: len(runner._waiting))
+    late = runner._waiting.take()
     stop_pool = runner.pool.stop
 
     def stop(timeout: float) -> bool:
