@@ -793,7 +793,7 @@ def test_who_stops_a_stopping_service_waits_for_the_end_too(
     assert future.result(30) is None
 
 
-def test_a_stop_refused_on_the_loop_s_thread_leaves_all_as_it_was(
+def test_a_stop_refused_on_the_loop_s_thread_changes_nothing(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
     gate = Gate()

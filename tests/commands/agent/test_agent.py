@@ -463,7 +463,7 @@ def test_a_stop_finishes_what_runs_and_hands_back_what_waits(
     assert [promise.command().attempt for promise in promises] == [1, 1, 1]
 
 
-def test_a_stop_refused_on_the_loop_s_thread_leaves_all_as_it_was(
+def test_a_stop_refused_on_the_loop_s_thread_changes_nothing(
     world: World, manager: CommandManager, prefix: str
 ) -> None:
     agent = world.agent(prefix)
