@@ -3,7 +3,8 @@
 `StopSignal` is for what waits and then stops in order: services, agents, relays, gateways, HTTP servers, responders.
 `handling` is for what an exception ends: the command line around all of them. Either way the first signal asks
 for an orderly stop, and a second one during that ends the program at once: in the CLI with 128 and its number,
-elsewhere as the program's own handlers would have it.
+elsewhere as the program's own handlers would have it. What stops in which order then: `lifecycle`; process 1 of a
+container, which hands signals on: `lightlink.cli.processes.init`.
 """
 
 from __future__ import annotations

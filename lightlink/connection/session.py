@@ -1,4 +1,7 @@
-"""One connection's life in one process: the loop, nats-py's client, the outbox and the reply inbox."""
+"""One connection's life in one process: the loop, nats-py's client, the outbox and the reply inbox.
+
+nats-py reconnects; how long it waits in between is `dialing.dial.Backoff`.
+"""
 
 from __future__ import annotations
 

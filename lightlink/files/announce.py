@@ -1,4 +1,4 @@
-"""Tell a service that a file is there for it, and hear of such files (design, section 4)."""
+"""Tell a service that a file is there for it, and hear of such files (docs/wire.md)."""
 
 from __future__ import annotations
 

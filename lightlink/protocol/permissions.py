@@ -88,7 +88,7 @@ _CONSUME = (
     "$JS.API.STREAM.MSG.DELETE.LIGHTLINK_DEAD",
 )
 
-# Design section 6. The agent's list is complete: an identity that may create consumers can send anything anywhere.
+# As in the table of certs/README.md. The agent's list is complete: who may create consumers can send anything anywhere.
 ROLES: Mapping[str, Role] = {
     "service": Role(
         does="answers calls to the service of its name; events and calls of its own as granted",

@@ -1,4 +1,4 @@
-"""The calling side of RPC: envelopes out, results or typed errors back (wire format: design section 4)."""
+"""The calling side of RPC: envelopes out, results or typed errors back (wire format: docs/wire.md)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from lightlink.commands.manager.gap_detector import revision_of
+from lightlink.commands.manager.losses import revision_of
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import Condition

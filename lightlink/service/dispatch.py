@@ -1,4 +1,4 @@
-"""The serving side of RPC: request -> worker -> reply (wire format: design section 4)."""
+"""The serving side of RPC: request -> worker -> reply (wire format: docs/wire.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Durable events: stored when they are published, handled at least once, retried, dead-lettered, replayed."""
+"""Durable events: stored when they are published, handled at least once, retried, dead-lettered, replayed.
+
+`consumption` decides what is tried again and what is parked; `graveyard` stores dead letters, `dead` lists and
+redelivers them; `hand` is a consumer without a handler.
+"""
 
 from lightlink.streams.consumption import Consumption
 from lightlink.streams.dead import DeadLetter, DeadLetters

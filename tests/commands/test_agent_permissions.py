@@ -25,7 +25,7 @@ DIRECT = f"$JS.API.DIRECT.GET.{STATUS}.$KV.lightlink_command_status"
 
 @pytest.fixture
 def manager(connect_as: ConnectAs) -> RawPeer:
-    """A manager who has made the streams as design section 6 says, with one command for each agent."""
+    """A manager who has made the streams as certs/README.md says, with one command for each agent."""
     peer = connect_as("manager")
 
     async def prepare(nc: Client) -> None:
@@ -57,7 +57,7 @@ def manager(connect_as: ConnectAs) -> RawPeer:
 
 
 async def execute(nc: Client, command: str) -> list[bytes]:
-    """Take the commands that wait for agent-a, the way section 6 describes, and return their payloads."""
+    """Take the commands that wait for agent-a, the way certs/README.md describes, and return their payloads."""
     js = nc.jetstream()
     await js.publish("$KV.lightlink_agents.agent-a", b"here")
     pull = await js.pull_subscribe_bind("agent-agent-a", stream=COMMANDS)

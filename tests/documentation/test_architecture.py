@@ -16,6 +16,12 @@ def test_a_named_module_exists(path: str) -> None:
     assert (ROOT / "lightlink" / path).is_file()
 
 
+@pytest.mark.parametrize("room", sorted(each.name for each in (ROOT / "lightlink").iterdir() if "__" not in each.name))
+def test_every_room_has_its_row(room: str) -> None:
+    name = room if room.endswith(".py") else f"{room}/"
+    assert room == "py.typed" or any(f"`{name}`" in line for line in PAGE.splitlines() if line.startswith("| `"))
+
+
 @pytest.mark.parametrize(
     ("question", "module"),
     [
@@ -24,6 +30,9 @@ def test_a_named_module_exists(path: str) -> None:
         ("SIGTERM", "concurrency/signals.py"),
         ("reply reaches its caller", "connection/replies.py"),
         ("who may publish what", "protocol/permissions.py"),
+        ("does not run twice", "commands/agent/execution.py"),
+        ("which is parked", "streams/consumption.py"),
+        ("shows live", "http/views/events.py"),
     ],
 )
 def test_a_newcomer_s_question_leads_to_one_module(question: str, module: str) -> None:

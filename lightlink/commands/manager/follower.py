@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from lightlink.commands.manager.gap_detector import Losses, revision_of
+from lightlink.commands.manager.losses import Losses, revision_of
 from lightlink.commands.manager.promise import CommandPromise
 from lightlink.commands.store.store import read_progress, read_status
 from lightlink.concurrency.scheduler import every

@@ -1,4 +1,7 @@
-"""Server-sent events of every change of every command (WHATWG HTML, section 9.2)."""
+"""Server-sent events of every change of every command (WHATWG HTML, section 9.2).
+
+The console follows `events`, which tells of runs and of the link to NATS too.
+"""
 
 from __future__ import annotations
 

@@ -503,6 +503,7 @@ def test_what_comes_while_it_stops_is_handed_back_too(world: World, manager: Com
     assert runner is not None
     eventually(lambda: len(runner._waiting))
     late = runner._waiting.take()
+    assert late is not None
     stop_pool = runner.pool.stop
 
     def stop(timeout: float) -> bool:

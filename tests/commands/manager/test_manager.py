@@ -15,7 +15,7 @@ from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import Cancelled, CommandContext, StoreOptions
-from lightlink.commands.manager import gap_detector
+from lightlink.commands.manager import losses
 from lightlink.errors import (
     AgentOffline,
     ClosedError,
@@ -538,7 +538,7 @@ def test_an_end_that_was_lost_on_its_way_is_noticed(
     url: str, prefix: str, more_follows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is lost at the end is noticed by asking now and then, what is lost before at once.
-    monkeypatch.setattr(gap_detector, "_ASK_SECONDS", 600.0 if more_follows else 0.1)
+    monkeypatch.setattr(losses, "_ASK_SECONDS", 600.0 if more_follows else 0.1)
     with World(url) as world:
         manager = world.manager(sweep_interval=None)
         follower, connection = manager._follower, manager._connection

@@ -14,7 +14,7 @@ from nats.js.errors import APIError
 
 import lightlink
 from lightlink.commands import StoreOptions
-from lightlink.commands.manager import gap_detector
+from lightlink.commands.manager import losses
 from lightlink.commands.store import schema
 from lightlink.errors import InvalidOption, StoreUnavailable
 from lightlink.protocol import codec, subjects
@@ -130,7 +130,7 @@ def test_a_stream_that_was_made_otherwise_is_refused(
 def test_a_deleted_status_bucket_is_made_again(
     world: World, small: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gap_detector, "_ASK_SECONDS", 0.1)
+    monkeypatch.setattr(losses, "_ASK_SECONDS", 0.1)
     manager, agent = world.manager(sweep_interval=None), world.agent("a")
     agent.command("work")(lambda: "done")
     agent.start()
