@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 _POLL_SECONDS = 2.0
+# For so long a machine waits for a server: many enroll at once when a site is switched on.
+_SERVER_SECONDS = 15.0
 _RENEWAL_SECONDS = 3600.0
 # Of a certificate's life, when it is renewed.
 _DUE = 2 / 3
@@ -94,7 +96,8 @@ def enroll(
     """Enroll this machine with a token, and write its files into a directory, private to its user.
 
     Where somebody has to accept it, ``on_pending(fingerprint)`` is called once, and this waits ``timeout`` seconds at
-    most (None: as long as it takes). Called again after it broke off, it goes on with the same key. ``force`` replaces
+    most (None: as long as it takes). A server that is not there yet, or has too much to do, is waited for 15 seconds,
+    within ``timeout``. Called again after it broke off, it goes on with the same key. ``force`` replaces
     what an earlier enrolment has left. Raises FleetRefused, FleetError, ConnectError, InvalidOption.
     """
     read = Token.read(token)
@@ -160,7 +163,7 @@ def _ask_until(token: Token, csr: str, timeout: float | None, on_pending: Callab
         write_file(folder / "token.pem", token.key + token.chain, mode=PRIVATE, replace=False)
         write_file(folder / "ca.pem", token.authorities, mode=PUBLIC, replace=False)
         tls = TLS(folder / "ca.pem", folder / "token.pem", folder / "token.pem")
-        with connect(token.urls, tls=tls, name="enroll") as client:
+        with connect(token.urls, tls=tls, name="enroll", wait=min(deadline.remaining(), _SERVER_SECONDS)) as client:
             while True:
                 subject = f"{FLEET_ENROLL}.{token.name}.{token.id}"
                 try:

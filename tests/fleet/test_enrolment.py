@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from helpers.fleet import at_the_door, knock, why
+from helpers.proxy import TcpProxy
 from helpers.waiting import eventually
 
 import lightlink
@@ -102,6 +105,22 @@ def test_of_many_that_use_a_token_at_once_one_gets_in(fleet: FleetWorld, admin: 
         thread.join(60)
     assert sorted(str(type(each).__name__) for each in results) == ["AgentFiles"] + ["str"] * 5
     assert {each for each in results if isinstance(each, str)} == {"used"}
+
+
+def test_a_machine_waits_for_a_server_that_is_busy(
+    fleet: FleetWorld, admin: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = urlsplit(fleet.url)
+    with TcpProxy(str(target.hostname), target.port or 0) as link, ThreadPoolExecutor(1) as pool:
+        token = admin.token("a", urls=[link.url.replace("nats://", "tls://")])
+        link.refuse()
+        enrolling = pool.submit(enroll, token, tmp_path / "a")
+        eventually(lambda: "no server yet, waiting for one" in caplog.text)
+        link.accept()
+        assert enrolling.result(60).name == "a"
+        link.refuse()
+        with pytest.raises(lightlink.ConnectError):
+            enroll(admin.token("b", urls=[link.url.replace("nats://", "tls://")]), tmp_path / "b", timeout=0.5)
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(admin: Fleet, tmp_path: Path) -> None:
