@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from lightlink.middleware import Middleware
     from lightlink.service.testing import ServiceTestClient
-    from lightlink.streams.consumption import Consumption, Settings
+    from lightlink.streams.consumption import Consumption
+    from lightlink.streams.job import Settings
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 

@@ -1,7 +1,7 @@
 """Durable events: stored when they are published, handled at least once, retried, dead-lettered, replayed.
 
-`consumption` decides what is tried again and what is parked; `graveyard` stores dead letters, `dead` lists and
-redelivers them; `hand` is a consumer without a handler.
+`consumption` hands events to handlers, `outcomes` decides what is tried again and what is parked; `graveyard` stores
+dead letters, `dead` lists and redelivers them; `hand` is a consumer without a handler.
 """
 
 from lightlink.streams.consumption import Consumption

@@ -7,33 +7,29 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-import time
 from collections import deque
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink import logs
 from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.scheduler import every
 from lightlink.concurrency.threads import RLock
 from lightlink.concurrency.workers import WorkerPool
-from lightlink.errors import BatchFailed, DecodeError, Later, LightLinkError, Reject, StreamError
+from lightlink.errors import BatchFailed, DecodeError, LightLinkError, Reject, StreamError
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.middleware import Call
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
-from lightlink.protocol.text import text_of
 from lightlink.streams.durable import Durable
 from lightlink.streams.graveyard import Graveyard
-from lightlink.streams.lanes import Lanes
+from lightlink.streams.job import Job, Settings, Source
 from lightlink.streams.message import StoredMessage, read_stored
+from lightlink.streams.outcomes import STORE_RETRY_SECONDS, Outcomes, as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from lightlink.concurrency.scheduler import PeriodicJob
     from lightlink.connection.connection import Connection
@@ -44,75 +40,11 @@ _log = logging.getLogger("lightlink")
 
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 15.0
-_STORE_RETRY_SECONDS = 5.0
 # Events held for each worker, and for each worker of a handler that takes less than this on average.
 _HELD, _HELD_QUICK, _QUICK_SECONDS = 2, 32, 0.005
 # Seconds until more threads help with a burst.
 _HELP_SECONDS = 0.001
-_JITTER = 0.1
-_dice = random.Random()  # noqa: S311 - delays are no secret; our own, so that no program seeds it
 _TOO_OFTEN = "it was delivered {} times and never settled: its handler ended the process, or was cut off"
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """How events are handled; see `Client.consume`."""
-
-    workers: int
-    key: Callable[[StoredMessage], Hashable] | None
-    timeout: float
-    retries: Sequence[float]
-    dead_letters: bool
-    on_dead_letter: Callable[[StoredMessage, str], object] | None
-    batch: int | None
-    within: float
-    raw: bool
-    ack_wait: float
-    update: bool
-    partitions: int | None
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether a retried event holds up those behind it."""
-        return self.batch is None and (self.key is not None or self.partitions is not None or self.workers == 1)
-
-    @property
-    def attempts(self) -> int | None:
-        """After how many attempts an event becomes a dead letter; None: never."""
-        return len(self.retries) + 1 if self.dead_letters else None
-
-    def delay(self, attempt: int) -> float:
-        """Return the seconds to wait after a failed attempt, with jitter."""
-        delay = self.retries[min(attempt, len(self.retries)) - 1] if self.retries else 1.0
-        return delay * _dice.uniform(1 - _JITTER, 1 + _JITTER)
-
-
-@attrs.define(eq=False)
-class Job:
-    """An event delivered to this process and not settled yet."""
-
-    pulled: Pulled
-    source: Source
-    tries: int = 0  # failed attempts since this delivery
-    attempt: int = 0  # its number, once it is known
-    is_overdue: bool = False
-    key: Hashable = None
-    is_in_lane: bool = False
-    message: StoredMessage | None = None
-    data: Any = None  # decoded, for a handler that takes only that
-    started: float | None = None
-    is_settled: bool = False
-
-
-@attrs.define(eq=False)
-class Source:
-    """Where events come from: the stream itself, or its dead letters to be redelivered."""
-
-    pulls: PullConsumer
-    durable: Durable
-    stream: str
-    is_retry: bool
-    lane: Hashable = None  # the key of all its events if they come from a partition
 
 
 class Consumption:
@@ -138,15 +70,13 @@ class Consumption:
         self.stream = stream
         self.name = name
         self.settings = settings
-        self.counts = dict.fromkeys(("delivered", "done", "retried", "dead", "stuck"), 0)
-        self.seconds = 0.0
         self.lag = 0
         self._connection = connection
         self._durables = durables
         self._handle = handle
         self._handle_data = handle_data or handle
         self._takes_data = handle_data is not None
-        self._plain = _as_bytes if settings.raw else codec.decode
+        self._plain = as_bytes if settings.raw else codec.decode
         self._decode = decode
         self._middleware = middleware
         self._ack_wait = min(durable.ack_wait for durable in durables)
@@ -154,22 +84,26 @@ class Consumption:
         self._pid = os.getpid()
         self._pool = WorkerPool(f"lightlink-consume-{self.name}", settings.workers)
         self._graveyard = Graveyard(connection, stream, name, timeout) if settings.dead_letters else None
+        self._outcomes = Outcomes(stream, name, settings, self._graveyard, self._put, self._put_after)
+        self.counts = self._outcomes.counts
         self._sources: list[Source] = []
-        self._lanes: Lanes[Job] = Lanes()
         self._lock = RLock()
-        self._running: set[Job] = set()
         self._todo: deque[Job] = deque()
         self._is_help_due = False  # whether `_help` is scheduled
         self._order = RLock()  # held while an event is taken and put into its lane
         self._busy = 0  # threads that handle queued events
         self._batch: list[Job] = []
         self._missing: set[str] = set()
-        self._stopping = False
         self._has_left = False
         self._periodic: list[PeriodicJob] = []
 
     def __repr__(self) -> str:
         return f"<Consumption of {self.stream}/{self.name}: {self.counts}>"
+
+    @property
+    def seconds(self) -> float:
+        """The total time in handlers."""
+        return self._outcomes.seconds
 
     @property
     def held(self) -> int:
@@ -216,12 +150,12 @@ class Consumption:
             return
         if self._has_left:
             return
-        self._stopping = True
+        self._outcomes.is_stopping = True
         deadline = Deadline(timeout)
         for source in self._sources:
             source.pulls.stop(deadline.remaining())
         while (job := self._take_back()) is not None:
-            self._give_back(job)
+            self._outcomes.give_back(job)
         # Queued jobs hand themselves back; running ones are waited for.
         if not self._pool.stop(deadline.remaining()):
             _log.warning("lightlink: a handler of %s did not finish; its event is redelivered", self.name)
@@ -236,7 +170,7 @@ class Consumption:
                 return self._batch.pop()
             if self._todo:
                 return self._todo.pop()
-        return self._lanes.take_back()
+        return self._outcomes.lanes.take_back()
 
     def connection_closed(self) -> None:
         """Stop: the connection is closed for good."""
@@ -302,9 +236,9 @@ class Consumption:
                     return None
                 error = self._find_key(job)
                 job.is_in_lane = error is None
-                is_first = error is None and self._lanes.enter(job.key, job)
+                is_first = error is None and self._outcomes.lanes.enter(job.key, job)
             if error is not None:
-                self._settle_error(job, error)
+                self._outcomes.raised(job, error)
             elif is_first:
                 return job
 
@@ -320,10 +254,7 @@ class Consumption:
             source.pulls.tick()
             if source.durable.name in self._missing:
                 self._make_again(source)
-        instant = time.monotonic()
-        with self._lock:
-            late = [job for job in tuple(self._running) if job.started is not None and self._is_late(job, instant)]
-        for job in late:
+        for job in self._outcomes.late():
             self._overrun(job)
 
     def _look(self) -> None:
@@ -342,9 +273,6 @@ class Consumption:
         except LightLinkError as exc:
             _log.warning("lightlink: consumer %s is gone and cannot be recreated: %s", source.durable.name, exc)
 
-    def _is_late(self, job: Job, instant: float) -> bool:
-        return instant - (job.started or instant) > self.settings.timeout
-
     def _overrun(self, job: Job) -> None:
         """Time out an event whose handler does not return."""
         if job.is_overdue:
@@ -355,7 +283,7 @@ class Consumption:
         self.counts["stuck"] += 1
         if not self.settings.is_ordered:
             # Before `cancelled` is set, so that a handler that returns because of it does not count as done in time.
-            self._failed(job, self._overdue_error)
+            self._outcomes.failed(job, self._overdue_error)
         if job.message is not None:
             job.message.cancelled.set()
 
@@ -404,9 +332,9 @@ class Consumption:
         for number, job in enumerate(ready):
             error = errors.get(number)
             if error is None:
-                self._safely(job, self._done)
+                self._safely(job, self._outcomes.done)
             else:
-                self._safely(job, self._settle_error, error)
+                self._safely(job, self._outcomes.raised, error)
 
     # One by one -------------------------------------------------------------------------------------------------------
 
@@ -426,6 +354,12 @@ class Consumption:
             return Reject(f"it has no valid key: {exc!r}")
         return None
 
+    def _put(self, job: Job) -> None:
+        self._pool.put(self._run, job)
+
+    def _put_after(self, delay: float, job: Job) -> None:
+        self._connection.session.notifier.post_at(instant_after(delay), self._put, job)
+
     def _run(self, job: Job) -> None:
         self._safely(job, self._attend)
 
@@ -435,9 +369,7 @@ class Consumption:
             return step(job, *args)
         except BaseException:  # a bug, or no memory
             _log.exception("lightlink: %s failed on an event, which is redelivered", self.name)
-            self._settle(job)
-            job.source.pulls.forget(job.pulled)
-            self._leave_lane(job)
+            self._outcomes.release(job)
 
     def _attend(self, job: Job) -> None:
         if not self._prepare(job):
@@ -445,22 +377,22 @@ class Consumption:
         try:
             self._call(job, job.data if job.message is None else job.message)
         except BaseException as exc:  # a handler may even call sys.exit()
-            self._settle_error(job, exc)
+            self._outcomes.raised(job, exc)
         else:
             if job.is_overdue:
-                self._failed(job, self._overdue_error)
+                self._outcomes.failed(job, self._overdue_error)
             else:
-                self._done(job)
+                self._outcomes.done(job)
 
     def _prepare(self, job: Job) -> bool:
         """Decode an event for its handler; tell whether it is to be handled."""
-        if self._stopping:
-            self._give_back(job)
+        if self._outcomes.is_stopping:
+            self._outcomes.give_back(job)
             return False
         try:
             attempt = self._attempt(job)
             if self._attempts is not None and attempt > self._attempts:
-                self._bury(job, _TOO_OFTEN.format(attempt - 1), attempt - 1)
+                self._outcomes.bury(job, _TOO_OFTEN.format(attempt - 1), attempt - 1)
                 return False
             job.attempt = attempt
             if self._takes_data and not self._middleware.is_used:
@@ -470,14 +402,12 @@ class Consumption:
                 job.message = self._read(job, attempt)
         except StreamError as exc:
             _log.warning("lightlink: the attempts of an event for %s cannot be read: %s", self.name, exc)
-            self._again(job, _STORE_RETRY_SECONDS)
+            self._outcomes.again(job, STORE_RETRY_SECONDS)
             return False
         except Exception as exc:
-            self._settle_error(job, exc)
+            self._outcomes.raised(job, exc)
             return False
-        job.is_overdue = False
-        job.started = time.monotonic()
-        self._running.add(job)
+        self._outcomes.begin(job)
         return True
 
     def _attempt(self, job: Job) -> int:
@@ -492,7 +422,7 @@ class Consumption:
         return read_stored(job.pulled.message, job.source.stream, attempt, self._decode)
 
     def _call(self, job: Job, subject: Any) -> None:
-        self._enter_logs(job)
+        self._outcomes.enter_logs(job)
         message = job.message
         if message is None or not self._middleware.is_used:
             run_handler(self._handle_data if message is None else self._handle, subject)
@@ -507,122 +437,3 @@ class Consumption:
             return self._handle(message if given.args is message.data else attrs.evolve(message, data=given.args))
 
         run_handler(self._middleware.run, call, last)
-
-    def _enter_logs(self, job: Job) -> None:
-        facts = {"stream": self.stream, "consumer": self.name, "attempt": job.attempt}
-        logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
-
-    # Outcomes ---------------------------------------------------------------------------------------------------------
-
-    def _done(self, job: Job) -> None:
-        if self._settle(job):
-            self.counts["done"] += 1
-            self._finish(job, job.source.pulls.ack)
-
-    def _settle_error(self, job: Job, error: BaseException) -> None:
-        if isinstance(error, Later):
-            self._later(job, error.delay)
-        elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
-            if self._settle(job):
-                self._bury(job, text_of(error) or type(error).__name__, self._attempts_of(job), settled=True)
-        else:
-            text = f"{type(error).__name__}: {text_of(error)}"
-            _log.error("lightlink: the handler of %s failed: %s", self.name, text, exc_info=error)
-            self._failed(job, text)
-
-    def _attempts_of(self, job: Job) -> int:
-        return job.attempt or job.pulled.attempt + job.tries
-
-    def _failed(self, job: Job, error: str) -> None:
-        if not self._settle(job):
-            return
-        attempt = self._attempts_of(job)
-        if self.settings.attempts is not None and attempt >= self.settings.attempts:
-            self._bury(job, error, attempt, settled=True)
-            return
-        self.counts["retried"] += 1
-        job.tries += self.settings.is_ordered
-        self._again(job, self.settings.delay(attempt))
-
-    def _later(self, job: Job, delay: float) -> None:
-        if not self._settle(job):
-            return
-        if not self.settings.is_ordered:
-            self._excuse(job)
-        self._again(job, delay)
-
-    def _again(self, job: Job, delay: float) -> None:
-        """Retry an event: here if it blocks those behind it, else by redelivery to any process."""
-        if not self.settings.is_ordered or self._stopping:
-            job.source.pulls.hand_back(job.pulled, delay)
-            return
-        job.is_settled = False
-        self._connection.session.notifier.post_at(instant_after(delay), self._pool.put, self._run, job)
-
-    def _bury(self, job: Job, error: str, attempts: int, settled: bool = False) -> None:
-        assert self._graveyard is not None
-        if not settled and not self._settle(job):
-            return
-        try:
-            message = job.message or read_stored(job.pulled.message, job.source.stream, attempts, _as_bytes)
-            self._graveyard.bury(message, job.pulled.message, attempts, error, job.source.is_retry)
-        except LightLinkError as exc:
-            _log.warning("lightlink: a dead letter of %s is not stored yet: %s", self.name, exc)
-            self._again(job, _STORE_RETRY_SECONDS)
-            return
-        self.counts["dead"] += 1
-        if self.settings.on_dead_letter is not None:
-            if job.message is None and job.data is not None:
-                message = attrs.evolve(message, data=job.data)
-            Context().run(self._tell_dead, self.settings.on_dead_letter, job, message, error)
-        self._finish(job, job.source.pulls.end)
-
-    def _tell_dead(self, tell: Callable[[StoredMessage, str], object], job: Job, message: Any, error: str) -> None:
-        """Call ``on_dead_letter`` before the event is settled: after a crash it is called again rather than never."""
-        self._enter_logs(job)
-        try:
-            run_handler(tell, message, error)
-        except BaseException as exc:  # it may even call sys.exit()
-            _log.exception("lightlink: on_dead_letter of %s failed", self.name, exc_info=exc)
-
-    def _give_back(self, job: Job) -> None:
-        """NAK an event that was not begun; it does not count as an attempt."""
-        self._excuse(job)
-        job.source.pulls.hand_back(job.pulled)
-
-    def _excuse(self, job: Job) -> None:
-        if self._graveyard is not None:
-            try:
-                self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq)
-            except LightLinkError as exc:
-                _log.debug("lightlink: a delivery that was no attempt counts as one: %s", exc)
-
-    def _settle(self, job: Job) -> bool:
-        """Claim the outcome of an event; False if its timeout has settled it already."""
-        with self._lock:
-            first, job.is_settled = not job.is_settled, True
-            self._running.discard(job)
-            if job.started is not None:
-                self.seconds += time.monotonic() - job.started
-            job.started = None
-        return first
-
-    def _finish(self, job: Job, say: Callable[[Pulled], object]) -> None:
-        if job.source.is_retry and self._graveyard is not None:
-            self._graveyard.forget(job.pulled.message.seq)
-        say(job.pulled)
-        self._leave_lane(job)
-
-    def _leave_lane(self, job: Job) -> None:
-        if job.is_in_lane:
-            job.is_in_lane = False
-            following = self._lanes.leave(job.key)
-            while following is not None and self._stopping:
-                self._give_back(following)
-                following = self._lanes.leave(job.key)
-            if following is not None:
-                self._pool.put(self._run, following)
-
-
-def _as_bytes(data: bytes, _: str) -> bytes:
-    return data

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from lightlink.errors import InvalidOption, StreamError
 from lightlink.events.message import EventHandler
 from lightlink.protocol import codec
-from lightlink.streams.consumption import Consumption, Settings
+from lightlink.streams.consumption import Consumption
 from lightlink.streams.durable import ACK_WAIT, Durable
+from lightlink.streams.job import Settings
 from lightlink.streams.partitions import stored_subject
 from lightlink.streams.stream import Stream, stream_name, stream_of
 from lightlink.validators import integer, seconds

@@ -31,7 +31,7 @@ def test_every_room_has_its_row(room: str) -> None:
         ("reply reaches its caller", "connection/replies.py"),
         ("who may publish what", "protocol/permissions.py"),
         ("does not run twice", "commands/agent/execution.py"),
-        ("which is parked", "streams/consumption.py"),
+        ("which is parked", "streams/outcomes.py"),
         ("shows live", "http/views/events.py"),
     ],
 )

@@ -20,6 +20,7 @@ from lightlink.concurrency.threads import pause
 from lightlink.errors import BatchFailed, InvalidOption, Later, Reject, StreamError, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.streams import Consumption, StoredMessage, consumption
+from lightlink.streams.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,13 +273,13 @@ def test_an_internal_fault_loses_no_event_and_no_thread(
 ) -> None:
     left = iter(range(4))
 
-    def fail(consumption: Consumption, job: Any) -> None:
+    def fail(outcomes: Outcomes, job: Any) -> None:
         if next(left, None) is not None:
             raise MemoryError
-        settle(consumption, job)
+        settle(outcomes, job)
 
-    settle = Consumption._done
-    monkeypatch.setattr(Consumption, "_done", fail)
+    settle = Outcomes.done
+    monkeypatch.setattr(Outcomes, "done", fail)
     seen: list[int] = []
 
     @client.consume("orders.>", name="billing", ack_wait=1.0, **options)

@@ -1,0 +1,207 @@
+"""What becomes of an event that was delivered: done, tried again, later, a dead letter, or given back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from lightlink import logs
+from lightlink.concurrency.forks import run_handler
+from lightlink.concurrency.threads import RLock
+from lightlink.errors import DecodeError, Later, LightLinkError, Reject
+from lightlink.protocol.text import text_of
+from lightlink.streams.lanes import Lanes
+from lightlink.streams.message import StoredMessage, read_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightlink.jetstream.pull import Pulled
+    from lightlink.streams.graveyard import Graveyard
+    from lightlink.streams.job import Job, Settings
+
+_log = logging.getLogger("lightlink")
+
+# Seconds until a dead letter, or a count, that could not be stored or read is tried again.
+STORE_RETRY_SECONDS = 5.0
+
+
+class Outcomes:
+    """Settles the events of one consumption: each once, whoever comes first, its handler or its timeout.
+
+    ``run(job)`` has a worker handle an event, ``run_after(seconds, job)`` does so later. ``counts`` are those of
+    `Consumption`, ``seconds`` is the total time in handlers.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        name: str,
+        settings: Settings,
+        graveyard: Graveyard | None,
+        run: Callable[[Job], object],
+        run_after: Callable[[float, Job], object],
+    ) -> None:
+        self.counts = dict.fromkeys(("delivered", "done", "retried", "dead", "stuck"), 0)
+        self.seconds = 0.0
+        self.is_stopping = False
+        self.lanes: Lanes[Job] = Lanes()
+        self._facts = {"stream": stream, "consumer": name}
+        self._name = name
+        self._settings = settings
+        self._graveyard = graveyard
+        self._run = run
+        self._run_after = run_after
+        self._running: set[Job] = set()
+        self._lock = RLock()
+
+    def begin(self, job: Job) -> None:
+        """Count the time of an event's handler from now on."""
+        job.is_overdue = False
+        job.started = time.monotonic()
+        self._running.add(job)
+
+    def late(self) -> list[Job]:
+        """Return the events whose handlers have taken longer than they may."""
+        instant = time.monotonic()
+        with self._lock:
+            running = tuple(self._running)
+        return [job for job in running if instant - (job.started or instant) > self._settings.timeout]
+
+    def done(self, job: Job) -> None:
+        """Acknowledge an event, unless its timeout came first."""
+        if self._settle(job):
+            self.counts["done"] += 1
+            self._finish(job, job.source.pulls.ack)
+
+    def raised(self, job: Job, error: BaseException) -> None:
+        """Settle an event by what its handler, or its decoding, has raised."""
+        if isinstance(error, Later):
+            self._later(job, error.delay)
+        elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
+            self.bury(job, text_of(error) or type(error).__name__, _attempts_of(job))
+        else:
+            text = f"{type(error).__name__}: {text_of(error)}"
+            _log.error("lightlink: the handler of %s failed: %s", self._name, text, exc_info=error)
+            self.failed(job, text)
+
+    def failed(self, job: Job, error: str) -> None:
+        """Try an event again, or make it a dead letter if this was its last attempt."""
+        if not self._settle(job):
+            return
+        attempt = _attempts_of(job)
+        if self._settings.attempts is not None and attempt >= self._settings.attempts:
+            self._bury(job, error, attempt)
+            return
+        self.counts["retried"] += 1
+        job.tries += self._settings.is_ordered
+        self.again(job, self._settings.delay(attempt))
+
+    def again(self, job: Job, delay: float) -> None:
+        """Retry an event: here if it blocks those behind it, else by redelivery to any process."""
+        if not self._settings.is_ordered or self.is_stopping:
+            job.source.pulls.hand_back(job.pulled, delay)
+            return
+        job.is_settled = False
+        self._run_after(delay, job)
+
+    def bury(self, job: Job, error: str, attempts: int) -> None:
+        """Make an event a dead letter."""
+        if self._settle(job):
+            self._bury(job, error, attempts)
+
+    def give_back(self, job: Job) -> None:
+        """NAK an event that was not begun; it does not count as an attempt."""
+        self._excuse(job)
+        job.source.pulls.hand_back(job.pulled)
+
+    def release(self, job: Job) -> None:
+        """Hold an event no more, and say nothing of it: the server redelivers it."""
+        self._settle(job)
+        job.source.pulls.forget(job.pulled)
+        self._leave_lane(job)
+
+    def enter_logs(self, job: Job) -> None:
+        """Let log lines of this context tell which event they are about."""
+        facts = {**self._facts, "attempt": job.attempt}
+        logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _later(self, job: Job, delay: float) -> None:
+        if not self._settle(job):
+            return
+        if not self._settings.is_ordered:
+            self._excuse(job)
+        self.again(job, delay)
+
+    def _bury(self, job: Job, error: str, attempts: int) -> None:
+        assert self._graveyard is not None
+        try:
+            message = job.message or read_stored(job.pulled.message, job.source.stream, attempts, as_bytes)
+            self._graveyard.bury(message, job.pulled.message, attempts, error, job.source.is_retry)
+        except LightLinkError as exc:
+            _log.warning("lightlink: a dead letter of %s is not stored yet: %s", self._name, exc)
+            self.again(job, STORE_RETRY_SECONDS)
+            return
+        self.counts["dead"] += 1
+        if self._settings.on_dead_letter is not None:
+            if job.message is None and job.data is not None:
+                message = attrs.evolve(message, data=job.data)
+            Context().run(self._tell_dead, self._settings.on_dead_letter, job, message, error)
+        self._finish(job, job.source.pulls.end)
+
+    def _tell_dead(self, tell: Callable[[StoredMessage, str], object], job: Job, message: Any, error: str) -> None:
+        """Call ``on_dead_letter`` before the event is settled: after a crash it is called again rather than never."""
+        self.enter_logs(job)
+        try:
+            run_handler(tell, message, error)
+        except BaseException as exc:  # it may even call sys.exit()
+            _log.exception("lightlink: on_dead_letter of %s failed", self._name, exc_info=exc)
+
+    def _excuse(self, job: Job) -> None:
+        if self._graveyard is not None:
+            try:
+                self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq)
+            except LightLinkError as exc:
+                _log.debug("lightlink: a delivery that was no attempt counts as one: %s", exc)
+
+    def _settle(self, job: Job) -> bool:
+        """Claim the outcome of an event; False if its timeout has settled it already."""
+        with self._lock:
+            first, job.is_settled = not job.is_settled, True
+            self._running.discard(job)
+            if job.started is not None:
+                self.seconds += time.monotonic() - job.started
+            job.started = None
+        return first
+
+    def _finish(self, job: Job, say: Callable[[Pulled], object]) -> None:
+        if job.source.is_retry and self._graveyard is not None:
+            self._graveyard.forget(job.pulled.message.seq)
+        say(job.pulled)
+        self._leave_lane(job)
+
+    def _leave_lane(self, job: Job) -> None:
+        if not job.is_in_lane:
+            return
+        job.is_in_lane = False
+        following = self.lanes.leave(job.key)
+        while following is not None and self.is_stopping:
+            self.give_back(following)
+            following = self.lanes.leave(job.key)
+        if following is not None:
+            self._run(following)
+
+
+def _attempts_of(job: Job) -> int:
+    return job.attempt or job.pulled.attempt + job.tries
+
+
+def as_bytes(data: bytes, _: str) -> bytes:
+    """Decode nothing."""
+    return data
