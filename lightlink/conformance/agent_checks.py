@@ -5,6 +5,7 @@ The agent has the commands ``add``, ``fail``, ``count`` and ``wait``, as docs/co
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta, timezone
@@ -224,6 +225,7 @@ def leaves_ended(wire: Wire, client_id: str) -> None:
     end = {"status": "failed", "status_detail": "cancelled", "completed_at": commands.now()}
     sequence = commands.set_status(wire, client_id, command_id, 0, **end)
     commands.send(wire, client_id, "count", command_id=command_id)
+    _until_through(wire, client_id)
     same(_count(wire, client_id), before + 1, "how often the handler has run")
     same(commands.statuses(wire, client_id, command_id)[-1].message.seq, sequence, "the last status")
 
@@ -247,6 +249,7 @@ def leaves_overdue(wire: Wire, client_id: str) -> None:
     """Send a command whose time is up."""
     before = _count(wire, client_id)
     command_id = commands.send(wire, client_id, "count", created_at=_ago(30), timeout=10)
+    _until_through(wire, client_id)
     same(_count(wire, client_id), before + 1, "how often the handler has run")
     end = commands.statuses(wire, client_id, command_id)
     need(not end or end[-1].status == "timeout", f"the status is {shown(end[-1].body) if end else ''}, not timeout")
@@ -315,6 +318,17 @@ def _count(wire: Wire, client_id: str) -> int:
     if not isinstance(count, int):
         raise Fault(f"the command count ends as {shown(end.body)}")
     return count
+
+
+def _until_through(wire: Wire, client_id: str) -> None:
+    """Wait until it has acknowledged all that was sent; if it never does, that is another rule's fault."""
+
+    def is_through() -> bool:
+        consumer = commands.consumer(wire, client_id)
+        return not consumer.get("num_pending") and not consumer.get("num_ack_pending")
+
+    with contextlib.suppress(Fault):
+        wire.until(is_through, "the delivery is not acknowledged")
 
 
 def _ago(seconds: float) -> str:

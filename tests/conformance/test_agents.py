@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,12 @@ class NoDeadlines(PlainAgent):
         return super().deadline({**request, "timeout": 10_000}, stored)
 
 
+class NoDeadlinesButLate(NoDeadlines):
+    async def process(self, message: Msg, request: dict[str, Any]) -> None:
+        await asyncio.sleep(0.5 if request["timeout"] == 10 else 0)  # others that came later run before it
+        await super().process(message, request)
+
+
 class Believes(PlainAgent):
     def deadline(self, request: dict[str, Any], stored: Any) -> Any:
         created = datetime.fromisoformat(request["created_at"].replace("Z", "+00:00"))
@@ -207,6 +214,7 @@ BROKEN: list[tuple[str, type[PlainAgent], str]] = [
     ("does not run what was ended before", RunsEnded, "how often the handler has run is 3, not 2"),
     ("does not run what another instance has begun", RunsOthers, "how often the handler has run is 3, not 2"),
     ("does not run what is over", NoDeadlines, "how often the handler has run is 3, not 2"),
+    ("does not run what is over", NoDeadlinesButLate, "how often the handler has run is 3, not 2"),
     ("does not believe a time of an hour ago", Believes, "not completed"),
     ("ends a command that is cancelled while it runs", HeedsNoCancel, "the command is executing, not completed or"),
     ("ends a command that is cancelled while it runs", OverwritesEnds, "over which sequence the end is written"),
