@@ -242,7 +242,7 @@ def test_a_broken_agent_is_told_by_name(
         manager.store.ensure_consumers([prefix])
     kind(stranger, prefix).start()
     # What never comes need not be waited for as long as what comes late on a busy machine.
-    timeout = 0.5 if "pending" in fault or "did not come" in fault else 3.0 if kind in MISSED else 30.0
+    timeout = 1.5 if "pending" in fault or "did not come" in fault else 3.0 if kind in MISSED else 30.0
     (verdict,) = judge_agent(judging, prefix, timeout=timeout, only=[name])
     assert fault in verdict.fault
     assert verdict.is_failure == (verdict.level == "must")

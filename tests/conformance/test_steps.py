@@ -434,7 +434,7 @@ def test_a_broken_program_is_told_by_name(
     stranger: RawPeer,
     prefix: str,
 ) -> None:
-    timeout = 0.5 if "did not come" in fault else 10.0
+    timeout = 1.5 if "did not come" in fault else 10.0
     with StepJudge(judging, kind, prefix, timeout=timeout, only=[name]) as judge:
         program(stranger, prefix).run()
         (verdict,) = judge.verdicts(timeout=20)
