@@ -252,7 +252,7 @@ class Untellable(Exception):
     "options", [{"workers": 1}, {"workers": 2}, {"workers": 2, "batch": 2, "within": 0.05}], ids=str
 )
 @pytest.mark.parametrize(
-    "kind", [Untellable, Reject, lambda _: ValueError("half a pair: \ud800")], ids=["", "no", "\\"]
+    "kind", [Untellable, Reject, lambda _: Reject("half a pair: \ud800")], ids=["any", "reject", "surrogate"]
 )
 def test_an_error_without_text_still_makes_a_dead_letter(client: lightlink.Client, kind: Any, options: Any) -> None:
     for number in range(4):
