@@ -16,6 +16,8 @@ from lightlink.concurrency.signals import StopSignal
 from lightlink.errors import ClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 
@@ -92,6 +94,16 @@ class Lifecycle:
     def _start_patiently(self) -> object:
         """Start, and wait for it as long as it takes."""
         return self.start()
+
+    def _stop_by(self, end: Callable[[float], object], timeout: float) -> None:
+        """Be stopping as long as ``end(timeout)`` takes; what Ctrl-C has ended of it the next stop does."""
+        try:
+            self._stage = Stage.STOPPING
+            end(timeout)
+        except BaseException:
+            self._stage = Stage.RUNNING
+            raise
+        self._stage = Stage.STOPPED
 
     def _begin_anew(self) -> None:
         """Forget, in a forked child, what belongs to the parent."""

@@ -67,6 +67,7 @@ class Subscription(Receiver[Message]):
         self.dropped = 0
         self._raw = raw
         self._bursting = False
+        self._is_cut_short = False
         self._middleware = connection.middleware if middleware is None else middleware
         self._facts = {"service": service} if service else {}
         limits = {"max_pending": max_pending, "max_pending_bytes": max_pending_bytes, "concurrency": concurrency}
@@ -127,9 +128,14 @@ class Subscription(Receiver[Message]):
         return self._connection.session
 
     def begin_stop(self) -> bool:
-        """Take the stop upon oneself; False when another has."""
+        """Take the stop upon oneself; False when another has, and was not interrupted."""
         was, self._closed = self._closed, True
-        return not was
+        is_cut_short, self._is_cut_short = self._is_cut_short, False
+        return is_cut_short or not was
+
+    def leave_stop(self) -> None:
+        """Leave the stop to the next who asks for it: Ctrl-C has ended this one."""
+        self._is_cut_short = True
 
     def finish_stop(self, deadline: Deadline) -> None:
         """Wait until what has come in is handled, at most until a time of `time.monotonic`."""
@@ -195,10 +201,15 @@ def stop_all(subscriptions: Sequence[Subscription], timeout: float) -> None:
         return
     session = own[0].session
     session.loop.refuse_own_thread()
-    stopping = [subscription for subscription in own if subscription.begin_stop()]
-    routes = [subscription.route for subscription in stopping]
-    # First the door, then what has come in: the server sends no more from here on.
-    session.stop_routes(routes, timeout)
-    for subscription in stopping:
-        subscription.finish_stop(deadline)
-    session.cut_routes(routes)
+    try:
+        stopping = [subscription for subscription in own if subscription.begin_stop()]
+        routes = [subscription.route for subscription in stopping]
+        # First the door, then what has come in: the server sends no more from here on.
+        session.stop_routes(routes, timeout)
+        for subscription in stopping:
+            subscription.finish_stop(deadline)
+        session.cut_routes(routes)
+    except BaseException:
+        for subscription in own:
+            subscription.leave_stop()
+        raise

@@ -145,16 +145,16 @@ class Responder(Lifecycle):
         self._stop_signal.set()
         if self.stage in (Stage.NEW, Stage.STOPPED):
             return
-        self._stage = Stage.STOPPING
+        self._stop_by(self._end, timeout)
+
+    def _end(self, timeout: float) -> None:
         if self._periodic is not None:
             self._periodic.stop(timeout)
-        service, self._service = self._service, None
-        if service is not None:
-            service.stop(timeout)
-        clients, self._clients = self._clients, []
-        for client in clients:
+        if self._service is not None:
+            self._service.stop(timeout)
+        for client in self._clients:
             client.close(timeout)
-        self._stage = Stage.STOPPED
+        self._service, self._clients = None, []
 
     def health(self) -> dict[str, Any]:
         """Return what this responder has done and whether it can."""

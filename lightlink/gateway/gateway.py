@@ -12,7 +12,7 @@ from lightlink.certs.check import check_server_files
 from lightlink.certs.files import PRIVATE, read_file, write_file
 from lightlink.concurrency.lifecycle import Lifecycle, Stage
 from lightlink.concurrency.loop import LoopThread
-from lightlink.errors import InvalidOption, LinkError, NotReady
+from lightlink.errors import ClosedError, InvalidOption, LinkError, NotReady
 from lightlink.gateway.counts import Counts
 from lightlink.gateway.options import host_and_port
 from lightlink.gateway.packets import Secrets
@@ -96,13 +96,16 @@ class Gateway(Lifecycle):
         self._stop_signal.set()
         if self.stage is not Stage.RUNNING:
             return
-        self._stage = Stage.STOPPING
+        self._stop_by(self._end, timeout)
+
+    def _end(self, timeout: float) -> None:
         try:
             self._loop.run(self._drain, timeout, timeout=timeout + 1.0)
         except TimeoutError:
             _log.warning("lightlink: the gateway did not close its connections within %g s", timeout)
+        except ClosedError:
+            pass  # the loop has ended with a stop that Ctrl-C has cut short
         self._loop.stop(1.0)
-        self._stage = Stage.STOPPED
 
     # On the loop's thread -------------------------------------------------------------------------------------------
 

@@ -121,17 +121,19 @@ class HttpServer(Lifecycle):
         self._stop_signal.set()
         if self.stage is not Stage.RUNNING:
             return
-        self._stage = Stage.STOPPING
+        self._stop_by(self._end, timeout)
+
+    def _end(self, timeout: float) -> None:
         self._server.readable = lambda: False  # the door: the loop looks no more at who comes
         # The server waits for its threads, and these wait for commands.
         self._app.stop()
         # With the loop, which writes what they answer.
         self._server.task_dispatcher.shutdown(timeout=timeout)
         self._is_ending = True
-        self._server.pull_trigger()
+        if self._thread.is_alive():
+            self._server.pull_trigger()
         join_thread(self._thread, timeout)
         wasyncore.close_all(self._sockets, ignore_all=True)
-        self._stage = Stage.STOPPED
 
     def _open(self) -> socket.socket:
         family, address = _resolve(self._listen)

@@ -85,6 +85,7 @@ class OrderedReader:
         self._heartbeat = heartbeat
         self._make_stream = make_stream
         self._stopped = False
+        self._has_left = False
         self._consumer = b""  # the consumer that is read from, empty when it is given up
         self._spent = b""  # the one given up last
         self._expected = 1  # the consumer's number of the next message
@@ -137,10 +138,11 @@ class OrderedReader:
 
     def stop(self) -> None:
         """Deliver no more; returns at once. Idempotent, from any thread."""
-        if not self._stopped:
+        if not self._has_left:
             self._stopped = True
             self._forget_status()
             self._session.loop.call_soon(self._end)
+            self._has_left = True  # not before: what Ctrl-C has ended the next stop does
 
     def _on_status(self, status: Status) -> None:
         if status is Status.CONNECTED:

@@ -73,6 +73,7 @@ class Consumer:
         self._pid = os.getpid()
         self._has_more = False  # whether the server had more when it sent the last one
         self._closed = False
+        self._has_left = False
 
     def __repr__(self) -> str:
         return f"<Consumer {self.stream}/{self.name}>"
@@ -159,7 +160,7 @@ class Consumer:
 
     def close(self) -> None:
         """Release what is held: unsettled events are redelivered. Idempotent."""
-        if self._closed or self._pid != os.getpid():
+        if self._has_left or self._pid != os.getpid():
             return
         self._closed = True
         self._queue.close()
@@ -167,6 +168,7 @@ class Consumer:
             self._periodic.stop(0.0)
             self._pulls.stop(1.0)
             self._pulls.hand_back_all()
+        self._has_left = True  # not before: what Ctrl-C has ended the next close does
 
     def stop(self, _timeout: float = 0.0) -> None:
         """Close; the timeout is not used."""

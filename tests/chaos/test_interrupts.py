@@ -7,14 +7,19 @@ import contextlib
 import gc
 import itertools
 import threading
+import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.edge import gateway_for
 from helpers.instants import interrupt_at
 from helpers.process import run_python
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.http import create_app
+from lightlink.http.server import HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,26 +150,26 @@ def test_ctrl_c_at_any_instant_of_close_lets_it_be_closed(url: str) -> None:
     assert instant > 100
 
 
-def of_a_service(stack: contextlib.ExitStack, url: str, prefix: str) -> Callable[[], None]:
+def of_a_service(stack: contextlib.ExitStack, url: str, prefix: str, _identities: Path) -> Callable[[], None]:
     service = lightlink.Service(prefix, url)
     service.register("one", lambda: 1)
     stack.callback(service.start().stop)
     return service.stop
 
 
-def of_a_manager(stack: contextlib.ExitStack, url: str, _prefix: str) -> Callable[[], None]:
+def of_a_manager(stack: contextlib.ExitStack, url: str, _prefix: str, _identities: Path) -> Callable[[], None]:
     client = stack.enter_context(lightlink.connect(url))
     return stack.enter_context(lightlink.CommandManager(client)).close
 
 
-def of_an_agent(stack: contextlib.ExitStack, url: str, prefix: str) -> Callable[[], None]:
+def of_an_agent(stack: contextlib.ExitStack, url: str, prefix: str, _identities: Path) -> Callable[[], None]:
     agent = lightlink.Agent(prefix, url)
     agent.register("one", lambda: 1)
     stack.callback(agent.start().stop)
     return agent.stop
 
 
-def of_a_consumption(stack: contextlib.ExitStack, url: str, prefix: str) -> Callable[[], None]:
+def of_a_consumption(stack: contextlib.ExitStack, url: str, prefix: str, _identities: Path) -> Callable[[], None]:
     client = stack.enter_context(lightlink.connect(url))
     client.stream(prefix, [prefix])
     client.consume(prefix, name="one")(lambda _: None)
@@ -172,17 +177,31 @@ def of_a_consumption(stack: contextlib.ExitStack, url: str, prefix: str) -> Call
     return consumption.stop
 
 
-KINDS = [(of_a_service, 11), (of_a_manager, 11), (of_an_agent, 37), (of_a_consumption, 13)]
+def of_a_gateway(stack: contextlib.ExitStack, _url: str, _prefix: str, identities: Path) -> Callable[[], None]:
+    gateway = gateway_for(identities, "tls://127.0.0.1:4222").start()
+    stack.callback(gateway.stop)
+    return gateway.stop
+
+
+KINDS = [
+    (of_a_service, 11),
+    (of_a_manager, 11),
+    (of_an_agent, 37),
+    (of_a_consumption, 13),
+    (of_a_gateway, 7),
+]
 
 
 @pytest.mark.parametrize(("kind", "step"), KINDS)
-def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(kind: Any, step: int, url: str, prefix: str) -> None:
+def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(
+    kind: Any, step: int, url: str, prefix: str, identities: Path
+) -> None:
     with contextlib.ExitStack() as stack:
-        kind(stack, url, prefix)()
+        kind(stack, url, prefix, identities)()
     before = of_the_library()
     for instant in itertools.count(1, step):
         with contextlib.ExitStack() as stack:
-            stop = kind(stack, url, prefix)
+            stop = kind(stack, url, prefix, identities)
             try:
                 with interrupt_at(instant):
                     stop()
@@ -192,7 +211,52 @@ def test_ctrl_c_at_any_instant_of_stop_lets_it_be_stopped(kind: Any, step: int, 
             else:
                 break
         eventually(lambda: of_the_library() <= before, timeout=30)
-    assert instant > 100
+    assert instant > 5 * step
+
+
+RECEIVERS: dict[str, Callable[[lightlink.Client, str], Any]] = {
+    "subscription": lambda client, prefix: client.subscribe(prefix),
+    "handler": lambda client, prefix: client.subscribe(prefix, lambda _: None),
+    "watch": lambda client, prefix: client.state(prefix).watch(">"),
+    "consumer": lambda client, prefix: (made := client.consumer(prefix, "one"), made.fetch(timeout=0.0))[0],
+}
+
+
+@pytest.mark.parametrize("kind", RECEIVERS)
+def test_ctrl_c_at_any_instant_of_stop_leaves_no_subscription(kind: str, url: str, prefix: str) -> None:
+    with lightlink.connect(url) as client:
+        client.stream(prefix, [f"{prefix}.stored"])
+        client.consume(f"{prefix}.stored", name="one")(lambda _: None)
+        client.subscriptions[0].stop()
+        RECEIVERS[kind](client, prefix).stop()
+        routes = client._connection.session.nc._subs
+        eventually(lambda: len(routes) == 1)  # the replies'
+        for instant in itertools.count(1, 3):
+            receiver = RECEIVERS[kind](client, prefix)
+            assert len(routes) > 1
+            try:
+                with interrupt_at(instant):
+                    receiver.stop()
+            except KeyboardInterrupt:
+                receiver.stop()
+            else:
+                break
+            eventually(lambda: len(routes) == 1, timeout=30)
+    assert instant > 10
+
+
+@pytest.mark.parametrize("instant", [2, 8])
+def test_ctrl_c_as_an_http_server_stops_lets_it_be_stopped(instant: int, url: str) -> None:
+    """Before its threads, which are waitress's: an interrupt within may leave their lock taken."""
+    with lightlink.connect(url) as client, lightlink.CommandManager(client) as manager:
+        told: list[str] = []
+        server = HttpServer(create_app(manager), "127.0.0.1:0", told.append).start()
+        with pytest.raises(KeyboardInterrupt), interrupt_at(instant):
+            server.stop()
+        assert server.stage.value == "running"
+        server.stop()
+        with pytest.raises(OSError, match="refused"), urllib.request.urlopen(f"{told[0]}/api/health", timeout=30):
+            pass
 
 
 def test_ctrl_c_at_any_instant_of_release_lets_it_be_released(url: str, prefix: str) -> None:
