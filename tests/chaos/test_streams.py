@@ -128,9 +128,9 @@ def test_dead_letters_are_on_as_many_servers_as_their_events(
         assert (api.stream_config(client._connection, "LIGHTLINK_DEAD", 30) or {})["num_replicas"] == 3
         dead.delete()
         consume("ONE", 1)
-        assert "LIGHTLINK_DEAD is on" not in caplog.text
+        assert "LIGHTLINK_DEAD has" not in caplog.text
         consume("OTHER", 3)
-        assert "LIGHTLINK_DEAD is on 1 server(s), OTHER on 3" in caplog.text
+        assert "LIGHTLINK_DEAD has 1 replica(s), OTHER has 3" in caplog.text
 
 
 @pytest.mark.slow
