@@ -42,7 +42,7 @@ def get_asset(call: Call) -> Response:
 def _file(call: Call, name: str) -> Response:
     found = _assets().get(name)
     if found is None:
-        raise NotFound(f"there is no {call.request.path}")
+        raise NotFound(f"File not found: {call.request.path}")
     content, mimetype, etag = found
     response = Response(content, mimetype=mimetype)
     response.set_etag(etag)

@@ -11,7 +11,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path="/console/session",
         view=session.get_session,
-        summary="Tell who is logged in.",
+        summary="Get the current session.",
         scope=None,
     ),
     Route(

@@ -53,18 +53,18 @@ def get_session(call: Call) -> Session:
 
 
 def log_in(call: Call) -> Response:
-    """Create a session from a token and set its cookie."""
+    """Create a session from a token and set its cookie; raises Unauthorized for an invalid token."""
     body: LogIn = call.body
     tokens = call.app.tokens
     if tokens is None:
         return reply(get_session(call))
     if not isinstance(tokens, NamedTokens):
-        raise HttpNotImplemented("the app's source of tokens does not find them by name, so nobody can log in here")
+        raise HttpNotImplemented("logging in needs a token source with named(name), which this app's has not")
     check_origin(call.request)
     token = tokens(body.token)
     if token is None:
         call.app.count_stranger()
-        raise Unauthorized("this token is not good here")
+        raise Unauthorized("invalid token")
     expiry = int(time.time()) + SECONDS
     digest = hashlib.sha256(body.token.encode()).digest()
     response = reply(Session(log_in=True, version=__version__, name=token.name, scope=sorted(token.scope)))
@@ -108,7 +108,7 @@ def check_origin(request: Request) -> None:
     else:
         own = urlsplit(request.headers.get("Origin", "")).netloc == request.environ.get("HTTP_HOST")
     if not own:
-        raise Forbidden("with a session, changes are taken from this site's own pages only")
+        raise Forbidden("cross-site request: with a session, only this site's own pages may change anything")
 
 
 def _sign(digest: bytes, name: str, expiry: int) -> str:

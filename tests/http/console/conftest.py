@@ -1,4 +1,4 @@
-"""A browser, and a console with agents that the tests of a folder share: their agents have names of their own."""
+"""A browser, and a console that the tests of this folder share; each test names its agents differently."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def browser() -> Iterator[Browser]:
     from helpers.console import CHROMIUM, FLAGS, api
 
     if CHROMIUM is None and not os.environ.get("CI"):
-        pytest.skip("there is no Chromium here")
+        pytest.skip("chromium is not installed")
     with api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
@@ -40,7 +40,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A page on which nothing may go wrong."""
+    """A page that must report no errors."""
     from helpers.console import watch
 
     opened = context.new_page()
@@ -51,7 +51,7 @@ def page(context: BrowserContext) -> Iterator[Page]:
 
 @pytest.fixture(scope="package")
 def tab(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
-    """A page that stays, and what goes wrong in it: to load the console takes longer than most tests."""
+    """A page kept for many tests, and its errors: loading the console takes longer than most tests."""
     from helpers.console import watch
 
     with browser.new_context(locale="en-GB", accept_downloads=True) as context:
@@ -61,7 +61,7 @@ def tab(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
 
 @pytest.fixture
 def kept_page(tab: tuple[Page, list[str]]) -> Iterator[Page]:
-    """The page that stays, for tests that leave nothing behind in it; on it, too, nothing may go wrong."""
+    """The kept page, for tests that leave nothing behind in it; it must report no errors either."""
     opened, problems = tab
     problems.clear()
     yield opened
@@ -82,7 +82,7 @@ def running(world: RunWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def own_world(fresh_server: StartServer) -> Iterator[RunWorld]:
-    """A world of the test's own, as it is empty or its server is stopped."""
+    """A world of its own, for a test that needs it empty or stops its server."""
     with RunWorld(fresh_server().url) as made:
         yield made
 

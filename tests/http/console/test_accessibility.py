@@ -1,4 +1,4 @@
-"""The console for everybody: axe-core finds nothing, by light and by dark, and twice the size still fits."""
+"""Accessibility: axe-core finds no violations, in light and in dark, and pages fit at 200 %."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 @pytest.fixture(scope="module")
 def places(running: HttpProcess, world: RunWorld) -> Iterator[list[str]]:
-    """Pages that have something to show."""
+    """The paths of all pages, with data on each."""
     world.agents("axe-1", "axe-2", labels={"site": "home"})
     world.failing.add(("axe-2", "verify"))
     done, failed = send(running, "axe-1", "install"), send(running, "axe-2", "verify")
@@ -53,26 +53,26 @@ def places(running: HttpProcess, world: RunWorld) -> Iterator[list[str]]:
 
 
 def violations(page: Page) -> list[str]:
-    """Return what axe-core finds wrong in what is shown."""
+    """Return axe-core's violations on the current page."""
     found = page.evaluate("(levels) => axe.run(document, {runOnly: levels})", LEVELS)
     return [f"{each['id']}: {node['html'][:160]}" for each in found["violations"] for node in each["nodes"]]
 
 
 def dialogs(page: Page) -> dict[str, list[str]]:
-    """Return what axe-core finds wrong in the dialog that makes a schedule."""
+    """Return axe-core's violations in the dialog that creates a schedule."""
     page.evaluate("() => { location.hash = '#/start'; }")
     expect(page.locator("main h1")).to_have_text("Start a run")
     page.get_by_role("button", name="Check").click()
-    page.get_by_role("button", name="Run it by the clock").click()
+    page.get_by_role("button", name="Schedule", exact=True).click()
     return {"schedule": violations(page)}
 
 
 def look(page: Page, running: HttpProcess, places: list[str]) -> dict[str, list[str]]:
-    """Return what axe-core finds wrong on pages that have something wrong."""
+    """Return axe-core's violations by page, for pages that have any."""
     page.goto(running.url)
     expect(page.get_by_label("Token")).to_be_visible()
     axe = (files("axe_playwright_python") / "axe.min.js").read_text()
-    # Past the page's own policy, which lets no script of others in.
+    # Evaluated, as the page's content security policy refuses scripts from elsewhere.
     page.evaluate(axe)
     found = {"log-in": violations(page)}
     page.goto("about:blank")
@@ -91,7 +91,7 @@ def look(page: Page, running: HttpProcess, places: list[str]) -> dict[str, list[
     return {place: wrong for place, wrong in found.items() if wrong}
 
 
-def test_axe_finds_nothing_where_most_is(page: Page, running: HttpProcess, places: list[str]) -> None:
+def test_axe_finds_nothing_on_the_fullest_pages(page: Page, running: HttpProcess, places: list[str]) -> None:
     run = next(place for place in places if place.startswith("run/"))
 
     assert look(page, running, ["overview", "commands", run]) == {}
@@ -100,7 +100,7 @@ def test_axe_finds_nothing_where_most_is(page: Page, running: HttpProcess, place
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(page: Page, running: HttpProcess, places: list[str], scheme: Any) -> None:
+def test_axe_finds_nothing_on_any_page(page: Page, running: HttpProcess, places: list[str], scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
 
     assert look(page, running, places) == {}
@@ -108,8 +108,8 @@ def test_axe_finds_nothing(page: Page, running: HttpProcess, places: list[str], 
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_twice_the_size_fits(browser: Browser, running: HttpProcess, places: list[str]) -> None:
-    # What a browser makes of 200 % on a window of 1280 x 800.
+def test_pages_fit_at_200_percent(browser: Browser, running: HttpProcess, places: list[str]) -> None:
+    # The viewport of a browser at 200 % in a window of 1280 x 800.
     with browser.new_context(viewport={"width": 640, "height": 400}, device_scale_factor=2, locale="en-GB") as context:
         page = context.new_page()
         log_in(page, running)

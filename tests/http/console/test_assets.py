@@ -1,4 +1,4 @@
-"""What the console is made of: all of it in the wheel, and none of it from elsewhere."""
+"""The console's assets: all of them in the wheel, and nothing loaded from other sites."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASSETS = ROOT / "http" / "console" / "assets"
 FILES = sorted(file for file in ASSETS.rglob("*") if file.is_file())
 
 
-def test_the_wheel_takes_every_file() -> None:
+def test_the_wheel_contains_every_asset() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT.parent / "setup.cfg")
     patterns = settings["options.package_data"]["lightlink.http.console"].split(",")
@@ -28,16 +28,16 @@ def test_the_wheel_takes_every_file() -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.suffix == ".js"], ids=lambda file: file.name)
-def test_a_module_imports_what_there_is_and_makes_no_html(file: Path) -> None:
+def test_modules_import_existing_files_and_build_no_html(file: Path) -> None:
     text = file.read_text()
     for name in re.findall(r'^import .*? from "([^"]+)";$', text, re.MULTILINE):
         assert (file.parent / name).resolve() in FILES, name
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
-    # Only names of formats, which nobody fetches.
+    # Only XML namespaces, which are never fetched.
     assert set(re.findall(r"https?://[^\s\"'`]+", text)) <= {"http://www.w3.org/2000/svg"}
 
 
-def test_every_line_for_a_terminal_is_a_command_that_exists() -> None:
+def test_every_command_line_shown_exists() -> None:
     text = "".join(file.read_text() for file in (ASSETS / "pages").glob("*.js"))
     lines = re.findall(r'"(lightlink [^"]+)"', text)
     assert len(lines) >= 8
@@ -53,7 +53,7 @@ def test_every_line_for_a_terminal_is_a_command_that_exists() -> None:
         assert not isinstance(command, click.Group), line
 
 
-def test_the_agent_that_a_first_page_shows_works() -> None:
+def test_the_example_agent_of_the_overview_works() -> None:
     (code,) = re.findall(r"const AGENT = `(.*?)`;", (ASSETS / "pages" / "overview.js").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)

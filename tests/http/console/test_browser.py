@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 HOSTILE = "<img src=x onerror=\"document.title='hostile'\"><script>document.title='hostile'</script>"
 
 
-def test_one_logs_in_and_out(page: Page, running: HttpProcess) -> None:
+def test_users_log_in_and_out(page: Page, running: HttpProcess) -> None:
     page.goto(running.url)
     page.get_by_label("Token").fill("guessed-0123456789")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_text("This token is not good here")).to_be_visible()
+    expect(page.get_by_text("Invalid token")).to_be_visible()
 
     page.get_by_label("Token").fill(OPS)
     page.get_by_role("button", name="Log in").click()
@@ -33,7 +33,7 @@ def test_one_logs_in_and_out(page: Page, running: HttpProcess) -> None:
     expect(page.get_by_label("Token")).to_be_visible()
 
 
-def test_a_session_that_is_over_leads_to_the_log_in(page: Page, running: HttpProcess) -> None:
+def test_without_a_session_the_log_in_is_shown(page: Page, running: HttpProcess) -> None:
     log_in(page, running)
     page.context.clear_cookies()
 
@@ -42,7 +42,7 @@ def test_a_session_that_is_over_leads_to_the_log_in(page: Page, running: HttpPro
     expect(page.get_by_label("Token")).to_be_visible()
 
 
-def test_who_may_only_read_is_offered_nothing_else(page: Page, running: HttpProcess) -> None:
+def test_a_token_with_read_is_offered_no_actions(page: Page, running: HttpProcess) -> None:
     command_id = send(running, "nobody", "install")
     log_in(page, running, READER, f"command/{command_id}")
 
@@ -82,7 +82,7 @@ def test_every_page_is_shown_and_fits(page: Page, running: HttpProcess, world: R
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
 
 
-def test_it_is_chinese_for_a_browser_that_is(browser: Browser, running: HttpProcess) -> None:
+def test_a_chinese_browser_gets_chinese_texts(browser: Browser, running: HttpProcess) -> None:
     with browser.new_context(locale="zh-CN") as context:
         page = context.new_page()
         page.goto(running.url)
@@ -91,7 +91,7 @@ def test_it_is_chinese_for_a_browser_that_is(browser: Browser, running: HttpProc
         assert page.evaluate("document.documentElement.lang") == "zh-CN"
 
 
-def test_both_languages_say_the_same_things(page: Page, running: HttpProcess) -> None:
+def test_both_languages_have_the_same_keys(page: Page, running: HttpProcess) -> None:
     page.goto(running.url)
     keys = page.evaluate(
         "Promise.all(['en', 'zh'].map((name) => import(`/console/${name}.js`)))"
@@ -101,8 +101,8 @@ def test_both_languages_say_the_same_things(page: Page, running: HttpProcess) ->
     assert keys[0] == keys[1]
 
 
-def test_after_eight_hours_the_page_asks_again(page: Page, running: HttpProcess) -> None:
-    """And shows then what it was about to show. The cookie is one that was signed eight hours ago."""
+def test_the_page_asks_to_log_in_again_after_eight_hours(page: Page, running: HttpProcess) -> None:
+    """It then shows the page that was asked for. The cookie is one that was signed eight hours ago."""
     expiry = int(time.time()) - 1
     signature = hmac.new(hashlib.sha256(OPS.encode()).digest(), f"ops|{expiry}".encode(), hashlib.sha256).hexdigest()
     log_in(page, running)

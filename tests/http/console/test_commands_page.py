@@ -1,4 +1,4 @@
-"""Commands in the console: found, followed, cancelled, taken back, sent again."""
+"""Commands in the console: found, followed, cancelled, undone, sent again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def page(kept_page: Page) -> Page:
     return kept_page
 
 
-def test_failed_commands_are_found_understood_and_sent_again(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_failed_commands_are_found_and_sent_again(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("found-1", "found-2", types="repair")
     world.failing.add(("found-2", "repair"))
     for client_id in ("found-1", "found-2"):
@@ -43,7 +43,7 @@ def test_failed_commands_are_found_understood_and_sent_again(page: Page, running
     assert world.of("repair").count("found-2") == 2
 
 
-def test_a_command_shows_live_what_becomes_of_it(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_command_page_updates_live(page: Page, running: HttpProcess, world: RunWorld) -> None:
     command_id = send(running, "late", "install")
     log_in(page, running, to=f"command/{command_id}")
     expect(shown_state(page)).to_have_text("pending")
@@ -54,14 +54,16 @@ def test_a_command_shows_live_what_becomes_of_it(page: Page, running: HttpProces
     expect(page.locator(".timeline")).to_contain_text("sent")
 
 
-def test_what_ends_while_its_page_is_read_is_shown_as_ended(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_command_that_ends_while_its_page_loads_is_shown_ended(
+    page: Page, running: HttpProcess, world: RunWorld
+) -> None:
     log_in(page, running)
     command_id = send(running, "gap", "install")
 
     def answer_late(route: Route) -> None:
         world.agents("gap")
         end(running, command_id)
-        page.wait_for_timeout(1000)  # for the event, of which nothing else here tells
+        page.wait_for_timeout(1000)  # for the event: nothing on the page shows that it has arrived
         route.continue_()
 
     page.route("**/history", answer_late)
@@ -70,7 +72,7 @@ def test_what_ends_while_its_page_is_read_is_shown_as_ended(page: Page, running:
     page.unroute("**/history")
 
 
-def test_progress_is_watched(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_progress_is_shown_live(page: Page, running: HttpProcess, world: RunWorld) -> None:
     agent = world.agent("slow")
 
     gate = threading.Event()
@@ -98,13 +100,13 @@ def test_a_command_is_cancelled_with_a_reason(page: Page, running: HttpProcess) 
     page.get_by_role("button", name="Cancel").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Cancel").click()
-    expect(dialog.get_by_text("Say why")).to_be_visible()
+    expect(dialog.get_by_text("Enter a reason")).to_be_visible()
     answer_for(page, "it rains")
 
     expect(shown_state(page)).to_have_text("cancelled")
 
 
-def test_a_command_is_taken_back_once(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_command_is_undone_once(page: Page, running: HttpProcess, world: RunWorld) -> None:
     agent, found = world.agent("undo"), {"mode": "day"}
 
     @agent.command("set", undo="restore")
@@ -121,7 +123,7 @@ def test_a_command_is_taken_back_once(page: Page, running: HttpProcess, world: R
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("main h1")).to_have_text("restore")
     expect(shown_state(page)).to_have_text("done")
-    expect(page.get_by_role("button", name="Undo")).to_have_count(0)  # nothing takes the undo back
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)  # an undo has no undo
     assert found == {"mode": "day"}
     undo_id = page.url.rpartition("/")[2]
     page.go_back()
@@ -131,7 +133,7 @@ def test_a_command_is_taken_back_once(page: Page, running: HttpProcess, world: R
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)
 
 
-def test_what_is_taken_back_elsewhere_is_no_longer_offered(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_an_undo_made_elsewhere_is_no_longer_offered(page: Page, running: HttpProcess, world: RunWorld) -> None:
     agent = world.agent("elsewhere")
     agent.command("set", undo="restore")(lambda version: Undoable(None, undo={}))
     agent.register("restore", lambda: None)
@@ -143,28 +145,26 @@ def test_what_is_taken_back_elsewhere_is_no_longer_offered(page: Page, running: 
 
     running.http.post(f"/api/command/{command_id}/undo")
 
-    expect(page.get_by_text("Another command takes this back")).to_be_visible()
+    expect(page.get_by_text("Undone by another command")).to_be_visible()
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)
 
 
-def test_all_that_pass_the_filters_are_cancelled(page: Page, running: HttpProcess) -> None:
+def test_all_commands_that_match_the_filters_are_cancelled(page: Page, running: HttpProcess) -> None:
     sent = [send(running, client_id, "bulk") for client_id in ("away-1", "away-2", "away-3")]
     other = send(running, "away-1", "another")
     log_in(page, running, to="commands?command_type=bulk")
 
-    page.get_by_role("button", name="Cancel what is open").click()
+    page.get_by_role("button", name="Cancel open commands").click()
     expect(page.get_by_role("dialog", name="Cancel these 3")).to_be_visible()
     answer_for(page, "wrong version")
 
     expect(page.locator("td .state.is-cancelled")).to_have_count(3)
-    expect(page.get_by_role("button", name="Cancel what is open")).to_have_count(0)
+    expect(page.get_by_role("button", name="Cancel open commands")).to_have_count(0)
     status = {each: running.http.get(f"/api/command/{each}").json["command"]["status"] for each in (*sent, other)}
     assert list(status.values()) == ["failed"] * 3 + ["pending"]
 
 
-def test_what_failed_is_sent_again_but_not_what_was_cancelled(
-    page: Page, running: HttpProcess, world: RunWorld
-) -> None:
+def test_failed_commands_are_sent_again_cancelled_ones_not(page: Page, running: HttpProcess, world: RunWorld) -> None:
     kept = send(running, "again-3", "retry")
     running.http.post(f"/api/command/{kept}/cancel", {"reason": "not wanted"})
     world.agents("again-1", "again-2", types="retry")
@@ -174,7 +174,7 @@ def test_what_failed_is_sent_again_but_not_what_was_cancelled(
     world.failing.clear()
     log_in(page, running, to="commands?command_type=retry")
 
-    page.get_by_role("button", name="Send failed again").click()
+    page.get_by_role("button", name="Send failed commands again").click()
     expect(page.get_by_role("dialog", name="Send these 2 again")).to_be_visible()
     answer_for(page, "the cause is gone")
 
@@ -182,13 +182,13 @@ def test_what_failed_is_sent_again_but_not_what_was_cancelled(
     assert running.http.get("/api/commands?client_id=again-3").json["total"] == 1
 
 
-def test_filters_are_in_the_address(page: Page, running: HttpProcess) -> None:
+def test_filters_are_kept_in_the_url(page: Page, running: HttpProcess) -> None:
     for client_id in ("filter-1", "filter-2"):
         send(running, client_id, "sort")
     log_in(page, running, to="commands")
 
-    page.get_by_label("Name of an agent").fill("filter-2")
-    page.get_by_label("Name of an agent").press("Enter")
+    page.get_by_label("Agent name").fill("filter-2")
+    page.get_by_label("Agent name").press("Enter")
     expect(page.locator("tbody tr")).to_have_count(1)
     page.get_by_label("Time").select_option("Last hour")
     page.get_by_role("button", name="pending").click()
@@ -199,14 +199,14 @@ def test_filters_are_in_the_address(page: Page, running: HttpProcess) -> None:
     expect(page.get_by_role("heading", name="No command matches these filters")).to_be_visible()
 
 
-def test_a_check_names_who_would_get_nothing(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_check_counts_the_agents_that_are_skipped(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("lack-1", labels={"site": "lacking"}, types="prepare")
     world.agents("lack-2", labels={"site": "lacking"}, types="verify")
     eventually(lambda: running.http.get("/api/agents?label=site%3Dlacking").json["total"] == 2)
     log_in(page, running, to="send?labels=site%3Dlacking&type=prepare")
 
     page.get_by_role("button", name="Check without sending").click()
-    expect(page.get_by_text("1 does not take this type, and gets nothing.")).to_be_visible()
+    expect(page.get_by_text("1 does not support this command type and is skipped.")).to_be_visible()
     page.get_by_label("Timeout").fill("soon")
     page.get_by_role("button", name="Check without sending").click()
 
@@ -214,7 +214,7 @@ def test_a_check_names_who_would_get_nothing(page: Page, running: HttpProcess, w
     assert running.http.get("/api/commands?client_id=lack-1").json["total"] == 0
 
 
-def test_failed_commands_come_first_if_asked_to(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_failed_commands_can_be_sorted_first(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("first", types="rank")
     world.failing.add(("first", "rank"))
     failed = send(running, "first", "rank")
@@ -249,10 +249,10 @@ def test_a_command_is_sent_by_labels(page: Page, running: HttpProcess, world: Ru
     expect(page.locator(".batch")).to_contain_text("2 done, 0 failed, 0 open, of 2")
     expect(page.locator("tbody tr")).to_have_count(2)
     page.get_by_role("link", name="prepare", exact=True).first.click()
-    expect(page.get_by_label("Facts").get_by_role("link")).to_have_attribute("href", re.compile("batch_id="))
+    expect(page.get_by_label("Details").get_by_role("link")).to_have_attribute("href", re.compile("batch_id="))
 
 
-def test_what_is_typed_is_checked_before_it_is_sent(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_input_is_validated_before_a_command_is_sent(page: Page, running: HttpProcess, world: RunWorld) -> None:
     agent = world.agent("checked")
 
     @agent.command("open")
@@ -288,14 +288,14 @@ def test_commands_are_found_by_labels_and_counted_as_a_queue(page: Page, running
     for client_id in ("tag-1", "tag-2"):
         end(running, send(running, client_id, "info"))
     log_in(page, running, to="commands")
-    page.get_by_label("Labels of the agents").fill("tag=one")
-    page.get_by_label("Labels of the agents").press("Enter")
+    page.get_by_label("Agent labels").fill("tag=one")
+    page.get_by_label("Agent labels").press("Enter")
 
     rows = page.get_by_role("table", name="Commands").locator("tbody tr")
     expect(rows).to_have_count(1)
     expect(rows).to_contain_text("tag-1")
     assert page.url.endswith("label=tag%3Done")
-    # Live, too: the others' do not come.
+    # Live updates are filtered too.
     page.mouse.move(0, 0)
     end(running, send(running, "tag-2", "info"))
     end(running, send(running, "tag-1", "verify"))
@@ -310,15 +310,15 @@ def test_commands_are_found_by_labels_and_counted_as_a_queue(page: Page, running
     expect(rows).to_contain_text("pending")
 
 
-def test_the_audit_becomes_a_table_for_spreadsheets(page: Page, running: HttpProcess, tmp_path: Path) -> None:
+def test_the_audit_is_exported_as_csv_for_spreadsheets(page: Page, running: HttpProcess, tmp_path: Path) -> None:
     command_id = send(running, "nobody", "=1+1")
     running.http.post(f"/api/command/{command_id}/cancel", {"reason": 'said "no", twice'})
     log_in(page, running, to="audit")
-    page.get_by_label("What happened, or a command type").fill("=1+1")
-    page.get_by_label("What happened, or a command type").press("Enter")
+    page.get_by_label("Event or command type").fill("=1+1")
+    page.get_by_label("Event or command type").press("Enter")
     expect(page.locator("tbody tr")).to_have_count(1)
     log_in(page, running, to="audit")
-    # It speaks as the other pages do.
+    # It uses the words of the other pages.
     expect(page.locator("tr", has=page.locator(f"[href='#/command/{command_id}']")).last).to_contain_text("sent")
     assert not page.locator("main strong").filter(has_text=re.compile("completed|executing|timeout")).count()
 
@@ -329,5 +329,5 @@ def test_the_audit_becomes_a_table_for_spreadsheets(page: Page, running: HttpPro
     with (tmp_path / "audit.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["command_id"] == command_id]
     assert {row["by"] for row in rows} == {"ops"}
-    # A spreadsheet must not take a text for a formula.
+    # A spreadsheet must not execute text as a formula.
     assert [row["command_type"] for row in rows if row["kind"] == "request"] == ["'=1+1"]

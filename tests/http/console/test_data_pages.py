@@ -31,7 +31,7 @@ def client(world: RunWorld) -> Iterator[lightlink.Client]:
         yield connected
 
 
-def test_a_service_is_called(page: Page, running: HttpProcess, world: RunWorld, prefix: str) -> None:
+def test_a_service_method_is_called(page: Page, running: HttpProcess, world: RunWorld, prefix: str) -> None:
     service = lightlink.Service(prefix, world.url)
 
     @service.rpc
@@ -60,7 +60,7 @@ def test_a_service_is_called(page: Page, running: HttpProcess, world: RunWorld, 
         expect(cells).to_have_text([re.compile("half"), *figures, "Call"])
 
 
-def test_dead_letters_are_looked_at_tried_again_and_dropped(
+def test_dead_letters_are_shown_redelivered_and_discarded(
     page: Page, running: HttpProcess, client: lightlink.Client, prefix: str
 ) -> None:
     good, handled = set[int](), []
@@ -86,16 +86,16 @@ def test_dead_letters_are_looked_at_tried_again_and_dropped(
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("no such customer")
     expect(dialog.locator("pre")).to_contain_text('"id": 1')
-    dialog.get_by_role("button", name="Send again").click()
+    dialog.get_by_role("button", name="Redeliver").click()
     expect(rows).to_have_count(1)
     rows.get_by_role("button", name="Discard").click()
     page.get_by_role("dialog").get_by_role("button", name="Discard").click()
 
-    expect(page.get_by_text("No consumer has given up an event.")).to_be_visible()
+    expect(page.get_by_text("There are no dead letters.")).to_be_visible()
     eventually(lambda: handled == [1])
 
 
-def test_events_are_seen_as_they_pass(page: Page, running: HttpProcess, client: lightlink.Client, prefix: str) -> None:
+def test_live_events_are_shown(page: Page, running: HttpProcess, client: lightlink.Client, prefix: str) -> None:
     log_in(page, running, to="events")
     page.get_by_label("Subject to show").fill(f"{prefix}.>")
     page.get_by_role("button", name="Show", exact=True).click()
@@ -119,7 +119,7 @@ def test_events_are_seen_as_they_pass(page: Page, running: HttpProcess, client: 
     assert line.count() <= 200
 
 
-def test_a_value_is_edited_over_the_revision_that_was_seen(
+def test_a_value_is_edited_by_compare_and_set(
     page: Page, running: HttpProcess, client: lightlink.Client, prefix: str
 ) -> None:
     bucket = client.state(prefix, history=5)
@@ -140,9 +140,9 @@ def test_a_value_is_edited_over_the_revision_that_was_seen(
     bucket.set("limits/eu.day", {"most": 5})
     page.get_by_label("Value").fill('{"most": 9}')
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Somebody else wrote this key meanwhile")).to_be_visible()
+    expect(page.get_by_text("Somebody else has changed this key")).to_be_visible()
     expect(page.get_by_label("Value")).to_have_value('{"most": 9}')
-    page.get_by_role("button", name="Look at what is there now").click()
+    page.get_by_role("button", name="Show the current value").click()
     expect(page.locator("pre.json")).to_contain_text('"most": 5')
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -151,7 +151,7 @@ def test_a_value_is_edited_over_the_revision_that_was_seen(
     assert bucket.get("limits/eu.day", None) is None
 
 
-def test_a_key_is_made(page: Page, running: HttpProcess, client: lightlink.Client, prefix: str) -> None:
+def test_a_key_is_created(page: Page, running: HttpProcess, client: lightlink.Client, prefix: str) -> None:
     bucket = client.state(prefix)
     bucket.set("taken", 1)
     log_in(page, running, to=f"bucket/{prefix}")
@@ -169,7 +169,7 @@ def test_a_key_is_made(page: Page, running: HttpProcess, client: lightlink.Clien
     assert bucket.get("greeting") == "hello"
 
 
-def test_files_are_uploaded_fetched_and_deleted(
+def test_files_are_uploaded_downloaded_and_deleted(
     page: Page, running: HttpProcess, client: lightlink.Client, tmp_path: Path
 ) -> None:
     content = bytes(range(256)) * 4000
@@ -188,11 +188,11 @@ def test_files_are_uploaded_fetched_and_deleted(
     page.get_by_role("button", name="Delete plan").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
 
-    expect(page.get_by_role("heading", name="This bucket holds no file")).to_be_visible()
+    expect(page.get_by_role("heading", name="This bucket has no files")).to_be_visible()
     assert client.files() == []
 
 
-def test_what_a_token_may_not_see_is_not_offered(page: Page, running: HttpProcess) -> None:
+def test_pages_that_a_token_may_not_read_are_not_offered(page: Page, running: HttpProcess) -> None:
     log_in(page, running, READER)
     offered = page.locator(".side [data-nav]").evaluate_all("all => all.map((each) => each.dataset.nav)")
 

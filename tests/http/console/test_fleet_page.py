@@ -1,4 +1,4 @@
-"""The fleet in the console: a machine is let in by its fingerprint, and put out."""
+"""The fleet in the console: machines are accepted by fingerprint, rejected, and revoked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fleet(tmp_path: Path) -> Iterator[FleetWorld]:
 @pytest.fixture
 def console(fleet: FleetWorld) -> Iterator[str]:
     """The address of a console whose server is an admin of the fleet."""
-    _ = fleet.manager  # it makes the streams
+    _ = fleet.manager  # creates the streams
     with Orchestrator(fleet.link("ops"), sweep_interval=None) as manager:
         app = create_app(manager)
         with serving(app, app) as port:
@@ -43,29 +43,29 @@ def console(fleet: FleetWorld) -> Iterator[str]:
 
 
 def make_token(page: Page, name: str) -> str:
-    """Make a token in the console, and return what it shows this once."""
-    page.get_by_role("button", name="Make a token").click()
-    dialog = page.get_by_role("dialog", name="Make a token")
+    """Create a token in the console, and return what it shows once."""
+    page.get_by_role("button", name="Create a token").click()
+    dialog = page.get_by_role("dialog", name="Create a token")
     dialog.get_by_label("Name").fill(f"{name} ?")
     dialog.get_by_label("Hours").fill("800")
-    dialog.get_by_role("button", name="Make it").click()
+    dialog.get_by_role("button", name="Create").click()
     expect(dialog.get_by_text("Use letters, digits, _ and -.")).to_be_visible()
     expect(dialog.get_by_text("Enter hours above 0, at most 720.")).to_be_visible()
     dialog.get_by_label("Name").fill(name)
     dialog.get_by_label("Hours").fill("2")
     dialog.get_by_label("Labels").fill("site=berlin, kind=pump")
-    dialog.get_by_label("Somebody compares its fingerprint").check()
-    dialog.get_by_role("button", name="Make it").click()
+    dialog.get_by_label("Requires approval").check()
+    dialog.get_by_role("button", name="Create").click()
     shown = page.get_by_role("dialog", name=f"Token for {name}")
     token = shown.locator(".token").inner_text()
     shown.get_by_role("button", name="Close").click()
-    row = page.get_by_role("table", name="Tokens not used yet").locator("tr", has_text=name)
-    expect(row).to_contain_text("waits for you to accept it")
+    row = page.get_by_role("table", name="Unused tokens").locator("tr", has_text=name)
+    expect(row).to_contain_text("needs approval")
     expect(row).to_contain_text("site=berlin")
     return token
 
 
-def test_a_machine_is_let_in_another_rejected_and_one_put_out(
+def test_machines_are_accepted_rejected_and_revoked(
     page: Page, console: str, fleet: FleetWorld, tmp_path: Path
 ) -> None:
     admin, told = fleet.admin(), list[str]()
@@ -78,12 +78,12 @@ def test_a_machine_is_let_in_another_rejected_and_one_put_out(
         }
         eventually(lambda: len(told) == 2)
         page.reload()
-        expect(page.get_by_text("No token waits for its machine.")).to_be_visible()
-        waiting = page.get_by_role("table", name="Asks to come in")
+        expect(page.get_by_text("There are no unused tokens.")).to_be_visible()
+        waiting = page.get_by_role("table", name="Enrolment requests")
         expect(waiting.locator("tbody tr")).to_have_count(2)
 
         page.get_by_role("button", name="Compare good-1").click()
-        dialog = page.get_by_role("dialog", name="Let good-1 in")
+        dialog = page.get_by_role("dialog", name="Accept good-1")
         assert dialog.locator(".finger").inner_text() in told
         dialog.get_by_role("button", name="They are the same: accept").click()
         assert enrolling["good-1"].result(30).name == "good-1"
@@ -92,19 +92,19 @@ def test_a_machine_is_let_in_another_rejected_and_one_put_out(
         with pytest.raises(FleetRefused):
             enrolling["odd-1"].result(30)
 
-    expect(page.get_by_text("No machine asks to come in.")).to_be_visible()
-    page.get_by_role("button", name="Put out good-1").click()
+    expect(page.get_by_text("There are no enrolment requests.")).to_be_visible()
+    page.get_by_role("button", name="Revoke good-1").click()
     answer_for(page, "stolen")
-    row = page.get_by_role("table", name="Who is in").locator("tr", has_text="good-1")
-    expect(row).to_contain_text("out")
+    row = page.get_by_role("table", name="Members").locator("tr", has_text="good-1")
+    expect(row).to_contain_text("revoked")
     expect(row).to_contain_text("stolen")
 
 
-def test_where_there_is_no_fleet_it_says_so(page: Page, running: HttpProcess) -> None:
+def test_the_page_says_when_there_is_no_fleet(page: Page, running: HttpProcess) -> None:
     log_in(page, running, to="fleet")
 
     expect(page.get_by_role("heading", name="There is no fleet here")).to_be_visible()
-    # That no responder is there does not mean that NATS is away.
+    # A missing responder does not mean that NATS is unreachable.
     answered = "performance.getEntriesByName(`${location.origin}/health`).some((each) => each.responseEnd)"
     eventually(lambda: page.evaluate(answered))
     expect(page.locator(".away")).to_be_hidden()

@@ -75,7 +75,7 @@ def test_pictures_for_the_documentation(
         }
         for place, (title, what) in shown.items():
             page.goto(f"{own_running.url}/#/{place}")
-            # The page before stands, rows and all, until this one is read.
+            # The previous page stays, with its rows, until this one is loaded.
             expect(page).to_have_title(f"{title} · LightLink")
             expect(page.locator(what).first).to_be_visible()
             page.screenshot(path=folder / f"console-{place.partition('/')[0]}.png")

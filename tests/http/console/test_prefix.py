@@ -1,4 +1,4 @@
-"""The console below a prefix of somebody's own site."""
+"""The console below a URL prefix of another site."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def site(world: RunWorld) -> Iterator[int]:
             yield port
 
 
-def test_it_works_below_a_prefix(page: Page, site: int) -> None:
+def test_the_console_works_below_a_prefix(page: Page, site: int) -> None:
     url = f"http://127.0.0.1:{site}/ops/console"
     body = json.dumps({"client_id": "nobody", "command_type": "prefixed"}).encode()
     request = urllib.request.Request(f"{url}/api/command", body, {"Content-Type": "application/json"})
@@ -47,5 +47,5 @@ def test_it_works_below_a_prefix(page: Page, site: int) -> None:
     page.get_by_role("button", name="Cancel").click()
     answer_for(page, "tried")
 
-    # Told by the stream, which is below the prefix too.
+    # The update comes from the event stream, which is below the prefix too.
     expect(shown_state(page)).to_have_text("cancelled")

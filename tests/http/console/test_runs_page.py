@@ -1,4 +1,4 @@
-"""Runs in the console: what waits at a gate is decided, what runs is paused, ended and taken back."""
+"""Runs in the console: approved or rejected at a gate, paused, cancelled, rolled back, scheduled."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def state_of(running: HttpProcess, run_id: str) -> str:
     return state
 
 
-def test_what_waits_is_found_and_approved(page: Page, running: HttpProcess, waiting: str) -> None:
+def test_a_waiting_run_is_found_and_approved(page: Page, running: HttpProcess, waiting: str) -> None:
     log_in(page, running)
 
-    page.locator(".needs").get_by_role("link", name="Look").first.click()
+    page.locator(".needs").get_by_role("link", name="View").first.click()
     expect(shown_state(page)).to_have_text("needs approval")
     page.goto(f"{running.url}/#/run/{waiting}")
     page.get_by_label("Comment").fill("looks good")
@@ -63,14 +63,14 @@ def test_what_waits_is_found_and_approved(page: Page, running: HttpProcess, wait
     row = page.get_by_role("table", name="Steps").locator("tbody tr")
     expect(row).to_contain_text("install")
     expect(row).to_contain_text("2")
-    # Each of its targets leads to it, and no other agent does.
+    # The pages of its targets list it, and those of other agents do not.
     assert running.http.get("/api/runs?client_id=somebody").json["runs"] == []
     log_in(page, running, to="agent/run-2")
-    page.get_by_role("region", name="Latest runs it is part of").locator(f"[href='#/run/{waiting}']").click()
+    page.get_by_role("region", name="Latest runs").locator(f"[href='#/run/{waiting}']").click()
     expect(shown_state(page)).to_have_text("done")
 
 
-def test_what_waits_is_rejected_and_taken_back(page: Page, running: HttpProcess, waiting: str) -> None:
+def test_a_waiting_run_is_rejected_and_rolled_back(page: Page, running: HttpProcess, waiting: str) -> None:
     log_in(page, running, to=f"run/{waiting}")
 
     page.get_by_label("Comment").fill("not on a Friday")
@@ -83,7 +83,7 @@ def test_what_waits_is_rejected_and_taken_back(page: Page, running: HttpProcess,
     expect(shown_state(page)).to_have_text("rolled back")
 
 
-def test_a_run_is_paused_resumed_ended_and_tried_again(page: Page, running: HttpProcess, waiting: str) -> None:
+def test_a_run_is_paused_resumed_cancelled_and_retried(page: Page, running: HttpProcess, waiting: str) -> None:
     log_in(page, running, to=f"run/{waiting}")
 
     page.get_by_role("button", name="Pause", exact=True).click()
@@ -94,12 +94,12 @@ def test_a_run_is_paused_resumed_ended_and_tried_again(page: Page, running: Http
     page.get_by_role("button", name="Cancel the run").click()
     answer_for(page, "enough")
     expect(shown_state(page)).to_have_text("cancelled")
-    page.get_by_role("button", name="Retry what failed").click()
+    page.get_by_role("button", name="Retry failed targets").click()
 
     expect(shown_state(page)).to_have_text("needs approval")
 
 
-def test_what_was_decided_elsewhere_is_said(page: Page, running: HttpProcess, waiting: str) -> None:
+def test_a_decision_made_elsewhere_is_reported(page: Page, running: HttpProcess, waiting: str) -> None:
     log_in(page, running, to=f"run/{waiting}")
     page.get_by_role("button", name="Live").click()
     running.http.post(f"/api/runs/{waiting}/reject", {"comment": "no"})
@@ -110,7 +110,7 @@ def test_what_was_decided_elsewhere_is_said(page: Page, running: HttpProcess, wa
     expect(page.get_by_role("alert").first).to_contain_text(waiting)
 
 
-def test_who_may_not_decide_is_told_which_scope(page: Page, running: HttpProcess, waiting: str) -> None:
+def test_the_scope_needed_to_decide_is_named(page: Page, running: HttpProcess, waiting: str) -> None:
     assert Http(running.url, READER).post(f"/api/runs/{waiting}/approve", {}).status == 403
     log_in(page, running, READER, f"run/{waiting}")
 
@@ -127,7 +127,7 @@ def test_runs_and_schedules_are_listed(page: Page, running: HttpProcess, waiting
     expect(page.get_by_role("table", name="Schedules")).to_contain_text("30 2 * * * Europe/Berlin")
     page.get_by_label("Plan").fill("another")
     page.get_by_label("Plan").press("Enter")
-    expect(page.get_by_role("heading", name="No run is of this plan")).to_be_visible()
+    expect(page.get_by_role("heading", name="No run of this plan")).to_be_visible()
     page.get_by_role("button", name="Remove nightly").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
 
@@ -136,7 +136,7 @@ def test_runs_and_schedules_are_listed(page: Page, running: HttpProcess, waiting
     assert "nightly" not in names
 
 
-def test_a_plan_is_run_by_the_clock(page: Page, running: HttpProcess, agents: None) -> None:
+def test_a_plan_is_scheduled(page: Page, running: HttpProcess, agents: None) -> None:
     running.http.post("/api/stored-plans", {"plan": {**PLAN, "name": "by-night"}})
     log_in(page, running, to="runs")
 
@@ -144,7 +144,7 @@ def test_a_plan_is_run_by_the_clock(page: Page, running: HttpProcess, agents: No
     expect(page).to_have_title("Add a schedule · LightLink")
     page.get_by_label("Plan").select_option("by-night")
     page.get_by_role("button", name="Check").click()
-    page.get_by_role("button", name="Run it by the clock").click()
+    page.get_by_role("button", name="Schedule", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Name")).to_have_value("by-night")
     dialog.get_by_label("cron").fill("61 2 * * *")
@@ -152,7 +152,7 @@ def test_a_plan_is_run_by_the_clock(page: Page, running: HttpProcess, agents: No
     dialog.get_by_role("button", name="Add a schedule").click()
     expect(dialog.get_by_text("61")).to_be_visible()
     dialog.get_by_label("cron").fill("30 2 * * 1-5")
-    dialog.get_by_label("What was missed").select_option("run it once, late")
+    dialog.get_by_label("Runs missed").select_option("run once, late")
     dialog.get_by_role("button", name="Add a schedule").click()
 
     row = page.get_by_role("table", name="Schedules").locator("tr", has_text="by-night")
@@ -185,7 +185,7 @@ def test_a_plan_is_checked_and_then_started(page: Page, running: HttpProcess, ag
 
 def test_a_plan_that_cannot_run_is_refused_with_the_reason(page: Page, running: HttpProcess, agents: None) -> None:
     log_in(page, running, to="start")
-    page.get_by_label("Plan").first.select_option("A plan of one's own")
+    page.get_by_label("Plan").first.select_option("Custom plan")
     page.locator("textarea").first.fill('{"name": "x", "targets": ["run-1"], "waves": [0], "steps": []}')
 
     page.get_by_role("button", name="Check").click()

@@ -50,7 +50,7 @@ def fill(world: RunWorld) -> None:
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_pages_of_a_large_fleet(
+def test_pages_of_a_large_fleet_hold_50_rows_at_most(
     page: Page, own_running: HttpProcess, own_world: RunWorld, record_property: Callable[[str, object], None]
 ) -> None:
     fill(own_world)
@@ -73,6 +73,6 @@ def test_pages_of_a_large_fleet(
         page.goto(f"{own_running.url}/#/{place}")
         page.locator(shown).first.wait_for(timeout=60_000)
         took[place] = time.monotonic() - began
-        # However many there are, a page holds a page of them.
+        # A page holds 50 rows, however many there are.
         assert page.locator("tbody tr").count() <= 50
     record_property("seconds to a page", "\n".join(f"{place}: {seconds:.2f} s" for place, seconds in took.items()))

@@ -1,4 +1,4 @@
-"""The console over real HTTP: what is served, who is let in by its session, and what another's page may not do."""
+"""The console over real HTTP: its assets, its sessions, and how it refuses cross-site requests."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def send(http: Http, headers: dict[str, str]) -> Answer:
         ("/console/style.css", "text/css"),
     ],
 )
-def test_what_is_served_is_safe_to_show(running: HttpProcess, path: str, mimetype: str) -> None:
+def test_assets_have_security_headers_and_etags(running: HttpProcess, path: str, mimetype: str) -> None:
     answer = running.http.get(path)
 
     assert answer.status == 200
@@ -77,11 +77,11 @@ def test_what_is_served_is_safe_to_show(running: HttpProcess, path: str, mimetyp
 
 
 @pytest.mark.parametrize("path", ["/console/none.js", "/console/../session.py", "/console/%2e%2e/session.py"])
-def test_nothing_else_is_served(running: HttpProcess, path: str) -> None:
+def test_only_assets_are_served(running: HttpProcess, path: str) -> None:
     assert running.http.get(path).status == 404
 
 
-def test_a_token_becomes_a_session(running: HttpProcess) -> None:
+def test_logging_in_creates_a_session(running: HttpProcess) -> None:
     assert running.http.get("/console/session").json["name"] == ""
 
     answer, cookie = log_in(running.http)
@@ -96,14 +96,14 @@ def test_a_token_becomes_a_session(running: HttpProcess) -> None:
     assert running.http.get("/api/commands").status == 401
 
 
-def test_a_bad_token_becomes_none(running: HttpProcess) -> None:
+def test_an_invalid_token_creates_no_session(running: HttpProcess) -> None:
     answer, cookie = log_in(running.http, "guessed-0123456789")
 
     assert answer.status == 401
     assert cookie == ""
 
 
-def test_over_a_network_the_cookie_is_secure(running: HttpProcess) -> None:
+def test_the_cookie_is_secure_except_on_loopback(running: HttpProcess) -> None:
     answer = running.http.post("/console/session", {"token": OPS}, headers={**SAME, "Host": "fleet.example"})
 
     facts = answer.headers["Set-Cookie"]
@@ -113,7 +113,7 @@ def test_over_a_network_the_cookie_is_secure(running: HttpProcess) -> None:
     assert "Domain" not in facts
 
 
-def test_a_session_is_good_only_as_it_was_signed(running: HttpProcess) -> None:
+def test_forged_and_expired_cookies_are_refused(running: HttpProcess) -> None:
     _, cookie = log_in(running.http, READER)
     value = SimpleCookie(cookie)["lightlink"].value
     name, expiry, signature = value.rsplit(".", 2)
@@ -135,7 +135,7 @@ def test_a_session_ends_with_its_token(running: HttpProcess, tokens: Path) -> No
     assert running.http.get("/api/commands", headers={"Cookie": cookie}).status == 401
 
 
-def test_a_session_may_do_what_its_token_may(running: HttpProcess) -> None:
+def test_a_session_has_only_the_scopes_of_its_token(running: HttpProcess) -> None:
     _, cookie = log_in(running.http, READER)
 
     answer = send(running.http, {"Cookie": cookie, **SAME})
@@ -157,18 +157,18 @@ def test_a_session_may_do_what_its_token_may(running: HttpProcess) -> None:
         ({**SAME, "Content-Type": "text/plain"}, 415),
     ],
 )
-def test_another_page_cannot_use_a_session(running: HttpProcess, headers: dict[str, str], status: int) -> None:
+def test_cross_site_requests_are_refused(running: HttpProcess, headers: dict[str, str], status: int) -> None:
     _, cookie = log_in(running.http)
     given = {name: value.replace("{own}", running.url) for name, value in headers.items()}
 
     assert send(running.http, {"Cookie": cookie, **given}).status == status
 
 
-def test_a_bearer_token_needs_no_page(running: HttpProcess) -> None:
+def test_a_bearer_token_needs_no_origin(running: HttpProcess) -> None:
     assert send(Http(running.url, OPS), {"Content-Type": "text/plain"}).status == 200
 
 
-def test_logging_out_takes_the_cookie_away(running: HttpProcess) -> None:
+def test_logging_out_deletes_the_cookie(running: HttpProcess) -> None:
     headers = {**SAME, "Content-Type": "application/json"}
 
     answer = running.http.request("DELETE", "/console/session", headers=headers)
@@ -177,7 +177,7 @@ def test_logging_out_takes_the_cookie_away(running: HttpProcess) -> None:
     assert "Max-Age=0" in answer.headers["Set-Cookie"]
 
 
-def test_it_can_be_left_out(server: EmbeddedServer) -> None:
+def test_the_console_can_be_switched_off(server: EmbeddedServer) -> None:
     with HttpProcess(server.url, "--no-console") as process:
         assert process.http.get("/").status == 404
         assert process.http.get("/console/app.js").status == 404

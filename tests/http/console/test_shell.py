@@ -1,4 +1,4 @@
-"""What every page of the console has: search, keys, theme, pause, and what shows when NATS or the server is away."""
+"""What all pages share: search, keys, theme, pause, live updates, and what they show during an outage."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_agents_and_commands_are_found_by_search(page: Page, running: HttpProces
     expect(page).to_have_url(f"{running.url}/#/command/{command_id}")
 
 
-def test_keys_lead_to_pages_but_not_while_one_types(page: Page, running: HttpProcess) -> None:
+def test_keyboard_shortcuts_work_except_while_typing(page: Page, running: HttpProcess) -> None:
     log_in(page, running)
 
     page.keyboard.press("g")
     page.keyboard.press("c")
     expect(page.get_by_role("heading", name="Commands")).to_be_focused()
-    page.get_by_label("Name of an agent").press("?")
+    page.get_by_label("Agent name").press("?")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("heading", name="Commands").press("?")
     expect(page.get_by_role("dialog", name="Keyboard")).to_contain_text("Runs")
@@ -55,7 +55,7 @@ def test_keys_lead_to_pages_but_not_while_one_types(page: Page, running: HttpPro
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_the_keyboard_alone_gets_past_the_navigation(page: Page, running: HttpProcess) -> None:
+def test_the_keyboard_can_skip_the_navigation(page: Page, running: HttpProcess) -> None:
     log_in(page, running)
     page.reload()
     page.locator("#main h1").wait_for(state="attached")
@@ -67,7 +67,7 @@ def test_the_keyboard_alone_gets_past_the_navigation(page: Page, running: HttpPr
     expect(page.locator("main")).to_be_focused()
 
 
-def test_the_theme_is_kept(page: Page, running: HttpProcess) -> None:
+def test_the_theme_survives_a_reload(page: Page, running: HttpProcess) -> None:
     page.emulate_media(color_scheme="light")
     log_in(page, running)
     background = "getComputedStyle(document.body).backgroundColor"
@@ -81,7 +81,7 @@ def test_the_theme_is_kept(page: Page, running: HttpProcess) -> None:
     assert page.evaluate(background) == dark
 
 
-def test_nothing_moves_while_paused(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_nothing_is_updated_while_paused(page: Page, running: HttpProcess, world: RunWorld) -> None:
     command_id = send(running, "paused", "install")
     log_in(page, running, to=f"command/{command_id}")
     expect(shown_state(page)).to_have_text("pending")
@@ -98,7 +98,7 @@ def test_nothing_moves_while_paused(page: Page, running: HttpProcess, world: Run
     expect(shown_state(page)).to_have_text("done")
 
 
-def test_rows_stay_where_they_are_under_a_pointer(page: Page, running: HttpProcess) -> None:
+def test_rows_do_not_move_under_the_pointer(page: Page, running: HttpProcess) -> None:
     first = send(running, "rows", "order")
     log_in(page, running, to="commands?command_type=order")
     page.locator("tbody tr").hover()
@@ -112,7 +112,7 @@ def test_rows_stay_where_they_are_under_a_pointer(page: Page, running: HttpProce
     expect(page.locator("tbody tr").first).to_have_attribute("data-key", second)
 
 
-def test_the_last_data_stays_while_nats_or_the_server_is_away(
+def test_the_last_data_stays_while_nats_or_server_are_down(
     page: Page, own_world: RunWorld, proxy: StartProxy, tmp_path: Path
 ) -> None:
     way = proxy(own_world.url)
@@ -126,12 +126,12 @@ def test_the_last_data_stays_while_nats_or_the_server_is_away(
 
         way.refuse()
         way.cut()
-        expect(page.locator(".away")).to_contain_text("NATS or this server is away.")
+        expect(page.locator(".away")).to_contain_text("NATS or this server is unreachable.")
         expect(shown_state(page)).to_have_text("pending")
         expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
         page.keyboard.press("p")
         with page.expect_response(lambda answer: command_id in answer.url and answer.status == 503):
-            page.keyboard.press("p")  # what was missed is read again, and cannot be
+            page.keyboard.press("p")  # resuming reloads the page's data, which fails
         expect(shown_state(page)).to_have_text("pending")
         own_world.agents("nobody")
         way.accept()
@@ -173,11 +173,11 @@ def test_tabs_share_one_stream_and_one_takes_over(page: Page, running: HttpProce
     assert problems == []
 
 
-def test_what_is_wrong_with_the_server_comes_first(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_server_problems_are_listed_first(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("health")
 
     def worse(route: Route) -> None:
-        """Answer as the server does, but when its clock is apart and a stream nearly full."""
+        """Answer like the server, but with its clock behind and a stream nearly full."""
         found = route.fetch().json()
         found["clock_behind"] = 75.0
         found["streams"][0]["bytes"] = int(0.93 * found["streams"][0]["max_bytes"])
@@ -185,7 +185,7 @@ def test_what_is_wrong_with_the_server_comes_first(page: Page, running: HttpProc
 
     log_in(page, running)
     expect(page.get_by_label("NATS server")).to_contain_text("agrees with NATS")
-    expect(page.get_by_role("table", name="How full the streams are")).to_contain_text("LIGHTLINK_COMMANDS")
+    expect(page.get_by_role("table", name="Stream usage")).to_contain_text("LIGHTLINK_COMMANDS")
     page.route("**/api/server", worse)
     page.reload()
 
@@ -199,7 +199,7 @@ _SET_HIDDEN = """(hidden) => {
 }"""
 
 
-def test_a_hidden_tab_lets_its_stream_go_and_catches_up(page: Page, running: HttpProcess) -> None:
+def test_a_hidden_tab_closes_its_stream_and_catches_up(page: Page, running: HttpProcess) -> None:
     first, second = (send(running, "hidden", "install") for _ in range(2))
     log_in(page, running, to=f"command/{first}")
     expect(shown_state(page)).to_have_text("pending")
@@ -238,7 +238,7 @@ def test_a_page_is_drawn_five_times_a_second_at_most(page: Page, running: HttpPr
 
     for _ in range(20):
         send(running, "burst", "burst")
-    # Its own wait for a function would be made of text once more, which the page's policy refuses.
+    # Playwright's wait_for_function evaluates a string, which the content security policy refuses.
     eventually(lambda: page.evaluate("window.heard >= 20"))
     assert page.evaluate("window.drawn") == 0
     page.clock.run_for(199)
@@ -268,7 +268,7 @@ def test_times_are_local_with_utc_in_their_title(browser: Browser, running: Http
             assert not re.search(r"\d{4}-\d\d-\d\dT\d\d", page.locator("main").inner_text()), place
 
 
-def test_focus_and_scrolling_outlast_updates(page: Page, running: HttpProcess) -> None:
+def test_focus_and_scroll_position_survive_updates(page: Page, running: HttpProcess) -> None:
     sent = [send(running, "focus", "keep") for _ in range(40)]
     log_in(page, running, to="commands?command_type=keep")
     page.set_viewport_size({"width": 390, "height": 500})
@@ -285,14 +285,14 @@ def test_focus_and_scrolling_outlast_updates(page: Page, running: HttpProcess) -
     expect(row.locator(".state")).to_have_text("cancelled")
     expect(link).to_be_focused()
     assert page.evaluate("[scrollX, scrollY]") == before
-    agent = row.get_by_role("link", name="focus")  # each row has the same
+    agent = row.get_by_role("link", name="focus")  # each row has an equal link
     agent.focus()
     running.http.post(f"/api/command/{sent[21]}/cancel", {"reason": "as is that of another"})
     expect(page.locator(f"tr[data-key='{sent[21]}'] .state")).to_have_text("cancelled")
     expect(agent).to_be_focused()
 
 
-def test_a_chart_is_read_by_keys_and_in_words(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_chart_can_be_read_by_keys_and_in_words(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("charted", types="draw")
     end(running, send(running, "charted", "draw"))
     log_in(page, running)
@@ -311,11 +311,11 @@ def test_a_chart_is_read_by_keys_and_in_words(page: Page, running: HttpProcess, 
     expect(readout).to_have_text(total or "")
 
 
-def test_a_box_stays_as_far_scrolled_as_it_was(page: Page, running: HttpProcess) -> None:
+def test_a_box_keeps_its_scroll_position_on_updates(page: Page, running: HttpProcess) -> None:
     body = {"client_id": "boxes", "command_type": "long", "payload": {f"line-{n}": n for n in range(200)}}
     command_id = running.http.post("/api/command", body).json["command_id"]
     log_in(page, running, to=f"command/{command_id}")
-    payload = page.get_by_label("Facts").get_by_label("JSON")
+    payload = page.get_by_label("Details").get_by_label("JSON")
     payload.evaluate("(box) => { box.scrollTop = 50; }")
     assert payload.evaluate("(box) => box.scrollTop") == 50
 

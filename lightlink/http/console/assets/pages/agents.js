@@ -38,7 +38,7 @@ export default async function agents({ query }) {
     h("div", { class: "filters" }, search, label, type, segments(t("col.state"), [["", t("all")], ["true", t("state.online")], ["false", t("state.offline")]], wanted.online, (value) => go({ online: value }))),
     rows, pager(skip, page.total, (to) => go({ skip: to ? String(to) : "" }))] };
 }
-// What waits, and where to see it.
+// The number of waiting commands, with a link to them.
 const queue = (each) => (each.queue ? link(`commands?client_id=${each.client_id}&status=pending`, number(each.queue)) : "0");
 function pager(skip, total, go) {
   if (total <= SIZE) return null;
@@ -46,7 +46,7 @@ function pager(skip, total, go) {
     button(t("previous"), () => go(Math.max(0, skip - SIZE)), "small", { disabled: skip === 0 }), button(t("next"), () => go(skip + SIZE), "small", { disabled: skip + SIZE >= total }));
 }
 export async function agent({ rest }) {
-  // Whose token is for some agents only is not told of runs; elsewhere there may be none to tell of.
+  // A token for some agents only may not read runs, and a server may have none: both leave the section out.
   const part = get("api/runs", { client_id: rest, limit: 20 }).then((answer) => answer.runs, () => []);
   const [found, latest, runs] = await Promise.all([get("api/agents", { find: rest, queue: true, limit: 1000 }), get("api/commands", { client_id: rest, limit: 10 }), part]);
   const each = found.agents.find((one) => one.client_id === rest);

@@ -126,7 +126,7 @@ const sendAgain = (each) => post("api/command", { client_id: each.client_id, com
 
 export async function command({ rest }) {
   const read = async () => (await get(`api/command/${rest}`)).command;
-  // What becomes of it while this page reads is not told again.
+  // Changes that arrive while this page loads are not sent again.
   let meanwhile = null;
   const listening = follow((changes) => { meanwhile = changes.find((each) => each.command_id === rest) ?? meanwhile; });
   let one = null, entries = [], timer = null, gone = false;

@@ -18,7 +18,7 @@ export default async function events() {
   }
   await load();
   async function again() {
-    if (!live.paused && !document.hidden) try { await load(); } catch { /* the band says so */ }
+    if (!live.paused && !document.hidden) try { await load(); } catch { /* the banner says so */ }
     if (!gone) timer = setTimeout(again, EVERY_MS);
   }
   timer = setTimeout(again, EVERY_MS);

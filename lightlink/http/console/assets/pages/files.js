@@ -37,7 +37,7 @@ function uploader(bucket, done) {
     request.onload = () => {
       if (request.status === 200) { toast(t("files.sent", { name: file.name })); done(); return; }
       let text = request.statusText;
-      try { text = JSON.parse(request.responseText).error; } catch { /* it is what it is */ }
+      try { text = JSON.parse(request.responseText).error; } catch { /* not JSON: show the status text */ }
       said.replaceChildren(h("p", { class: "err", role: "alert" }, text));
     };
     request.onerror = () => said.replaceChildren(h("p", { class: "err", role: "alert" }, t("away.http")));

@@ -56,7 +56,7 @@ export async function run({ rest }) {
     try {
       const next = await load();
       if (!gone && JSON.stringify(next) !== JSON.stringify(data)) { data = next; draw(); }
-    } catch { /* the band says so */ }
+    } catch { /* the banner says so */ }
   }
   // The run's state arrives as events; its targets' steps are commands.
   const stop = follow((commands, runs) => {

@@ -52,7 +52,7 @@ export default async function send({ query }) {
       button(t("send.check"), () => check(targets), "wide", { disabled: go.disabled, title: go.title }), verdict);
     verdict.replaceChildren();
   }
-  // Nothing is sent: what is filled in is looked at, and who would not take it.
+  // Validate the input and count the agents that lack the type; nothing is sent.
   function check(targets) {
     const payload = read();
     const lacking = chosen.found.agents.length - targets.length;

@@ -16,7 +16,7 @@ export default async function services() {
     table(t("services.instances.title"), [{ head: "ID", cell: (each) => mono(each.id) }, { head: t("col.version"), cell: (each) => each.version || "–" }, { head: t("col.host"), cell: (each) => each.host || "–" }], service.instances)));
   return { title: t("nav.services"), body: [h("h1", {}, t("nav.services")), ...(body.length ? body : [empty(t("services.0"), t("services.0.more"), h("pre", { class: "code-line" }, "lightlink run shop:service"))])] };
 }
-// What is little is told as such: 0.0 would be nothing.
+// Small values are shown as less than a limit: 0.0 would read as none.
 const time = (seconds) => (seconds < 0.0001 ? "< 0.1 ms" : seconds < 1 ? `${(seconds * 1000).toFixed(1)} ms` : span(seconds));
 const rate = (each) => (each > 0 && each < 0.1 ? "< 0.1 /s" : `${number(Math.round(each * 10) / 10)} /s`);
 // A form with the response below it; it can be submitted repeatedly.
