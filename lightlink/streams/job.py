@@ -1,4 +1,4 @@
-"""What a consumption is made with, and the events that it holds."""
+"""The settings of a consumption, and the events that it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of an event that was delivered: done, tried again, later, a dead letter, or given back."""
+"""Settle delivered events: acknowledge, retry, defer, make dead letters, NAK."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 
-# Seconds until a dead letter, or a count, that could not be stored or read is tried again.
+# Seconds until storing a dead letter, or reading a count of attempts, is tried again.
 STORE_RETRY_SECONDS = 5.0
 
 
 class Outcomes:
-    """Settles the events of one consumption: each once, whoever comes first, its handler or its timeout.
+    """Settles the events of one consumption, each once: by its handler or by its timeout, the first of them.
 
-    ``run(job)`` has a worker handle an event, ``run_after(seconds, job)`` does so later. ``counts`` are those of
+    ``run(job)`` queues an event for a worker, ``run_after(seconds, job)`` does so later. ``counts`` are those of
     `Consumption`, ``seconds`` is the total time in handlers.
     """
 
@@ -60,13 +60,13 @@ class Outcomes:
         self._lock = RLock()
 
     def begin(self, job: Job) -> None:
-        """Count the time of an event's handler from now on."""
+        """Start the time of an event's handler."""
         job.is_overdue = False
         job.started = time.monotonic()
         self._running.add(job)
 
     def late(self) -> list[Job]:
-        """Return the events whose handlers have taken longer than they may."""
+        """Return the events whose handlers have exceeded the timeout."""
         instant = time.monotonic()
         with self._lock:
             running = tuple(self._running)
@@ -79,7 +79,7 @@ class Outcomes:
             self._finish(job, job.source.pulls.ack)
 
     def raised(self, job: Job, error: BaseException) -> None:
-        """Settle an event by what its handler, or its decoding, has raised."""
+        """Settle an event by the exception of its handler or of its decoding."""
         if isinstance(error, Later):
             self._later(job, error.delay)
         elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
@@ -120,13 +120,13 @@ class Outcomes:
         job.source.pulls.hand_back(job.pulled)
 
     def release(self, job: Job) -> None:
-        """Hold an event no more, and say nothing of it: the server redelivers it."""
+        """Release an event without an acknowledgement: the server redelivers it after ``ack_wait``."""
         self._settle(job)
         job.source.pulls.forget(job.pulled)
         self._leave_lane(job)
 
     def enter_logs(self, job: Job) -> None:
-        """Let log lines of this context tell which event they are about."""
+        """Add the event's facts to the log records of this context."""
         facts = {**self._facts, "attempt": job.attempt}
         logs.enter(facts, job.pulled.message.headers, job.pulled.message.subject)
 
@@ -203,5 +203,5 @@ def _attempts_of(job: Job) -> int:
 
 
 def as_bytes(data: bytes, _: str) -> bytes:
-    """Decode nothing."""
+    """Return the data undecoded."""
     return data
