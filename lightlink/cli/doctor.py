@@ -153,7 +153,7 @@ def _stream(client: lightlink.Client, config: dict[str, Any]) -> Finding:
         return GOOD, name, "is not there; the first manager or agent makes it"
     difference = schema.difference(config, found)
     if difference:
-        return BAD, name, f"was made otherwise: {difference}"
+        return BAD, name, f"its configuration differs: {difference}"
     return GOOD, name, "is as it should be"
 
 

@@ -82,7 +82,7 @@ def stream_info(link: Link, stream_name: str, as_json: bool) -> None:
 @click.option("--update", is_flag=True, help="Change an existing one that differs.")
 @link_options
 def make(link: Link, stream_name: str, subjects: tuple[str, ...], memory: bool, **options: Any) -> None:
-    """Make a stream on some subjects; one that was made otherwise is an error, or with --update is changed."""
+    """Make a stream on some subjects; one whose configuration differs is an error, or with --update is changed."""
     with link.connect() as client:
         client.stream(stream_name, subjects, storage="memory" if memory else "file", **options)
 

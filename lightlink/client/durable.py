@@ -53,8 +53,8 @@ class DurableEvents(ClientBase):
         Without ``subjects`` it has to exist. ``max_age`` and ``deduplication`` (for how long ids are remembered) in
         seconds. In a ``work_queue`` each event goes to one consumer and is gone when handled. With ``partitions``
         events that agree in the tokens that its one subject has ``*`` for are kept in order by
-        ``consume(partitions=)``. One that was made otherwise is an error, or with ``update`` is changed, but for its
-        partitions. Raises StreamError, StreamNotFound, InvalidName, InvalidOption.
+        ``consume(partitions=)``. One whose configuration differs is an error, or with ``update`` is changed, but for
+        its partitions. Raises StreamError, StreamNotFound, InvalidName, InvalidOption.
         """
         from lightlink.streams.stream import Stream, config_of  # noqa: PLC0415 - not every program has streams
 

@@ -132,7 +132,7 @@ class Stream:
             return
         if not update:
             raise StreamError(
-                self.name, "use", f"it was made otherwise: {'; '.join(differences)}; update=True changes it"
+                self.name, "use", f"its configuration differs: {'; '.join(differences)}; update=True changes it"
             )
         self._ask(
             "update", partial(api.api, self._connection, f"STREAM.UPDATE.{self.name}", {**(found or {}), **config})

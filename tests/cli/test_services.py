@@ -149,7 +149,7 @@ def test_streams_of_managers_are_found_as_they_should_be(cli: Cli, fresh_server:
     assert "note  runs: are carried out by nobody now: start `lightlink runs work`" in out
 
 
-def test_a_stream_that_was_made_otherwise_is_bad(cli: Cli, fresh_server: StartServer) -> None:
+def test_a_stream_whose_configuration_differs_is_bad(cli: Cli, fresh_server: StartServer) -> None:
     server = fresh_server()
     from helpers.raw import RawPeer
 
@@ -157,7 +157,7 @@ def test_a_stream_that_was_made_otherwise_is_bad(cli: Cli, fresh_server: StartSe
         peer.run(peer.nc.jetstream().add_stream(name="LIGHTLINK_COMMANDS", subjects=["ll.commands.>"]))
         code, out, _ = cli("doctor", f"--url={server.url}")
     assert code == Exit.FAILED
-    assert " BAD  LIGHTLINK_COMMANDS: was made otherwise: subjects is ['ll.commands.>']" in out
+    assert " BAD  LIGHTLINK_COMMANDS: its configuration differs: subjects is ['ll.commands.>']" in out
     assert "1 of 12 are bad" in out
 
 

@@ -92,7 +92,7 @@ TRIGGERS: dict[str, Callable[[lightlink.Client], object]] = {
     "`CallTimeout ... it may have run`": too_late,
     "`ServiceBusy ... requests wait already`": too_many,
     "`no JetStream on this server or for this account`": no_jetstream,
-    "`StoreUnavailable ... it was made otherwise`": stranger_s_stream,
+    "`StoreUnavailable ... its configuration differs`": stranger_s_stream,
     "`NotStored ... no stream captures this subject`": no_stream,
     "`AgentInUse ... is in use by a live agent`": second_agent,
     "`CommandTimeout ... delivery_timeout`": nobody_takes_it,

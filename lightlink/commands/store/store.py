@@ -91,7 +91,7 @@ class CommandStore(Access):
     def ensure_streams(self) -> None:
         """Make the streams that do not exist yet, and go by the retention and heartbeat of those that do.
 
-        Raises StoreUnavailable also for one that was made otherwise in what matters, with the difference.
+        Raises StoreUnavailable also for one whose configuration differs in what matters, with the difference.
         """
         room = self.options.max_bytes
         for config in schema.streams(self.options):
@@ -100,7 +100,7 @@ class CommandStore(Access):
             if not made and (found := self._config(name)) is not None:
                 difference = schema.difference(config, found)
                 if difference:
-                    raise StoreUnavailable(f"using stream {name}", f"it was made otherwise: {difference}")
+                    raise StoreUnavailable(f"using stream {name}", f"its configuration differs: {difference}")
             if not made and (info := self.stream_info(name, f"reading stream {name}")) is not None:
                 self.options = schema.as_made(self.options, name, info.config)
 

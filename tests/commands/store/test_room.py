@@ -113,7 +113,7 @@ def test_a_consumer_that_nobody_uses_goes_away(world: World, small: EmbeddedServ
         (subjects.AUDIT_STREAM, {"sources": None, "subjects": ["audit"]}, "it has no sources"),
     ],
 )
-def test_a_stream_that_was_made_otherwise_is_refused(
+def test_a_stream_whose_configuration_differs_is_refused(
     fresh_server: StartServer, name: str, change: dict[str, Any], said: str
 ) -> None:
     server = fresh_server()
