@@ -44,6 +44,8 @@ ENTRIES = (
     {"name": "reader", "scope": ["read"], "token": READER},
 )
 expect = api.expect
+# A busy machine takes longer than the 5 seconds that Playwright allows.
+expect.set_options(timeout=30_000)
 # To a page of the console from wherever a test has left it: a dialog that is open, updates that pause, the same page.
 _GO = """(to) => {
     document.querySelectorAll("dialog[open]").forEach((each) => each.close());
