@@ -97,11 +97,12 @@ class Lifecycle:
 
     def _stop_by(self, end: Callable[[float], object], timeout: float) -> None:
         """Be stopping as long as ``end(timeout)`` takes; what Ctrl-C has ended of it the next stop does."""
+        was = self._stage
         try:
             self._stage = Stage.STOPPING
             end(timeout)
         except BaseException:
-            self._stage = Stage.RUNNING
+            self._stage = was
             raise
         self._stage = Stage.STOPPED
 
