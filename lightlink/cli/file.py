@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.exits import remove
 from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
 from lightlink.cli.terminal.printing import say
 from lightlink.errors import LightLinkError
@@ -216,12 +216,12 @@ def buckets(link: Link, as_json: bool) -> None:
 @click.pass_context
 def destroy(ctx: click.Context, /, link: Link, name: str, yes: bool) -> None:
     """Remove a file store with all its files. Exit code 1 says that there was none."""
-    if not yes:
-        click.confirm(f"Remove the file store {name} with all its files?", abort=True)
-    with link.connect() as client:
-        if not client.file_store(name).destroy():
-            report(f"there is no file store {name!r}")
-            ctx.exit(Exit.FAILED)
+
+    def destroy_store() -> bool:
+        with link.connect() as client:
+            return client.file_store(name).destroy()
+
+    remove(ctx, "file store", name, "files", destroy_store, yes=yes)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink.cli.terminal.exits import Exit, report
+from lightlink.cli.terminal.exits import Exit, remove, report
 from lightlink.cli.terminal.following import count_option, give_up_option, next_of
 from lightlink.cli.terminal.options import (
     SECONDS,
@@ -235,9 +235,9 @@ def buckets(link: Link, as_json: bool) -> None:
 @click.pass_context
 def destroy(ctx: click.Context, /, link: Link, name: str, yes: bool) -> None:
     """Remove a bucket with all its values. Exit code 1 says that there was none."""
-    if not yes:
-        click.confirm(f"Remove the bucket {name} with all its values?", abort=True)
-    with link.connect() as client:
-        if not client.state(name).destroy():
-            report(f"there is no bucket {name!r}")
-            ctx.exit(Exit.FAILED)
+
+    def destroy_bucket() -> bool:
+        with link.connect() as client:
+            return client.state(name).destroy()
+
+    remove(ctx, "bucket", name, "values", destroy_bucket, yes=yes)

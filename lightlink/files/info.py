@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from lightlink.errors import FileCorrupt, InvalidOption
+from lightlink.jetstream.answers import bucket_facts
 from lightlink.protocol import codec, html, subjects
 from lightlink.protocol.ids import new_id
 
@@ -232,16 +233,4 @@ class FileStoreInfo:
     @classmethod
     def of(cls, info: StreamInfo) -> FileStoreInfo:
         """Return what the server's answer says of a bucket."""
-        config = info.config
-        return cls(
-            name=config.name.removeprefix(subjects.FILES_STREAMS),
-            messages=info.state.messages,
-            bytes=info.state.bytes,
-            ttl=config.max_age / 1e9 or None,
-            storage=config.storage,
-            replicas=config.num_replicas,
-            max_bytes=config.max_bytes if config.max_bytes > 0 else None,
-            compression=config.compression not in ("", "none"),
-            description=config.description,
-            metadata=dict(config.metadata or {}),
-        )
+        return cls(**bucket_facts(info, subjects.FILES_STREAMS))

@@ -86,6 +86,26 @@ class StreamInfo(msgspec.Struct):
         return parse_time(self.ts) if self.ts else None
 
 
+def bucket_facts(info: StreamInfo, prefix: str) -> dict[str, Any]:
+    """Return what buckets of state and of files both tell of their stream, whose name begins with ``prefix``.
+
+    Times in seconds, None for no limit; sizes in bytes.
+    """
+    config = info.config
+    return {
+        "name": config.name.removeprefix(prefix),
+        "messages": info.state.messages,
+        "bytes": info.state.bytes,
+        "ttl": config.max_age / 1e9 or None,
+        "storage": config.storage,
+        "replicas": config.num_replicas,
+        "max_bytes": config.max_bytes if config.max_bytes > 0 else None,
+        "compression": config.compression not in ("", "none"),
+        "description": config.description,
+        "metadata": dict(config.metadata or {}),
+    }
+
+
 class StreamPage(msgspec.Struct):
     """A page of streams."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from lightlink.errors import InvalidOption
+from lightlink.jetstream.answers import bucket_facts
 from lightlink.jetstream.api import nanoseconds
 from lightlink.jetstream.placement import check_placement
 from lightlink.protocol import subjects
@@ -183,17 +184,8 @@ class BucketInfo:
         """Return what the server's answer says of a bucket."""
         config = info.config
         return cls(
-            name=config.name.removeprefix(subjects.STATE_STREAMS),
-            messages=info.state.messages,
-            bytes=info.state.bytes,
+            **bucket_facts(info, subjects.STATE_STREAMS),
             history=max(config.max_msgs_per_subject, 1),
-            ttl=config.max_age / 1e9 or None,
-            storage=config.storage,
-            replicas=config.num_replicas,
-            max_bytes=config.max_bytes if config.max_bytes > 0 else None,
             max_value_size=config.max_msg_size if config.max_msg_size > 0 else None,
-            compression=config.compression not in ("", "none"),
-            description=config.description,
-            metadata=dict(config.metadata or {}),
             mirror=config.mirror.name.removeprefix(subjects.STATE_STREAMS) if config.mirror else None,
         )

@@ -22,7 +22,7 @@ from lightlink.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Exit(enum.IntEnum):
@@ -78,6 +78,15 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
 def report(problem: str, kind: str = "error") -> None:
     """Say what went wrong in one line on stderr."""
     say(f"{kind}: {' '.join(problem.split())}", err=True)
+
+
+def remove(ctx: click.Context, kind: str, name: str, holds: str, destroy: Callable[[], bool], *, yes: bool) -> None:
+    """Remove something with all that it ``holds``, once that is confirmed, or ``yes``; exit code 1 if there is none."""
+    if not yes:
+        click.confirm(f"Remove the {kind} {name} with all its {holds}?", abort=True)
+    if not destroy():
+        report(f"there is no {kind} {name!r}")
+        ctx.exit(Exit.FAILED)
 
 
 def _usage(error: click.UsageError) -> int:
