@@ -270,7 +270,7 @@ def test_batch_prints_each_end_and_the_counts(cli: Cli, agent: Agent, prefix: st
 
 def test_a_batch_in_which_one_failed_is_exit_code_1(cli: Cli, agent: Agent, prefix: str) -> None:
     to = [f"--to={agent.client_id}", f"--to={prefix}-offline"]
-    result = cli("command", "batch", "add", '{"x": 1}', *to, "--timeout=3")
+    result = cli("command", "batch", "add", '{"x": 1}', *to, "--timeout=6")
     assert result.code == Exit.FAILED
     assert result.err.splitlines()[-1] == "ended: 1 completed, 1 timeout"
     assert len(result.out.splitlines()) == 2

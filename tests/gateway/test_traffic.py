@@ -116,7 +116,7 @@ def test_the_first_address_of_a_name_that_answers_is_used(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         resolves_to(monkeypatch, silent.getsockname(), gateway.address)
-        link("keeper", "quic://nats.example", connect_timeout=4.0).set_state("dns", 1)
+        link("keeper", "quic://nats.example", connect_timeout=8.0).set_state("dns", 1)
         assert silent.recv(2048)
 
 
