@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import signal
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from helpers.ports import free_port
 from helpers.waiting import eventually
 
 import lightlink
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def later() -> EmbeddedServer:
     """A server whose address is known before it is there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return EmbeddedServer(port=port)
+    return EmbeddedServer(port=free_port())
 
 
 # Keywords -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvloop
+from helpers.ports import free_port
 from helpers.waiting import eventually
 from nats.aio.client import Server, Srv
 
@@ -37,10 +38,7 @@ def threads() -> set[threading.Thread]:
 @pytest.fixture
 def dead_port() -> int:
     """A port of 127.0.0.1 where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.fixture

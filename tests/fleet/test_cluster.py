@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from helpers.fleet import FleetWorld, Sender
+from helpers.ports import free_port
 from helpers.process import stopped
 from helpers.waiting import eventually
 
@@ -35,9 +35,7 @@ class ClusterWorld(FleetWorld):
     """A fleet on a cluster; whoever connects is given all servers."""
 
     def start_server(self, folder: Path) -> EmbeddedServer:
-        with contextlib.ExitStack() as held:
-            sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            routes = [each.getsockname()[1] for each in sockets]
+        routes = [free_port() for _ in range(3)]
         self.nodes = []
         for number, route in enumerate(routes):
             others = ", ".join(f'"nats-route://127.0.0.1:{each}"' for each in routes if each != route)

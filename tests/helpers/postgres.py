@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from helpers.ports import free_port
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,9 +42,7 @@ class Postgres:
         self._as: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
         if self._as:
             shutil.chown(self._folder, "postgres")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._data = self._folder / "data"
         self._run("initdb", "-D", self._data, "-U", "shop", "-A", "trust", "-N", "-E", "UTF8")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import sys
 from pathlib import Path
 from signal import SIGTERM
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.docs import run
 from helpers.http import Http
+from helpers.ports import free_port
 from helpers.waiting import eventually
 from helpers.wsgi import GUNICORN
 
@@ -88,8 +88,7 @@ def test_runserver_serves_anew_after_a_change_of_the_code(python: StartPython, u
     shutil.copytree(SAMPLE, tmp_path / "shop")
     service = lightlink.Service("catalogue", url)
     service.register("price", lambda item: {"apple": 50}[item])
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     http = Http(f"http://127.0.0.1:{port}")
     env = {"LIGHTLINK_URL": url, "SQLITE": str(tmp_path / "database"), "SHOP": str(tmp_path / "shop")}
     run([sys.executable, "manage.py", "migrate", "-v0"], tmp_path / "shop", **env)
