@@ -198,17 +198,21 @@ class Signer:
     def revoke(self, name: str, reason: str, facts: Mapping[str, str]) -> Identity:
         """Note that an identity is not let in any more, whatever certificate it has; idempotent.
 
-        ``facts`` are for the audit.
+        ``facts`` are for the audit, which tells it once: who gets no answer within a second asks another responder.
         """
+        is_new = False
 
         def put_out(known: Identity | None) -> Identity:
+            nonlocal is_new
+            is_new = known is None or not known.revoked
             if known is not None and known.revoked:
                 return known
             known = known or Identity(name=name, role="")
             return msgspec.structs.replace(known, revoked_at=self._now().isoformat(), reason=reason)
 
         revoked = self._identities.change(name, put_out)
-        self._audit.note("revoked", name, reason=reason, **facts)
+        if is_new:
+            self._audit.note("revoked", name, reason=reason, **facts)
         return revoked
 
     # ----------------------------------------------------------------------------------------------------------------

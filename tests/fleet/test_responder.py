@@ -249,6 +249,13 @@ def test_bad_operations_are_refused_and_audited(fleet: FleetWorld) -> None:
     assert [entry.what for entry in admin.audit()] == ["refused"] * 7
 
 
+def test_a_revocation_that_is_asked_for_twice_is_audited_once(fleet: FleetWorld) -> None:
+    admin = fleet.admin()
+    for reason in ("lost", "asked again"):
+        admin.revoke("a", reason)
+    assert [(each.what, each.name, each.facts["reason"]) for each in admin.audit()] == [("revoked", "a", "lost")]
+
+
 def test_a_list_that_fits_into_no_message_is_listed_whole(fleet: FleetWorld) -> None:
     admin, names = fleet.admin(), [f"n{number}" for number in range(5)]
     labels = {"note": "x" * 300_000}

@@ -41,8 +41,8 @@ def test_the_console_works_below_a_prefix(page: Page, site: int) -> None:
 
     page.goto(url)
     expect(page).to_have_url(f"{url}/")
-    page.get_by_role("link", name="Commands").click()
-    page.get_by_role("link", name="prefixed").click()
+    page.get_by_role("link", name="Commands", exact=True).click()
+    page.get_by_role("link", name="prefixed", exact=True).click()
     expect(shown_state(page)).to_have_text("pending")
     page.get_by_role("button", name="Cancel").click()
     answer_for(page, "tried")
