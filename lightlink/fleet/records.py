@@ -118,8 +118,11 @@ class Identities:
             found = [identity for identity, _ in self._known.values()]
         return sorted(found, key=lambda each: each.name)
 
-    def change(self, name: str, function: Callable[[Identity | None], Identity]) -> Identity:
-        """Store what ``function`` makes of an identity as it is stored; it may raise to leave it as it is."""
+    def change(self, name: str, function: Callable[[Identity | None], Identity]) -> tuple[Identity, bool]:
+        """Store what ``function`` makes of an identity as it is stored; it may raise to leave it as it is.
+
+        Return the identity, and whether that was stored: it is not when nothing changes.
+        """
         for _ in range(_ATTEMPTS):
             try:
                 entry = self._bucket.entry(name)
@@ -128,7 +131,7 @@ class Identities:
                 current, revision = None, 0
             changed = function(current)
             if changed == current:
-                return changed
+                return changed, False
             try:
                 if revision:
                     revision = self._bucket.update(name, changed, revision=revision)
@@ -137,7 +140,7 @@ class Identities:
             except RevisionConflict:
                 continue  # another responder was quicker
             self._note(changed, revision)
-            return changed
+            return changed, True
         raise RevisionConflict(IDENTITIES, name, revision)
 
     def _follow(self, change: StateChange[Identity]) -> None:

@@ -200,17 +200,14 @@ class Signer:
 
         ``facts`` are for the audit, which tells it once: who gets no answer within a second asks another responder.
         """
-        is_new = False
 
         def put_out(known: Identity | None) -> Identity:
-            nonlocal is_new
-            is_new = known is None or not known.revoked
             if known is not None and known.revoked:
                 return known
             known = known or Identity(name=name, role="")
             return msgspec.structs.replace(known, revoked_at=self._now().isoformat(), reason=reason)
 
-        revoked = self._identities.change(name, put_out)
+        revoked, is_new = self._identities.change(name, put_out)
         if is_new:
             self._audit.note("revoked", name, reason=reason, **facts)
         return revoked
@@ -220,19 +217,16 @@ class Signer:
     def _issue(self, token: TokenRecord, revision: int, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
         token = self._with_certificate(token, revision, key)
         facts = _facts(x509.load_pem_x509_certificate(token.certificate.encode()))
-        is_new = False
 
         def enter(known: Identity | None) -> Identity:
-            nonlocal is_new
             self._refuse_in_use(token.name, token, known)
-            is_new = known is None or known.token != token.id
-            if known is not None and not is_new:
+            if known is not None and known.token == token.id:
                 return known  # it may have been renewed since
             at = self._now().isoformat()
             entered = Identity(name=token.name, role=token.role, labels=token.labels, enrolled_at=at, token=token.id)
             return msgspec.structs.replace(entered, **facts)
 
-        self._identities.change(token.name, enter)
+        _, is_new = self._identities.change(token.name, enter)
         if is_new:
             self._audit.note("enrolled", token.name, token=token.id, serial=facts["serial"])
         authorities = read_file("CA certificate", self._files.path / "ca.pem")
