@@ -68,7 +68,6 @@ class StateWatch(Receiver["StateChange[T]"], Generic[T]):
         self._brings_changes = first is not None
         self._first_keys: set[str] = set()
         self._settled = Event()
-        self._has_left = False
         if handler is not None:
             only_parameter(handler, "the change")
         # The reader's window is what bounds them.
@@ -127,12 +126,11 @@ class StateWatch(Receiver["StateChange[T]"], Generic[T]):
         timeout = wait_limit(timeout)
         if self.pid != os.getpid():
             return
-        if not self._has_left:
-            self._closed = True
-            self._reader.stop()
-            self._box.close()
-            self._settled.set()
-            self._has_left = True  # not before: what Ctrl-C has ended the next stop does
+        # Each step may be taken again: what Ctrl-C has ended the next stop does.
+        self._closed = True
+        self._reader.stop()
+        self._box.close()
+        self._settled.set()
         if isinstance(self._box, Mailbox) and not self._box.drain(timeout) and timeout:
             _log.warning("lightlink: the handler of the watch on %r did not finish", self.pattern)
 

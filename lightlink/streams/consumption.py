@@ -20,13 +20,12 @@ from lightlink.concurrency.workers import WorkerPool
 from lightlink.errors import BatchFailed, DecodeError, LightLinkError, Reject, StreamError
 from lightlink.jetstream.pull import PullConsumer
 from lightlink.middleware import Call
-from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
 from lightlink.streams.durable import Durable
 from lightlink.streams.graveyard import Graveyard
 from lightlink.streams.job import Job, Settings, Source
-from lightlink.streams.message import StoredMessage, read_stored
-from lightlink.streams.outcomes import STORE_RETRY_SECONDS, Outcomes, as_bytes
+from lightlink.streams.message import StoredMessage, decoder_of, read_stored
+from lightlink.streams.outcomes import STORE_RETRY_SECONDS, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +75,7 @@ class Consumption:
         self._handle = handle
         self._handle_data = handle_data or handle
         self._takes_data = handle_data is not None
-        self._plain = as_bytes if settings.raw else codec.decode
+        self._plain = decoder_of(settings.raw)
         self._decode = decode
         self._middleware = middleware
         self._ack_wait = min(durable.ack_wait for durable in durables)
@@ -146,9 +145,7 @@ class Consumption:
 
     def stop(self, timeout: float = 5.0) -> None:
         """Fetch no more, NAK what has not begun, let handlers finish within ``timeout`` seconds. Idempotent."""
-        if self._pid != os.getpid():
-            return
-        if self._has_left:
+        if self._has_left or self._pid != os.getpid():
             return
         self._outcomes.is_stopping = True
         deadline = Deadline(timeout)
@@ -164,12 +161,12 @@ class Consumption:
         self._has_left = True  # not before: what Ctrl-C has ended the next stop does
 
     def _take_back(self) -> Job | None:
-        """Return one of the events that wait here; None when there is none."""
+        """Return the next of the events that wait here, in the order that they came in; None when there is none."""
         with self._lock:
             if self._batch:
-                return self._batch.pop()
+                return self._batch.pop(0)
             if self._todo:
-                return self._todo.pop()
+                return self._todo.popleft()
         return self._outcomes.lanes.take_back()
 
     def connection_closed(self) -> None:

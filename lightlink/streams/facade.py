@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.errors import InvalidOption, StreamError
 from lightlink.events.message import EventHandler
-from lightlink.protocol import codec
 from lightlink.streams.consumption import Consumption
 from lightlink.streams.durable import ACK_WAIT, Durable
 from lightlink.streams.job import Settings
+from lightlink.streams.message import decoder_of
 from lightlink.streams.partitions import stored_subject
 from lightlink.streams.stream import Stream, stream_name, stream_of
 from lightlink.validators import integer, seconds
@@ -111,7 +111,7 @@ def consume(
     durables = _durables(make, found_stream, filters, name, settings, since)
     handle: Callable[[Any], object] = handler
     handle_data: Callable[[Any], object] | None = None
-    decode: Callable[[bytes, str], Any] = _as_bytes if settings.raw else codec.decode
+    decode = decoder_of(settings.raw)
     if settings.batch is None:
         event = EventHandler(handler, settings.raw)
         handle, decode = event.handle_message, event.decode
@@ -140,7 +140,3 @@ def _durables(
         made.ensure([stored_subject(each, partition) for each in filters], **options, max_ack_pending=1)
         found.append(made)
     return found
-
-
-def _as_bytes(data: bytes, _: str) -> bytes:
-    return data

@@ -12,14 +12,13 @@ from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.concurrency.scheduler import every
 from lightlink.errors import ClosedError, DecodeError, NoMessage, StreamError
 from lightlink.jetstream.pull import PullConsumer
-from lightlink.protocol import codec
 from lightlink.streams.durable import ACK_WAIT, Durable, Lag
 from lightlink.streams.graveyard import Graveyard
-from lightlink.streams.message import StoredMessage, read_stored
+from lightlink.streams.message import StoredMessage, decoder_of, read_stored
 from lightlink.validators import wait_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
     from typing_extensions import Self
@@ -66,14 +65,13 @@ class Consumer:
         self._connection = connection
         self._durable = durable
         self._graveyard = Graveyard(connection, self.stream, self.name, timeout)
-        self._decode: Callable[[bytes, str], Any] = _as_bytes if raw else codec.decode
+        self._decode = decoder_of(raw)
         self._queue = MessageQueue(_UNBOUNDED, _UNBOUNDED)
         self._pulls: PullConsumer | None = None
         self._periodic: Any = None
         self._pid = os.getpid()
         self._has_more = False  # whether the server had more when it sent the last one
         self._closed = False
-        self._has_left = False
 
     def __repr__(self) -> str:
         return f"<Consumer {self.stream}/{self.name}>"
@@ -160,15 +158,15 @@ class Consumer:
 
     def close(self) -> None:
         """Release what is held: unsettled events are redelivered. Idempotent."""
-        if self._has_left or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
+        # Each step may be taken again: what Ctrl-C has ended the next close does.
         self._closed = True
         self._queue.close()
         if self._pulls is not None:
             self._periodic.stop(0.0)
             self._pulls.stop(1.0)
             self._pulls.hand_back_all()
-        self._has_left = True  # not before: what Ctrl-C has ended the next close does
 
     def stop(self, _timeout: float = 0.0) -> None:
         """Close; the timeout is not used."""
@@ -221,7 +219,3 @@ class Consumer:
     def _on_messages(self, burst: list[Pulled]) -> None:
         for pulled in burst:
             self._queue.put(pulled, 0)
-
-
-def _as_bytes(data: bytes, _: str) -> bytes:
-    return data

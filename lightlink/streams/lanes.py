@@ -38,6 +38,11 @@ class Lanes(Generic[J]):
             return None
 
     def take_back(self) -> J | None:
-        """Remove one job that waits behind the head of a lane; None when there is none."""
+        """Remove the first job that waits behind the head of a lane; None when there is none."""
         with self._lock:
-            return next((lane.pop() for lane in self._lanes.values() if len(lane) > 1), None)
+            for lane in self._lanes.values():
+                if len(lane) > 1:
+                    job = lane[1]
+                    del lane[1]
+                    return job
+        return None

@@ -45,6 +45,16 @@ class StoredMessage(Message):
     cancelled: Event = attrs.field(factory=Event, eq=False, repr=False)
 
 
+def as_bytes(data: bytes, _: str) -> bytes:
+    """Return the data undecoded."""
+    return data
+
+
+def decoder_of(raw: bool) -> Callable[[bytes, str], Any]:
+    """Return what decodes events: not at all if they are wanted ``raw``, else as JSON."""
+    return as_bytes if raw else codec.decode
+
+
 def read_stored(
     delivery: Delivery, stream: str, attempt: int, decode: Callable[[bytes, str], Any] = codec.decode
 ) -> StoredMessage:

@@ -15,7 +15,7 @@ from lightlink.concurrency.threads import RLock
 from lightlink.errors import DecodeError, Later, LightLinkError, Reject
 from lightlink.protocol.text import text_of
 from lightlink.streams.lanes import Lanes
-from lightlink.streams.message import StoredMessage, read_stored
+from lightlink.streams.message import StoredMessage, as_bytes, read_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,8 +200,3 @@ class Outcomes:
 
 def _attempts_of(job: Job) -> int:
     return job.attempt or job.pulled.attempt + job.tries
-
-
-def as_bytes(data: bytes, _: str) -> bytes:
-    """Return the data undecoded."""
-    return data

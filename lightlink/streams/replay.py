@@ -10,8 +10,7 @@ from lightlink.concurrency.mailbox import Closed, MessageQueue
 from lightlink.errors import InvalidOption
 from lightlink.jetstream import api
 from lightlink.jetstream.read import OrderedReader
-from lightlink.protocol import codec
-from lightlink.streams.message import read_stored
+from lightlink.streams.message import decoder_of, read_stored
 from lightlink.streams.stream import Stream, ask
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def replay(
     reader = OrderedReader(
         connection, stream, [subject], lambda delivery: queue.put(delivery, 0) and None, first=first, on_current=end
     )
+    decode = decoder_of(raw)
     ask(stream, "replay", reader.start, timeout)
     try:
         while True:
@@ -48,7 +48,7 @@ def replay(
             if delivery is None:
                 return
             reader.release(delivery)
-            yield read_stored(delivery, stream, 1, _as_bytes if raw else codec.decode)
+            yield read_stored(delivery, stream, 1, decode)
     except Closed:
         return
     finally:
@@ -78,7 +78,3 @@ def first_sequence(connection: Connection, stream: str, since: Any, timeout: flo
         else:
             high = middle
     return low
-
-
-def _as_bytes(data: bytes, _: str) -> bytes:
-    return data

@@ -405,6 +405,33 @@ def test_a_stop_naks_events_that_have_not_begun(connect: Callable[..., lightlink
     assert sorted(seen) == [0, 1, 2, 3]  # NAKed events may be redelivered in any order
 
 
+def test_a_stop_naks_in_the_order_of_arrival(connect: Callable[..., lightlink.Client]) -> None:
+    first, other = connect(), connect()
+    first.stream("ORDERS", ["orders.>"])
+    words = other.subscribe("$JS.ACK.ORDERS.billing.>", raw=True)
+    other.flush()
+    go, begun = threading.Event(), threading.Event()
+
+    def handle(_: StoredMessage) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    first.consume("orders.>", name="billing", workers=4, key=lambda _: "one")(handle)
+    for number in range(8):
+        first.publish_stored("orders.new", number)
+    assert begun.wait(30)
+    (consumption,) = first.subscriptions
+    eventually(lambda: consumption.held == 8)  # type: ignore[union-attr]
+    threading.Timer(0.1, go.set).start()
+    first.close()
+    naks: list[int] = []
+    while len(naks) < 7:
+        word = words.get(30)
+        if word.data == b"-NAK":
+            naks.append(int(word.subject.split(".")[-4]))
+    assert naks == [2, 3, 4, 5, 6, 7, 8]
+
+
 def test_invalid_options_and_consumers_are_refused_by_name(client: lightlink.Client) -> None:
     def handle(_: Any) -> None: ...
 
