@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import queue
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import lightlink
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -49,3 +52,17 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def error_on_loop(client: lightlink.Client, function: Callable[[], object]) -> lightlink.LightLinkError:
+    """Call a function on the thread of a client's loop, and return the error that it raises there."""
+    raised: queue.SimpleQueue[lightlink.LightLinkError] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            function()
+        except lightlink.LightLinkError as exc:
+            raised.put(exc)
+
+    client._connection.session.loop.call_soon(call)
+    return raised.get(timeout=30)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from helpers.loop import error_on_loop
 from helpers.waiting import eventually
 
 import lightlink
@@ -34,6 +35,7 @@ from lightlink.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from conftest import StartPython, StartServer
     from helpers.raw import RawPeer
@@ -91,6 +93,16 @@ class Gate:
 
 
 # The wire -------------------------------------------------------------------------------------------------------------
+
+
+def holding(service: lightlink.Service, client: lightlink.Client, prefix: str) -> tuple[Gate, Future[Any]]:
+    """Start a service, and have it hold one request until its gate is opened."""
+    gate = Gate()
+    service.register("wait", gate)
+    service.start()
+    future = client.submit(prefix, "wait", timeout=30)
+    gate.wait(1)
+    return gate, future
 
 
 @pytest.mark.interop
@@ -761,11 +773,7 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(
 def test_stopping_is_bounded_by_its_timeout(
     service: lightlink.Service, client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = Gate()
-    service.register("wait", gate)
-    service.start()
-    future = client.submit(prefix, "wait", timeout=30)
-    gate.wait(1)
+    gate, future = holding(service, client, prefix)
     service.stop(timeout=0.1)
     assert f"service {prefix} stops with requests unanswered" in caplog.text
     assert f"lightlink-{prefix}-worker" in caplog.text
@@ -776,11 +784,7 @@ def test_stopping_is_bounded_by_its_timeout(
 def test_who_stops_a_stopping_service_waits_for_the_end_too(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
-    gate = Gate()
-    service.register("wait", gate)
-    service.start()
-    future = client.submit(prefix, "wait", timeout=30)
-    gate.wait(1)
+    gate, future = holding(service, client, prefix)
     stopping = [threading.Thread(target=service.stop, args=(20,)) for _ in range(3)]
     for thread in stopping:
         thread.start()
@@ -796,21 +800,10 @@ def test_who_stops_a_stopping_service_waits_for_the_end_too(
 def test_a_stop_refused_on_the_loop_s_thread_changes_nothing(
     service: lightlink.Service, client: lightlink.Client, prefix: str
 ) -> None:
-    gate = Gate()
-    service.register("wait", gate)
-    service.start()
-    future = client.submit(prefix, "wait", timeout=30)
-    gate.wait(1)
-    refused: queue.SimpleQueue[Exception] = queue.SimpleQueue()
-
-    def stop() -> None:
-        try:
-            service.stop()
-        except lightlink.ClosedError as exc:
-            refused.put(exc)
-
-    service.client._connection.session.loop.call_soon(stop)
-    assert "blocking method" in str(refused.get(timeout=30))
+    gate, future = holding(service, client, prefix)
+    error = error_on_loop(service.client, service.stop)
+    assert isinstance(error, lightlink.ClosedError)
+    assert "blocking method" in str(error)
     assert service.stage.value == "running"
     other = client.submit(prefix, "wait", timeout=30)
     gate.wait(2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import pytest
 from helpers.commands import FAST, World
+from helpers.loop import error_on_loop
 from helpers.waiting import eventually
 
 import lightlink
@@ -469,16 +469,9 @@ def test_a_stop_refused_on_the_loop_s_thread_changes_nothing(
     agent = world.agent(prefix)
     agent.register("one", lambda: 1)
     agent.start()
-    refused: queue.SimpleQueue[Exception] = queue.SimpleQueue()
-
-    def stop() -> None:
-        try:
-            agent.stop()
-        except lightlink.ClosedError as exc:
-            refused.put(exc)
-
-    agent.client._connection.session.loop.call_soon(stop)
-    assert "blocking method" in str(refused.get(timeout=30))
+    error = error_on_loop(agent.client, agent.stop)
+    assert isinstance(error, lightlink.ClosedError)
+    assert "blocking method" in str(error)
     assert agent.stage.value == "running"
     assert manager.send(prefix, "one").result(30) == 1
     agent.stop()
