@@ -363,6 +363,8 @@ class Service(Connected):
         timeout = 0.0 if self._is_cut_short else seconds("timeout", timeout)
         if self._is_in_parent or sys.is_finalizing():
             return  # it is the parent process's, or gone with all threads
+        if self._stage in _AT_WORK:
+            self.client.connection.session.loop.refuse_own_thread()
         self._is_wanted = False
         was = self._stage
         try:
@@ -383,7 +385,6 @@ class Service(Connected):
             if was in _AT_WORK:
                 start_thread(self._leave, f"lightlink-{self.name}-stop", timeout)
         elif was in _AT_WORK:
-            self.client.connection.session.loop.refuse_own_thread()
             self._leave(timeout)
         else:
             wait_in_parts(self._gone.wait, timeout)

@@ -805,6 +805,7 @@ def test_a_stop_refused_on_the_loop_s_thread_changes_nothing(
     assert isinstance(error, lightlink.ClosedError)
     assert "blocking method" in str(error)
     assert service.stage.value == "running"
+    assert not service._stop_signal.is_set
     other = client.submit(prefix, "wait", timeout=30)
     gate.wait(2)
     stopping = threading.Thread(target=service.stop, args=(20,))
