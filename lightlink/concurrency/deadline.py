@@ -38,3 +38,6 @@ class Deadline:
 
     def __repr__(self) -> str:
         return f"<Deadline in {self.at - time.monotonic():.3f} s>"
+
+
+NEVER = Deadline(None)

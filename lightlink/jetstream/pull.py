@@ -116,7 +116,16 @@ class PullConsumer:
         self._pull()
 
     def stop(self, timeout: float) -> None:
-        """Fetch no more; what arrives from here on goes back to the stream. Idempotent."""
+        """Fetch no more, and give back what was not handed over yet. Idempotent."""
+        self.stop_fetching(timeout)
+        for pulled in self._take_burst():
+            self.hand_back(pulled)
+
+    def stop_fetching(self, timeout: float) -> None:
+        """Fetch no more, and hand over nothing from here on: `stop` gives it back. Idempotent.
+
+        What is handed back before, the server delivers again to the pull under way.
+        """
         if self._has_left:
             return
         with self._lock:
@@ -125,8 +134,6 @@ class PullConsumer:
         session = self._connection.session
         session.on_loss.discard(self._on_loss)
         session.stop_routes(self._routes, timeout)
-        for pulled in self._take_burst():
-            self.hand_back(pulled)
         session.cut_routes(self._routes)
         self._has_left = True  # not before: what Ctrl-C has ended the next stop does
 
@@ -251,21 +258,21 @@ class PullConsumer:
             last = message.pending == 0 or self._owed <= 0
             begins = not self._whole and not self._burst
             known = self._held.get((message.seq, message.timestamp))
+            is_late = known is None and self._has_left
             if known is not None:
                 known.reply = reply  # delivered again while held: only the newest acknowledgement counts
-            elif not self._stopped:
+            elif not is_late:
                 pulled = Pulled(message, reply)
                 self._held[pulled.key] = pulled
                 self._burst.append(pulled)
-            stopped = self._stopped
-        if stopped:
+        if is_late:
             self._say(reply, _NAK)
         elif begins:
             # After all that this read brought.
             asyncio.get_running_loop().call_soon(self._hand_over)
         elif last and self._whole:
             self._hand_over()
-        if last and not stopped:
+        if last:
             self._pull()
 
     def _take_burst(self) -> list[Pulled]:
@@ -274,7 +281,7 @@ class PullConsumer:
         return burst
 
     def _hand_over(self) -> None:
-        burst = self._take_burst()
+        burst = [] if self._stopped else self._take_burst()
         if burst:
             self._on_messages(burst)
 

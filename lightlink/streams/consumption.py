@@ -90,8 +90,10 @@ class Consumption:
         self._todo: deque[Job] = deque()
         self._is_help_due = False  # whether `_help` is scheduled
         self._order = RLock()  # held while an event is taken and put into its lane
+        self._in_hand: Job | None = None  # the one that is being put there
         self._busy = 0  # threads that handle queued events
         self._batch: list[Job] = []
+        self._unbegun: list[Job] = []  # given back at a stop, from the last one to the first
         self._missing: set[str] = set()
         self._has_left = False
         self._periodic: list[PeriodicJob] = []
@@ -147,12 +149,14 @@ class Consumption:
         """Fetch no more, NAK what has not begun, let handlers finish within ``timeout`` seconds. Idempotent."""
         if self._has_left or self._pid != os.getpid():
             return
-        self._outcomes.is_stopping = True
         deadline = Deadline(timeout)
+        # Half the time is for handlers, whatever the server does.
+        self._outcomes.begin_stop(timeout / 2)
+        for source in self._sources:
+            source.pulls.stop_fetching(deadline.remaining())
+        self._give_back_unbegun()
         for source in self._sources:
             source.pulls.stop(deadline.remaining())
-        while (job := self._take_back()) is not None:
-            self._outcomes.give_back(job)
         # Queued jobs hand themselves back; running ones are waited for.
         if not self._pool.stop(deadline.remaining()):
             _log.warning("lightlink: a handler of %s did not finish; its event is redelivered", self.name)
@@ -160,14 +164,22 @@ class Consumption:
             each.stop(0.0)
         self._has_left = True  # not before: what Ctrl-C has ended the next stop does
 
-    def _take_back(self) -> Job | None:
-        """Return the next of the events that wait here, in the order that they came in; None when there is none."""
+    def _give_back_unbegun(self) -> None:
+        """NAK the events that wait here in the order that they came in, as they are delivered again in that order."""
         with self._lock:
-            if self._batch:
-                return self._batch.pop(0)
-            if self._todo:
-                return self._todo.popleft()
-        return self._outcomes.lanes.take_back()
+            self._unbegun += self._batch + list(self._todo)
+            self._batch.clear()
+            self._todo.clear()
+            if self._in_hand is not None:
+                self._unbegun.append(self._in_hand)
+        self._outcomes.lanes.move_waiting(self._unbegun)
+        resting = self._outcomes.resting()
+        self._unbegun += resting
+        self._unbegun.sort(key=lambda job: job.pulled.message.number, reverse=True)
+        while self._unbegun:
+            self._outcomes.give_back(self._unbegun.pop())
+        for job in resting:
+            self._outcomes.leave_lane(job)
 
     def connection_closed(self) -> None:
         """Stop: the connection is closed for good."""
@@ -228,12 +240,13 @@ class Consumption:
         while True:
             # Without this lock two threads could take events of one key and put them into its lane in reverse.
             with self._order:
-                job = self._take()
+                job = self._in_hand = self._take()
                 if job is None:
                     return None
                 error = self._find_key(job)
                 job.is_in_lane = error is None
                 is_first = error is None and self._outcomes.lanes.enter(job.key, job)
+                self._in_hand = None
             if error is not None:
                 self._outcomes.raised(job, error)
             elif is_first:
@@ -385,6 +398,7 @@ class Consumption:
         """Decode an event for its handler; tell whether it is to be handled."""
         if self._outcomes.is_stopping:
             self._outcomes.give_back(job)
+            self._outcomes.leave_lane(job)
             return False
         try:
             attempt = self._attempt(job)

@@ -6,8 +6,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lightlink.concurrency.deadline import NEVER
 from lightlink.connection.connection import NoReply
-from lightlink.errors import LightLinkError
+from lightlink.connection.session import Status
+from lightlink.errors import LightLinkError, StreamError
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
 from lightlink.protocol import subjects
@@ -19,6 +21,7 @@ from lightlink.streams.durable import Durable
 from lightlink.streams.stream import ask
 
 if TYPE_CHECKING:
+    from lightlink.concurrency.deadline import Deadline
     from lightlink.connection.connection import Connection
     from lightlink.jetstream.cursor import Delivery
     from lightlink.streams.message import StoredMessage
@@ -59,23 +62,25 @@ class Graveyard:
         except (*_FAILURES, LightLinkError) as exc:
             _log.debug("lightlink: a redelivered event that is settled cannot be removed: %s", exc)
 
-    def excuse(self, is_retry: bool, sequence: int) -> None:
-        """Record a delivery that was no attempt."""
-        count = self.excused(is_retry, sequence) + 1
-        self._publish(self._excuse_subject(is_retry, sequence), b"%d" % count, {})
+    def excuse(self, is_retry: bool, sequence: int, until: Deadline) -> None:
+        """Record, if it can be done until then, a delivery that was no attempt."""
+        if self._connection.status is not Status.CONNECTED or until.is_over:
+            raise StreamError(subjects.DEAD_STREAM, "write to", "the server cannot be asked in time")
+        count = self.excused(is_retry, sequence, until) + 1
+        self._publish(self._excuse_subject(is_retry, sequence), b"%d" % count, {}, until)
 
-    def excused(self, is_retry: bool, sequence: int) -> int:
+    def excused(self, is_retry: bool, sequence: int, until: Deadline = NEVER) -> int:
         """Return how many deliveries were no attempts."""
         subject = self._excuse_subject(is_retry, sequence)
         question = partial(api.get_last_written, self._connection, subjects.DEAD_STREAM, subject)
-        found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
+        found = ask(subjects.DEAD_STREAM, "read", question, min(self._timeout, until.as_timeout()))
         return int(found.data) if found is not None and found.data.isdigit() else 0
 
     def _excuse_subject(self, is_retry: bool, sequence: int) -> str:
         return subjects.excused(self._stream, self._consumer, f"{'retry' if is_retry else 'event'}-{sequence}")
 
-    def _publish(self, subject: str, payload: bytes, headers: dict[str, Any]) -> None:
+    def _publish(self, subject: str, payload: bytes, headers: dict[str, Any], until: Deadline = NEVER) -> None:
         def question(timeout: float) -> Any:
             return api.publish(self._connection, subjects.DEAD_STREAM, subject.encode(), payload, timeout, headers)
 
-        ask(subjects.DEAD_STREAM, "write to", question, self._timeout)
+        ask(subjects.DEAD_STREAM, "write to", question, min(self._timeout, until.as_timeout()))

@@ -37,12 +37,10 @@ class Lanes(Generic[J]):
             del self._lanes[key]
             return None
 
-    def take_back(self) -> J | None:
-        """Remove the first job that waits behind the head of a lane; None when there is none."""
+    def move_waiting(self, to: list[J]) -> None:
+        """Move the jobs that wait behind the heads of lanes to a list."""
         with self._lock:
             for lane in self._lanes.values():
-                if len(lane) > 1:
-                    job = lane[1]
-                    del lane[1]
-                    return job
-        return None
+                while len(lane) > 1:
+                    to.append(lane[-1])
+                    lane.pop()

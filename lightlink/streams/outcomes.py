@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lightlink import logs
+from lightlink.concurrency.deadline import NEVER, Deadline
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.threads import RLock
 from lightlink.errors import DecodeError, Later, LightLinkError, Reject
@@ -49,6 +50,7 @@ class Outcomes:
         self.counts = dict.fromkeys(("delivered", "done", "retried", "dead", "stuck"), 0)
         self.seconds = 0.0
         self.is_stopping = False
+        self._excuse_until = NEVER
         self.lanes: Lanes[Job] = Lanes()
         self._facts = {"stream": stream, "consumer": name}
         self._name = name
@@ -57,13 +59,24 @@ class Outcomes:
         self._run = run
         self._run_after = run_after
         self._running: set[Job] = set()
+        self._resting: set[Job] = set()
         self._lock = RLock()
+
+    def begin_stop(self, timeout: float) -> None:
+        """Start no handler any more; take at most ``timeout`` seconds to have it known what counts as no attempt."""
+        self._excuse_until = Deadline(timeout)
+        self.is_stopping = True
 
     def begin(self, job: Job) -> None:
         """Start the time of an event's handler."""
         job.is_overdue = False
         job.started = time.monotonic()
         self._running.add(job)
+        self._resting.discard(job)
+
+    def resting(self) -> list[Job]:
+        """Return the events at the head of their lanes that wait here for their next attempt."""
+        return list(self._resting)
 
     def late(self) -> list[Job]:
         """Return the events whose handlers have exceeded the timeout."""
@@ -105,8 +118,10 @@ class Outcomes:
         """Retry an event: here if it blocks those behind it, else by redelivery to any process."""
         if not self._settings.is_ordered or self.is_stopping:
             job.source.pulls.hand_back(job.pulled, delay)
+            self.leave_lane(job)
             return
         job.is_settled = False
+        self._resting.add(job)
         self._run_after(delay, job)
 
     def bury(self, job: Job, error: str, attempts: int) -> None:
@@ -115,15 +130,32 @@ class Outcomes:
             self._bury(job, error, attempts)
 
     def give_back(self, job: Job) -> None:
-        """NAK an event that was not begun; it does not count as an attempt."""
-        self._excuse(job)
-        job.source.pulls.hand_back(job.pulled)
+        """NAK an event that is not being handled, unless that was done; what was never tried counts as no attempt."""
+        if self._settle(job):
+            if not job.tries:
+                self._excuse(job)
+            job.source.pulls.hand_back(job.pulled)
 
     def release(self, job: Job) -> None:
         """Release an event without an acknowledgement: the server redelivers it after ``ack_wait``."""
         self._settle(job)
         job.source.pulls.forget(job.pulled)
-        self._leave_lane(job)
+        self.leave_lane(job)
+
+    def leave_lane(self, job: Job) -> None:
+        """Let the event that follows a settled one of its lane be handled."""
+        if not job.is_in_lane:
+            return
+        with self._lock:
+            was_in_lane, job.is_in_lane = job.is_in_lane, False
+        if not was_in_lane:  # a stop was quicker
+            return
+        following = self.lanes.leave(job.key)
+        while following is not None and self.is_stopping:
+            self.give_back(following)
+            following = self.lanes.leave(job.key)
+        if following is not None:
+            self._run(following)
 
     def enter_logs(self, job: Job) -> None:
         """Add the event's facts to the log records of this context."""
@@ -166,7 +198,7 @@ class Outcomes:
     def _excuse(self, job: Job) -> None:
         if self._graveyard is not None:
             try:
-                self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq)
+                self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq, self._excuse_until)
             except LightLinkError as exc:
                 _log.debug("lightlink: a delivery that was no attempt counts as one: %s", exc)
 
@@ -175,6 +207,7 @@ class Outcomes:
         with self._lock:
             first, job.is_settled = not job.is_settled, True
             self._running.discard(job)
+            self._resting.discard(job)
             if job.started is not None:
                 self.seconds += time.monotonic() - job.started
             job.started = None
@@ -184,18 +217,7 @@ class Outcomes:
         if job.source.is_retry and self._graveyard is not None:
             self._graveyard.forget(job.pulled.message.seq)
         say(job.pulled)
-        self._leave_lane(job)
-
-    def _leave_lane(self, job: Job) -> None:
-        if not job.is_in_lane:
-            return
-        job.is_in_lane = False
-        following = self.lanes.leave(job.key)
-        while following is not None and self.is_stopping:
-            self.give_back(following)
-            following = self.lanes.leave(job.key)
-        if following is not None:
-            self._run(following)
+        self.leave_lane(job)
 
 
 def _attempts_of(job: Job) -> int:

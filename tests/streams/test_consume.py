@@ -25,7 +25,7 @@ from lightlink.streams.outcomes import Outcomes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import StartPython
+    from conftest import StartPython, StartServer
 
 QUICK = [0.02, 0.02]
 
@@ -405,31 +405,95 @@ def test_a_stop_naks_events_that_have_not_begun(connect: Callable[..., lightlink
     assert sorted(seen) == [0, 1, 2, 3]  # NAKed events may be redelivered in any order
 
 
-def test_a_stop_naks_in_the_order_of_arrival(connect: Callable[..., lightlink.Client]) -> None:
-    first, other = connect(), connect()
-    first.stream("ORDERS", ["orders.>"])
-    words = other.subscribe("$JS.ACK.ORDERS.billing.>", raw=True)
-    other.flush()
+def test_a_stop_asks_nothing_of_a_server_that_is_gone(fresh_server: StartServer) -> None:
+    server = fresh_server()
     go, begun = threading.Event(), threading.Event()
 
     def handle(_: StoredMessage) -> None:
         begun.set()
         assert go.wait(30)
 
-    first.consume("orders.>", name="billing", workers=4, key=lambda _: "one")(handle)
+    with lightlink.connect(server.url) as client:
+        client.stream("ORDERS", ["orders.>"])
+        client.consume("orders.>", name="billing", workers=10)(handle)
+        for number in range(20):
+            client.publish_stored("orders.new", number)
+        assert begun.wait(30)
+        (running,) = client.subscriptions
+        eventually(lambda: running.held == 20)  # type: ignore[union-attr]
+        server.kill()
+        eventually(lambda: not client.is_connected)
+        stopping = threading.Thread(target=running.stop, daemon=True)
+        stopping.start()
+        stopping.join(20)  # it took 5 seconds for each of ten events
+        go.set()
+        assert not stopping.is_alive()
+
+
+class Naks:
+    """The places of the events of ORDERS that the consumer billing has NAKed, read by another client."""
+
+    def __init__(self, other: lightlink.Client) -> None:
+        self._words = other.subscribe("$JS.ACK.ORDERS.billing.>", raw=True)
+        other.flush()
+
+    def next(self, count: int) -> list[int]:
+        naks: list[int] = []
+        while len(naks) < count:
+            word = self._words.get(30)
+            if word.data == b"-NAK":
+                naks.append(int(word.subject.split(".")[-4]))
+        return naks
+
+
+@pytest.mark.parametrize("slow", [0, 3])
+def test_a_stop_naks_in_the_order_of_arrival(connect: Callable[..., lightlink.Client], slow: int) -> None:
+    first, other = connect(), connect()
+    first.stream("ORDERS", ["orders.>"])
+    naks = Naks(other)
+    go, begun, reached = threading.Event(), threading.Event(), threading.Event()
+
+    def key(message: StoredMessage) -> str:
+        if message.sequence == (slow or 8):
+            reached.set()
+        if message.sequence == slow:
+            assert go.wait(30)
+        return "one"
+
+    def handle(_: StoredMessage) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    first.consume("orders.>", name="billing", workers=4, key=key)(handle)
     for number in range(8):
         first.publish_stored("orders.new", number)
     assert begun.wait(30)
+    assert reached.wait(30)
     (consumption,) = first.subscriptions
     eventually(lambda: consumption.held == 8)  # type: ignore[union-attr]
-    threading.Timer(0.1, go.set).start()
+    closing = threading.Thread(target=first.close)
+    closing.start()
+    assert naks.next(7) == [2, 3, 4, 5, 6, 7, 8]
+    go.set()
+    closing.join(30)
+
+
+def test_a_stop_naks_first_what_waits_for_its_retry(connect: Callable[..., lightlink.Client]) -> None:
+    first, other = connect(), connect()
+    first.stream("ORDERS", ["orders.>"])
+    naks = Naks(other)
+
+    @first.consume("orders.>", name="billing", retries=[300])
+    def handle(message: StoredMessage) -> None:
+        if message.sequence == 2:
+            raise ValueError("not yet")
+
+    for number in range(3):
+        first.publish_stored("orders.new", number)
+    (running,) = first.subscriptions
+    eventually(lambda: running.counts["retried"] == 1 and running.held == 2)  # type: ignore[union-attr]
     first.close()
-    naks: list[int] = []
-    while len(naks) < 7:
-        word = words.get(30)
-        if word.data == b"-NAK":
-            naks.append(int(word.subject.split(".")[-4]))
-    assert naks == [2, 3, 4, 5, 6, 7, 8]
+    assert naks.next(2) == [2, 3]
 
 
 def test_invalid_options_and_consumers_are_refused_by_name(client: lightlink.Client) -> None:
