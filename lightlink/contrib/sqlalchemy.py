@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import sqlalchemy as sa
+    from sqlalchemy.dialects import sqlite
 except ModuleNotFoundError as exc:
     if exc.name != "sqlalchemy":
         raise
@@ -115,16 +116,26 @@ class Inbox:
             sa.Column("handled_at", sa.DateTime(timezone=True), nullable=False, index=True),
         )
 
-    def is_new(self, session: Session, message: StoredMessage, consumer: str) -> bool:
+    def is_new(self, session: Session | sa.Connection, message: StoredMessage, consumer: str) -> bool:
         """Note in a session's transaction that a consumer handles an event; tell whether it never did before.
 
         What the transaction writes beside it is written once, however often the event comes: if it is rolled back, so
         is this.
         """
         values = {"consumer": consumer, "stream": message.stream, "sequence": message.sequence, "handled_at": _now()}
+        if isinstance(session, sa.Connection):
+            return self._insert(session, values)
+        return self._insert(session.connection(bind_arguments={"clause": self.table}), values)
+
+    def _insert(self, connection: sa.Connection, values: dict[str, Any]) -> bool:
+        """Insert a row; tell whether there was none of its key."""
+        if connection.dialect.name == "sqlite":
+            # Its driver begins no transaction for a savepoint: the savepoint's end would commit.
+            insert = sqlite.insert(self.table).values(**values).on_conflict_do_nothing()
+            return bool(connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1)
         try:
-            with session.begin_nested():
-                session.execute(self.table.insert().values(**values))
+            with connection.begin_nested():
+                connection.execute(self.table.insert().values(**values))
         except sa.exc.IntegrityError:
             return False
         return True

@@ -127,7 +127,7 @@ class Consumption:
         for source in self._sources:
             source.pulls.start()
         tick = min(_TICK_SECONDS, self._ack_wait / 4)
-        self._periodic += [every(tick, self._tick), every(_LOOK_SECONDS, self._look)]
+        self._periodic += [every(tick, self._tick), every(tick, self._mend), every(_LOOK_SECONDS, self._look)]
 
     def _source(self, durable: Durable, *, is_retry: bool) -> Source:
         most = 2 * self.settings.batch if self.settings.batch else _HELD * self.settings.workers
@@ -262,8 +262,6 @@ class Consumption:
     def _tick(self) -> None:
         for source in self._sources:
             source.pulls.tick()
-            if source.durable.name in self._missing:
-                self._make_again(source)
         for job in self._outcomes.late():
             self._overrun(job)
 
@@ -276,12 +274,17 @@ class Consumption:
             return
         self.lag = sum(each.num_pending + each.num_ack_pending for each in found if each is not None)
 
-    def _make_again(self, source: Source) -> None:
-        self._missing.discard(source.durable.name)
-        try:
-            source.durable.make_again()
-        except LightLinkError as exc:
-            _log.warning("lightlink: consumer %s is gone and cannot be recreated: %s", source.durable.name, exc)
+    def _mend(self) -> None:
+        """Recreate the consumers that the server knows no more; not in `_tick`, as this may wait for answers."""
+        for source in self._sources:
+            name = source.durable.name
+            if name not in self._missing:
+                continue
+            self._missing.discard(name)
+            try:
+                source.durable.make_again()
+            except LightLinkError as exc:
+                _log.warning("lightlink: nothing is heard from consumer %s, and it cannot be recreated: %s", name, exc)
 
     def _overrun(self, job: Job) -> None:
         """Time out an event whose handler does not return."""

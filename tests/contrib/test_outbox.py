@@ -262,6 +262,25 @@ def test_an_event_is_handled_once_and_forgotten_later(shop: Shop, client: lightl
         assert shop.inbox.is_new(session, event, "billing")
 
 
+@pytest.mark.parametrize("kind", [Session, sa.Connection])
+def test_a_rollback_takes_the_note_of_an_event_back(
+    shop: Shop, client: lightlink.Client, prefix: str, kind: type[Session] | type[sa.Connection]
+) -> None:
+    client.publish_stored(f"{prefix}.a", 1)
+    (event,) = client.replay(f"{prefix}.>")
+    for is_kept in (False, True):
+        with Session(shop.engine) if kind is Session else shop.engine.connect() as session:
+            assert shop.inbox.is_new(session, event, "billing")
+            session.execute(shop.bills.insert().values(number="1"))
+            if is_kept:
+                session.commit()
+            else:
+                session.rollback()
+        assert shop.numbers(shop.bills) == (["1"] if is_kept else [])
+    with Session(shop.engine) as session:
+        assert not shop.inbox.is_new(session, event, "billing")
+
+
 def test_headers_are_kept_as_text() -> None:
     from lightlink.contrib.outbox import OutboxRow
 

@@ -52,10 +52,15 @@ def publish_on_commit(
 def is_new(message: StoredMessage, consumer: str, *, using: str = "default") -> bool:
     """Note, in the transaction that is open, that a consumer handles an event; tell whether it never did before.
 
-    What the transaction writes beside it is written once, however often the event comes.
+    What the transaction writes beside it is written once, however often the event comes. Raises Django's
+    TransactionManagementError where none is open: what fails after the note would never be handled.
     """
     from lightlink.contrib.django.models import InboxEvent  # noqa: PLC0415
 
+    if connections[using].get_autocommit():
+        raise transaction.TransactionManagementError(
+            f"is_new needs an open transaction on {using!r}: use transaction.atomic() or ATOMIC_HANDLERS"
+        )
     try:
         with transaction.atomic(using=using):
             InboxEvent.objects.using(using).create(consumer=consumer, stream=message.stream, sequence=message.sequence)

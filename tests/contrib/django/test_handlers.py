@@ -7,12 +7,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from django.db.transaction import TransactionManagementError
 from django.test import override_settings
 
 import lightlink
 from lightlink import errors
-from lightlink.contrib.django import Agent, Service, client, clients, with_database
+from lightlink.contrib.django import Agent, Service, client, clients, is_new, with_database
+from lightlink.contrib.django.models import InboxEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,24 @@ def write(word: str) -> None:
 
 def words() -> list[str]:
     return [word for (word,) in execute("SELECT word FROM written ORDER BY word")]
+
+
+def test_an_event_is_noted_only_in_an_open_transaction(prefix: str) -> None:
+    with connection.schema_editor() as editor:
+        editor.create_model(InboxEvent)  # type: ignore[arg-type]
+    client.stream(f"S_{prefix}", [prefix])
+    client.publish_stored(prefix, 1)
+    (event,) = client.replay(prefix)
+    with pytest.raises(TransactionManagementError, match=r"open transaction on 'default': use transaction\.atomic"):
+        is_new(event, "billing")
+    for _ in range(2):
+        with transaction.atomic():
+            assert is_new(event, "billing")
+            transaction.set_rollback(True)
+    with transaction.atomic():
+        assert is_new(event, "billing")
+    with transaction.atomic():
+        assert not is_new(event, "billing")
 
 
 def test_what_a_handler_wrote_is_committed_before_its_reply(prefix: str) -> None:
