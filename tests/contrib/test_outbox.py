@@ -264,7 +264,7 @@ def test_an_event_is_handled_once_and_forgotten_later(shop: Shop, client: lightl
 
 @pytest.mark.parametrize("kind", [Session, sa.Connection])
 def test_a_rollback_takes_the_note_of_an_event_back(
-    shop: Shop, client: lightlink.Client, prefix: str, kind: type[Session] | type[sa.Connection]
+    shop: Shop, client: lightlink.Client, prefix: str, kind: type[Session | sa.Connection]
 ) -> None:
     client.publish_stored(f"{prefix}.a", 1)
     (event,) = client.replay(f"{prefix}.>")
