@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from lightlink.contrib.sqlalchemy import Inbox, Outbox
 from lightlink.errors import EncodeError, InvalidName, InvalidOption, NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import StartPython
@@ -279,6 +280,56 @@ def test_a_rollback_takes_the_note_of_an_event_back(
         assert shop.numbers(shop.bills) == (["1"] if is_kept else [])
     with Session(shop.engine) as session:
         assert not shop.inbox.is_new(session, event, "billing")
+
+
+def begins_itself(path: Path) -> sa.Engine:
+    """An engine for SQLite as SQLAlchemy's documentation has it for savepoints that work."""
+    engine = sa.create_engine(f"sqlite:///{path}")
+
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def begins_always(path: Path) -> sa.Engine:
+    """An engine for SQLite as the driver's own documentation recommends."""
+    return sa.create_engine(f"sqlite:///{path}", connect_args={"autocommit": False})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        begins_itself,
+        pytest.param(begins_always, marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="it came with 3.12")),
+    ],
+)
+def test_sqlite_may_begin_its_transactions_otherwise(
+    client: lightlink.Client, prefix: str, tmp_path: Path, make: Callable[[Path], sa.Engine]
+) -> None:
+    engine, metadata = make(tmp_path / "shop.sqlite3"), sa.MetaData()
+    outbox, inbox = Outbox(metadata), Inbox(metadata)
+    metadata.create_all(engine)
+    for is_kept in (False, True):
+        with Session(engine) as session:
+            outbox.add(session, f"{prefix}.a", is_kept)
+            if is_kept:
+                session.commit()
+    assert outbox.relay(engine, client).relay() == 1
+    (event,) = client.replay(f"{prefix}.>")
+    assert event.data is True
+    for is_kept in (False, True, True):
+        with Session(engine) as session:
+            found = inbox.is_new(session, event, "billing")
+            if is_kept:
+                session.commit()
+    assert not found
+    engine.dispose()
 
 
 def test_headers_are_kept_as_text() -> None:
