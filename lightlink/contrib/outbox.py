@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lightlink.client import Client
+    from lightlink.streams.message import StoredMessage
     from lightlink.streams.publish import Stored
 
 _log = logging.getLogger("lightlink")
@@ -37,6 +39,7 @@ _log = logging.getLogger("lightlink")
 _RETRY_SECONDS = 1.0
 _RETRY_SECONDS_MAX = 60.0
 _MOST_ERROR = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @attrs.frozen
@@ -66,6 +69,19 @@ class OutboxRow:
     def delay(self) -> float:
         """Return how many seconds it waits when it was refused once more."""
         return float(min(_RETRY_SECONDS * 2**self.attempts, _RETRY_SECONDS_MAX))
+
+
+def inbox_key(message: StoredMessage, consumer: str) -> dict[str, Any]:
+    """Return what tells an event that a consumer handles from all others.
+
+    By place and time: a stream that was made anew, or restored from an older copy, gives out its places again.
+    """
+    return {
+        "consumer": consumer,
+        "stream": message.stream,
+        "sequence": message.sequence,
+        "stored_at": (message.stored_at - _EPOCH) // timedelta(microseconds=1),
+    }
 
 
 # What became of the events of a batch: None where it is stored, else why not; those left out were not tried.

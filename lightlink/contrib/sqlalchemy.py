@@ -29,7 +29,7 @@ except ModuleNotFoundError as exc:
     needed = "lightlink.contrib.sqlalchemy needs SQLAlchemy: pip install 'lightlink[sqlalchemy]'"
     raise ModuleNotFoundError(needed, name=exc.name) from exc
 
-from lightlink.contrib.outbox import OutboxRelay, OutboxRow
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow, inbox_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +113,8 @@ class Inbox:
             sa.Column("consumer", sa.String(255), primary_key=True),
             sa.Column("stream", sa.String(255), primary_key=True),
             sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+            # In microseconds since 1970.
+            sa.Column("stored_at", sa.BigInteger, primary_key=True, autoincrement=False),
             sa.Column("handled_at", sa.DateTime(timezone=True), nullable=False, index=True),
         )
 
@@ -122,7 +124,7 @@ class Inbox:
         What the transaction writes beside it is written once, however often the event comes: if it is rolled back, so
         is this.
         """
-        values = {"consumer": consumer, "stream": message.stream, "sequence": message.sequence, "handled_at": _now()}
+        values = {**inbox_key(message, consumer), "handled_at": _now()}
         if isinstance(session, sa.Connection):
             return self._insert(session, values)
         return self._insert(session.connection(bind_arguments={"clause": self.table}), values)

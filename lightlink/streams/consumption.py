@@ -429,7 +429,7 @@ class Consumption:
         attempt = job.pulled.attempt + job.tries
         most = self._attempts
         if most is not None and attempt > most and self._graveyard is not None:
-            attempt -= self._graveyard.excused(job.source.is_retry, job.pulled.message.seq)
+            attempt -= self._graveyard.excused(job.source.is_retry, job.pulled.message)
         return attempt
 
     def _read(self, job: Job, attempt: int = 1) -> StoredMessage:

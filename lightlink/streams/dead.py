@@ -18,7 +18,18 @@ from lightlink.jetstream.errors import STREAM_NOT_FOUND, JetStreamError
 from lightlink.jetstream.read import read_current
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.subjects import as_text
-from lightlink.streams.message import ATTEMPTS, CONSUMER, COPIED, ERROR, SEQUENCE, STREAM, SUBJECT, StoredMessage
+from lightlink.streams.message import (
+    ATTEMPTS,
+    CONSUMER,
+    COPIED,
+    ERROR,
+    SEQUENCE,
+    STORED_AT,
+    STREAM,
+    SUBJECT,
+    StoredMessage,
+    stored_at,
+)
 from lightlink.streams.stream import ask
 
 if TYPE_CHECKING:
@@ -40,8 +51,8 @@ _MOST_LISTED = 10_000
 class DeadLetter:
     """An event that could not be handled.
 
-    ``number`` identifies the dead letter; ``sequence`` is that of the event in ``stream``, ``at`` when it became a dead
-    letter (UTC).
+    ``number`` identifies the dead letter; ``sequence`` is that of the event in ``stream``, ``stored_at`` when it was
+    stored there, ``at`` when it became a dead letter (UTC).
     """
 
     number: int
@@ -54,6 +65,7 @@ class DeadLetter:
     attempts: int
     error: str
     at: datetime
+    stored_at: datetime
 
 
 def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> None:
@@ -104,7 +116,12 @@ def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: st
         SEQUENCE: str(message.sequence),
         ATTEMPTS: str(attempts),
         ERROR: told or "no reason was given",
+        STORED_AT: _time_text(message.stored_at),
     }
+
+
+def _time_text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def consumers_with_letters(connection: Connection, timeout: float) -> list[tuple[str, str]]:
@@ -149,6 +166,7 @@ class DeadLetters:
         letter = self.get(number)
         headers: dict[str, Any] = dict(letter.headers)
         headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
+        headers[STORED_AT] = _time_text(letter.stored_at)
         subject = subjects.retries(self._stream, self._consumer).encode()
         ask(
             subjects.DEAD_STREAM,
@@ -197,6 +215,7 @@ def _letter(delivery: Delivery) -> DeadLetter:
             attempts=0,
             error="not a dead letter",
             at=delivery.created,
+            stored_at=delivery.created,
         )
 
 
@@ -216,4 +235,5 @@ def _letter_of(number: int, data: bytes, headers: dict[str, str], at: datetime) 
         attempts=int(attempts),
         error=headers.get(ERROR, ""),
         at=at,
+        stored_at=stored_at(headers, at),
     )

@@ -51,7 +51,8 @@ class Graveyard:
         """Store a copy of an event that could not be handled; storing it twice adds nothing."""
         headers = copy_headers(message, self._consumer, attempts, error)
         again = f".{found.seq}" if is_retry else ""
-        headers["Nats-Msg-Id"] = f"{message.stream}.{self._consumer}.{message.sequence}{again}"
+        # With the time, as a stream that was made anew gives out its places again.
+        headers["Nats-Msg-Id"] = f"{message.stream}.{self._consumer}.{message.sequence}.{found.timestamp}{again}"
         self._publish(subjects.dead_letters(self._stream, self._consumer), found.data, headers)
 
     def forget(self, number: int) -> None:
@@ -62,22 +63,23 @@ class Graveyard:
         except (*_FAILURES, LightLinkError) as exc:
             _log.debug("lightlink: a redelivered event that is settled cannot be removed: %s", exc)
 
-    def excuse(self, is_retry: bool, sequence: int, until: Deadline) -> None:
+    def excuse(self, is_retry: bool, found: Delivery, until: Deadline) -> None:
         """Record, if it can be done until then, a delivery that was no attempt."""
         if self._connection.status is not Status.CONNECTED or until.is_over:
             raise StreamError(subjects.DEAD_STREAM, "write to", "the server cannot be asked in time")
-        count = self.excused(is_retry, sequence, until) + 1
-        self._publish(self._excuse_subject(is_retry, sequence), b"%d" % count, {}, until)
+        count = self.excused(is_retry, found, until) + 1
+        self._publish(self._excuse_subject(is_retry, found), b"%d" % count, {}, until)
 
-    def excused(self, is_retry: bool, sequence: int, until: Deadline = NEVER) -> int:
+    def excused(self, is_retry: bool, found: Delivery, until: Deadline = NEVER) -> int:
         """Return how many deliveries were no attempts."""
-        subject = self._excuse_subject(is_retry, sequence)
+        subject = self._excuse_subject(is_retry, found)
         question = partial(api.get_last_written, self._connection, subjects.DEAD_STREAM, subject)
-        found = ask(subjects.DEAD_STREAM, "read", question, min(self._timeout, until.as_timeout()))
-        return int(found.data) if found is not None and found.data.isdigit() else 0
+        count = ask(subjects.DEAD_STREAM, "read", question, min(self._timeout, until.as_timeout()))
+        return int(count.data) if count is not None and count.data.isdigit() else 0
 
-    def _excuse_subject(self, is_retry: bool, sequence: int) -> str:
-        return subjects.excused(self._stream, self._consumer, f"{'retry' if is_retry else 'event'}-{sequence}")
+    def _excuse_subject(self, is_retry: bool, found: Delivery) -> str:
+        event = f"{'retry' if is_retry else 'event'}-{found.seq}-{found.timestamp}"
+        return subjects.excused(self._stream, self._consumer, event)
 
     def _publish(self, subject: str, payload: bytes, headers: dict[str, Any], until: Deadline = NEVER) -> None:
         def question(timeout: float) -> Any:

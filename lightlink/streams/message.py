@@ -9,12 +9,13 @@ import attrs
 
 from lightlink.concurrency.threads import Event
 from lightlink.events.message import Message
+from lightlink.jetstream.answers import parse_time
 from lightlink.protocol import codec
 from lightlink.protocol.subjects import as_text
 from lightlink.streams.partitions import own_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lightlink.jetstream.cursor import Delivery
 
@@ -25,7 +26,8 @@ CONSUMER = "LightLink-Consumer"
 SEQUENCE = "LightLink-Sequence"
 ATTEMPTS = "LightLink-Attempts"
 ERROR = "LightLink-Error"
-COPIED = (SUBJECT, STREAM, CONSUMER, SEQUENCE, ATTEMPTS, ERROR)
+STORED_AT = "LightLink-Stored-At"
+COPIED = (SUBJECT, STREAM, CONSUMER, SEQUENCE, ATTEMPTS, ERROR, STORED_AT)
 
 _UNTOLD = datetime.fromtimestamp(0, timezone.utc)
 
@@ -55,15 +57,24 @@ def decoder_of(raw: bool) -> Callable[[bytes, str], Any]:
     return as_bytes if raw else codec.decode
 
 
+def stored_at(headers: Mapping[str, str], otherwise: datetime) -> datetime:
+    """Return when the original of a copy was stored; else a time given, as in a copy that does not tell."""
+    try:
+        return parse_time(headers[STORED_AT])
+    except (KeyError, ValueError):
+        return otherwise
+
+
 def read_stored(
     delivery: Delivery, stream: str, attempt: int, decode: Callable[[bytes, str], Any] = codec.decode
 ) -> StoredMessage:
-    """Return the event in a delivery; for a copy, with the original's sequence and subject. Raises DecodeError."""
+    """Return the event in a delivery; for a copy, with the original's place and time. Raises DecodeError."""
     headers = codec.decode_headers(delivery.headers)
-    subject, sequence = own_subject(as_text(delivery.subject)), delivery.seq
+    subject, sequence, at = own_subject(as_text(delivery.subject)), delivery.seq, delivery.created
     original = headers.get(SUBJECT)
     if original is not None and headers.get(SEQUENCE, "").isdecimal():
         subject, sequence, stream = original, int(headers[SEQUENCE]), headers.get(STREAM, stream)
+        at = stored_at(headers, at)
         for name in COPIED:
             headers.pop(name, None)
     return StoredMessage(
@@ -73,5 +84,5 @@ def read_stored(
         stream=stream,
         sequence=sequence,
         attempt=attempt,
-        stored_at=delivery.created,
+        stored_at=at,
     )

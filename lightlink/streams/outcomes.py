@@ -198,7 +198,7 @@ class Outcomes:
     def _excuse(self, job: Job) -> None:
         if self._graveyard is not None:
             try:
-                self._graveyard.excuse(job.source.is_retry, job.pulled.message.seq, self._excuse_until)
+                self._graveyard.excuse(job.source.is_retry, job.pulled.message, self._excuse_until)
             except LightLinkError as exc:
                 _log.debug("lightlink: a delivery that was no attempt counts as one: %s", exc)
 

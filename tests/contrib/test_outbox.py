@@ -282,6 +282,18 @@ def test_a_rollback_takes_the_note_of_an_event_back(
         assert not shop.inbox.is_new(session, event, "billing")
 
 
+def test_an_event_of_a_stream_made_anew_is_new(shop: Shop, client: lightlink.Client, prefix: str) -> None:
+    found = []
+    for _ in range(2):
+        client.publish_stored(f"{prefix}.a", 1)
+        (event,) = client.replay(f"{prefix}.>")
+        with Session(shop.engine) as session, session.begin():
+            found.append((event.sequence, shop.inbox.is_new(session, event, "billing")))
+        client.stream(f"S_{prefix}").delete()
+        client.stream(f"S_{prefix}", [f"{prefix}.>"])
+    assert found == [(1, True), (1, True)]
+
+
 def begins_itself(path: Path) -> sa.Engine:
     """An engine for SQLite as SQLAlchemy's documentation has it for savepoints that work."""
     engine = sa.create_engine(f"sqlite:///{path}")

@@ -73,7 +73,7 @@ def test_a_failing_event_is_retried_then_dead_lettered(client: lightlink.Client)
 
 
 def test_a_dead_letter_is_redelivered_only_to_its_consumer(client: lightlink.Client) -> None:
-    broken, seen, others = threading.Event(), [], []
+    broken, seen, others, times = threading.Event(), [], [], []
     broken.set()
 
     @client.consume("orders.>", name="billing", retries=[])
@@ -81,6 +81,7 @@ def test_a_dead_letter_is_redelivered_only_to_its_consumer(client: lightlink.Cli
         if broken.is_set():
             raise Reject("no such customer")
         seen.append((message.subject, message.data, message.sequence, message.attempt, message.headers.get("k")))
+        times.append(message.stored_at)
 
     @client.consume("orders.>", name="other")
     def other(data: Any) -> None:
@@ -98,12 +99,29 @@ def test_a_dead_letter_is_redelivered_only_to_its_consumer(client: lightlink.Cli
     letters.redeliver(letters.list()[1].number)
     eventually(lambda: seen)
     assert seen == [("orders.new", 1, 1, 1, "v")]
+    assert times == [first.stored_at] == [next(iter(client.replay("orders.>"))).stored_at]
+    assert first.stored_at < first.at
     letters.drop(second.number)
     eventually(lambda: not letters.list())
     assert others == [1, 2]
     for number in (second.number, 999):
         with pytest.raises(StreamNotFound):
             letters.drop(number)
+
+
+def test_a_stream_made_anew_has_dead_letters_of_its_own(client: lightlink.Client) -> None:
+    def refuse(data: Any) -> None:
+        raise Reject(f"no {data}")
+
+    for number in (1, 2):
+        client.publish_stored("orders.new", number)
+        client.consume("orders.>", name="billing")(refuse)
+        letters = client.dead_letters("ORDERS", "billing")
+        eventually(lambda: len(letters.list()) == number)  # noqa: B023 - awaited here
+        client.subscriptions[0].stop()
+        client.stream("ORDERS").delete()
+        client.stream("ORDERS", ["orders.>"])
+    assert [(each.sequence, each.error) for each in letters.list()] == [(1, "no 1"), (1, "no 2")]
 
 
 def test_on_dead_letter_is_called_with_message_and_error(client: lightlink.Client, url: str) -> None:

@@ -39,13 +39,19 @@ class InboxEvent(models.Model):
     consumer = models.CharField(max_length=255)
     stream = models.CharField(max_length=255)
     sequence = models.BigIntegerField()
+    # In microseconds since 1970. An event from before it was kept comes once more if it is redelivered.
+    stored_at = models.BigIntegerField(default=0)
     handled_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
         """Each once."""
 
         db_table = "lightlink_inbox"
-        constraints = (models.UniqueConstraint(fields=("consumer", "stream", "sequence"), name="lightlink_inbox_once"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("consumer", "stream", "sequence", "stored_at"), name="lightlink_inbox_once"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.consumer}: {self.stream} {self.sequence}"

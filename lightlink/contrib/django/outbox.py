@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from lightlink.contrib.django import signals
-from lightlink.contrib.outbox import OutboxRelay, OutboxRow
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow, inbox_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ def is_new(message: StoredMessage, consumer: str, *, using: str = "default") -> 
         )
     try:
         with transaction.atomic(using=using):
-            InboxEvent.objects.using(using).create(consumer=consumer, stream=message.stream, sequence=message.sequence)
+            InboxEvent.objects.using(using).create(**inbox_key(message, consumer))
     except IntegrityError:
         return False
     return True
