@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from django.db import connections, transaction
 
+from lightlink.errors import BatchFailed, Later
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -23,7 +25,8 @@ def with_database(handler: Any = None, *, atomic: Sequence[str] = ()) -> Any:
 
     Before and after it, those that are too old or broken are closed: after a restart of the database the next handler
     connects anew. With ``atomic`` it runs in a transaction on each of these databases, which is committed before the
-    reply or acknowledgement goes out and rolled back if the handler raises. `Service` and `Agent` of this package do
+    reply or acknowledgement goes out and rolled back if the handler raises; a batch of which some have failed is rolled
+    back, and comes again, as a whole. `Service` and `Agent` of this package do
     this by themselves; it is for handlers of `Client.subscribe`, of watches and of callbacks.
     """
     if handler is None:
@@ -76,17 +79,27 @@ def _wrap(
     @functools.wraps(handler)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         _close_old_connections()
+        aliases = databases()
         try:
             with ExitStack() as stack:
-                for alias in databases():
+                for alias in aliases:
                     stack.enter_context(transaction.atomic(using=alias))
                 return handler(*args, **kwargs)
+        except BatchFailed as exc:
+            if aliases:
+                raise _whole(exc, len(args[0])) from exc
+            raise
         finally:
             _close_old_connections()
             if after is not None:
                 after()
 
     return wrapped
+
+
+def _whole(failed: BatchFailed, size: int) -> BatchFailed:
+    """Return the error for a batch that was rolled back: what has not failed in it comes again, as it is undone too."""
+    return BatchFailed({place: failed.errors.get(place) or Later(0.0) for place in range(size)})
 
 
 def _own_connections() -> Iterator[Any]:

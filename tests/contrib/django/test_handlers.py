@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
+from helpers.waiting import eventually
 
 import lightlink
 from lightlink import errors
@@ -18,6 +19,8 @@ from lightlink.contrib.django.models import InboxEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lightlink.streams import StoredMessage
 
 pytestmark = pytest.mark.usefixtures("table")
 
@@ -63,6 +66,29 @@ def test_an_event_is_noted_only_in_an_open_transaction(prefix: str) -> None:
         assert is_new(event, "billing")
     with transaction.atomic():
         assert not is_new(event, "billing")
+
+
+def test_a_batch_of_which_one_failed_is_undone_and_comes_again(prefix: str) -> None:
+    client.stream(f"S_{prefix}", [prefix])
+    for word in ("a", "bad", "c"):
+        client.publish_stored(prefix, word)
+    service, sizes = Service(prefix), []
+
+    @service.consume(prefix, batch=3, within=0.1)
+    def keep(batch: list[StoredMessage]) -> None:
+        sizes.append(len(batch))
+        for message in batch:
+            if message.data != "bad":
+                write(message.data)
+        bad = {place: lightlink.Reject("no word") for place, message in enumerate(batch) if message.data == "bad"}
+        if bad:
+            raise lightlink.BatchFailed(bad)
+
+    with service:
+        eventually(lambda: words() == ["a", "c"])
+    assert sizes[0] == 3
+    (letter,) = client.dead_letters(f"S_{prefix}", f"{prefix}-keep").list()
+    assert (letter.sequence, letter.error) == (2, "no word")
 
 
 def test_what_a_handler_wrote_is_committed_before_its_reply(prefix: str) -> None:
@@ -111,7 +137,6 @@ def test_handlers_keep_names_annotations_and_the_request(prefix: str) -> None:
     def on_said(message: lightlink.Message) -> None:
         heard.put(message)
 
-    assert double(2, None) == [4, None] if False else True
     with service:
         assert client.call(prefix, "double", {"number": 4}) == [8, "double"]
         with pytest.raises(errors.InvalidArguments, match="'number'"):
