@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -339,7 +340,7 @@ class Consumption:
         try:
             self._call(ready[0], messages)
         except BatchFailed as exc:
-            errors = dict(exc.errors)
+            errors = _errors_of(exc, len(ready))
         except BaseException as exc:
             errors = dict.fromkeys(range(len(ready)), exc)
         for number, job in enumerate(ready):
@@ -451,3 +452,13 @@ class Consumption:
             return self._handle(message if given.args is message.data else attrs.evolve(message, data=given.args))
 
         run_handler(self._middleware.run, call, last)
+
+
+def _errors_of(failed: BatchFailed, size: int) -> dict[int, BaseException]:
+    """Return the errors in a batch by place; one for all if what it names are not places, as then nobody knows."""
+    errors = failed.errors
+    if isinstance(errors, Mapping) and errors and all(place in range(size) for place in errors):
+        return dict(errors)
+    named = list(errors) if isinstance(errors, Mapping) else errors
+    wrong = ValueError(f"BatchFailed must name which of the {size} events failed, from 0 on; it names {named!r}")
+    return dict.fromkeys(range(size), wrong)

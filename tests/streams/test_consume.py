@@ -423,6 +423,20 @@ def test_a_stop_naks_events_that_have_not_begun(connect: Callable[..., lightlink
     assert sorted(seen) == [0, 1, 2, 3]  # NAKed events may be redelivered in any order
 
 
+@pytest.mark.parametrize("errors", [{}, {3: ValueError("x")}, {"a": ValueError("x")}, [ValueError("x")]])
+def test_a_batch_that_names_no_places_has_failed_as_a_whole(client: lightlink.Client, errors: Any) -> None:
+    for number in range(3):
+        client.publish_stored("orders.new", number)
+
+    @client.consume("orders.>", name="billing", batch=3, retries=[])
+    def handle(_: list[StoredMessage]) -> None:
+        raise BatchFailed(errors)
+
+    letters = client.dead_letters("ORDERS", "billing")
+    eventually(lambda: len(letters.list()) == 3)
+    assert all("must name which of the 3 events failed, from 0 on; it names [" in each.error for each in letters.list())
+
+
 def test_a_stop_asks_nothing_of_a_server_that_is_gone(fresh_server: StartServer) -> None:
     server = fresh_server()
     go, begun = threading.Event(), threading.Event()

@@ -99,7 +99,7 @@ def _wrap(
 
 def _whole(failed: BatchFailed, size: int) -> BatchFailed:
     """Return the error for a batch that was rolled back: what has not failed in it comes again, as it is undone too."""
-    return BatchFailed({place: failed.errors.get(place) or Later(0.0) for place in range(size)})
+    return BatchFailed({**dict.fromkeys(range(size), Later(0.0)), **failed.errors}) if failed.errors else failed
 
 
 def _own_connections() -> Iterator[Any]:
