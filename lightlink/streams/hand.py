@@ -70,6 +70,7 @@ class Consumer:
         self._pulls: PullConsumer | None = None
         self._periodic: Any = None
         self._pid = os.getpid()
+        self._put_off: DecodeError | None = None  # for the next fetch: of an event behind those that one returned
         self._has_more = False  # whether the server had more when it sent the last one
         self._closed = False
 
@@ -104,16 +105,28 @@ class Consumer:
     def fetch(self, count: int = 1, timeout: float = 5.0) -> list[HeldMessage]:
         """Return up to ``count`` events: as many as there are, at least one unless none comes within ``timeout`` s.
 
-        Raises DecodeError for one that cannot be decoded; it is redelivered after ``ack_wait``.
+        Raises DecodeError for one that cannot be decoded, after those before it were returned; it is redelivered after
+        ``ack_wait``.
         """
         until = instant_after(wait_limit(timeout))
+        put_off, self._put_off = self._put_off, None
+        if put_off is not None:
+            raise put_off
         found: list[HeldMessage] = []
-        while len(found) < count:
-            try:
+        try:
+            while len(found) < count:
                 found.append(self._next(until))
-            except NoMessage:
-                break
-            until = instant_after(_ON_WAY_SECONDS if self._has_more else 0.0)
+                until = instant_after(_ON_WAY_SECONDS if self._has_more else 0.0)
+        except NoMessage:
+            pass
+        except DecodeError as exc:
+            if not found:
+                raise
+            self._put_off = exc
+        except BaseException:  # Ctrl-C: nobody else could settle them
+            for message in found:
+                message.retry()
+            raise
         return found
 
     def __iter__(self) -> Iterator[HeldMessage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from datetime import datetime, timedelta, timezone
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.waiting import eventually
 
-from lightlink.errors import InvalidOption, StreamError, StreamNotFound
+from lightlink.errors import DecodeError, InvalidOption, StreamError, StreamNotFound
 
 if TYPE_CHECKING:
     from conftest import StartPython
@@ -65,6 +66,43 @@ def test_held_events_are_kept_until_close_releases_them(client: lightlink.Client
         assert held.attempt == 1
     with client.consumer("ORDERS", "hand") as other:
         assert sorted((each.data, each.attempt) for each in take(other, 2)) == [(0, 2), (1, 2)]
+
+
+def test_an_event_that_cannot_be_decoded_hides_none_before_it(client: lightlink.Client) -> None:
+    client.publish_stored("orders.new", 1)
+    client.publish_stored("orders.new", b"{")
+    client.publish_stored("orders.new", 3)
+    fill(client, 0)
+    with client.consumer("ORDERS", "hand") as consumer:
+        found: list[HeldMessage] = []
+        errors: list[DecodeError] = []
+        while len(found) < 2 and len(errors) < 3:
+            try:
+                found += consumer.fetch(3, timeout=30)
+            except DecodeError as exc:
+                errors.append(exc)
+        assert sorted(each.data for each in found) == [1, 3]
+        assert errors[0].start == b"{"
+        for each in found:
+            each.done()
+        eventually(lambda: consumer.lag().in_flight <= 1)
+
+
+def test_what_ctrl_c_keeps_from_its_caller_is_given_back(client: lightlink.Client) -> None:
+    fill(client, 2)
+    with client.consumer("ORDERS", "hand") as consumer:
+        take_next, calls = consumer._next, itertools.count(1)
+
+        def interrupted(deadline: float | None) -> HeldMessage:
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            return take_next(deadline)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(consumer, "_next", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                consumer.fetch(3, timeout=30)
+        assert sorted((each.data, each.attempt) for each in take(consumer, 2)) == [(0, 2), (1, 1)]
 
 
 def test_a_consumer_is_paused_and_resumed(client: lightlink.Client) -> None:
