@@ -111,21 +111,29 @@ class Caller:
         retry: Retry,
         headers: HeaderMap | None,
     ) -> Any:
-        """Make a call again and again, as long as ``retry`` says."""
+        """Make a call again and again, as long as ``retry`` says.
+
+        Where no attempt was answered and one of them may have run, the error says so, whatever became of the last.
+        """
+        doubt: CallError | None = None
         for attempt in itertools.count(1):
             try:
                 return self._call_once(service, method, args, limit, returns, headers)
             except CallError as exc:
-                if not retry.wants(exc, attempt) or not self._may_repeat(exc, service, method, retry, limit):
+                did_not_run = _did_not_run(exc)
+                if not retry.wants(exc, attempt) or not (
+                    did_not_run or self._is_harmless(service, method, retry, limit)
+                ):
+                    if did_not_run and doubt is not None:
+                        raise doubt from exc
                     raise
+                doubt = doubt if did_not_run else exc
             pause(retry.pause(attempt))
         raise AssertionError("unreachable")
 
-    def _may_repeat(self, error: CallError, service: str, method: str, retry: Retry, timeout: float) -> bool:
-        """Tell whether repeating a call does no harm: it did not run, or running it twice is declared harmless."""
-        from lightlink.rpc.retry import DID_NOT_RUN  # noqa: PLC0415 - most calls are made once
-
-        if isinstance(error, DID_NOT_RUN) or retry.idempotent:
+    def _is_harmless(self, service: str, method: str, retry: Retry, timeout: float) -> bool:
+        """Tell whether running a call twice is declared harmless."""
+        if retry.idempotent:
             return True
         return self._is_declared_idempotent(service, method, timeout)
 
@@ -337,6 +345,12 @@ def _no_reply(
 def _result(service: str, method: str, request_id: str, waiter: Waiter, read: Reader) -> Any:
     """Return the result in a reply, or raise the error in it."""
     return read_result(service, method, request_id, waiter.subject.decode(), waiter.data, waiter.headers, read)
+
+
+def _did_not_run(error: CallError) -> bool:
+    from lightlink.rpc.retry import DID_NOT_RUN  # noqa: PLC0415 - most calls are made once
+
+    return isinstance(error, DID_NOT_RUN)
 
 
 def _check(retry: object) -> None:

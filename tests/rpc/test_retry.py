@@ -312,6 +312,20 @@ def test_a_peer_that_declares_nothing_is_called_once(client: lightlink.Client, p
 # Where it can be said -----------------------------------------------------------------------------------------------
 
 
+def test_a_call_that_may_have_run_says_so_whatever_follows(
+    client: lightlink.Client, peer: RawPeer, prefix: str
+) -> None:
+    async def hear_one(nc: NatsClient) -> None:
+        await (await nc.subscribe(f"$SRV.{prefix}.*", queue="q")).unsubscribe(limit=1)
+        await nc.flush()
+
+    peer.run(hear_one)
+    retry = Retry(on=(CallTimeout, ServiceUnavailable), idempotent=True, **QUICK)
+    with pytest.raises(CallTimeout) as caught:
+        client.call(prefix, "work", timeout=0.5, retry=retry)
+    assert isinstance(caught.value.__cause__, ServiceUnavailable)
+
+
 def test_a_proxy_repeats_calls_as_it_is_told(client: lightlink.Client, harmless: Flaky, prefix: str) -> None:
     harmless.fails = lambda run: fail(run) if run < 3 else None
     service = client.service(prefix, retry=Retry(**QUICK, on=HandlerError))
