@@ -121,21 +121,16 @@ class Caller:
                 return self._call_once(service, method, args, limit, returns, headers)
             except CallError as exc:
                 did_not_run = _did_not_run(exc)
-                if not retry.wants(exc, attempt) or not (
-                    did_not_run or self._is_harmless(service, method, retry, limit)
-                ):
+                is_repeated = retry.wants(exc, attempt) and (
+                    did_not_run or retry.idempotent or self._is_declared_idempotent(service, method, limit)
+                )
+                if not is_repeated:
                     if did_not_run and doubt is not None:
                         raise doubt from exc
                     raise
                 doubt = doubt if did_not_run else exc
             pause(retry.pause(attempt))
         raise AssertionError("unreachable")
-
-    def _is_harmless(self, service: str, method: str, retry: Retry, timeout: float) -> bool:
-        """Tell whether running a call twice is declared harmless."""
-        if retry.idempotent:
-            return True
-        return self._is_declared_idempotent(service, method, timeout)
 
     def _is_declared_idempotent(self, service: str, method: str, timeout: float) -> bool:
         """Ask one instance of the service what it says of its method (service discovery, ADR-32); no answer is a no.
