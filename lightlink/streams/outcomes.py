@@ -13,10 +13,11 @@ from lightlink import logs
 from lightlink.concurrency.deadline import NEVER, Deadline
 from lightlink.concurrency.forks import run_handler
 from lightlink.concurrency.threads import RLock
-from lightlink.errors import DecodeError, Later, LightLinkError, Reject
+from lightlink.errors import DecodeError, InvalidOption, Later, LightLinkError, Reject
 from lightlink.protocol.text import text_of
 from lightlink.streams.lanes import Lanes
 from lightlink.streams.message import StoredMessage, as_bytes, read_stored
+from lightlink.validators import FOR_EVER, seconds_or_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,8 +95,12 @@ class Outcomes:
     def raised(self, job: Job, error: BaseException) -> None:
         """Settle an event by the exception of its handler or of its decoding."""
         if isinstance(error, Later):
-            self._later(job, error.delay)
-        elif isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
+            try:
+                self._later(job, seconds_or_zero("delay", error.delay, FOR_EVER))
+                return
+            except InvalidOption as exc:
+                error = exc
+        if isinstance(error, (Reject, DecodeError)) and self._graveyard is not None:
             self.bury(job, text_of(error) or type(error).__name__, _attempts_of(job))
         else:
             text = f"{type(error).__name__}: {text_of(error)}"

@@ -437,6 +437,19 @@ def test_a_batch_that_names_no_places_has_failed_as_a_whole(client: lightlink.Cl
     assert all("must name which of the 3 events failed, from 0 on; it names [" in each.error for each in letters.list())
 
 
+@pytest.mark.parametrize("delay", ["soon", -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_delay_that_cannot_be_is_a_failure(client: lightlink.Client, delay: Any, workers: int) -> None:
+    client.publish_stored("orders.new", 1)
+
+    @client.consume("orders.>", name="billing", workers=workers, retries=[])
+    def handle(_: StoredMessage) -> None:
+        raise Later(delay)
+
+    (letter,) = eventually(client.dead_letters("ORDERS", "billing").list)
+    assert f"invalid delay {delay!r}: must be a number of seconds" in letter.error
+
+
 def test_a_stop_asks_nothing_of_a_server_that_is_gone(fresh_server: StartServer) -> None:
     server = fresh_server()
     go, begun = threading.Event(), threading.Event()
