@@ -468,7 +468,7 @@ def test_a_stop_asks_nothing_of_a_server_that_is_gone(fresh_server: StartServer)
         eventually(lambda: running.held == 20)  # type: ignore[union-attr]
         server.kill()
         eventually(lambda: not client.is_connected)
-        stopping = threading.Thread(target=running.stop, daemon=True)
+        stopping = threading.Thread(target=running.stop, args=[1.0], daemon=True)
         stopping.start()
         stopping.join(20)  # it took 5 seconds for each of ten events
         go.set()
