@@ -225,7 +225,7 @@ def leaves_ended(wire: Wire, client_id: str) -> None:
     end = {"status": "failed", "status_detail": "cancelled", "completed_at": commands.now()}
     sequence = commands.set_status(wire, client_id, command_id, 0, **end)
     commands.send(wire, client_id, "count", command_id=command_id)
-    _until_through(wire, client_id)
+    _until_through(wire, client_id, command_id)
     same(_count(wire, client_id), before + 1, "how often the handler has run")
     same(commands.statuses(wire, client_id, command_id)[-1].message.seq, sequence, "the last status")
 
@@ -249,7 +249,7 @@ def leaves_overdue(wire: Wire, client_id: str) -> None:
     """Send a command whose time is up."""
     before = _count(wire, client_id)
     command_id = commands.send(wire, client_id, "count", created_at=_ago(30), timeout=10)
-    _until_through(wire, client_id)
+    _until_through(wire, client_id, command_id)
     same(_count(wire, client_id), before + 1, "how often the handler has run")
     end = commands.statuses(wire, client_id, command_id)
     need(not end or end[-1].status == "timeout", f"the status is {shown(end[-1].body) if end else ''}, not timeout")
@@ -320,12 +320,16 @@ def _count(wire: Wire, client_id: str) -> int:
     return count
 
 
-def _until_through(wire: Wire, client_id: str) -> None:
-    """Wait until it has acknowledged all that was sent; if it never does, that is another rule's fault."""
+def _until_through(wire: Wire, client_id: str, command_id: str) -> None:
+    """Wait until it has acknowledged a command; if it never does, that is another rule's fault."""
+    subject = subjects.command_request(client_id, command_id)
 
     def is_through() -> bool:
+        stored = wire.history(subjects.COMMANDS_STREAM, subject)
         consumer = commands.consumer(wire, client_id)
-        return not consumer.get("num_pending") and not consumer.get("num_ack_pending")
+        # By its place: how many are pending is not told at once.
+        delivered = consumer.get("delivered", {}).get("stream_seq", 0)
+        return (not stored or delivered >= stored[-1].seq) and not consumer.get("num_ack_pending")
 
     with contextlib.suppress(Fault):
         wire.until(is_through, "the delivery is not acknowledged")
