@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Far less than Python takes to end.
+_AWAKE_SECONDS = 0.002
+
 
 class LoopThread:
     """An asyncio event loop on a daemon thread of its own.
@@ -105,6 +108,17 @@ class LoopThread:
         """Cancel what runs on the loop, end its thread and tell whether it has ended within ``timeout`` seconds."""
         self.call_soon(self._end)
         return join_thread(self._thread, timeout)
+
+    def keep_awake(self) -> None:
+        """Have the thread wake every few milliseconds from now on, as the interpreter ends.
+
+        A thread that wakes while Python takes itself down is ended by Python, one that wakes later crashes the process.
+        """
+        if self.is_running:
+            self.call_soon(self._stay_awake)
+
+    def _stay_awake(self) -> None:
+        self.loop.call_later(_AWAKE_SECONDS, self._stay_awake)
 
     def _begin(self, job: _Job[Any]) -> None:
         if self._has_served:  # what runs was cancelled already: nothing would run or end a task begun now

@@ -425,12 +425,15 @@ class Connection:
     def flush_at_exit(self, timeout: float) -> None:
         """Deliver what was published, as the interpreter ends."""
         session = self._session
-        if session is None or session.status is not Status.CONNECTED:
+        if session is None:
             return
         try:
-            session.flush(timeout)
+            if session.status is Status.CONNECTED:
+                session.flush(timeout)
         except LightLinkError as exc:
             _log.warning("lightlink: not everything was delivered before exit: %s", exc)
+        finally:
+            session.loop.keep_awake()
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """Say that the connection is needed for what follows; see `BulkConnection`, which rests otherwise."""

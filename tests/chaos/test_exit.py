@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import lightlink
+from lightlink.concurrency.threads import pause
+
 if TYPE_CHECKING:
     from conftest import StartPython
     from helpers.raw import RawPeer
@@ -216,3 +219,28 @@ AT_EXIT = """
 def test_connecting_at_exit_works_or_is_an_error_of_ours(python: StartPython, url: str, prefix: str) -> None:
     done = python(AT_EXIT, url, prefix).wait(60)
     assert done.stdout in ("done", "ClosedError", "ConnectError"), done.stderr
+
+
+@pytest.mark.parametrize("loop", ["", "import uvloop"])
+def test_what_comes_when_python_is_gone_crashes_nothing(loop: str, python: StartPython, url: str, prefix: str) -> None:
+    """As it may be on a busy machine, the process goes on for a second once nothing is left of Python."""
+    code = f"""
+        {loop}
+        import ctypes, sys
+        import lightlink
+        libc = ctypes.CDLL(None)
+        libc.on_exit(libc.sleep, None)  # called with the exit code
+        client = lightlink.connect(sys.argv[1])
+        client.subscribe(sys.argv[2], print)
+        client.flush()
+        print("ready", flush=True)
+        sys.exit(1)
+    """
+    with lightlink.connect(url) as client:
+        process = python(code, url, prefix)
+        process.wait_line("ready")
+        while not process.has_ended:
+            client.publish(prefix, 1)
+            pause(0.4)  # mostly none comes while Python takes itself down
+        result = process.wait()
+    assert (result.returncode, result.stderr) == (1, "")
