@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import json
 import socket
 from collections.abc import Coroutine
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import NoKeysError
 
 from helpers.loop import LoopThread
 
@@ -28,6 +31,19 @@ def read_info(port: int) -> dict[str, Any]:
     with socket.create_connection(("127.0.0.1", port), 30) as client, client.makefile("rb") as lines:
         info: dict[str, Any] = json.loads(lines.readline().removeprefix(b"INFO "))
     return info
+
+
+async def some(read: Callable[..., Coroutine[Any, Any, list[T]]], *args: Any) -> list[T]:
+    """Return what nats-py's ``keys`` or ``history`` of a bucket reads where there is something to read.
+
+    It asks after its subscription what is left, and takes "nothing is left" for "nothing is there" when all is on its
+    way: then it is asked again.
+    """
+    for _ in range(100):
+        with contextlib.suppress(NoKeysError):
+            return await read(*args)
+        await asyncio.sleep(0.05)
+    raise AssertionError("nothing is there")
 
 
 class _Client(Client):
