@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.threads import Condition, wait_until
 from lightlink.errors import DecodeError, InvalidOption
-from lightlink.events.message import Message
-from lightlink.protocol import codec, subjects
+from lightlink.events.message import read_arrival
+from lightlink.protocol import subjects
+from lightlink.protocol.subjects import as_text
 from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightlink.client import Client
+    from lightlink.events.message import Message
 
 _MOST_NAMED = 20
 
@@ -46,8 +47,7 @@ class EventRecorder:
                 reason = "begins with a wildcard or '$': requests that nobody answers would be heard, and be waited for"
                 raise InvalidOption("subject", reason, pattern)
             if not self._covers(pattern):
-                self._client.subscribe(pattern, self._note, raw=True)
-                self._patterns.append(pattern)
+                self._listen(pattern)
         return self
 
     @property
@@ -85,6 +85,16 @@ class EventRecorder:
         with self._changed:
             self._messages.clear()
 
+    def _listen(self, pattern: str) -> None:
+        # Before it is subscribed: its events are looked up among the patterns.
+        self._patterns.append(pattern)
+        try:
+            # On the loop's thread, where the events of all patterns come in one order.
+            self._client.connection.subscribe(pattern, "", partial(self._note, pattern))
+        except BaseException:
+            self._patterns.remove(pattern)  # it would hide those that it covers
+            raise
+
     def _covers(self, subject: str) -> bool:
         return any(subjects.matches(pattern, subject) for pattern in self._patterns)
 
@@ -102,11 +112,15 @@ class EventRecorder:
         earlier = len(self._messages) - len(shown)
         return "; ".join([*([f"{earlier} earlier ones"] if earlier else []), *shown])
 
-    def _note(self, message: Message) -> None:
+    def _note(self, pattern: str, *arrival: Any) -> None:
+        # An event comes once for each pattern that matches: the first one's counts.
+        subject = as_text(arrival[0])
+        if pattern != next(each for each in self._patterns if subjects.matches(each, subject)):
+            return
         try:
-            data = codec.decode(message.data, message.subject)
+            message = read_arrival(arrival, raw=False)
         except DecodeError:
-            data = message.data
+            message = read_arrival(arrival, raw=True)
         with self._changed:
-            self._messages.append(attrs.evolve(message, data=data))
+            self._messages.append(message)
             self._changed.notify_all()

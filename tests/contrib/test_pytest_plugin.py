@@ -197,6 +197,17 @@ def test_many_events_are_not_all_named(lightlink_client: lightlink.Client, recor
         recorder.wait_for("stock.none", 0.05)
 
 
+def test_an_event_of_several_patterns_is_noted_once_in_order(
+    lightlink_client: lightlink.Client, recorder: EventRecorder
+) -> None:
+    recorder.listen("stock.>")
+    sent = ["stock.low", "stock.low.now"] * 50
+    for number, subject in enumerate(sent):
+        lightlink_client.publish(subject, number)
+    recorder.wait_for("stock.low.now", 30, data=99)
+    assert [(each.subject, each.data) for each in recorder.messages] == [*zip(sent, range(100), strict=True)]
+
+
 @pytest.mark.parametrize("pattern", [">", "*.low", "$JS.>", "a b"])
 def test_what_would_hear_requests_of_others_is_refused(recorder: EventRecorder, pattern: str) -> None:
     with pytest.raises((InvalidOption, InvalidName)):
