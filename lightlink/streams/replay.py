@@ -72,9 +72,10 @@ def first_sequence(connection: Connection, stream: str, since: Any, timeout: flo
     low, high = max(state.state.first_seq, 1), state.state.last_seq + 1
     while low < high:
         middle = (low + high) // 2
-        message = ask(stream, "read", partial(api.get_message, connection, stream, middle), timeout)
-        if message is None or message.created < since:
-            low = middle + 1
+        # The next one that is there: in a gap of removed events a sequence has no time of its own.
+        message = ask(stream, "read", partial(api.get_next, connection, stream, ">", middle), timeout)
+        if message is not None and message.created < since:
+            low = message.seq + 1
         else:
             high = middle
     return low

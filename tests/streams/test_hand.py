@@ -12,6 +12,7 @@ import pytest
 from helpers.waiting import eventually
 
 from lightlink.errors import DecodeError, InvalidOption, StreamError, StreamNotFound
+from lightlink.jetstream import api
 
 if TYPE_CHECKING:
     from conftest import StartPython
@@ -196,6 +197,21 @@ def test_events_are_replayed_from_any_position(client: lightlink.Client) -> None
         list(client.replay("orders.>", since="yesterday"))
     with pytest.raises(StreamError):
         client.replay("nowhere.>")
+
+
+def test_a_replay_from_a_time_has_all_beside_gaps(client: lightlink.Client) -> None:
+    # Made as another program does: without direct gets.
+    config = {"name": "GAPS", "subjects": ["gaps.>"]}
+    api.api(client._connection, "STREAM.CREATE.GAPS", config, 5.0)
+    for number in range(1, 11):
+        client.publish_stored("gaps.noise" if number in (2, 3, 6, 9, 10) else "gaps.new", number)
+    times = {each.data: each.stored_at for each in client.replay("gaps.>")}
+    client.stream("GAPS").purge("gaps.noise")
+    kept = [1, 4, 5, 7, 8]
+    for first, since in [(1, timedelta(hours=1)), *times.items()]:
+        assert [each.data for each in client.replay("gaps.>", since=since)] == [each for each in kept if each >= first]
+    client.stream("GAPS").purge()
+    assert list(client.replay("gaps.>", since=timedelta(hours=1))) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
