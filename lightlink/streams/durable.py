@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from lightlink.errors import InvalidOption, StreamError, StreamNotFound
+from lightlink.errors import InvalidOption, LightLinkError, StreamError, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import ConsumerInfo, parse_time
 from lightlink.jetstream.errors import CONSUMER_NOT_FOUND, FILTERS_OVERLAP, JetStreamError
@@ -165,11 +165,17 @@ class Durable:
     def reset(self, since: Any) -> None:
         """Restart from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago.
 
-        Events in flight are redelivered if they lie behind that point.
+        Events in flight are redelivered if they lie behind that point. Where it is deleted and then cannot be made
+        again, the StreamError says so. Raises InvalidOption.
         """
+        start = start_of(since)
         kept = {name: value for name, value in self._whole_config().items() if name not in _START}
         self.delete()
-        self._make({**kept, **start_of(since)})
+        try:
+            self._make({**kept, **start})
+        except LightLinkError as exc:
+            reason = f"it was deleted to begin anew, and could not be made again: {exc}"
+            raise StreamError(f"{self.stream}/{self.name}", "reset consumer", reason) from exc
 
     def delete(self) -> None:
         """Delete the consumer; the stream stays."""

@@ -92,7 +92,10 @@ class Consumer:
         self._durable.resume()
 
     def reset(self, since: Any) -> None:
-        """Restart from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago."""
+        """Restart from ``first``, ``new``, a sequence, an aware datetime or a timedelta ago.
+
+        Raises InvalidOption, and StreamError, which tells whether the consumer is gone.
+        """
         self._durable.reset(since)
 
     def delete(self) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FAILURES = (JetStreamError, NoReply, TimeoutError)
 _SECOND = 1_000_000_000
+_SEQUENCES = 2**64
 _DEDUPLICATION = 120.0
 # Settings whose difference makes `ensure` refuse an existing stream.
 _COMPARED = ("subjects", "retention", "max_age", "max_bytes", "max_msgs", "num_replicas", "storage", "duplicate_window")
@@ -237,7 +238,9 @@ def start_of(since: Any) -> dict[str, Any]:
         if since.tzinfo is None:
             raise InvalidOption("since", "must be an aware datetime", since)
         instant = since.astimezone(timezone.utc)
-        return {"deliver_policy": "by_start_time", "opt_start_time": f"{instant:%Y-%m-%dT%H:%M:%S.%fZ}"}
-    if isinstance(since, int) and not isinstance(since, bool) and since > 0:
+        # Not by strftime, which writes years before 1000 with fewer digits.
+        text = instant.replace(tzinfo=None).isoformat(timespec="microseconds")
+        return {"deliver_policy": "by_start_time", "opt_start_time": f"{text}Z"}
+    if isinstance(since, int) and not isinstance(since, bool) and 0 < since < _SEQUENCES:
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": since}
     raise InvalidOption("since", "must be first, new, a sequence, an aware datetime or a timedelta", since)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.waiting import eventually
 
+import lightlink
 from lightlink.errors import DecodeError, InvalidOption, StreamError, StreamNotFound
 from lightlink.jetstream import api
 
 if TYPE_CHECKING:
-    from conftest import StartPython
+    from conftest import StartPython, StartServer
 
-    import lightlink
     from lightlink.streams import Consumer, HeldMessage, StoredMessage
 
 
@@ -129,6 +129,35 @@ def test_reset_restarts_a_consumer(client: lightlink.Client) -> None:
     assert consumer.lag().waiting == 2
     consumer.reset(since=timedelta(hours=1))
     assert [each.data for each in take(consumer, 5)] == [0, 1, 2, 3, 4]
+
+
+def test_a_reset_to_what_cannot_be_leaves_the_consumer(client: lightlink.Client) -> None:
+    fill(client)
+    with client.consumer("ORDERS", "hand") as consumer:
+        for each in take(consumer, 5):
+            each.done()
+        eventually(lambda: consumer.lag().in_flight == 0)
+        for wrong in ("frist", datetime(2026, 1, 1), 0, 1.5, True, None, 2**64):  # noqa: DTZ001 - not aware
+            with pytest.raises(InvalidOption, match="since"):
+                consumer.reset(wrong)
+        assert consumer.lag().waiting == 0
+        consumer.reset(datetime(1, 1, 1, tzinfo=timezone.utc))
+        assert consumer.lag().waiting == 5
+
+
+def test_a_reset_that_fails_half_way_says_what_is_gone(fresh_server: StartServer) -> None:
+    rule = 'permissions: {publish: {deny: "$JS.API.CONSUMER.CREATE.>"}}'
+    users = f"{{user: may, password: p}}, {{user: may_not, password: p, {rule}}}"
+    url = fresh_server(config=f"authorization {{ users = [{users}] }}").url
+    with (
+        lightlink.connect(url, user="may", password="p") as client,
+        lightlink.connect(url, user="may_not", password="p") as other,
+    ):
+        stream = client.stream("ORDERS", ["orders.>"])
+        fill(client)
+        with pytest.raises(StreamError, match="cannot reset consumer 'ORDERS/hand': it was deleted"):
+            other.consumer("ORDERS", "hand").reset("first")
+        assert stream.consumers() == []
 
 
 def test_lag_has_the_age_of_the_oldest_unsettled_event(client: lightlink.Client) -> None:
