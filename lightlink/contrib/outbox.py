@@ -23,7 +23,7 @@ from lightlink.protocol.ids import new_id
 from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
     from threading import Thread
 
@@ -44,7 +44,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @attrs.frozen
 class OutboxRow:
-    """An event that is to go out. ``data`` is its body, ``attempts`` how often it was refused."""
+    """An event that is to go out.
+
+    ``data`` is its body, ``attempts`` how often it was refused, and ``is_resting`` whether it waits for the next.
+    """
 
     id: str
     key: str | None
@@ -52,6 +55,7 @@ class OutboxRow:
     data: bytes
     headers: dict[str, Any]
     attempts: int = 0
+    is_resting: bool = False
 
     @classmethod
     def of(cls, subject: str, data: Any, key: str | None, headers: Mapping[str, Any] | None) -> OutboxRow:
@@ -62,6 +66,11 @@ class OutboxRow:
         return cls(new_id(), key, subject, body, dict(sent))
 
     @property
+    def lane(self) -> str:
+        """What keeps its order: all rows of its key, or it alone."""
+        return self.id if self.key is None else f"key {self.key}"
+
+    @property
     def headers_text(self) -> str:
         """The headers as a column holds them."""
         return json.dumps(self.headers)
@@ -69,6 +78,18 @@ class OutboxRow:
     def delay(self) -> float:
         """Return how many seconds it waits when it was refused once more."""
         return float(min(_RETRY_SECONDS * 2**self.attempts, _RETRY_SECONDS_MAX))
+
+
+def in_turn(rows: Iterable[OutboxRow]) -> list[OutboxRow]:
+    """Return those of rows in order that may go out now: of each key those before the first that rests."""
+    held: set[str] = set()
+    found = []
+    for row in rows:
+        if row.is_resting:
+            held.add(row.lane)
+        if row.lane not in held:
+            found.append(row)
+    return found
 
 
 def inbox_key(message: StoredMessage, consumer: str) -> dict[str, Any]:
@@ -92,9 +113,10 @@ class OutboxStore(Protocol):
     """The table."""
 
     def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
-        """Send at most about ``most`` rows that are due, in one transaction; return how many were removed.
+        """Send at most about ``most`` rows that do not rest, in one transaction; return how many were removed.
 
-        Of each key the first row that nobody else has, and those behind it.
+        Of each key the first row that nobody else has, and those behind it up to one that rests. Only what was refused
+        rests: when a row was written tells nothing, as clocks differ.
         """
         ...
 
@@ -188,7 +210,7 @@ class OutboxRelay(Lifecycle):
         """Publish events: one of each key at a time, and all that have none at once."""
         lanes: dict[str, list[OutboxRow]] = {}
         for row in rows:
-            lanes.setdefault(row.id if row.key is None else f"key {row.key}", []).append(row)
+            lanes.setdefault(row.lane, []).append(row)
         outcomes: Outcomes = {}
         while lanes:
             sent = {name: (lane[0], self._submit(lane[0])) for name, lane in lanes.items()}

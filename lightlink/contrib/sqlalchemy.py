@@ -29,7 +29,7 @@ except ModuleNotFoundError as exc:
     needed = "lightlink.contrib.sqlalchemy needs SQLAlchemy: pip install 'lightlink[sqlalchemy]'"
     raise ModuleNotFoundError(needed, name=exc.name) from exc
 
-from lightlink.contrib.outbox import OutboxRelay, OutboxRow, inbox_key
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow, in_turn, inbox_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -161,25 +161,28 @@ class _Store:
                 # It cannot lock rows: relays take turns, and none of them fails for having read first. Removing nothing
                 # locks the database however the engine begins its transactions, which BEGIN IMMEDIATE would not allow.
                 connection.execute(table.delete().where(sa.false()))
-            earlier = table.alias()
-            is_first = ~sa.exists().where(earlier.c.key == table.c.key, earlier.c.position < table.c.position)
-            due = table.c.due_at <= _now()
-            first = sa.select(table).where(due, sa.or_(table.c.key.is_(None), is_first)).order_by(table.c.position)
-            found = list(connection.execute(first.limit(most).with_for_update(skip_locked=True, of=table)).mappings())
-            keys = {row["key"] for row in found if row["key"] is not None}
-            if keys and len(found) < most:
-                # Nobody else takes these: the first of their keys is locked.
-                behind = sa.select(table).where(
-                    due, table.c.key.in_(keys), table.c.position.not_in([row["position"] for row in found])
-                )
-                limited = behind.order_by(table.c.position).limit(most - len(found))
-                found += connection.execute(limited).mappings()
-            rows = [_row(each) for each in sorted(found, key=lambda each: each["position"])]
+            rows = self._lock(connection, most)
             outcomes = send(rows) if rows else {}
             return self._settle(connection, rows, outcomes)
 
     def close(self) -> None:
         """Leave the engine's connections alone: its owner closes them."""
+
+    def _lock(self, connection: sa.Connection, most: int) -> list[OutboxRow]:
+        """Return the first row of each key that nobody else has, and those behind it, but for what rests."""
+        table, earlier = self._table, self._table.alias()
+        is_resting = sa.and_(table.c.attempts > 0, table.c.due_at > _now())
+        is_first = ~sa.exists().where(earlier.c.key == table.c.key, earlier.c.position < table.c.position)
+        rows = sa.select(table, sa.case((is_resting, 1), else_=0).label("is_resting")).order_by(table.c.position)
+        first = rows.where(~is_resting, sa.or_(table.c.key.is_(None), is_first))
+        found = list(connection.execute(first.limit(most).with_for_update(skip_locked=True, of=table)).mappings())
+        keys = {row["key"] for row in found if row["key"] is not None}
+        if keys and len(found) < most:
+            # Nobody else takes these: the first of their keys is locked.
+            taken = [row["position"] for row in found]
+            behind = rows.where(table.c.key.in_(keys), table.c.position.not_in(taken)).limit(most - len(found))
+            found += connection.execute(behind).mappings()
+        return in_turn(_row(each) for each in sorted(found, key=lambda each: each["position"]))
 
     def _settle(self, connection: sa.Connection, rows: list[OutboxRow], outcomes: Outcomes) -> int:
         table = self._table
@@ -196,9 +199,14 @@ class _Store:
 
 
 def _row(found: sa.RowMapping) -> OutboxRow:
-    headers = json.loads(found["headers"])
     return OutboxRow(
-        found["id"], found["key"], found["subject"], bytes(found["data"]), headers, attempts=found["attempts"]
+        found["id"],
+        found["key"],
+        found["subject"],
+        bytes(found["data"]),
+        json.loads(found["headers"]),
+        attempts=found["attempts"],
+        is_resting=bool(found["is_resting"]),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import sys
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from conftest import StartPython
 
+EARLIER, LATER = (datetime.now(timezone.utc) + timedelta(hours=hours) for hours in (-1, 1))
 TABLES = """
     import random, sys, time
     import sqlalchemy as sa
@@ -132,6 +134,10 @@ def client(url: str, prefix: str) -> Iterator[lightlink.Client]:
         yield connected
 
 
+def change(outbox: Outbox, event_id: str, **values: Any) -> sa.Update:
+    return outbox.table.update().where(outbox.table.c.id == event_id).values(**values)
+
+
 def stored(client: lightlink.Client, prefix: str) -> list[Any]:
     return [event.data for event in client.replay(f"{prefix}.>")]
 
@@ -168,6 +174,31 @@ def test_events_of_a_key_wait_in_order_for_a_refused_one(shop: Shop, client: lig
     assert [each for each in numbers if each != "free"] == list(range(20))
     refused, behind = shop.waiting()
     assert (refused.attempts, refused.error.split(":")[0], behind.attempts) == (1, "NotStored", 0)
+
+
+def test_a_key_keeps_its_order_whatever_its_writers_clocks_say(
+    shop: Shop, client: lightlink.Client, prefix: str
+) -> None:
+    with shop.engine.begin() as connection:
+        ids = [shop.outbox.add(connection, f"{prefix}.a", number, key="one") for number in range(4)]
+        connection.execute(change(shop.outbox, ids[1], due_at=LATER))
+    assert shop.outbox.relay(shop.engine, client).relay() == 4
+    assert stored(client, prefix) == [0, 1, 2, 3]
+
+
+def test_what_rests_holds_back_those_behind_it_alone(shop: Shop, client: lightlink.Client, prefix: str) -> None:
+    """A refused event rests though one of its key stands before it, as where that was committed later."""
+    relay = shop.outbox.relay(shop.engine, client)
+    with shop.engine.begin() as connection:
+        ids = [shop.outbox.add(connection, f"{prefix}.a", number, key="one") for number in range(4)]
+        shop.outbox.add(connection, f"{prefix}.a", "another's", key="two")
+        connection.execute(change(shop.outbox, ids[1], attempts=1, due_at=LATER))
+    assert relay.relay() == 2
+    assert stored(client, prefix) == [0, "another's"]
+    with shop.engine.begin() as connection:
+        connection.execute(change(shop.outbox, ids[1], due_at=EARLIER))
+    assert relay.relay() == 3
+    assert stored(client, prefix)[2:] == [1, 2, 3]
 
 
 def test_a_relay_thread_goes_on_after_a_database_outage(shop: Shop, client: lightlink.Client, prefix: str) -> None:

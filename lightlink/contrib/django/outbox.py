@@ -12,10 +12,11 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from lightlink.contrib.django import signals
-from lightlink.contrib.outbox import OutboxRelay, OutboxRow, inbox_key
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow, in_turn, inbox_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from lightlink.client import Client
     from lightlink.contrib.outbox import Outcomes
@@ -109,34 +110,29 @@ class _Store:
     def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
         connections[self._using].close_if_unusable_or_obsolete()
         with transaction.atomic(using=self._using):
-            found = self._lock(most)
-            rows = [
-                OutboxRow(
-                    each.id, each.key, each.subject, bytes(each.data), json.loads(each.headers), attempts=each.attempts
-                )
-                for each in found
-            ]
+            rows = self._lock(most)
             return self._settle(rows, send(rows) if rows else {})
 
     def close(self) -> None:
         connections[self._using].close()
 
-    def _lock(self, most: int) -> list[Any]:
-        """Return the first due event of each key that nobody else has, and those behind it."""
+    def _lock(self, most: int) -> list[OutboxRow]:
+        """Return the first event of each key that nobody else has, and those behind it, but for what rests."""
         from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
 
         events = OutboxEvent.objects.using(self._using)
+        now = timezone.now()
         earlier = events.filter(key=OuterRef("key"), position__lt=OuterRef("position"))
-        due = events.filter(due_at__lte=timezone.now())
+        awake = events.exclude(attempts__gt=0, due_at__gt=now)
         may_skip = connections[self._using].features.has_select_for_update_skip_locked
-        first = due.filter(Q(key__isnull=True) | ~Exists(earlier)).select_for_update(skip_locked=may_skip)
+        first = awake.filter(Q(key__isnull=True) | ~Exists(earlier)).select_for_update(skip_locked=may_skip)
         found = list(first[:most])
         keys = {each.key for each in found if each.key is not None}
         if keys and len(found) < most:
             # Nobody else takes these: the first of their keys is locked.
-            behind = due.filter(key__in=keys).exclude(position__in=[each.position for each in found])
+            behind = events.filter(key__in=keys).exclude(position__in=[each.position for each in found])
             found += behind[: most - len(found)]
-        return sorted(found, key=lambda each: each.position)
+        return in_turn(_row(each, now) for each in sorted(found, key=lambda each: each.position))
 
     def _settle(self, rows: list[OutboxRow], outcomes: Outcomes) -> int:
         from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
@@ -153,3 +149,15 @@ class _Store:
                 due_at = timezone.now() + timedelta(seconds=row.delay())
                 events.filter(id=row.id).update(attempts=row.attempts + 1, error=error, due_at=due_at)
         return len(done)
+
+
+def _row(found: Any, now: datetime) -> OutboxRow:
+    return OutboxRow(
+        found.id,
+        found.key,
+        found.subject,
+        bytes(found.data),
+        json.loads(found.headers),
+        attempts=found.attempts,
+        is_resting=found.attempts > 0 and found.due_at > now,
+    )
