@@ -90,6 +90,7 @@ class Binder:
 
     def call(self, kwargs: dict[str, Any], context: Mapping[str, Any]) -> Any:
         """Call the handler with bound arguments, and with what it asked for of ``context``."""
+        kwargs = dict(kwargs)  # middleware may call again, and look at what it was called with
         for name, key in self._injected.items():
             kwargs[name] = context[key]
         if not self._positional:

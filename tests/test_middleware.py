@@ -130,6 +130,48 @@ def test_arguments_may_be_changed_on_the_way_in(url: str, prefix: str) -> None:
         assert client.call(prefix, "add", {"a": 1, "b": 2}, headers={"Bonus": "10"}) == 13
 
 
+def test_a_handler_that_is_called_again_gets_the_same(url: str, prefix: str) -> None:
+    seen: list[Any] = []
+
+    def again(call: lightlink.Call, proceed: Proceed) -> Any:
+        try:
+            return proceed(call)
+        except ValueError:
+            seen.append(dict(call.args))
+            return proceed(call)
+
+    service = lightlink.Service(prefix, url, middleware=[again])
+    tried: list[Any] = []
+
+    def pay(account: str, amount: int = 5, /, *, request: lightlink.Request) -> str:
+        tried.append(request)
+        if len(tried) == 1:
+            raise ValueError("the first time")
+        return f"{amount} to {account}"
+
+    service.register("pay", pay)
+    with service, lightlink.connect(url) as client:
+        assert client.call(prefix, "pay", {"account": "ann", "amount": 100}) == "100 to ann"
+    assert seen == [{"account": "ann", "amount": 100}]
+
+
+def test_a_submitted_call_ends_though_its_client_is_closed(url: str, prefix: str) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(call: lightlink.Call, proceed: Proceed) -> Any:
+        entered.set()
+        go_on.wait(30)
+        return proceed(call)
+
+    client = lightlink.connect(url, middleware=[slow])
+    future = client.submit(prefix, "none", timeout=30)
+    assert entered.wait(30)
+    client.close(timeout=0.1)
+    go_on.set()
+    with pytest.raises(lightlink.ClosedError):
+        future.result(30)
+
+
 def _add(a: int, b: int) -> int:
     return a + b
 

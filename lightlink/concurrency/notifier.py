@@ -42,6 +42,7 @@ class Notifier:
         self._most_timers = _FEW_TIMERS
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
+        self._stopped = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -60,9 +61,10 @@ class Notifier:
         """The thread's name."""
         return self._name
 
-    def post(self, function: Callable[..., object], *args: Any) -> None:
-        """Run a function soon."""
+    def post(self, function: Callable[..., object], *args: Any) -> bool:
+        """Run a function soon; False tells that the thread was stopped, and may not run it any more."""
         self._put([(function, args)])
+        return not self._stopped
 
     def post_all(self, functions: Iterable[Callable[[], object]]) -> None:
         """Run some functions soon, one after the other, for the price of one wake-up."""
@@ -82,6 +84,7 @@ class Notifier:
 
     def stop(self, timeout: float) -> None:
         """End the thread once what was posted to run soon has run; timers not yet due are dropped."""
+        self._stopped = True  # first: who has put a job and does not see it is before the end
         self._jobs.put(None)
         if self._thread is not None:
             join_thread(self._thread, timeout)

@@ -313,12 +313,12 @@ class Connection:
         """Return when the server has everything published so far; see `Session.flush`."""
         self.session.flush(timeout or self.options.timeout)
 
-    def confirm(self, timeout: float | None = None) -> None:
-        """Return when the server has what was published just now, whatever became of what was before.
+    def confirm(self, subject: str) -> None:
+        """Return when the server has what was published to a subject just now, whatever became of anything else.
 
         Raises FlushTimeout or PermissionDenied.
         """
-        self.session.confirm(timeout or self.options.timeout)
+        self.session.confirm(subject, self.options.timeout)
 
     @property
     def is_callback_thread(self) -> bool:
@@ -460,9 +460,7 @@ class Connection:
             raise copy.copy(session.inbox_denied)
         refuse_unsafe(waiter.subject)  # here, where it reaches the caller: its frame is made on the loop
         size, limit = len(waiter.payload), session.nc.max_payload
-        if 2 * size > limit and waiter.make_headers is not None:
-            size += len(waiter.make_headers(timeout))  # they count too, and will not be longer when the request leaves
-        if size > limit:
+        if size > limit:  # with its headers it is looked at as it leaves
             raise PayloadTooLarge(waiter.subject.decode(), size, limit)
         session.replies.add(waiter)
         try:

@@ -16,7 +16,7 @@ _PUBLISHES_KEPT = 100
 
 
 class Denials:
-    """The refusals nobody has been told of yet. Used on the loop's thread, but for `take_publish`."""
+    """The refusals nobody has been told of yet. Used on the loop's thread, but for those that take."""
 
     def __init__(self, identity: str = "", certified: bool = False) -> None:
         self._identity = identity
@@ -76,3 +76,11 @@ class Denials:
             return None
         self._publishes.clear()
         return first
+
+    def take_publish_to(self, subject: str) -> PermissionDenied | None:
+        """Return a refused publish to one subject, and forget that; the others wait for `take_publish`."""
+        for error in list(self._publishes):
+            if error.subject == subject:
+                self._publishes.remove(error)
+                return error
+        return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lightlink.concurrency.loop import LoopThread
     from lightlink.connection.nats_client import WireClient
-    from lightlink.connection.replies import ReplyMap
+    from lightlink.connection.replies import ReplyMap, Waiter
 
 # How much is written to the socket at once, and how often in a row before the loop does something else.
 _BATCH_BYTES = 1024 * 1024
@@ -139,9 +139,9 @@ class Pump:
         if len(self._replies) > 1 or self._replies.waking:
             return False
         frame = item.frame(self._replies.prefix)
-        if frame and not nc.write_here(frame):
+        if frame and (len(frame) > nc.max_payload or not nc.write_here(frame)):
             item.sent = False
-            return False
+            return False  # the loop writes it, or looks whether it is too large
         return True
 
     def _wake(self) -> None:
@@ -170,6 +170,7 @@ class Pump:
     def _write(self, nc: WireClient, batch: list[Any]) -> None:
         if nc.may_exceed:
             batch = self._fitting(nc, batch)
+        limit = nc.max_payload
         frames: list[bytes] = []
         published = 0
         for item in batch:
@@ -186,7 +187,7 @@ class Pump:
                 self._spawn(self._confirm(nc, item))
             else:
                 frame = item.frame(self._replies.prefix)
-                if frame:
+                if frame and (len(frame) <= limit or self._is_let_through(item, frame, limit)):
                     frames.append(frame)
         nc.note_published(published)
         if frames:
@@ -196,25 +197,23 @@ class Pump:
             self._spawn(self._wait_decongested(nc))
 
     def _fitting(self, nc: WireClient, batch: list[Any]) -> list[Any]:
-        """Drop what the server takes no more, alone: it would hang up on it, and on all behind it."""
+        """Drop events that the server takes no more, alone: it would hang up on them, and on all behind them."""
         fitting = []
         for item in batch:
             if item.__class__ is bytes:
                 subject, size = read_frame(item)
-            elif item.__class__ is Flush:
-                fitting.append(item)
-                continue
-            else:
-                subject, size = item.subject, len(item.payload)
-            if size <= nc.max_payload:
-                fitting.append(item)
-                continue
-            error = PayloadTooLarge(as_text(subject), size, nc.max_payload)
-            if item.__class__ is bytes:
-                self._report(error)
-            else:
-                self._replies.fail_one(item, error)
+                if size > nc.max_payload:
+                    self._report(PayloadTooLarge(as_text(subject), size, nc.max_payload))
+                    continue
+            fitting.append(item)
         return fitting
+
+    def _is_let_through(self, waiter: Waiter, frame: bytes, limit: int) -> bool:
+        """Tell whether a request of many bytes, headers included, is one that the server takes; else end it."""
+        subject, size = read_frame(frame)
+        if size > limit:
+            self._replies.fail_one(waiter, PayloadTooLarge(as_text(subject), size, limit))
+        return size <= limit
 
     async def _wait_decongested(self, nc: WireClient) -> None:
         try:

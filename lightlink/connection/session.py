@@ -159,15 +159,18 @@ class Session:
         Raises FlushTimeout, PermissionDenied, and once, when a connection was lost with what no flush had confirmed,
         DeliveryUnknown.
         """
-        self.confirm(timeout)
+        self.round_trip(timeout)
+        denied = self._denials.take_publish()
+        if denied is not None:
+            raise denied
         lost, self._lost_messages = self._lost_messages, 0
         if lost:
             raise DeliveryUnknown(lost)
 
-    def confirm(self, timeout: float) -> None:
-        """Return when the server has everything handed over from now on; raises FlushTimeout or PermissionDenied."""
+    def confirm(self, subject: str, timeout: float) -> None:
+        """Return when the server has what was published to a subject; raises FlushTimeout or PermissionDenied."""
         self.round_trip(timeout)
-        denied = self._denials.take_publish()
+        denied = self._denials.take_publish_to(subject)
         if denied is not None:
             raise denied
 
@@ -372,12 +375,15 @@ class Session:
             lasted = time.monotonic() - self._outage_since
             _log.warning("lightlink: connected to NATS again after %.1f s", lasted)
             self._set_status(Status.CONNECTED)
+        losses = self.losses
         try:
             # What an account allows comes in an INFO of its own, before this is answered.
             await self.nc.flush(self.options.connect_timeout)
         except (nats.errors.Error, OSError) as exc:
-            _log.debug("lightlink: lost again: %r", exc)
-            return
+            if self.losses != losses or not self.nc.is_connected:
+                _log.debug("lightlink: lost again: %r", exc)
+                return
+            _log.debug("lightlink: the server is slow: %r", exc)  # nobody else would have it sent what waits
         self._pump.start(self.nc)
         self._watch.begin(self.nc)
 
@@ -450,10 +456,11 @@ class Session:
                 delay = min(2 * delay, _RESUBSCRIBE_SECONDS_MAX)
                 if self.losses != losses or not self.nc.is_connected:
                     return  # reconnecting subscribes to everything
-                if await self._is_allowed_again(subject):
-                    return
-        except (nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
-            _log.debug("lightlink: subscribing again to %s: %r", subject, exc)
+                try:
+                    if await self._is_allowed_again(subject):
+                        return
+                except (nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
+                    _log.debug("lightlink: subscribing again to %s: %r", subject, exc)
         finally:
             self._resubscribing.discard(subject)
 

@@ -145,7 +145,7 @@ class Subscription(Receiver[Message]):
         self._box.close()
 
     def _arrive(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
-        if self._box.put((subject, reply, payload, headers), len(payload)):
+        if self._box.put((subject, reply, payload, headers), len(payload) + len(headers or b"")):
             # A burst is over when there is room again, and not whenever the handler has taken one.
             if self._bursting and self._box.half_empty:
                 self._bursting = False

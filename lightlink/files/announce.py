@@ -42,7 +42,7 @@ def announce(
         given = logs.outgoing(call.headers)
         block = codec.encode_headers(codec.checked_headers(given)) if given else None
         connection.publish(subjects.publish_subject(call.name), codec.encode_json(call.args), headers=block)
-        connection.confirm()
+        connection.confirm(call.name)
 
     connection.middleware.run(
         Call(kind="publish", name=subjects.FILE_TRANSFER, args=body, headers=dict(headers or {})), send

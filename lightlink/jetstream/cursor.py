@@ -142,6 +142,7 @@ class Position:
         if self._stream_created and (created != self._stream_created or info.state.last_seq < self._last):
             # Another stream, or one that lost its end in a crash: its sequences mean something else now.
             self._last = self._goal = 0
+            self._first = min(self._first, 1)
             self.is_current = False
         self._stream_created = created
         self._is_replicated = info.config.num_replicas > 1

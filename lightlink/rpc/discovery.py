@@ -171,7 +171,7 @@ def gather(
     inbox = new_inbox(connection.options.inbox_prefix)
 
     def arrive(subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
-        box.put((int(subject.rpartition(b".")[2]), data, headers), len(data))
+        box.put((int(subject.rpartition(b".")[2]), data, headers), len(data) + len(headers or b""))
 
     connection.session.loop.refuse_own_thread()
     route = connection.subscribe(f"{inbox}*", "", arrive)

@@ -53,8 +53,13 @@ def call_on_thread(connection: Connection, limit: float, call: Callable[[float],
     session = connection.session
     context = copy_context()
     deadline = Deadline(limit)
+    unsettled = [future]
 
     def settle(result: Any, error: BaseException | None) -> None:
+        try:
+            unsettled.pop()
+        except IndexError:
+            return  # by another thread, as the client is closed
         if not future.set_running_or_notify_cancel():
             return
         if error is not None:
@@ -69,7 +74,8 @@ def call_on_thread(connection: Connection, limit: float, call: Callable[[float],
                 result = context.run(call, deadline.remaining())
             except BaseException as exc:
                 error = exc
-        session.callbacks.post(settle, result, error)
+        if not session.callbacks.post(settle, result, error):
+            settle(result, error)
 
     session.callers.put(work)
     return future

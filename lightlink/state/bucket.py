@@ -278,6 +278,7 @@ class StateBucket(Generic[T]):
         Needs the right to delete the bucket's stream, as an admin has it.
         """
         self._stream.revisions.stream_was_seen = False
+        self._stream.forget_settings()
         with Failures(self.name, "destroy", writes=True):
             try:
                 api.delete_stream(self._connection, self._stream.name, self._limit(timeout))
@@ -300,8 +301,8 @@ class StateBucket(Generic[T]):
         timeout: float | None = None,
         deadline: Deadline | None = None,
     ) -> int:
-        # One that is written over may be another client's, with characters that are none of ADR-8's.
-        key = subjects.stored_key(key) if expected else subjects.state_key(key)
+        # One that is written over, or back, may be another client's, with characters that are none of ADR-8's.
+        key = subjects.stored_key(key) if expected or operation == "restore" else subjects.state_key(key)
         deadline = deadline or self._deadline(timeout)
         headers = {} if expected is None else {api.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected)}
         with Failures(self.name, operation, writes=True, key=key, expected=expected):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
 
+from lightlink.errors import InvalidOption
 from lightlink.protocol import codec, html
 from lightlink.protocol.subjects import as_text
 
@@ -70,11 +71,16 @@ def operation_in(block: bytes | None) -> Operation:
 class ValueCodec(Generic[T]):
     """Turns the values of a bucket into bytes and back.
 
-    They are JSON, converted to ``value_type``. With ``bytes`` as the type they are bytes as they are.
+    They are JSON, converted to ``value_type``. With ``bytes`` as the type they are bytes as they are. Raises
+    InvalidOption for a type that nothing can be converted to.
     """
 
     def __init__(self, value_type: Any) -> None:
         self._type = value_type
+        try:
+            self._decode = codec.decoder(Any if value_type is bytes else value_type)
+        except TypeError as exc:
+            raise InvalidOption("value_type", f"cannot be converted to: {exc}", value_type) from exc
 
     def encode(self, key: str, value: Any) -> bytes:
         """Return the bytes of a value; bytes count as encoded already. Raises EncodeError."""
@@ -84,7 +90,7 @@ class ValueCodec(Generic[T]):
         """Return the value in a message's bytes; raises DecodeError."""
         if self._type is bytes:
             return data  # type: ignore[return-value]
-        value: T = codec.decode(data, subject, self._type)
+        value: T = self._decode(data, subject)
         return value
 
     def entry(self, key: str, message: StoredMessage) -> StateEntry[T]:

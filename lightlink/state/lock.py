@@ -59,10 +59,16 @@ class Lock:
         self.ttl = seconds("ttl", ttl)
         if self.ttl < _LEAST_TTL:
             raise InvalidOption("ttl", f"must be at least {_LEAST_TTL:g} second", ttl)
-        self.lost = Event()
         self._bucket = bucket
         self._wait = wait_limit(wait)
-        self._who = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid()}
+        self._owner = owner
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hold nothing, in this process."""
+        self.lost = Event()
+        self._pid = os.getpid()
+        self._who = {"owner": self._owner, "host": socket.gethostname(), "pid": self._pid}
         self._id = ""
         self._token = 0
         self._revision = 0
@@ -81,7 +87,9 @@ class Lock:
     @property
     def is_held(self) -> bool:
         """Whether it is held still, as far as can be known here without asking."""
-        return self._revision != 0 and not self.lost.is_set() and time.monotonic() < self._valid_until
+        if self._pid != os.getpid() or self._revision == 0:
+            return False  # the parent's lock is the parent's, whatever a forked child does
+        return not self.lost.is_set() and time.monotonic() < self._valid_until
 
     def acquire(self, wait: float | None = None) -> bool:
         """Take it, waiting up to ``wait`` seconds (by default as it was made); tell whether it was taken.
@@ -91,6 +99,8 @@ class Lock:
         if self.is_held:
             raise NotReady(f"lock {self.name!r}", "is held already")
         deadline = Deadline(self._wait if wait is None else wait_limit(wait))
+        if self._pid != os.getpid():
+            self._begin()
         self._stopping.clear()
         while not self._take():
             remaining = deadline.remaining()
@@ -99,7 +109,12 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Give it back, unless somebody else has it by now. Idempotent; ends an `acquire` that waits elsewhere."""
+        """Give it back, unless somebody else has it by now. Idempotent; ends an `acquire` that waits elsewhere.
+
+        In a forked child it does nothing about a lock that the parent has taken.
+        """
+        if self._pid != os.getpid():
+            return
         self._stopping.set()
         if self._job is not None:
             self._job.stop(self.ttl)
@@ -126,8 +141,13 @@ class Lock:
             raise LockHeld(self.name, self.holder() or {})
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.release()
+        except LightLinkError as exc:
+            if kind is None:
+                raise
+            _log.info("lightlink: lock %r ends by its time: %s", self.name, exc)  # the block's own error goes on
 
     def __repr__(self) -> str:
         return f"<Lock {self.name!r} {f'held with token {self._token}' if self.is_held else 'not held'}>"
@@ -146,6 +166,8 @@ class Lock:
             revision = self._stored_after_all(exc)
             if not revision:
                 return False
+        if self._job is not None:
+            self._job.stop(0)  # of a lock that was lost
         self.lost.clear()
         with self._guard:
             self._token = self._revision = revision
@@ -283,10 +305,10 @@ class Leader:
 
     def _lead(self, pause: float) -> None:
         self._retired.clear()
-        _tell(self._on_elected, self._lock)
-        while not (self._retired.is_set() or self._stopped.is_set() or self._lock.lost.wait(min(pause, 0.1))):
-            pass
         try:
+            _tell(self._on_elected, self._lock)
+            while not (self._retired.is_set() or self._stopped.is_set() or self._lock.lost.wait(min(pause, 0.1))):
+                pass
             _tell(self._on_lost)
         finally:
             with suppress(LightLinkError):  # its time ends it
@@ -299,5 +321,5 @@ def _tell(function: Callable[..., object] | None, *args: Any) -> None:
     try:
         if function is not None:
             function(*args)
-    except Exception:
+    except BaseException:  # SystemExit too: nobody else would end the lock
         _log.exception("lightlink: %r failed", function)

@@ -8,9 +8,10 @@ until its deadline.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from lightlink.concurrency.deadline import Deadline
+from lightlink.concurrency.deadline import Deadline, instant_after
 from lightlink.connection.connection import NoReply
 from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # How long a marker of a deleted key stays in a bucket of limited size, for watches that were away.
 _MARKER_SECONDS = 86_400.0
+# How long what a bucket was made with is taken for known: others may make it anew.
+_SETTINGS_SECONDS = 60.0
 # How long making the stream may take before the write is tried again, at first; then twice as long each time.
 _MAKING_SECONDS = 0.25
 
@@ -58,9 +61,14 @@ class BucketStream:
         self._is_elsewhere = connection.options.jetstream_api != DEFAULT_JETSTREAM_API
         self.revisions = revisions_of(connection, self.name)
         self._connection = connection
+        self._direct: bool | None = None
+        self.forget_settings()
+
+    def forget_settings(self) -> None:
+        """Ask again how the bucket was made: it may have been made anew since."""
         self._takes_ttl = False
         self._marker_lives: tuple[float, float] | None = None
-        self._direct: bool | None = None
+        self._settings_known_until = instant_after(_SETTINGS_SECONDS)
 
     def store(
         self,
@@ -171,6 +179,7 @@ class BucketStream:
 
     def check_takes_ttl(self, operation: str, deadline: Deadline) -> None:
         """Raise StateError unless a value of this bucket may have a time to live of its own."""
+        self._forget_old_settings()
         if self._takes_ttl:
             return
         if self._info(operation, deadline) is None:
@@ -193,6 +202,7 @@ class BucketStream:
         It goes by what the bucket was made with, in one of limited size a day: markers would fill it. One that does not
         stand ``alone`` stays where there is a history, of which a value would come back behind it.
         """
+        self._forget_old_settings()
         if self._marker_lives is None:
             try:
                 info = api.stream_info(self._connection, self.name, deadline.as_timeout())
@@ -297,6 +307,10 @@ class BucketStream:
     def _max_size(self, operation: str, deadline: Deadline) -> int:
         info = self._info(operation, deadline)
         return 0 if info is None else info.config.max_msg_size
+
+    def _forget_old_settings(self) -> None:
+        if time.monotonic() > self._settings_known_until:
+            self.forget_settings()
 
     def _info(self, operation: str, deadline: Deadline) -> StreamInfo | None:
         with Failures(self.bucket, operation):

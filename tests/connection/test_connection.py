@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -335,7 +336,8 @@ def test_the_servers_last_complaint_is_an_error_of_ours(fresh_server: StartServe
         client.flush()
 
 
-def test_a_flush_says_once_what_may_be_lost(proxy: StartProxy, url: str, prefix: str) -> None:
+@pytest.mark.parametrize("served", [False, True])
+def test_a_flush_says_once_what_may_be_lost(proxy: StartProxy, url: str, prefix: str, served: bool) -> None:
     line = proxy()
     with (
         lightlink.connect(line.url, **QUICK) as client,
@@ -352,6 +354,8 @@ def test_a_flush_says_once_what_may_be_lost(proxy: StartProxy, url: str, prefix:
         line.resume()
         restore(client, line)
         client.publish(prefix, "after")
+        if served:  # what a service does at its end is not the program's flush
+            lightlink.Service(prefix, client).start().stop()
         with pytest.raises(DeliveryUnknown, match="3 messages") as lost:
             client.flush()
         assert lost.value.messages == 3
@@ -367,6 +371,20 @@ def test_an_outage_after_calls_and_flushes_loses_nothing(client: lightlink.Clien
     cut_off(client, line)
     restore(client, line)
     client.flush()
+
+
+def test_a_server_that_is_slow_after_a_reconnect_gets_all(
+    line: TcpProxy, prefix: str, echo: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "lightlink")
+    with lightlink.connect(line.url, connect_timeout=0.5, **QUICK) as client:
+        # It answers what nats-py asks after a reconnect, and then what we ask only once that was given up.
+        line.pause_behind(b"PONG", 2)
+        line.cut()
+        eventually(lambda: line.is_paused)
+        eventually(lambda: "the server is slow" in caplog.text)
+        line.resume()
+        assert client.call(prefix, "echo", {"x": "after"}, timeout=30) == "after"
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------
@@ -442,6 +460,17 @@ def test_every_size_around_the_limit_is_sent_or_refused(
             client.submit("size", "size", {"text": "x" * 2000})
         assert client._connection.session.losses == 0
     assert 20 < refused < 100
+
+
+def test_headers_count_however_small_the_payload_is(fresh_server: StartServer) -> None:
+    server = fresh_server(config="max_payload: 1000")
+    with lightlink.connect(server.url) as client:
+        for call in (client.call, lambda *args, **options: client.submit(*args, **options).result(30)):
+            with pytest.raises(PayloadTooLarge) as caught:
+                call("size", "size", headers={"A": "x" * 1000})
+            assert (caught.value.limit, caught.value.size > 1000) == (1000, True)
+        client.flush()
+        assert client._connection.session.losses == 0
 
 
 @pytest.mark.parametrize("subject", ["a b", "a.*", "a.>", "", "a..b", "a\r\nPUB x 0\r\n\r\n", "a\x00", None, 5])

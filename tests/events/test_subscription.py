@@ -376,6 +376,16 @@ def test_a_subscription_is_bounded_by_bytes_too(client: lightlink.Client, prefix
         assert subscription.pending == 2
 
 
+def test_headers_count_among_the_bytes_that_wait(client: lightlink.Client, prefix: str) -> None:
+    from lightlink.events.subscription import Subscription
+
+    connection = client._connection
+    with Subscription(connection, connection.session.workers, prefix, max_pending_bytes=250) as subscription:
+        for _ in range(2):
+            client.publish(prefix, 1, headers={"A": "x" * 200})
+        eventually(lambda: subscription.dropped == 1)
+
+
 def test_a_slow_handler_does_not_slow_another_subscription_down(client: lightlink.Client, prefix: str) -> None:
     go = threading.Event()
     slow, quick = Collector(), Collector()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,6 +94,23 @@ def test_who_made_an_upload_before_makes_the_store_again(url: str, prefix: str) 
 def test_an_option_that_cannot_be_is_refused(option: str, value: Any, client: lightlink.Client) -> None:
     with pytest.raises(InvalidOption, match=option):
         client.file_store("x", **{option: value})
+
+
+def test_a_file_is_sent_though_another_publish_was_refused(fresh_server: StartServer) -> None:
+    config = """
+        accounts { A { jetstream: enabled, users: [
+            { user: app, password: app, permissions { publish { deny: ["secret.>"] } } }
+        ] } }
+    """
+    server = fresh_server(config=config)
+    refused: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+    with lightlink.connect(server.url, user="app", password="app", on_error=refused.put) as client:
+        client.publish("secret.x", 1)
+        assert isinstance(refused.get(timeout=30), PermissionDenied)
+        client.send_file(io.BytesIO(b"x"), to="reports")
+        with pytest.raises(PermissionDenied, match=r"secret\.x"):
+            client.flush()  # it belongs to whoever published there
+        client.flush()
 
 
 def test_who_may_not_remove_a_store_is_told_so(fresh_server: StartServer) -> None:

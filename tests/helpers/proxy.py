@@ -34,6 +34,7 @@ class TcpProxy:
     def __init__(self, target_host: str, target_port: int) -> None:
         self._target = (target_host, target_port)
         self._delay = 0.0
+        self._mark = (b"", 0)
         self._links: dict[asyncio.Task[None], _Ends] = {}
         self._server: asyncio.Server | None = None
         self._thread = LoopThread("tcp-proxy")
@@ -73,6 +74,15 @@ class TcpProxy:
     def pause(self) -> None:
         """Hold every connection, new ones too, open but forward nothing: what a half-open connection looks like."""
         self._thread.run(self._pause())
+
+    def pause_behind(self, data: bytes, times: int) -> None:
+        """Do as `pause` once the server has said something so often on a connection that is made from now on."""
+        self._mark = (data, times)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether everything is held."""
+        return not self._flowing.is_set()
 
     def resume(self) -> None:
         """Forward again, first what was held."""
@@ -148,10 +158,10 @@ class TcpProxy:
         try:
             target_reader, target_writer = await asyncio.open_connection(*self._target)
             writers.append(target_writer)
-            for source, sink in ((reader, target_writer), (target_reader, writer)):
+            for source, sink, mark in ((reader, target_writer, (b"", 0)), (target_reader, writer, self._mark)):
                 held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_HELD_CHUNKS)
                 tasks.append(asyncio.create_task(self._receive(source, held)))
-                tasks.append(asyncio.create_task(self._send(held, sink)))
+                tasks.append(asyncio.create_task(self._send(held, sink, *mark)))
             forwarding = asyncio.create_task(asyncio.wait(tuple(tasks), return_when=asyncio.FIRST_EXCEPTION))
             severed = asyncio.create_task(ends.severed.wait())
             tasks += [forwarding, severed]
@@ -190,7 +200,10 @@ class TcpProxy:
             data = await source.read(_CHUNK)
             await held.put((self._thread.loop.time() + self._delay, data))
 
-    async def _send(self, held: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter) -> None:
+    async def _send(
+        self, held: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter, mark: bytes, times: int
+    ) -> None:
+        said = 0
         while True:
             due, data = await held.get()
             await asyncio.sleep(max(0.0, due - self._thread.loop.time()))
@@ -200,3 +213,8 @@ class TcpProxy:
                 return
             sink.write(data)
             await sink.drain()
+            if times and said < times:
+                said += data.count(mark)
+                if said >= times:
+                    self._mark = (b"", 0)  # once
+                    await self._pause()

@@ -124,6 +124,8 @@ def test_a_bucket_reads_its_values_as_their_type(client: lightlink.Client, prefi
 
 
 def test_a_bucket_of_bytes_keeps_them_as_they_are(client: lightlink.Client, prefix: str) -> None:
+    with pytest.raises(InvalidOption, match="value_type"):
+        client.state(prefix, value_type=list[int] | set[int])
     raw = client.state(prefix, value_type=bytes)
     raw.set("key", b"\x00\xff not JSON")
     raw.set("empty", b"")

@@ -213,3 +213,77 @@ def test_the_holder_sees_time_as_it_began(url: str, prefix: str) -> None:
         client.close()
         assert lock.lost.wait(30)
         assert time.monotonic() - began < 25
+
+
+def test_a_forked_child_has_no_part_in_its_parents_lock(python: StartPython, url: str, prefix: str) -> None:
+    code = """
+        import os, sys, warnings
+        import lightlink
+
+        warnings.simplefilter("ignore")
+        lock = lightlink.connect(sys.argv[1]).lock(sys.argv[2], ttl=30, wait=30)
+        lock.acquire()
+        if not os.fork():
+            lock.release()
+            print("child", lock.is_held, lock.acquire(wait=0), lock.holder()["pid"] == os.getppid(), flush=True)
+            print("child", lock.acquire(), lock.holder()["pid"] == os.getpid(), flush=True)
+            lock.release()
+            os._exit(0)
+        sys.stdin.readline()
+        print("parent", lock.is_held, flush=True)
+        lock.release()
+        os.wait()
+    """
+    process = python(code, url, prefix)
+    assert process.wait_line("child") == "False False True"
+    process.send_line()
+    assert process.wait_line("parent") == "True"
+    assert process.wait_line("child") == "True True"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_an_error_in_the_block_is_not_replaced_by_an_outage(
+    error: type[BaseException], proxy: StartProxy, url: str, prefix: str
+) -> None:
+    line = proxy()
+
+    def work(client: lightlink.Client) -> None:
+        with client.lock(prefix):
+            line.refuse()
+            line.cut()
+            raise error
+
+    with lightlink.connect(line.url, timeout=0.2) as client, pytest.raises(error):
+        work(client)
+
+
+def test_a_lock_that_is_taken_again_leaves_no_job_behind(python: StartPython, url: str, prefix: str) -> None:
+    code = """
+        import sys, threading
+        import lightlink
+
+        with lightlink.connect(sys.argv[1]) as client:
+            lock = client.lock(sys.argv[2], ttl=1.0)
+            for _ in range(2):
+                assert lock.acquire(wait=30)
+                client.state("light_link_locks").purge(sys.argv[2])
+                assert lock.lost.wait(30)
+            lock.release()
+        print("left", [each.name for each in threading.enumerate() if each.name.startswith("lightlink")])
+    """
+    assert python(code, url, prefix).wait_line("left") == "[]"
+
+
+def test_a_leader_whose_callback_exits_lets_another_lead(url: str, prefix: str) -> None:
+    elected: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def leave(lock: lightlink.Lock) -> None:
+        elected.put(lock.token)
+        raise SystemExit("no configuration")
+
+    with lightlink.connect(url) as client:
+        with client.leader(prefix, ttl=1.0, on_elected=leave) as leader:
+            first = elected.get(timeout=30)
+            leader.resign()
+            assert elected.get(timeout=30) > first
+        assert client.lock(prefix).acquire(wait=30)

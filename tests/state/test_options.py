@@ -55,6 +55,15 @@ def test_a_ttl_is_refused_where_an_older_value_would_come_back(client: lightlink
     assert bucket.keys() == []
 
 
+def test_a_ttl_is_refused_once_the_bucket_was_made_anew(client: lightlink.Client, prefix: str) -> None:
+    bucket = client.state(prefix)
+    bucket.set("key", 1, ttl=60)
+    bucket.destroy()
+    client.state(prefix, history=5).set("key", 1)
+    with pytest.raises(StateError, match="history=1"):
+        bucket.set("key", 2, ttl=60)
+
+
 def test_a_ttl_is_refused_by_a_bucket_made_without(client: lightlink.Client, prefix: str, peer: RawPeer) -> None:
     config: dict[str, Any] = {"name": f"KV_{prefix}", "subjects": [f"$KV.{prefix}.>"], "max_msgs_per_subject": 1}
     peer.run(peer.nc.jetstream().add_stream(**config))

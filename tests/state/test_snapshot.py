@@ -13,6 +13,8 @@ from lightlink.state import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from helpers.raw import RawPeer
+
     from lightlink.state import StateBucket
 
 
@@ -40,6 +42,18 @@ def test_what_changed_is_written_back_and_what_is_new_removed(bucket: StateBucke
     }
     assert bucket.get("other") == 2
     assert bucket.restore(before).written == ()
+
+
+def test_another_clients_key_is_written_back_too(bucket: StateBucket[Any], peer: RawPeer) -> None:
+    async def write() -> None:
+        await peer.nc.jetstream().publish(f"$KV.{bucket.name}.device.user:1", b"1")
+
+    peer.run(write())
+    before = bucket.snapshot("device.*")
+    bucket.delete("device.user:1")
+    bucket.purge("device.user:1")
+    assert bucket.restore(before).written == ("device.user:1",)
+    assert bucket.get("device.user:1") == 1
 
 
 def test_what_others_changed_is_refused_kept_or_overwritten(bucket: StateBucket[Any]) -> None:

@@ -350,6 +350,18 @@ def test_a_watch_finds_the_values_of_a_bucket_that_was_made_anew(
         assert told(next(change for change in watch if change.key == "newer")) == ("newer", 2, "put")
 
 
+@pytest.mark.parametrize("since", ["now", 4])
+def test_a_watch_from_a_revision_finds_a_bucket_made_anew(
+    bucket: lightlink.StateBucket[Any], prefix: str, peer: RawPeer, since: Any
+) -> None:
+    for n in range(5):
+        bucket.set("old", n)
+    with bucket.watch(since=since) as watch:
+        peer.run(peer.nc.jetstream().delete_stream(f"KV_{prefix}"))
+        eventually(lambda: is_set(bucket, "new", 1))
+        assert told(next(change for change in watch if change.key == "new")) == ("new", 1, "put")
+
+
 def test_a_watch_outlives_a_server_that_keeps_nothing(fresh_server: StartServer) -> None:
     server = fresh_server()
     with lightlink.connect(server.url) as client:
