@@ -40,10 +40,17 @@ _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
 @attrs.define(eq=False)
 class Pulled:
-    """A message that the server has handed over; ``reply`` is where its newest acknowledgement goes."""
+    """A message that the server has handed over; ``reply`` is where its newest acknowledgement goes.
+
+    ``first`` is how often the server had delivered it when it came: after an outage it comes again to who holds it.
+    """
 
     message: Delivery
     reply: bytes
+    first: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.first = self.attempt
 
     @property
     def key(self) -> tuple[int, int]:

@@ -427,7 +427,7 @@ class Consumption:
 
     def _attempt(self, job: Job) -> int:
         """Return the number of this attempt; counted before the handler runs, so that a crash counts too."""
-        attempt = job.pulled.attempt + job.tries
+        attempt = job.pulled.first + job.tries
         most = self._attempts
         if most is not None and attempt > most and self._graveyard is not None:
             attempt -= self._graveyard.excused(job.source.is_retry, job.pulled.message)

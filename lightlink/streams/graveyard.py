@@ -63,11 +63,11 @@ class Graveyard:
         except (*_FAILURES, LightLinkError) as exc:
             _log.debug("lightlink: a redelivered event that is settled cannot be removed: %s", exc)
 
-    def excuse(self, is_retry: bool, found: Delivery, until: Deadline) -> None:
-        """Record, if it can be done until then, a delivery that was no attempt."""
+    def excuse(self, is_retry: bool, found: Delivery, more: int, until: Deadline) -> None:
+        """Record, if it can be done until then, that so many more deliveries were no attempts."""
         if self._connection.status is not Status.CONNECTED or until.is_over:
             raise StreamError(subjects.DEAD_STREAM, "write to", "the server cannot be asked in time")
-        count = self.excused(is_retry, found, until) + 1
+        count = self.excused(is_retry, found, until) + more
         self._publish(self._excuse_subject(is_retry, found), b"%d" % count, {}, until)
 
     def excused(self, is_retry: bool, found: Delivery, until: Deadline = NEVER) -> int:

@@ -151,7 +151,7 @@ class Consumer:
             raise NoMessage(f"{self.stream}/{self.name}", 0.0) from None
         self._has_more = pulled.message.pending > 0
         try:
-            read = read_stored(pulled.message, self.stream, pulled.attempt, self._decode)
+            read = read_stored(pulled.message, self.stream, pulled.first, self._decode)
         except DecodeError:
             self._begun().forget(pulled)
             raise

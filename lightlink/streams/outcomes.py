@@ -116,12 +116,14 @@ class Outcomes:
             self._bury(job, error, attempt)
             return
         self.counts["retried"] += 1
-        job.tries += self._settings.is_ordered
+        job.tries += 1
+        if self._hands_back:
+            self._excuse(job)
         self.again(job, self._settings.delay(attempt))
 
     def again(self, job: Job, delay: float) -> None:
         """Retry an event: here if it blocks those behind it, else by redelivery to any process."""
-        if not self._settings.is_ordered or self.is_stopping:
+        if self._hands_back:
             job.source.pulls.hand_back(job.pulled, delay)
             self.leave_lane(job)
             return
@@ -137,8 +139,7 @@ class Outcomes:
     def give_back(self, job: Job) -> None:
         """NAK an event that is not being handled, unless that was done; what was never tried counts as no attempt."""
         if self._settle(job):
-            if not job.tries:
-                self._excuse(job)
+            self._excuse(job)
             job.source.pulls.hand_back(job.pulled)
 
     def release(self, job: Job) -> None:
@@ -172,7 +173,7 @@ class Outcomes:
     def _later(self, job: Job, delay: float) -> None:
         if not self._settle(job):
             return
-        if not self._settings.is_ordered:
+        if self._hands_back:
             self._excuse(job)
         self.again(job, delay)
 
@@ -200,10 +201,17 @@ class Outcomes:
         except BaseException as exc:  # it may even call sys.exit()
             _log.exception("lightlink: on_dead_letter of %s failed", self._name, exc_info=exc)
 
+    @property
+    def _hands_back(self) -> bool:
+        return not self._settings.is_ordered or self.is_stopping
+
     def _excuse(self, job: Job) -> None:
-        if self._graveyard is not None:
+        """Record how many of the deliveries to this process were no attempts: in an outage there may be many."""
+        deliveries = job.pulled.attempt - job.pulled.first + 1
+        if self._graveyard is not None and deliveries > job.tries:
             try:
-                self._graveyard.excuse(job.source.is_retry, job.pulled.message, self._excuse_until)
+                count = deliveries - job.tries
+                self._graveyard.excuse(job.source.is_retry, job.pulled.message, count, self._excuse_until)
             except LightLinkError as exc:
                 _log.debug("lightlink: a delivery that was no attempt counts as one: %s", exc)
 
@@ -226,4 +234,4 @@ class Outcomes:
 
 
 def _attempts_of(job: Job) -> int:
-    return job.attempt or job.pulled.attempt + job.tries
+    return job.attempt or job.pulled.first + job.tries

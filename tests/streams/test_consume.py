@@ -161,6 +161,32 @@ def test_later_does_not_count_as_a_failure(client: lightlink.Client) -> None:
         assert client.dead_letters("ORDERS", name).list() == []
 
 
+def deliver_again(client: lightlink.Client, times: int) -> None:
+    """Have the server deliver the event that billing holds again, as in outages that are longer than ``ack_wait``."""
+    (running,) = client.subscriptions
+    (held,) = running._sources[0].pulls._held.values()  # type: ignore[union-attr]
+    for number in range(2, times + 2):
+        client.publish(held.reply.decode(), b"-NAK")
+        eventually(lambda: held.attempt == number)  # noqa: B023 - awaited here
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_comes_again_to_its_holder_is_no_attempt(client: lightlink.Client, workers: int) -> None:
+    seen: list[int] = []
+
+    @client.consume("orders.>", name="billing", workers=workers, retries=QUICK)
+    def handle(message: StoredMessage) -> None:
+        seen.append(message.attempt)
+        if len(seen) == 1:
+            deliver_again(client, 5)
+        if len(seen) < 3:
+            raise ValueError("not yet")
+
+    client.publish_stored("orders.new", 1)
+    eventually(lambda: len(seen) == 3 or client.dead_letters("ORDERS", "billing").list())
+    assert seen == [1, 2, 3]
+
+
 def test_an_undecodable_event_is_a_dead_letter_at_once(client: lightlink.Client) -> None:
     @client.consume("orders.>", name="billing")
     def bill(order: Order) -> None: ...
