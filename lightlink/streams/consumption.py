@@ -23,7 +23,7 @@ from lightlink.jetstream.pull import PullConsumer
 from lightlink.middleware import Call
 from lightlink.protocol.subjects import as_text
 from lightlink.streams.durable import Durable
-from lightlink.streams.graveyard import Graveyard
+from lightlink.streams.graveyard import Excused, Graveyard
 from lightlink.streams.job import Job, Settings, Source
 from lightlink.streams.message import StoredMessage, decoder_of, read_stored
 from lightlink.streams.outcomes import STORE_RETRY_SECONDS, Outcomes
@@ -332,6 +332,7 @@ class Consumption:
             self._run_batch(jobs)
 
     def _run_batch(self, jobs: list[Job]) -> None:
+        self._note_unexcused(jobs)
         ready = [job for job in jobs if self._safely(job, self._prepare)]
         if not ready:
             return
@@ -428,10 +429,28 @@ class Consumption:
     def _attempt(self, job: Job) -> int:
         """Return the number of this attempt; counted before the handler runs, so that a crash counts too."""
         attempt = job.pulled.first + job.tries
-        most = self._attempts
-        if most is not None and attempt > most and self._graveyard is not None:
-            attempt -= self._graveyard.excused(job.source.is_retry, job.pulled.message)
-        return attempt
+        if job.pulled.first == 1 or self._graveyard is None or self._attempts is None:
+            return attempt
+        if job.excused is None:
+            try:
+                job.excused = self._graveyard.excused(job.source.is_retry, job.pulled.message)
+            except LightLinkError:
+                if attempt > self._attempts:
+                    raise
+                return attempt
+        return max(attempt - job.excused.count, 1)
+
+    def _note_unexcused(self, jobs: list[Job]) -> None:
+        """Ask once for a whole batch whether any event of the consumer is excused: mostly none is."""
+        again = [job for job in jobs if job.pulled.first > 1]
+        if self._graveyard is None or len(again) < 2:
+            return
+        try:
+            has_any = self._graveyard.has_excuses()
+        except LightLinkError:
+            return  # each event asks for itself
+        for job in [] if has_any else again:
+            job.excused = Excused()
 
     def _read(self, job: Job, attempt: int = 1) -> StoredMessage:
         return read_stored(job.pulled.message, job.source.stream, attempt, self._decode)

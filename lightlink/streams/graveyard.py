@@ -6,17 +6,16 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from lightlink.concurrency.deadline import NEVER
 from lightlink.connection.connection import NoReply
 from lightlink.connection.session import Status
 from lightlink.errors import LightLinkError, StreamError
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
-from lightlink.protocol import subjects
-from lightlink.streams.dead import (
-    copy_headers,
-    ensure_dead_stream,
-)
+from lightlink.protocol import codec, subjects
+from lightlink.streams.dead import copy_headers, ensure_dead_stream
 from lightlink.streams.durable import Durable
 from lightlink.streams.stream import ask
 
@@ -28,6 +27,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 _FAILURES = (JetStreamError, NoReply, TimeoutError)
+
+
+@attrs.frozen
+class Excused:
+    """How many deliveries of an event were no attempts, and the sequence of the message that says so."""
+
+    count: int = 0
+    number: int = 0
 
 
 class Graveyard:
@@ -64,18 +71,36 @@ class Graveyard:
             _log.debug("lightlink: a redelivered event that is settled cannot be removed: %s", exc)
 
     def excuse(self, is_retry: bool, found: Delivery, more: int, until: Deadline) -> None:
-        """Record, if it can be done until then, that so many more deliveries were no attempts."""
+        """Record, if it can be done until then, that ``more`` deliveries were no attempts."""
         if self._connection.status is not Status.CONNECTED or until.is_over:
             raise StreamError(subjects.DEAD_STREAM, "write to", "the server cannot be asked in time")
-        count = self.excused(is_retry, found, until) + more
-        self._publish(self._excuse_subject(is_retry, found), b"%d" % count, {}, until)
+        known = self.excused(is_retry, found, until)
+        self._publish(self._excuse_subject(is_retry, found), b"%d" % (known.count + more), {}, until)
+        self.forget_excuse(known)
 
-    def excused(self, is_retry: bool, found: Delivery, until: Deadline = NEVER) -> int:
+    def excused(self, is_retry: bool, found: Delivery, until: Deadline = NEVER) -> Excused:
         """Return how many deliveries were no attempts."""
-        subject = self._excuse_subject(is_retry, found)
+        last = self._last_excuse(self._excuse_subject(is_retry, found), until)
+        return Excused(int(last.data), last.seq) if last is not None and last.data.isdigit() else Excused()
+
+    def has_excuses(self) -> bool:
+        """Return whether deliveries of any event are recorded as no attempts."""
+        return self._last_excuse(subjects.excused(self._stream, self._consumer, "*")) is not None
+
+    def forget_excuse(self, known: Excused) -> None:
+        """Remove what is recorded of an event, without waiting for it: it expires in the end."""
+        if not known.number:
+            return
+        subject = api.api_subject(self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}")
+        body = codec.encode_json({"seq": known.number, "no_erase": True})
+        try:
+            self._connection.publish(subject, body, timeout=0.0)
+        except LightLinkError as exc:
+            _log.debug("lightlink: what is recorded of an event that is settled cannot be removed: %s", exc)
+
+    def _last_excuse(self, subject: str, until: Deadline = NEVER) -> api.StoredMessage | None:
         question = partial(api.get_last_written, self._connection, subjects.DEAD_STREAM, subject)
-        count = ask(subjects.DEAD_STREAM, "read", question, min(self._timeout, until.as_timeout()))
-        return int(count.data) if count is not None and count.data.isdigit() else 0
+        return ask(subjects.DEAD_STREAM, "read", question, min(self._timeout, until.as_timeout()))
 
     def _excuse_subject(self, is_retry: bool, found: Delivery) -> str:
         event = f"{'retry' if is_retry else 'event'}-{found.seq}-{found.timestamp}"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from lightlink.jetstream.pull import PullConsumer, Pulled
     from lightlink.streams.durable import Durable
+    from lightlink.streams.graveyard import Excused
     from lightlink.streams.message import StoredMessage
 
 _JITTER = 0.1
@@ -59,6 +60,7 @@ class Job:
     source: Source
     tries: int = 0  # failed attempts since this delivery
     attempt: int = 0  # its number, once it is known
+    excused: Excused | None = None  # earlier deliveries that were no attempts, once they are known
     is_overdue: bool = False
     key: Hashable = None
     is_in_lane: bool = False

@@ -229,6 +229,8 @@ class Outcomes:
     def _finish(self, job: Job, say: Callable[[Pulled], object]) -> None:
         if job.source.is_retry and self._graveyard is not None:
             self._graveyard.forget(job.pulled.message.seq)
+        if job.excused is not None and self._graveyard is not None:
+            self._graveyard.forget_excuse(job.excused)
         say(job.pulled)
         self.leave_lane(job)
 

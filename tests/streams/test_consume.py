@@ -145,20 +145,36 @@ def test_on_dead_letter_is_called_with_message_and_error(client: lightlink.Clien
             client.consume("orders.>", name="x", **wrong)
 
 
-def test_later_does_not_count_as_a_failure(client: lightlink.Client) -> None:
-    for name, workers in (("one", 1), ("many", 4)):
-        seen: list[int] = []
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 4}, {"batch": 2, "within": 0.05}])
+def test_later_does_not_count_as_a_failure(client: lightlink.Client, options: Any) -> None:
+    seen: dict[int, list[int]] = {1: [], 2: []}
 
-        @client.consume("orders.>", name=name, workers=workers, retries=QUICK)
-        def handle(message: StoredMessage, seen: list[int] = seen) -> None:
-            seen.append(message.attempt)
-            if len(seen) < 8:
-                raise Later(0.01)
+    def handle(message: StoredMessage) -> None:
+        attempts = seen[message.data]
+        attempts.append(message.attempt)
+        if len(attempts) < 6:
+            raise Later(0.01)
+        if len(attempts) < 8:
+            raise ValueError("not yet")
 
-        client.publish_stored("orders.new", 1)
-        eventually(lambda: len(seen) >= 8)  # noqa: B023 - awaited within the round
-        client.stream("ORDERS").purge()
-        assert client.dead_letters("ORDERS", name).list() == []
+    def handle_batch(messages: list[StoredMessage]) -> None:
+        errors: dict[int, BaseException] = {}
+        for place, message in enumerate(messages):
+            try:
+                handle(message)
+            except (Later, ValueError) as exc:
+                errors[place] = exc
+        if errors:
+            raise BatchFailed(errors)
+
+    client.consume("orders.>", name="billing", retries=QUICK, **options)(handle_batch if "batch" in options else handle)
+    for number in seen:
+        client.publish_stored("orders.new", number)
+    letters = client.dead_letters("ORDERS", "billing")
+    eventually(lambda: [*map(len, seen.values())] == [8, 8] or letters.list())
+    assert seen == dict.fromkeys(seen, [1, 1, 1, 1, 1, 1, 2, 3])
+    # What was noted of them goes with them.
+    eventually(lambda: client.stream("LIGHTLINK_DEAD").info().messages == 0)
 
 
 def deliver_again(client: lightlink.Client, times: int) -> None:
