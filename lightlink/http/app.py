@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from lightlink.http.route import Route
 
 # What a proxy adds: then the address that asks is the proxy's, and says nothing of who does.
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+_FORWARDED = ("Forwarded", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Via")
+_FORWARDED_PREFIX = "X-Forwarded-"
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # Those who bring no good token share one bucket.
 _STRANGERS = ""
@@ -204,7 +205,7 @@ class HttpApp:
         """Without tokens, answer this machine only; nor a browser that another's page has told a false name of ours."""
         if self.open_to_all:
             return
-        forwarded = next((name for name in _FORWARDED if name in request.headers), None)
+        forwarded = _forwarded(request)
         if forwarded is not None:
             raise Forbidden(f"no tokens are configured, so only this machine is answered, and not what has {forwarded}")
         if not addresses.is_loopback(request.remote_addr or ""):
@@ -213,3 +214,11 @@ class HttpApp:
         host = addresses.host_name(request.environ.get("HTTP_HOST", ""))
         if host and host != "localhost" and not addresses.is_loopback(host):
             raise Forbidden(f"no tokens are configured, so only this machine's own names are answered, and not {host}")
+
+
+def _forwarded(request: Request) -> str | None:
+    """Return the name of a header that a proxy has added, if there is one."""
+    for name in _FORWARDED:
+        if name in request.headers:
+            return name
+    return next((name for name, _ in request.headers if name.startswith(_FORWARDED_PREFIX)), None)

@@ -198,7 +198,8 @@ def _settings(app: HttpApp) -> dict[str, Any]:
         "max_request_body_size": max(4 * app.limits.max_body, app.limits.max_file),
         "max_request_header_size": 32 * 1024,
         "ident": "lightlink",
-        "clear_untrusted_proxy_headers": True,
+        # The app trusts none of them, and has to see them: without tokens what a proxy forwards is not answered.
+        "clear_untrusted_proxy_headers": False,
     }
 
 

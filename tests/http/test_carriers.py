@@ -110,6 +110,8 @@ def check_everything(http: Http, client_id: str, issued_by: str = "carried") -> 
         assert (command["result"], command["issued_by"]) == (3, issued_by)
         assert next(events)[1]["command_id"] == command_id
     assert http.get("/health").status == 200
+    for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via"):  # which it must not hide from the app
+        assert name in http.get("/api/commands", headers={name: "203.0.113.9"}).error
     assert http.get("/api/nothing").error == "there is no /api/nothing"
     refused = http.request("DELETE", "/api/command")
     assert (refused.status, refused.headers["Allow"]) == (405, "POST")

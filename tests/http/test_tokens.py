@@ -14,6 +14,7 @@ import lightlink
 from lightlink.commands import CommandManager
 from lightlink.errors import InvalidOption
 from lightlink.http import FileTokens, Limits, Token, create_app
+from lightlink.http.server import HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,12 +221,38 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     assert finished.returncode == 1
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host"])
+PROXIED = (
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Port",
+    "X-Forwarded-By",
+    "X-Forwarded-Server",
+    "Forwarded",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "Via",
+)
+
+
+@pytest.mark.parametrize("name", PROXIED)
 def test_without_tokens_what_a_proxy_forwards_is_not_answered(manager: CommandManager, name: str) -> None:
     answer = Browser(create_app(manager)).get("/api/commands", headers={name: "127.0.0.1"})
     assert answer.status_code == 403
     assert answer.json
     assert name in answer.json["error"]
+
+
+def test_nor_does_our_server_answer_what_a_proxy_forwards(manager: CommandManager) -> None:
+    """Its WSGI server would delete these headers before the app sees them, if it were let."""
+    body = {"client_id": "pump-1", "command_type": "stop"}
+    urls: list[str] = []
+    with HttpServer(create_app(manager), "127.0.0.1:0", urls.append):
+        http = Http(urls[0])
+        for name in PROXIED:
+            assert name in http.get("/api/commands", headers={name: "203.0.113.9"}).error
+            assert http.post("/api/command", body, headers={name: "127.0.0.1"}).status == 403
+        assert http.get("/api/commands").json["commands"] == []
 
 
 def test_without_tokens_an_address_that_is_not_told_is_refused(manager: CommandManager) -> None:

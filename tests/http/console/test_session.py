@@ -197,3 +197,21 @@ def test_a_session_lasts_eight_hours(server: EmbeddedServer, tokens: Path, monke
         assert browser.get("/api/commands", headers=headers).status_code == 200
         now += 1
         assert browser.get("/api/commands", headers=headers).status_code == 401
+
+
+def test_no_header_of_a_proxy_tells_scheme_or_host(running: HttpProcess) -> None:
+    """Or who can send one could have another site's page taken for our own."""
+    forged = {
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Port": "443",
+        "Forwarded": "for=203.0.113.9;host=evil.example;proto=https",
+    }
+    http = running.http
+
+    answer = http.post("/console/session", {"token": OPS}, headers={**forged, "Origin": http.url})
+    evil = http.post("/console/session", {"token": OPS}, headers={**forged, "Origin": "https://evil.example"})
+
+    assert answer.headers["Set-Cookie"].startswith("lightlink=")  # as for plain HTTP on this machine
+    assert evil.status == 403
