@@ -158,7 +158,7 @@ def test_later_does_not_count_as_a_failure(client: lightlink.Client, options: An
             raise ValueError("not yet")
 
     def handle_batch(messages: list[StoredMessage]) -> None:
-        errors: dict[int, BaseException] = {}
+        errors: dict[int, Exception] = {}
         for place, message in enumerate(messages):
             try:
                 handle(message)
@@ -172,7 +172,7 @@ def test_later_does_not_count_as_a_failure(client: lightlink.Client, options: An
         client.publish_stored("orders.new", number)
     letters = client.dead_letters("ORDERS", "billing")
     eventually(lambda: [*map(len, seen.values())] == [8, 8] or letters.list())
-    assert seen == dict.fromkeys(seen, [1, 1, 1, 1, 1, 1, 2, 3])
+    assert seen == {number: [1, 1, 1, 1, 1, 1, 2, 3] for number in seen}
     # What was noted of them goes with them.
     eventually(lambda: client.stream("LIGHTLINK_DEAD").info().messages == 0)
 
