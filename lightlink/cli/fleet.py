@@ -165,22 +165,28 @@ def pending(link: Link, as_json: bool) -> None:
         say(to_json(each) if as_json else _request(each))
 
 
+def _which(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what tells a request: the fingerprint, and more where one key is used for several."""
+    command = link_options(command)
+    command = click.option("--id", "token", default="", help="Its id, as `pending --json` tells it.")(command)
+    command = click.option("--name", default="", help="Whose request, where several have this fingerprint.")(command)
+    return click.argument("fingerprint")(command)
+
+
 @fleet.command()
-@click.argument("fingerprint")
-@link_options
-def accept(link: Link, fingerprint: str) -> None:
+@_which
+def accept(link: Link, fingerprint: str, **which: str) -> None:
     """Let the machine that shows this FINGERPRINT have its certificate."""
     with _asking(link) as asked:
-        say(f"accepted {asked.accept(fingerprint).name}")
+        say(f"accepted {asked.accept(fingerprint, **which).name}")
 
 
 @fleet.command()
-@click.argument("fingerprint")
-@link_options
-def reject(link: Link, fingerprint: str) -> None:
+@_which
+def reject(link: Link, fingerprint: str, **which: str) -> None:
     """Refuse the machine that shows this FINGERPRINT."""
     with _asking(link) as asked:
-        say(f"rejected {asked.reject(fingerprint).name}")
+        say(f"rejected {asked.reject(fingerprint, **which).name}")
 
 
 @fleet.command()

@@ -85,13 +85,17 @@ class Fleet:
         """Return the requests that wait for somebody to accept or reject their fingerprint."""
         return self._list("pending", TokenRecord)
 
-    def accept(self, fingerprint: str, *, by: str = "") -> TokenRecord:
-        """Let a machine have its certificate; compare the fingerprint with what it shows."""
-        return self._decide(fingerprint, "accepted", by)
+    def accept(self, fingerprint: str, *, name: str = "", token: str = "", by: str = "") -> TokenRecord:
+        """Let a machine have its certificate; compare the fingerprint with what it shows.
 
-    def reject(self, fingerprint: str, *, by: str = "") -> TokenRecord:
-        """Refuse a machine its certificate."""
-        return self._decide(fingerprint, "rejected", by)
+        ``name`` is whose certificate that is, ``token`` the id of the token that was used: a key may be used with
+        several tokens, and of several requests with one fingerprint none is decided unless one of these tells which.
+        """
+        return self._decide(fingerprint, "accepted", name, token, by)
+
+    def reject(self, fingerprint: str, *, name: str = "", token: str = "", by: str = "") -> TokenRecord:
+        """Refuse a machine its certificate; ``name`` and ``token`` are as in `accept`."""
+        return self._decide(fingerprint, "rejected", name, token, by)
 
     def revoke(self, name: str, reason: str = "", *, by: str = "") -> None:
         """Put an identity out, and keep it out until it is enrolled anew. Labels reach it no more."""
@@ -117,8 +121,8 @@ class Fleet:
         status: dict[str, Any] = self._ask("status")
         return status
 
-    def _decide(self, fingerprint: str, decision: str, by: str) -> TokenRecord:
-        body = {"fingerprint": fingerprint, "decision": decision, "by": by}
+    def _decide(self, fingerprint: str, decision: str, name: str, token: str, by: str) -> TokenRecord:
+        body = {"fingerprint": fingerprint, "decision": decision, "name": name, "token": token, "by": by}
         return msgspec.convert(self._ask("decide", body), TokenRecord)
 
     def _list(self, operation: str, kind: type[T], **body: Any) -> list[T]:

@@ -86,7 +86,8 @@ class Operations:
         decision = body.get("decision")
         if decision not in ("accepted", "rejected"):
             raise InvalidOption("decision", "must be accepted or rejected", decision)
-        return msgspec.to_builtins(self._signer.decide(str(body.get("fingerprint")), decision, _by(body)))
+        which = str(body.get("name", "")), str(body.get("token", ""))
+        return msgspec.to_builtins(self._signer.decide(str(body.get("fingerprint")), decision, _by(body), *which))
 
     def _revoke(self, body: dict[str, Any]) -> dict[str, Any]:
         name = identity_name(body.get("name", ""))

@@ -102,15 +102,16 @@ class Signer:
         now = self._clock.timestamp()
         return [token for token in self._tokens.all() if not token.fingerprint and token.expires > now]
 
-    def decide(self, wanted: str, decision: str, facts: Mapping[str, str]) -> TokenRecord:
-        """Accept or reject what waits with a fingerprint; ``facts`` are for the audit.
+    def decide(
+        self, wanted: str, decision: str, facts: Mapping[str, str], name: str = "", token_id: str = ""
+    ) -> TokenRecord:
+        """Accept or reject the request that waits with a fingerprint; ``facts`` are for the audit.
 
-        Raises FleetRefused when nothing waits.
+        ``name`` or ``token_id`` tell which one is meant, as a key may be used with several tokens. Raises FleetRefused
+        when nothing waits, and when several do and none was named.
         """
-        found = [token for token in self._tokens.all() if token.pending and token.fingerprint == wanted]
-        if not found:
-            raise FleetRefused("decision", f"nothing waits with the fingerprint {wanted}", "unknown")
-        stored = self._tokens.get(found[0].id)
+        waiting = self._the_one(wanted, name, token_id)
+        stored = self._tokens.get(waiting.id)
         if stored is None or not stored[0].pending:
             raise FleetRefused("decision", "somebody has decided meanwhile", "decided")
         token = msgspec.structs.replace(stored[0], decision=decision)
@@ -213,6 +214,21 @@ class Signer:
         return revoked
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _the_one(self, wanted: str, name: str, token_id: str) -> TokenRecord:
+        """Return the request that waits with a fingerprint, of a name and a token where these are given."""
+        found = [
+            token
+            for token in self._tokens.all()
+            if token.pending and token.fingerprint == wanted and name in ("", token.name) and token_id in ("", token.id)
+        ]
+        if not found:
+            named = f" for {name}" if name else ""
+            raise FleetRefused("decision", f"nothing waits{named} with the fingerprint {wanted}", "unknown")
+        if len(found) > 1:
+            several = ", ".join(f"{token.name} (token {token.id})" for token in found)
+            raise FleetRefused("decision", f"several wait with this fingerprint, name one: {several}", "several")
+        return found[0]
 
     def _issue(self, token: TokenRecord, revision: int, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
         token = self._with_certificate(token, revision, key)

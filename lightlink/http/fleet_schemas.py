@@ -20,9 +20,11 @@ IdentityName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$", max_length=200, d
 
 @attrs.frozen(kw_only=True)
 class DecideRequest:
-    """Which machine is decided about."""
+    """Which machine is decided about; ``name`` or ``id`` tell which, where one key is used for several."""
 
     fingerprint: Fingerprint
+    name: Annotated[str, Meta(max_length=200, description="Whose request.")] = ""
+    id: Annotated[str, Meta(max_length=64, description="Which request, as they are listed.")] = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -76,6 +78,7 @@ class TokenList:
 class EnrolmentView:
     """A machine that has used its token, and what became of that."""
 
+    id: str
     name: str
     fingerprint: str
     requested_at: datetime

@@ -116,7 +116,8 @@ def test_a_request_is_accepted_by_its_fingerprint(typed: Any, tmp_path: Path) ->
     shown = machine.stdout.readline().split()[-1]
     assert shown in eventually(lambda: typed("fleet", "pending"))
     assert "nothing waits" in typed("fleet", "accept", "no:such", code=Exit.FAILED)
-    assert "accepted a-0815" in typed("fleet", "accept", shown)
+    assert "nothing waits for b" in typed("fleet", "reject", shown, "--name", "b", code=Exit.FAILED)
+    assert "accepted a-0815" in typed("fleet", "accept", shown, "--name", "a-0815")
     assert machine.wait(30) == 0
 
 

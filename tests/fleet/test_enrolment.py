@@ -241,6 +241,26 @@ def test_a_rejected_request_gets_nothing(admin: Fleet, tmp_path: Path) -> None:
         admin.accept(fingerprint)
 
 
+def test_of_several_requests_of_one_key_none_is_decided_unnamed(admin: Fleet, tmp_path: Path) -> None:
+    key = make_key_pem()
+    tokens = [("a", admin.token("a", approve=True)), ("b", admin.token("b", approve=True))]
+    tokens.append(("b", admin.token("b", approve=True)))
+    for name, token in tokens:
+        fingerprint = knock(token, tmp_path / "t", make_request(name, key))["pending"]
+    a, b, other_b = admin.pending()
+    for which, named in (({}, "a .*, b .*, b "), ({"name": "b"}, "b .*, b ")):
+        with pytest.raises(FleetRefused, match=f"several wait with this fingerprint, name one: {named}") as caught:
+            admin.accept(fingerprint, **which)
+        assert caught.value.code == "several"
+    with pytest.raises(FleetRefused, match="nothing waits for b with"):
+        admin.accept(fingerprint, name="b", token=a.id)
+
+    assert admin.accept(fingerprint, token=other_b.id).id == other_b.id
+    assert admin.reject(fingerprint, name="b").id == b.id
+    assert admin.accept(fingerprint).id == a.id  # it is the only one that waits
+    assert admin.pending() == []
+
+
 def test_who_waits_in_vain_gives_up_and_may_come_again(admin: Fleet, tmp_path: Path) -> None:
     token = admin.token("a", approve=True)
     with pytest.raises(FleetError, match="nobody has accepted"):

@@ -6,6 +6,7 @@ import concurrent.futures
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.fleet import knock
 from helpers.http import Browser
 from helpers.waiting import eventually
 
@@ -13,6 +14,7 @@ import lightlink
 from lightlink.commands import CommandManager
 from lightlink.errors import FleetRefused
 from lightlink.fleet import enroll
+from lightlink.fleet.enrolment import make_key_pem, make_request
 from lightlink.http import Token, create_app
 
 if TYPE_CHECKING:
@@ -179,3 +181,28 @@ def test_without_responders_it_says_what_is_missing(fleet: FleetWorld, boss: Api
     answer = boss.get("/api/fleet/requests")
     assert answer.status_code == 503
     assert "responder" in answer.json["error"]  # type: ignore[index]
+
+
+def test_of_one_key_for_several_names_only_the_tokens_own_is_decided(
+    browser: Browser, boss: Api, admin: Fleet, tmp_path: Path
+) -> None:
+    """Whoever holds a token of another site's machine may use the key of one of his own with it."""
+    berlin = Api(browser, "berlin")
+    key = make_key_pem()
+    others, own = admin.token("athens-1", approve=True), admin.token("berlin-1", approve=True)
+    fingerprint = knock(others, tmp_path / "a", make_request("athens-1", key))["pending"]
+    assert berlin.post("/api/fleet/accept", fingerprint=fingerprint).status_code == 404
+    assert knock(own, tmp_path / "b", make_request("berlin-1", key))["pending"] == fingerprint
+
+    for which in ({"name": "athens-1"}, {"id": boss.waiting()[0]["id"]}):
+        assert berlin.post("/api/fleet/accept", fingerprint=fingerprint, **which).status_code == 404
+    refused = boss.post("/api/fleet/accept", fingerprint=fingerprint)
+    accepted = berlin.post("/api/fleet/accept", fingerprint=fingerprint).json
+
+    assert refused.status_code == 409
+    assert "give a name or an id: athens-1 (id " in refused.json["error"]  # type: ignore[index]
+    assert accepted is not None
+    assert accepted["request"]["name"] == "berlin-1"
+    assert "certificate" in knock(own, tmp_path / "b", make_request("berlin-1", key))
+    assert knock(others, tmp_path / "a", make_request("athens-1", key)) == {"pending": fingerprint}
+    assert [each.name for each in admin.identities()] == ["berlin-1"]

@@ -59,12 +59,12 @@ def list_enrolments(call: Call) -> EnrolmentList:
 
 def accept_enrolment(call: Call) -> OneEnrolment:
     """Let a machine have its certificate."""
-    return _decide(call, lambda fleet, fingerprint: fleet.accept(fingerprint, by=call.issued_by or ""))
+    return _decide(call, "accepted")
 
 
 def reject_enrolment(call: Call) -> OneEnrolment:
     """Refuse a machine its certificate."""
-    return _decide(call, lambda fleet, fingerprint: fleet.reject(fingerprint, by=call.issued_by or ""))
+    return _decide(call, "rejected")
 
 
 def list_identities(call: Call) -> IdentityList:
@@ -84,12 +84,30 @@ def revoke_identity(call: Call) -> Revoked:
     return Revoked(name=call.body.name)
 
 
-def _decide(call: Call, decide: Callable[[Fleet, str], TokenRecord]) -> OneEnrolment:
-    wanted = call.body.fingerprint
-    if not any(each.fingerprint == wanted for each in _pending(call)):
-        raise NotFound(f"Request not found: {wanted}")
+def _decide(call: Call, decision: str) -> OneEnrolment:
+    request = _the_one(call)
+    fleet = _fleet(call)
+    decide = fleet.accept if decision == "accepted" else fleet.reject
     with call.seat():
-        return OneEnrolment(request=_enrolment(_asked(lambda: decide(_fleet(call), wanted))))
+        # Of the same key there may be requests that the token is not good for.
+        decided = _asked(lambda: decide(request.fingerprint, token=request.id, by=call.issued_by or ""))
+    return OneEnrolment(request=_enrolment(decided))
+
+
+def _the_one(call: Call) -> TokenRecord:
+    """Return the request that is decided about, among those that the token may see."""
+    body = call.body
+    found = [
+        each
+        for each in _pending(call)
+        if each.fingerprint == body.fingerprint and body.name in ("", each.name) and body.id in ("", each.id)
+    ]
+    if not found:
+        raise NotFound(f"Request not found: {body.fingerprint}")
+    if len(found) > 1:
+        several = ", ".join(f"{each.name} (id {each.id})" for each in found)
+        raise Conflict(f"several wait with this fingerprint, give a name or an id: {several}")
+    return found[0]
 
 
 def _pending(call: Call) -> list[TokenRecord]:
@@ -119,6 +137,7 @@ def _asked(ask: Callable[[], T]) -> T:
 
 def _enrolment(token: TokenRecord) -> EnrolmentView:
     return EnrolmentView(
+        id=token.id,
         name=token.name,
         fingerprint=token.fingerprint,
         requested_at=datetime.fromisoformat(token.requested_at),

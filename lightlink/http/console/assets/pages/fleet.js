@@ -14,7 +14,7 @@ export default async function fleet() {
     return { title: t("nav.fleet"), body: [h("h1", {}, t("nav.fleet")), empty(t("fleet.not"), t("fleet.not.more"), h("p", { class: "quiet" }, error.message))] };
   }
   const reload = () => window.dispatchEvent(new HashChangeEvent("hashchange"));
-  const decide = async (verb, each) => { await post(`api/fleet/${verb}`, { fingerprint: each.fingerprint }); toast(t(`fleet.${verb}.done`, { name: each.name })); reload(); };
+  const decide = async (verb, each) => { await post(`api/fleet/${verb}`, { fingerprint: each.fingerprint, id: each.id }); toast(t(`fleet.${verb}.done`, { name: each.name })); reload(); };
   function accept(each) {
     const problem = h("p", { class: "err", role: "alert" });
     const same = button(t("fleet.same"), async () => { try { await decide("accept", each); box.close(); } catch (error) { problem.textContent = error.message; } }, "primary");
