@@ -215,6 +215,7 @@ class Active:
         lane = once_lane(self.run.plan.first_steps)
         stage = Stage(self.run, [lane], self.state.epoch)
         stage.learn_all(read_statuses(self._ports, self.run, stage.ids(), from_leader=True))
+        stage.settle_begun()
         return lane
 
     def _halted_works(self) -> list[StageWork]:
@@ -254,16 +255,24 @@ class Active:
         whole = self.state.verdict == "rollback"
         results = self._first_results()
         done: list[Lane] = []
-        if self.state.halted_in != records.FIRST:
-            for wave in range(len(self.run.waves))[0 if whole else self.state.wave : self.state.wave + 1]:
-                stage = self._wave_stage(wave, results)
-                stage.learn_all(read_statuses(self._ports, self.run, stage.ids(), from_leader=True))
-                done += stage.lanes.values()
+        for wave in self._waves_to_undo(whole):
+            stage = self._wave_stage(wave, results)
+            stage.learn_all(read_statuses(self._ports, self.run, stage.ids(), from_leader=True))
+            stage.settle_begun()
+            done += stage.lanes.values()
         works = [self._undo_work(done, results)]
         if whole and self.run.plan.first_steps:
             works.append(self._undo_work([self._first_lane()], results))
         works[0].load(from_leader=True)
         return works
+
+    def _waves_to_undo(self, whole: bool) -> range:
+        begun = self.state.waves_begun
+        if whole:
+            return range(min(begun, len(self.run.waves)))
+        # Tried again, and halted before its waves: the one that it was to begin with had been done before.
+        none = self.state.halted_in in (records.LOCK, records.FIRST)
+        return range(0) if none else range(self.state.wave, min(self.state.wave + 1, len(self.run.waves)))
 
     def _undo_work(self, done: list[Lane], results: dict[str, Any]) -> StageWork:
         lanes, attention = undo_lanes(done)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from lightlink.protocol import html
-from lightlink.runs.model import records
 from lightlink.runs.model.lanes import OUTCOMES, Lane, lane_outcome, once_lane, wave_lanes
 from lightlink.runs.model.stage import Stage
 from lightlink.runs.work import read_statuses
@@ -36,12 +35,12 @@ class TargetResult:
 
 def lanes_so_far(ports: Ports, run: RunPlan, state: RunState) -> list[tuple[int, Lane]]:
     """Return the lanes of the waves that were begun, with the number of each one's wave."""
-    if state.stage in (records.LOCK, records.FIRST) or state.halted_in in (records.LOCK, records.FIRST):
+    if not state.waves_begun:
         return []
     first = once_lane(run.plan.first_steps)
     _learn(ports, run, Stage(run, [first], state.epoch))
     found = []
-    for wave, targets in enumerate(run.waves[: state.wave + 1]):
+    for wave, targets in enumerate(run.waves[: state.waves_begun]):
         stage = Stage(run, wave_lanes(run, targets), state.epoch, barrier=run.plan.barrier, results=first.results)
         _learn(ports, run, stage)
         found += [(wave, lane) for lane in stage.lanes.values()]

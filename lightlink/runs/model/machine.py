@@ -292,6 +292,7 @@ def retried(run: RunPlan, state: RunState, at: datetime, by: str) -> RunState:
     stage: StageName = "lock" if run.plan.locks else _beginning(run)
     changes: dict[str, Any] = {"attention": [], "attention_total": 0}  # whoever tries again has seen it
     changes |= {"verdict": "", "epoch": state.epoch + 1, "deadline": deadline, "wave": 0, "reason": ""}
+    changes["halted_in"] = None
     changes["passed"] = max(state.passed, state.wave)
     return _to(state, stage, at, "retried", by=by, **changes)
 

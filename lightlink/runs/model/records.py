@@ -154,6 +154,13 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether nothing more happens by itself."""
         return self.state in ENDED
 
+    @property
+    def waves_begun(self) -> int:
+        """How many waves may have begun, now or before the run was tried again."""
+        before = (LOCK, FIRST)
+        is_before = self.halted_in in before or (self.stage in before and not self.verdict)
+        return 0 if is_before and not self.epoch else max(self.wave, self.passed) + 1
+
 
 def with_attention(state: RunState, found: list[Attention]) -> RunState:
     """Return a state with more that people have to settle; of very many the first are kept, and the number."""

@@ -118,6 +118,21 @@ class Stage:
         if status.ended and lane.under_way.get(task.name) == number:
             self._advance(lane)
 
+    def settle_begun(self) -> None:
+        """Have what an epoch before began, and this one did not, come to what it came to then: nothing more begins."""
+        for lane in self.lanes.values():
+            for task in lane.tasks:
+                if _may_begin(lane, task):
+                    self._settle_as_before(lane, task)
+
+    def _settle_as_before(self, lane: Lane, task: Task) -> None:
+        for era in reversed(range(self._epoch)):
+            for number in reversed(range(task.step.retries + 1)):
+                status = self._known.get(self._id(lane, task, era, number))
+                if status is not None and status.ended and status.attempt:
+                    self._end(lane, task, self.judge(lane, task, status))
+                    return
+
     # What is to be done ---------------------------------------------------------------------------------------------
 
     def take(self, room: int | None = None) -> list[Attempt]:
