@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from lightlink.commands.model import RequestRecord
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 
 _RETRY_SECONDS = 1.0
+# How long past the time of what is under way nothing has to be heard of it before a run is given up.
+_SILENT_SECONDS = 60.0
 _COUNTED = ("done", "failed", "not_run", "unknown", "left")
 
 
@@ -55,6 +58,7 @@ class Active:
         self._turn = Condition()
         self._is_waiting = False
         self._is_dropped = False
+        self._heard_at = time.monotonic()
 
     # On threads of the library ----------------------------------------------------------------------------------------
 
@@ -125,7 +129,12 @@ class Active:
 
     def _advance(self) -> None:
         for work in self._works[:1]:
-            work.gather()
+            if work.gather():
+                self._heard_at = time.monotonic()
+        if self._stands_still():
+            why = f"nothing more was heard of what was under way while {self.state.state}"
+            self._move(machine.given_up(self.state, self._now(), why))
+            return
         if self._is_late():
             self._move(machine.overdue(self.run, self.state, self._now()))
             return
@@ -180,6 +189,13 @@ class Active:
         deadline, stage = self.state.deadline, self.state.stage
         return deadline is not None and stage in (records.FIRST, records.WAVE) and self._now() > deadline
 
+    def _stands_still(self) -> bool:
+        """Tell whether nothing was heard for longer than any command takes, in a stage that has no deadline."""
+        if self.state.stage not in (records.HALT, records.UNDO, records.LAST):
+            return False
+        longest = max((max(step.seconds, step.undo_seconds) for step in self.run.plan.steps), default=0.0)
+        return time.monotonic() - self._heard_at > 2 * longest + _SILENT_SECONDS
+
     def _has_failed_too_often(self) -> bool:
         plan = self.run.plan
         if self.state.stage != records.WAVE or plan.on_failure == "continue":
@@ -203,6 +219,13 @@ class Active:
             return Stage(self.run, [once_lane(plan.last_steps, only_always)], state.epoch, results=results)
         return self._wave_stage(state.wave, results)
 
+    def _stage_to_halt(self, name: str) -> Stage:
+        """Return the stage in which nothing begins any more; last steps that are always done come after it."""
+        if name != records.LAST:
+            return self._stage(name)
+        steps = [step for step in self.run.plan.last_steps if not step.always]
+        return Stage(self.run, [once_lane(steps)], self.state.epoch, results=self._first_results())
+
     def _wave_stage(self, wave: int, results: dict[str, Any]) -> Stage:
         lanes = wave_lanes(self.run, self.run.waves[wave])
         return Stage(self.run, lanes, self.state.epoch, wave=wave, barrier=self.run.plan.barrier, results=results)
@@ -223,7 +246,7 @@ class Active:
         where = self.state.halted_in
         if where not in (records.FIRST, records.WAVE, records.LAST):
             return [StageWork(self._ports, self.run, Stage(self.run, [], 0), self.wake)]
-        work = StageWork(self._ports, self.run, self._stage(where), self.wake)
+        work = StageWork(self._ports, self.run, self._stage_to_halt(where), self.wake)
         work.load(from_leader=True)
         cancel = self.state.verdict == "cancelled"
         running = bar(self._ports, self.run, work.stage, cancel=cancel, reason=self.state.reason)

@@ -117,7 +117,7 @@ class Runner:
         with self._lock:
             active = list(self._active.values())
         for each in active:
-            if each.state.deadline is not None and each.state.deadline < at:
+            if each.state.deadline is None or each.state.deadline < at:
                 each.wake()
 
     # On threads of the pool -------------------------------------------------------------------------------------------

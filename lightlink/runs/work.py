@@ -73,8 +73,8 @@ class StageWork:
         """Read what is known of the stage's attempts."""
         self.stage.learn_all(read_statuses(self._ports, self._run, self.stage.ids(), from_leader))
 
-    def gather(self) -> None:
-        """Take what was heard since; raises why the work cannot go on here, if that is so."""
+    def gather(self) -> bool:
+        """Take what was heard since, and tell whether that was anything; raises why the work cannot go on here."""
         with self._lock:
             heard, self._heard = self._heard, deque()
             check, self._check = self._check, []
@@ -88,6 +88,7 @@ class StageWork:
             found = self._ports.commands.read_written_statuses([(each.client_id, each.command_id) for each in check])
             for promise, last in zip(check, found, strict=True):
                 promise.hear(*last)
+        return bool(heard or check)
 
     def send(self, room: int | None) -> None:
         """Send what may be sent now."""
