@@ -183,7 +183,7 @@ def test_without_responders_it_says_what_is_missing(fleet: FleetWorld, boss: Api
     assert "responder" in answer.json["error"]  # type: ignore[index]
 
 
-def test_of_one_key_for_several_names_only_the_tokens_own_is_decided(
+def test_of_one_key_for_two_names_only_the_tokens_own_is_decided(
     browser: Browser, boss: Api, admin: Fleet, tmp_path: Path
 ) -> None:
     """Whoever holds a token of another site's machine may use the key of one of his own with it."""

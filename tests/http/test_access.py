@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.http import Events, Http, HttpProcess, tokens_file
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.commands import Agent, AgentMessage, CommandManager
+from lightlink.commands import Agent, AgentMessage, CommandManager, Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +180,26 @@ def test_a_token_is_good_for_its_types_only(running: HttpProcess) -> None:
         berlin.get("/api/commands?command_type=exec_shell"),
     ):
         assert (answer.status, answer.error) == (403, "token 'berlin' is not good for type 'exec_shell'")
+
+
+def test_a_token_takes_back_by_types_it_is_good_for_only(running: HttpProcess, url: str, prefix: str) -> None:
+    ops, berlin, ran = as_(running, OPS), as_(running, BERLIN), list[str]()
+    with lightlink.connect(url) as client:
+        agent = Agent(f"berlin-{prefix}", client)
+        for kind, undo in (("restart", "exec_shell"), ("log.on", "log.off")):
+            agent.register(kind, lambda: Undoable(None, undo={}), undo=undo)
+            agent.register(undo, partial(ran.append, undo))
+        with agent:
+            restart, log = (send(berlin, agent.client_id, each).json["command_id"] for each in ("restart", "log.on"))
+            for each in (restart, log):
+                assert berlin.get(f"/api/command/{each}?wait=20").json["command"]["status"] == "completed"
+            refused = berlin.post(f"/api/command/{restart}/undo")
+            undo = berlin.post(f"/api/command/{log}/undo").json["command_id"]
+            assert berlin.get(f"/api/command/{undo}?wait=20").json["command"]["command_type"] == "log.off"
+            assert ran == ["log.off"]
+            assert ops.post(f"/api/command/{restart}/undo").status == 200
+
+    assert (refused.status, refused.error) == (403, "token 'berlin' is not good for type 'exec_shell'")
 
 
 def test_a_token_for_some_clients_does_not_broadcast(running: HttpProcess) -> None:

@@ -37,7 +37,7 @@ from lightlink.errors import ClosedError, CommandNotFound, DecodeError, InvalidO
 from lightlink.validators import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from typing_extensions import Self
@@ -350,9 +350,16 @@ class CommandManager:
         return self._canceller.cancel(self._find(command_id), reason, issued_by)
 
     def undo(
-        self, command_id: str, *, timeout: float = DEFAULT_TIMEOUT, issued_by: str | None = None
+        self,
+        command_id: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        issued_by: str | None = None,
+        check: Callable[[str], object] | None = None,
     ) -> CommandPromise:
         """Take back a command that is completed, by what its agent said takes it back; return a promise for that.
+
+        The agent says of which type that is: ``check(command_type)``, where given, may raise before anything is sent.
 
         Raises UndoRefused for one that did not complete, that cannot be taken back, that was already, or after which
         another has changed the same resource; and the errors of `send`.
@@ -360,6 +367,8 @@ class CommandManager:
         self._refuse_closed()
         request = self._find(command_id)
         undo_id, told = undo_of(self._store, request)
+        if check is not None:
+            check(told.command)
         template = self._sender.template(told.command, told.payload, timeout, 0, issued_by, None)
         record = msgspec.structs.replace(
             template.to(request.client_id), command_id=undo_id, idempotency_key=f"undo {command_id}"

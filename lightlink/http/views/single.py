@@ -67,7 +67,10 @@ def undo_command(call: Call) -> CommandSent:
     """Take a completed command back."""
     command = _find(call)
     asked_at = call.manager.now()
-    promise = call.manager.undo(command.command_id, issued_by=call.issued_by)
+    # What takes it back is another command, of a type that its agent has chosen.
+    promise = call.manager.undo(
+        command.command_id, issued_by=call.issued_by, check=lambda kind: call.check(command.client_id, kind)
+    )
     call.app.metrics.follow(promise, asked_at)
     return CommandSent(command_id=promise.command_id)
 
