@@ -40,7 +40,11 @@ class Events(ClientBase):
         else:
             # As `_publish` does it, without what most messages do not need: a microsecond is all that one costs.
             payload = data if data.__class__ is bytes else codec.encode(data, f"the message for {subject!r}")
-            self._connection.publish(subjects.publish_subject(subject), payload)
+            try:
+                encoded = subjects.known_publish_subject(subject)
+            except TypeError:
+                encoded = subjects.publish_subject(subject)  # it says what is wrong
+            self._connection.publish(encoded, payload)
 
     def _publish(self, subject: str, data: Any, headers: HeaderMap | None) -> None:
         given = outgoing(headers)

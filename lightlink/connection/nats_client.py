@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import nats.errors
+from nats.aio.client import DEFAULT_MAX_PAYLOAD_SIZE, Srv
 from nats.aio.client import Client as NatsClient
-from nats.aio.client import Srv
 
 from lightlink.connection.parser import WireParser
 from lightlink.connection.transports.tcp import TcpTransport
@@ -114,6 +114,9 @@ class WireClient(NatsClient):
     makes the TLS context for each handshake, ``make_transport`` the transport for a URL's scheme. Without ``discover``
     servers that others tell of are left alone. After the messages of each read ``end_read`` is called.
     """
+
+    # The most bytes that the server takes. Not a property as nats-py's: every publish asks.
+    max_payload: int = DEFAULT_MAX_PAYLOAD_SIZE
 
     def __init__(
         self,
@@ -421,8 +424,8 @@ class WireClient(NatsClient):
         # nats-py reads the limit once, from the first INFO; an account's own comes in the second, or after a reload.
         limit = info.get("max_payload")
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-            self.may_exceed = self.may_exceed or limit < self._max_payload
-            self._max_payload = limit
+            self.may_exceed = self.may_exceed or limit < self.max_payload
+            self.max_payload = self._max_payload = limit
 
     def _follow(self, told: Sequence[str]) -> None:
         """Know of the servers told of last, and no others, beside those given; nats-py keeps them all for ever."""

@@ -69,9 +69,12 @@ class Outbox:
                 # The loop sleeps: it has written all that it took.
                 if self._shortcut is not None and self._asleep and not self._items and self._shortcut(item):
                     return
-                if self._is_full(size):
+                waiting = self._bytes + size
+                # As `_is_full` asks, written out: a message costs a microsecond in all.
+                if self._items and (waiting > self._max_bytes or len(self._items) >= self._max_messages):
                     self._wait_for_room(size, timeout)
-                self._bytes += size
+                    waiting = self._bytes + size
+                self._bytes = waiting
                 self._items.append((item, size))
                 if self._asleep:
                     self._asleep, self._is_wake_owed = False, True

@@ -7,6 +7,7 @@ import datetime
 import importlib.util
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,11 @@ _AGAINST: dict[str, Callable[[Stage], list[Row]]] = {
     "P2": against.call,
     "P3": against.calls,
     "P4": against.serve,
+    "P5": against.files,
+    "P7": against.state,
+    "P8": against.command,
+    "P9": against.batch,
+    "P10": against.imports,
 }
 _CURVES: dict[str, Callable[[Stage], Curve]] = {
     "callers": curves.callers,
@@ -86,7 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--publish", action="store_true", help="put tables and plot into tests/benchmarks/README.md")
     parser.add_argument("--without-uvloop", action="store_true", help="let LightLink run on asyncio's own loop")
     parser.add_argument(
-        "--before", type=Path, metavar="DIR", help="P1 to P4 against the lightlink in DIR, not the peers"
+        "--before", type=Path, metavar="DIR", help="P1 to P10 against the lightlink in DIR, not the peers"
     )
     arguments = parser.parse_args()
     unknown = set(arguments.what) - set(names)
@@ -105,8 +111,9 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     load = machine.load()
     started = time.monotonic()
-    with EmbeddedServer() as server:
-        stage = Stage(effort, server.url, arguments.without_uvloop, arguments.before)
+    with EmbeddedServer() as server, EmbeddedServer() if arguments.before else nullcontext() as other:
+        before_url = other.url if other else ""
+        stage = Stage(effort, server.url, arguments.without_uvloop, arguments.before, before_url=before_url)
         try:
             rows, found = _measure(stage, arguments.what, console)
         finally:

@@ -50,7 +50,8 @@ class Stage:
     """Makes each side when it is first asked for, and keeps it to the end.
 
     ``url`` is the server. ``without_uvloop`` lets LightLink run on asyncio's own loop, as the peers do. ``before`` is a
-    folder with another version of it. ``tls`` is a folder of identities: everybody who can then speaks mutual TLS.
+    folder with another version of it, and ``before_url`` the server for what that stores. ``tls`` is a folder of
+    identities: everybody who can then speaks mutual TLS.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Stage:
         without_uvloop: bool = False,
         before: Path | None = None,
         tls: str | None = None,
+        before_url: str = "",
     ) -> None:
         self.effort = effort
         self.url = url
         self.before = before
+        self.before_url = before_url
         self.tls = tls
         self._without_uvloop = without_uvloop
         self._sides: dict[tuple[str, str], Side] = {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ACTORS = {OURS: "transfers:Ours", ASYNCIO: "transfers:Asyncio"}
 _STORES = {OURS: "stores:Ours", ASYNCIO: "stores:Asyncio"}
 # Rounds that move files take seconds each, and differ little.
-_FILE_ROUNDS = 5
+FILE_ROUNDS = 5
 _COMMAND = "a command"
 _CALL = "a call"
 
@@ -30,9 +30,9 @@ def files(stage: Stage) -> list[Row]:
     """P5: upload and download a file."""
     size = stage.effort.file_mib
     with file_of(size) as path, file_of(size // 8) as small:
-        whole = {label: partial(_move, stage.nats(actor), path) for label, actor in _ACTORS.items()}
-        warm = {label: partial(_move, stage.nats(actor), small) for label, actor in _ACTORS.items()}
-        rounds = alternate(stage, whole, min(_FILE_ROUNDS, stage.effort.rounds), warm)
+        whole = {label: partial(move, stage.nats(actor), path) for label, actor in _ACTORS.items()}
+        warm = {label: partial(move, stage.nats(actor), small) for label, actor in _ACTORS.items()}
+        rounds = alternate(stage, whole, min(FILE_ROUNDS, stage.effort.rounds), warm)
     about: dict[str, Any] = {"measure": "P5", "unit": "MiB/s"}
     return [
         compare(
@@ -53,7 +53,7 @@ def memory(stage: Stage) -> list[Row]:
             stage,
             {label: partial(_peaks, side, path) for label, side in sides.items()},
             rounds=1,
-            warm_up={label: partial(_move, side, small) for label, side in sides.items()},
+            warm_up={label: partial(move, side, small) for label, side in sides.items()},
         )
     about: dict[str, Any] = {"measure": "P6", "unit": "MiB", "less": True, "absolute": True, "wanted": (48, 24)}
     return [
@@ -97,7 +97,7 @@ def batch(stage: Stage) -> list[Row]:
         OURS: lambda: stage.nats("orders:Manager").do("accept", count=count),
         puts: lambda: stage.nats("orders:Puts").do("accept", count=count),
     }
-    rounds = alternate(stage, sides, min(_FILE_ROUNDS, stage.effort.rounds))
+    rounds = alternate(stage, sides, min(FILE_ROUNDS, stage.effort.rounds))
     what = f"commands stored, batch of {count:,}"
     return [
         compare(rounds, OURS, puts, wanted=(0.85, 1.0), measure="P9", what=what, unit="/s", peer="pipelined KV puts")
@@ -114,7 +114,7 @@ def durable(stage: Stage) -> list[Row]:
         return [actor.do("store", count=count), actor.do("consume", count=count)]
 
     rounds = alternate(
-        stage, {side: partial(act, side) for side in (OURS, ASYNCIO)}, min(_FILE_ROUNDS, stage.effort.rounds)
+        stage, {side: partial(act, side) for side in (OURS, ASYNCIO)}, min(FILE_ROUNDS, stage.effort.rounds)
     )
     about: dict[str, Any] = {"measure": "P15", "unit": "/s"}
     return [
@@ -136,7 +136,7 @@ def runs(stage: Stage) -> list[Row]:
         return float(stage.nats("orders:Orchestrator").do(how, names=names))
 
     sides = {by_run: partial(act, "run"), by_batches: partial(act, "batches")}
-    rounds = alternate(stage, sides, min(_FILE_ROUNDS, stage.effort.rounds))
+    rounds = alternate(stage, sides, min(FILE_ROUNDS, stage.effort.rounds))
     about: dict[str, Any] = {"measure": "P16", "unit": "s", "less": True, "wanted": (1.3, 1.1)}
     return [compare(rounds, by_run, by_batches, what="run of 1,000 targets x 3 steps", peer="bare batches", **about)]
 
@@ -153,7 +153,7 @@ def file_of(mib: int) -> Iterator[str]:
         yield str(path)
 
 
-def _move(side: Side, path: str) -> tuple[float, float]:
+def move(side: Side, path: str) -> tuple[float, float]:
     """Return the seconds of an upload and a download."""
     took = side.do("upload", path=path), side.do("download", target=path + ".copy")
     side.do("discard")

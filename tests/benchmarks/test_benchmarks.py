@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.process import run_python
+from helpers.process import ROOT, run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,14 @@ def test_a_row_of_quic_is_measured_by_itself(tmp_path: Path) -> None:
     (row,) = json.loads((tmp_path / "all.json").read_text())["rows"]
     assert (row["measure"], row["unit"]) == ("P18", "KiB")
     assert row["ours"] > 0
+
+
+def test_another_version_is_compared_with_this_one(tmp_path: Path) -> None:
+    finished = run_python(_RUN, "P7", "P10", "--tiny", "--before", ROOT, "--json", tmp_path / "all.json")
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads((tmp_path / "all.json").read_text())["rows"]
+    assert [(row["measure"], row["peer"]) for row in rows] == [("P7", "before")] * 2 + [("P10", "before")]
+    assert all(row["ratio"] > 0 for row in rows)
 
 
 def test_a_peer_that_is_not_installed_is_reported() -> None:

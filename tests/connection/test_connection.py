@@ -323,7 +323,7 @@ def test_the_servers_last_complaint_is_an_error_of_ours(fresh_server: StartServe
     server = fresh_server(config="max_payload: 2000")
     errors: list[Exception] = []
     with lightlink.connect(server.url, on_error=errors.append, **QUICK) as client:
-        client._connection.session.nc._max_payload = 5000  # as if the server's limit had changed meanwhile
+        client._connection.session.nc.max_payload = 5000  # as if the server's limit had changed meanwhile
         client.publish(prefix, bytes(3000))
         eventually(lambda: errors)
         assert isinstance(errors[0], lightlink.LinkError)
