@@ -134,6 +134,21 @@ def test_a_reference_to_what_is_not_there_fails_its_target() -> None:
     assert "${one.result.count}" in stage.first_error()
 
 
+@pytest.mark.parametrize("phase", ["do", "undo"])
+def test_what_refers_to_nothing_takes_no_place(phase: str) -> None:
+    plan = Plan("p", targets=NAMES)
+    undo = ("undo.one", {"site": "${label.nothing}"}) if phase == "undo" else None
+    plan.step("one", "do.one", None if undo else {"site": "${label.nothing}"}, undo=undo)
+    run = run_of(plan)
+    stage = stage_of(run)
+    if undo:
+        play(stage, {})
+        stage = Stage(run, undo_lanes(stage.lanes.values())[0], 0, barrier=False)
+        stage.learn_all({})
+    assert stage.is_done
+    assert (stage.counts(), stage.under_way) == ({"not_run": 3}, 0)
+
+
 def test_a_result_that_is_not_as_expected_is_a_failure() -> None:
     plan = Plan("p", targets=["a"]).step("one", "x", expect=["${result.ok}", "==", True])
     for result, counts in (({"ok": True}, {"done": 1}), ({"ok": 1.5}, {"failed": 1}), (None, {"failed": 1})):

@@ -237,12 +237,13 @@ class Stage:
         return unknown
 
     def _begin(self, lane: Lane, task: Task, number: int) -> bool:
-        lane.under_way[task.name] = number
         command_id = self._id(lane, task, self._epoch, number)
-        if not _has_ended(self._known.get(command_id)):
+        has_ended = _has_ended(self._known.get(command_id))
+        if not has_ended:
+            # Before it counts as under way: what refers to nothing never is, and would keep its place for ever.
             self._ready.append(self._attempt(lane, task, number, command_id))
-            return False
-        return self._look_at(lane, task)
+        lane.under_way[task.name] = number
+        return has_ended and self._look_at(lane, task)
 
     def _look_at(self, lane: Lane, task: Task) -> bool:
         number = lane.under_way[task.name]
