@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from typing import TYPE_CHECKING, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightlink.concurrency.threads import Lock
+from lightlink.concurrency.threads import Lock, has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -23,23 +25,51 @@ class Recent:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
-        self._kept: dict[Hashable, tuple[float, object]] = {}
-        self._making: dict[Hashable, Lock] = {}
+        self._kept: dict[Hashable, tuple[float, Any]] = {}
+        self._making: dict[Hashable, Future[Any]] = {}
 
     def get(self, question: Hashable, answer: Callable[[], T]) -> T:
-        """Return the answer to a question; of those who ask it at once, one has it made."""
-        with self._lock:
-            turn = self._making.setdefault(question, Lock())
-        with turn:
-            until, kept = self._kept.get(question, (0.0, None))
-            began = self._clock()
-            if began < until:
-                return kept  # type: ignore[return-value]
-            made = answer()
-            took = self._clock() - began
+        """Return the answer to a question; of those who ask it at once one has it made, or fails for all of them."""
+        while True:
             with self._lock:
-                if len(self._kept) >= _MOST:
-                    self._kept.clear()
-                    self._making.clear()
-                self._kept[question] = (self._clock() + _FACTOR * took, made)
-            return made
+                until, kept = self._kept.get(question, (0.0, None))
+                if self._clock() < until:
+                    return kept  # type: ignore[no-any-return]
+                mine: Future[Any] = Future()
+                made = self._making.setdefault(question, mine)
+            if made is mine:
+                return self._make(question, answer, mine)
+            # In an outage each would wait for as long as the one before, and all of them for many times that.
+            has_ended(made)
+            error = made.exception()
+            if error is None:
+                return made.result()  # type: ignore[no-any-return]
+            if isinstance(error, Exception):
+                raise _fresh(error)
+            # The thread that made it was told to end, which is nothing to this one.
+
+    def _make(self, question: Hashable, answer: Callable[[], T], future: Future[Any]) -> T:
+        began = self._clock()
+        try:
+            made = answer()
+        except BaseException as exc:
+            with self._lock:
+                del self._making[question]
+            future.set_exception(exc)
+            raise
+        now = self._clock()
+        with self._lock:
+            if len(self._kept) >= _MOST:
+                self._kept.clear()
+            self._kept[question] = (now + _FACTOR * (now - began), made)
+            del self._making[question]
+        future.set_result(made)
+        return made
+
+
+def _fresh(error: Exception) -> Exception:
+    """Return an error for one more thread to raise, as each adds its own traceback to it."""
+    try:
+        return copy.copy(error)
+    except Exception:  # one that cannot be copied says the same to all
+        return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,10 +12,12 @@ from helpers.runs import RunWorld
 from helpers.waiting import eventually
 
 import lightlink
+from lightlink.concurrency.threads import has_ended
 from lightlink.http.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from conftest import StartServer
@@ -142,3 +146,33 @@ def test_what_took_long_is_told_again_for_a_while() -> None:
     assert recent.get("b", slow) == 2
     now[0] += 0.2
     assert recent.get("a", slow) == 3
+
+
+def test_a_failure_is_shared_by_all_who_wait_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each would wait for as long as the one before, and no thread of the server were left."""
+    recent, asked, waiting, fail = Recent(), list[int](), list[int](), threading.Event()
+
+    def wait(future: Future[object]) -> bool:
+        waiting.append(1)
+        return has_ended(future)
+
+    def answer() -> int:
+        asked.append(1)
+        assert fail.wait(30)
+        raise lightlink.StoreUnavailable("reading", "no answer")
+
+    def ask(_: int) -> BaseException:
+        with pytest.raises(lightlink.StoreUnavailable, match="no answer") as caught:
+            recent.get("agents", answer)
+        return caught.value
+
+    monkeypatch.setattr("lightlink.http.recent.has_ended", wait)
+    with ThreadPoolExecutor(5) as pool:
+        asking = [pool.submit(ask, number) for number in range(5)]
+        eventually(lambda: len(waiting) == 4)
+        fail.set()
+        errors = [each.result(30) for each in asking]
+
+    assert len(asked) == 1
+    assert len({id(error) for error in errors}) == 5  # each with a traceback of its own
+    assert recent.get("agents", lambda: 7) == 7
