@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+import unicodedata
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from msgspec import UNSET
 from werkzeug.exceptions import LengthRequired, RequestEntityTooLarge
@@ -22,6 +25,13 @@ _WHAT = "files"
 _MOST_FILES = 500
 # A download up to this size stays in memory until it is sent.
 _SPOOL_BYTES = 1024 * 1024
+# Characters of control, of line ends, halves of others; and those that turn the direction of text.
+_UNTOLD = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+# In quotes, for what does not know the other form: `\`, `"` and `%` are read in several ways.
+_PLAIN = re.compile(r"[ !#$&-\[\]^_`a-z{|}~]")
+# Besides letters and digits (RFC 8187, attr-char).
+_AS_THEY_ARE = "!#$&+^`|"
 
 
 def list_files(call: Call) -> FileList:
@@ -63,7 +73,7 @@ def download_file(call: Call) -> Response:
     spool.seek(0)
     # What somebody has stored must not become a page of this site.
     response = Response(wrap_file(call.request.environ, spool), mimetype=MIMETYPE, direct_passthrough=True)
-    response.headers.set("Content-Disposition", "attachment", filename=info.name or info.id)
+    response.headers["Content-Disposition"] = _attachment(info.name or info.id)
     response.content_length = info.size
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
@@ -75,6 +85,20 @@ def delete_file(call: Call) -> Done:
     """Remove a file."""
     _store(call).delete(call.path["file_id"])
     return Done()
+
+
+def _attachment(name: str) -> str:
+    """Return the header that has a browser keep a file under its name (RFC 6266), whatever its uploader called it."""
+    # Nor may what looks like a picture be a program whose name is read from the right.
+    told = "".join("_" if _is_untold(each) else each for each in name)
+    split = unicodedata.normalize("NFKD", told)
+    plain = "".join(each if _PLAIN.fullmatch(each) else "_" for each in split if not unicodedata.combining(each))
+    header = f'attachment; filename="{plain}"'
+    return header if plain == told else f"{header}; filename*=UTF-8''{quote(told, safe=_AS_THEY_ARE)}"
+
+
+def _is_untold(character: str) -> bool:
+    return unicodedata.category(character) in _UNTOLD or unicodedata.bidirectional(character) in _TURNS
 
 
 def _store(call: Call) -> FileStore:

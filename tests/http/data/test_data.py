@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from helpers.http import Events, Http, HttpProcess, tokens_file
@@ -208,6 +209,27 @@ def test_files_come_and_go_whole(http: Http, prefix: str) -> None:
     assert fetched.headers.get_content_type() == "application/octet-stream"
     assert http.request("DELETE", path, headers=JSON).status == 200
     assert http.get(path).status == 404
+
+
+NAMES = {
+    "report.pdf": 'attachment; filename="report.pdf"',
+    "résumé.html": "attachment; filename=\"resume.html\"; filename*=UTF-8''r%C3%A9sum%C3%A9.html",
+    "报告 1.pdf": "attachment; filename=\"__ 1.pdf\"; filename*=UTF-8''%E6%8A%A5%E5%91%8A%201.pdf",
+    'a"b\\%c;.txt': "attachment; filename=\"a_b__c;.txt\"; filename*=UTF-8''a%22b%5C%25c%3B.txt",
+    "a\r\nX-Evil: b\0": 'attachment; filename="a__X-Evil: b_"',
+    "\u202egpj.exe": 'attachment; filename="_gpj.exe"',
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_any_name_is_handed_out_under_it(http: Http, prefix: str, name: str) -> None:
+    uploaded = http.request("PUT", f"/api/files?name={quote(name)}&bucket={prefix}", b"abc", headers=FILE)
+
+    fetched = http.get(f"/api/files/{uploaded.json['file']['id']}?bucket={prefix}")
+
+    assert (fetched.status, fetched.body) == (200, b"abc")
+    assert fetched.headers["Content-Disposition"] == NAMES[name]
+    assert "X-Evil" not in fetched.headers
 
 
 def test_what_an_older_token_may_has_not_grown(running: HttpProcess) -> None:
