@@ -2,19 +2,22 @@
 
 A row is written in the caller's own transaction, and removed in one of the relay's once the event is stored. Whoever
 dies in between leaves the row, and the event goes out again under the same id, which its stream remembers. Any number
-of relays may work side by side where the database can skip locked rows. Events of one ``key`` keep their order.
+of relays may work side by side where the database can skip locked rows; where it locks as a whole (SQLite) those that
+meet publish the same events, and the stream drops what comes twice. Events of one ``key`` keep their order.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from lightlink import logs
+from lightlink.concurrency.deadline import Deadline
 from lightlink.concurrency.lifecycle import Lifecycle, Stage
 from lightlink.concurrency.threads import Condition, Event, join_thread, start_thread
 from lightlink.errors import ClosedError, LightLinkError, NotReady
@@ -23,7 +26,7 @@ from lightlink.protocol.ids import new_id
 from lightlink.validators import integer, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from concurrent.futures import Future
     from threading import Thread
 
@@ -39,6 +42,8 @@ _log = logging.getLogger("lightlink")
 _RETRY_SECONDS = 1.0
 _RETRY_SECONDS_MAX = 60.0
 _MOST_ERROR = 500
+# How long a batch may take: its rows are removed while streams remember their ids, which they do for two minutes.
+_BATCH_SECONDS = 30.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -109,11 +114,14 @@ def inbox_key(message: StoredMessage, consumer: str) -> dict[str, Any]:
 Outcomes = dict[str, "str | None"]
 
 
+Send = Callable[["Sequence[OutboxRow]"], Outcomes]
+
+
 class OutboxStore(Protocol):
     """The table."""
 
-    def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
-        """Send at most about ``most`` rows that do not rest, in one transaction; return how many were removed.
+    def take(self, most: int, send: Send) -> int:
+        """Send at most about ``most`` rows that do not rest; return how many were removed.
 
         Of each key the first row that nobody else has, and those behind it up to one that rests. Only what was refused
         rests: when a row was written tells nothing, as clocks differ.
@@ -123,6 +131,35 @@ class OutboxStore(Protocol):
     def close(self) -> None:
         """Give back what this thread has of the database."""
         ...
+
+
+class TwoSteps:
+    """Sends between two transactions, for a database that locks as a whole: no writer waits for a server.
+
+    ``read`` returns rows and locks nothing; ``settle`` removes or delays them, unless another relay already has.
+    """
+
+    def __init__(
+        self, read: Callable[[int], list[OutboxRow]], settle: Callable[[list[OutboxRow], Outcomes], int]
+    ) -> None:
+        self._read = read
+        self._settle = settle
+        self._turn = Condition()
+        self._sent: tuple[list[OutboxRow], Outcomes] | None = None
+
+    def take(self, most: int, send: Send) -> int:
+        """Send at most about ``most`` rows; return how many were removed."""
+        with self._turn:
+            # What could not be settled, as others had the database for long, is not sent again meanwhile: in the end
+            # its stream would have forgotten the ids.
+            if self._sent is None:
+                rows = self._read(most)
+                if not rows:
+                    return 0
+                self._sent = rows, send(rows)
+            count = self._settle(*self._sent)
+            self._sent = None
+            return count
 
 
 class OutboxRelay(Lifecycle):
@@ -212,6 +249,7 @@ class OutboxRelay(Lifecycle):
         for row in rows:
             lanes.setdefault(row.lane, []).append(row)
         outcomes: Outcomes = {}
+        deadline = Deadline(_BATCH_SECONDS)
         while lanes:
             sent = {name: (lane[0], self._submit(lane[0])) for name, lane in lanes.items()}
             for name, (row, future) in sent.items():
@@ -220,6 +258,8 @@ class OutboxRelay(Lifecycle):
                     del lanes[name][0]
                 else:
                     del lanes[name]  # what is behind a refused event waits for it
+            if deadline.is_over:
+                break
         return outcomes
 
     def _submit(self, row: OutboxRow) -> Future[Stored] | LightLinkError:

@@ -29,15 +29,15 @@ except ModuleNotFoundError as exc:
     needed = "lightlink.contrib.sqlalchemy needs SQLAlchemy: pip install 'lightlink[sqlalchemy]'"
     raise ModuleNotFoundError(needed, name=exc.name) from exc
 
-from lightlink.contrib.outbox import OutboxRelay, OutboxRow, in_turn, inbox_key
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow, TwoSteps, in_turn, inbox_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from sqlalchemy.orm import Session
 
     from lightlink.client import Client
-    from lightlink.contrib.outbox import Outcomes
+    from lightlink.contrib.outbox import Outcomes, Send
     from lightlink.streams.message import StoredMessage
 
 __all__ = ["Inbox", "Outbox"]
@@ -98,7 +98,7 @@ class Outbox:
     def relay(self, engine: sa.Engine, client: Client, **options: Any) -> OutboxRelay:
         """Return what relays its events over a client: `start`, `run`, or a ``with`` block; see `OutboxRelay`.
 
-        Any number may work side by side in PostgreSQL, MySQL and Oracle; with SQLite they take turns.
+        Any number may share the work in PostgreSQL, MySQL and Oracle; with SQLite one is enough: several do the same.
         """
         return OutboxRelay(_Store(self.table, engine), client, **options)
 
@@ -153,20 +153,25 @@ class _Store:
     def __init__(self, table: sa.Table, engine: sa.Engine) -> None:
         self._table = table
         self._engine = engine
+        self._two_steps = TwoSteps(self._read, self._finish)
 
-    def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
-        table = self._table
+    def take(self, most: int, send: Send) -> int:
+        if self._engine.dialect.name == "sqlite":
+            return self._two_steps.take(most, send)
         with self._engine.begin() as connection:
-            if self._engine.dialect.name == "sqlite":
-                # It cannot lock rows: relays take turns, and none of them fails for having read first. Removing nothing
-                # locks the database however the engine begins its transactions, which BEGIN IMMEDIATE would not allow.
-                connection.execute(table.delete().where(sa.false()))
             rows = self._lock(connection, most)
-            outcomes = send(rows) if rows else {}
-            return self._settle(connection, rows, outcomes)
+            return self._settle(connection, rows, send(rows) if rows else {})
 
     def close(self) -> None:
         """Leave the engine's connections alone: its owner closes them."""
+
+    def _read(self, most: int) -> list[OutboxRow]:
+        with self._engine.connect() as connection:
+            return self._lock(connection, most)
+
+    def _finish(self, rows: list[OutboxRow], outcomes: Outcomes) -> int:
+        with self._engine.begin() as connection:
+            return self._settle(connection, rows, outcomes)
 
     def _lock(self, connection: sa.Connection, most: int) -> list[OutboxRow]:
         """Return the first row of each key that nobody else has, and those behind it, but for what rests."""
@@ -187,15 +192,16 @@ class _Store:
     def _settle(self, connection: sa.Connection, rows: list[OutboxRow], outcomes: Outcomes) -> int:
         table = self._table
         done = [row.id for row in rows if row.id in outcomes and outcomes[row.id] is None]
+        removed = 0
         if done:
-            connection.execute(table.delete().where(table.c.id.in_(done)))
+            removed = connection.execute(table.delete().where(table.c.id.in_(done))).rowcount
         for row in rows:
             error = outcomes.get(row.id)
             if error is not None:
                 due_at = _now() + timedelta(seconds=row.delay())
                 values = {"attempts": row.attempts + 1, "error": error, "due_at": due_at}
                 connection.execute(table.update().where(table.c.id == row.id).values(**values))
-        return len(done)
+        return removed
 
 
 def _row(found: sa.RowMapping) -> OutboxRow:

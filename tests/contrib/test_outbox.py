@@ -16,6 +16,7 @@ from helpers.waiting import eventually
 from sqlalchemy.orm import Session
 
 import lightlink
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow
 from lightlink.contrib.sqlalchemy import Inbox, Outbox
 from lightlink.errors import EncodeError, InvalidName, InvalidOption, NotReady
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import StartPython
+
+    from lightlink.contrib.outbox import Outcomes, Send
 
 EARLIER, LATER = (datetime.now(timezone.utc) + timedelta(hours=hours) for hours in (-1, 1))
 TABLES = """
@@ -129,7 +132,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
 
 @pytest.fixture
 def client(url: str, prefix: str) -> Iterator[lightlink.Client]:
-    with lightlink.connect(url) as connected:
+    with lightlink.connect(url, timeout=30) as connected:
         connected.stream(f"S_{prefix}", [f"{prefix}.>"])
         yield connected
 
@@ -325,6 +328,107 @@ def test_an_event_of_a_stream_made_anew_is_new(shop: Shop, client: lightlink.Cli
     assert found == [(1, True), (1, True)]
 
 
+# SQLite, which locks the whole database ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sqlite_shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(f"sqlite:///{tmp_path / 'shop.sqlite3'}?timeout=30")
+    yield made
+    made.engine.dispose()
+
+
+def acknowledge(client: lightlink.Client, event: lightlink.Message) -> None:
+    """Answer as a stream does that has stored an event."""
+    client.publish(event.reply, {"stream": "S", "seq": 1})
+
+
+def test_nobody_waits_for_a_relay_whose_server_says_nothing(
+    sqlite_shop: Shop, client: lightlink.Client, prefix: str
+) -> None:
+    outbox, engine = sqlite_shop.outbox, sqlite_shop.engine
+    with engine.begin() as connection:
+        outbox.add(connection, f"{prefix}-silent", 1)
+    with client.subscribe(f"{prefix}-silent") as silent, outbox.relay(engine, client, interval=0.05) as relay:
+        event = silent.get(30)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 0")  # to find the database locked is an error now
+            outbox.add(connection, f"{prefix}.a", 2)
+            connection.commit()
+            connection.exec_driver_sql("PRAGMA busy_timeout = 30000")
+        acknowledge(client, event)
+        eventually(lambda: not sqlite_shop.waiting())
+        assert (stored(client, prefix), relay.relayed) == ([2], 2)
+
+
+def test_what_went_out_is_not_sent_again_while_others_write(
+    sqlite_shop: Shop, client: lightlink.Client, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long that takes: in the end the stream would know its id no longer."""
+    outbox, engine = sqlite_shop.outbox, sqlite_shop.engine
+    impatient = sa.create_engine(sqlite_shop.database.replace("=30", "=0"))
+    with engine.begin() as connection:
+        outbox.add(connection, f"{prefix}-silent", 1)
+    with client.subscribe(f"{prefix}-silent") as silent, outbox.relay(impatient, client, interval=0.01) as relay:
+        event = silent.get(30)
+        with engine.begin() as connection:
+            outbox.add(connection, f"{prefix}-silent", 2)
+            caplog.clear()
+            acknowledge(client, event)
+            eventually(lambda: caplog.text.count("the outbox waits: OperationalError") > 2)
+        event = silent.get(30)
+        assert event.data == 2
+        acknowledge(client, event)
+        eventually(lambda: not sqlite_shop.waiting())
+        assert relay.relayed == 2
+    impatient.dispose()
+
+
+def test_relays_that_meet_at_sqlite_keep_the_order_of_a_key(
+    sqlite_shop: Shop, client: lightlink.Client, prefix: str
+) -> None:
+    outbox, engine = sqlite_shop.outbox, sqlite_shop.engine
+    with engine.begin() as connection:
+        outbox.add(connection, f"{prefix}-silent", "first", key="one")
+        for number in range(5):
+            outbox.add(connection, f"{prefix}.a", number, key="one")
+    relays = [outbox.relay(engine, client, interval=0.05) for _ in range(2)]
+    with client.subscribe(f"{prefix}-silent") as silent:
+        for relay in relays:
+            relay.start()
+        for event in [silent.get(30) for _ in relays]:
+            acknowledge(client, event)
+        eventually(lambda: not sqlite_shop.waiting())
+        for relay in relays:
+            relay.stop()
+    assert stored(client, prefix) == [0, 1, 2, 3, 4]
+    assert sum(relay.relayed for relay in relays) == 6
+
+
+class Held:
+    """What holds rows, and keeps what became of them."""
+
+    def __init__(self, rows: list[OutboxRow]) -> None:
+        self.rows = rows
+        self.outcomes: Outcomes = {}
+
+    def take(self, most: int, send: Send) -> int:
+        self.outcomes = send(self.rows[:most])
+        return 0
+
+    def close(self) -> None: ...
+
+
+def test_a_batch_that_takes_long_leaves_the_rest_for_the_next(
+    client: lightlink.Client, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightlink.contrib.outbox._BATCH_SECONDS", 0.0)
+    rows = [OutboxRow.of(f"{prefix}.a", number, "one", None) for number in range(3)]
+    held = Held(rows)
+    OutboxRelay(held, client).relay()
+    assert held.outcomes == {rows[0].id: None}
+
+
 def begins_itself(path: Path) -> sa.Engine:
     """An engine for SQLite as SQLAlchemy's documentation has it for savepoints that work."""
     engine = sa.create_engine(f"sqlite:///{path}")
@@ -376,7 +480,5 @@ def test_sqlite_may_begin_its_transactions_otherwise(
 
 
 def test_headers_are_kept_as_text() -> None:
-    from lightlink.contrib.outbox import OutboxRow
-
     row = OutboxRow.of("a.b", {"x": 1}, None, {"A": "1"})
     assert json.loads(row.headers_text) == {"A": "1"}

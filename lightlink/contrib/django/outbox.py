@@ -12,14 +12,14 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from lightlink.contrib.django import signals
-from lightlink.contrib.outbox import OutboxRelay, OutboxRow, in_turn, inbox_key
+from lightlink.contrib.outbox import OutboxRelay, OutboxRow, TwoSteps, in_turn, inbox_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
     from lightlink.client import Client
-    from lightlink.contrib.outbox import Outcomes
+    from lightlink.contrib.outbox import Outcomes, Send
     from lightlink.streams.message import StoredMessage
 
 # The relays of this process, by database: they are nudged when something is committed.
@@ -106,9 +106,12 @@ def _tell(row: OutboxRow, error: str | None, using: str) -> None:
 class _Store:
     def __init__(self, using: str) -> None:
         self._using = using
+        self._two_steps = TwoSteps(self._lock, self._finish)
 
-    def take(self, most: int, send: Callable[[Sequence[OutboxRow]], Outcomes]) -> int:
+    def take(self, most: int, send: Send) -> int:
         connections[self._using].close_if_unusable_or_obsolete()
+        if not connections[self._using].features.has_select_for_update:
+            return self._two_steps.take(most, send)
         with transaction.atomic(using=self._using):
             rows = self._lock(most)
             return self._settle(rows, send(rows) if rows else {})
@@ -133,6 +136,16 @@ class _Store:
             behind = events.filter(key__in=keys).exclude(position__in=[each.position for each in found])
             found += behind[: most - len(found)]
         return in_turn(_row(each, now) for each in sorted(found, key=lambda each: each.position))
+
+    def _finish(self, rows: list[OutboxRow], outcomes: Outcomes) -> int:
+        from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
+
+        events = OutboxEvent.objects.using(self._using)
+        with transaction.atomic(using=self._using):
+            # Changing nothing locks the database: what is read next stays so.
+            events.filter(id="").update(attempts=0)
+            there = {*events.filter(id__in=[row.id for row in rows]).values_list("id", flat=True)}
+            return self._settle([row for row in rows if row.id in there], outcomes)
 
     def _settle(self, rows: list[OutboxRow], outcomes: Outcomes) -> int:
         from lightlink.contrib.django.models import OutboxEvent  # noqa: PLC0415
