@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import responses
 from typing import TYPE_CHECKING
 
 from lightlink import errors
@@ -67,3 +68,8 @@ def with_changes(changes: Mapping[type[LightLinkError] | str, int | None]) -> di
 def status_of(error: LightLinkError, statuses: Mapping[type[LightLinkError], int | None]) -> int | None:
     """Return the status for an error: that of its class, or else of the nearest one above; None if there is none."""
     return next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), None)
+
+
+def phrase_of(status: int) -> str:
+    """Return what a status is called; its number where it has no name, as 529."""
+    return responses.get(status, str(status))

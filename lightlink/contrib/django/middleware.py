@@ -11,7 +11,7 @@ from django.conf import settings
 from django.http import JsonResponse
 
 from lightlink import logs
-from lightlink.contrib.statuses import status_of, with_changes
+from lightlink.contrib.statuses import phrase_of, status_of, with_changes
 from lightlink.errors import LightLinkError
 from lightlink.protocol.codec import CORRELATION_HEADER
 from lightlink.protocol.text import visible
@@ -74,5 +74,5 @@ class LightLinkErrorsMiddleware:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.warning("lightlink: %s %s: %s", request.method, visible(request.path), visible(str(exception)))
         shown = status < HTTPStatus.INTERNAL_SERVER_ERROR or settings.DEBUG
-        text = str(exception) if shown else HTTPStatus(status).phrase
+        text = str(exception) if shown else phrase_of(status)
         return JsonResponse({"error": text, "type": type(exception).__name__}, status=status)

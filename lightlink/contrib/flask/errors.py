@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import jsonify, request
 from werkzeug.exceptions import default_exceptions
 
-from lightlink.contrib.statuses import status_of, with_changes
+from lightlink.contrib.statuses import phrase_of, status_of, with_changes
 from lightlink.errors import LightLinkError
 from lightlink.protocol.text import visible
 
@@ -41,7 +41,7 @@ def answer_errors(app: flask.Flask, changes: Mapping[type[LightLinkError] | str,
         # An app with a page of its own for this status shows it.
         if page is not None and (own := app.handle_http_exception(page)) is not page:
             return own
-        name = page.name if page is not None else str(status)
+        name = page.name if page is not None else phrase_of(status)
         response: Any = jsonify({"error": shown or name, "type": type(error).__name__})
         response.status_code = status
         if status in _RETRY_SECONDS:

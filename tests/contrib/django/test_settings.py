@@ -17,7 +17,7 @@ import lightlink
 from lightlink import errors, logs
 from lightlink.contrib.django import client, clients, conf, managers
 from lightlink.contrib.django.checks import check_deployment, check_outbox, check_settings
-from lightlink.contrib.django.middleware import LightLinkContextMiddleware
+from lightlink.contrib.django.middleware import LightLinkContextMiddleware, LightLinkErrorsMiddleware
 from lightlink.protocol.codec import CORRELATION_HEADER
 
 if TYPE_CHECKING:
@@ -215,6 +215,18 @@ def test_spans_of_a_request_s_calls_are_its_trace_s(url: str, prefix: str) -> No
         assert span.parent is not None
         known = (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}")
         assert known == (TRACE["traceparent"][3:35], parent)
+
+
+@pytest.mark.parametrize(("status", "name"), [(529, "529"), (507, "Insufficient Storage"), (504, "Gateway Timeout")])
+def test_an_error_may_have_a_status_without_a_name(status: int, name: str) -> None:
+    def view(_: HttpRequest) -> HttpResponse:
+        raise NotImplementedError
+
+    with override_settings(LIGHTLINK_STATUSES={"FlushTimeout": status}):
+        middleware = LightLinkErrorsMiddleware(view)
+    answer = middleware.process_exception(RequestFactory().get("/"), errors.FlushTimeout(1.0, "connected"))
+    assert answer is not None
+    assert (answer.status_code, json.loads(answer.content)) == (status, {"error": name, "type": "FlushTimeout"})
 
 
 def test_an_outbox_without_its_table_is_found_once_migrated() -> None:

@@ -196,6 +196,15 @@ def test_errors_can_be_left_to_the_app(link: LightLink, url: str, prefix: str, c
         link.close()
 
 
+@pytest.mark.parametrize(("status", "name"), [(529, "529"), (507, "Insufficient Storage"), (504, "Gateway Timeout")])
+def test_an_error_may_have_a_status_without_a_name(link: LightLink, status: int, name: str) -> None:
+    def view() -> None:
+        raise errors.FlushTimeout(1.0, "connected")
+
+    answer = browser_for(make_app(link, LIGHTLINK_STATUSES={"FlushTimeout": status}), "/", view).get("/")
+    assert (answer.status_code, answer.get_json()) == (status, {"error": name, "type": "FlushTimeout"})
+
+
 def test_every_status_is_one_of_an_error_that_there_is() -> None:
     assert set(STATUSES.values()) == {400, 404, 409, 413, 429, 502, 503, 504}
     statuses = with_changes({errors.HandlerError: 500})
