@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests, Unauthorized
+from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests
 from werkzeug.routing import Map, Rule, UnicodeConverter
 from werkzeug.wrappers import Request, Response
 
@@ -14,7 +13,7 @@ from lightlink.concurrency.threads import Event
 from lightlink.errors import InvalidOption
 from lightlink.http import addresses, inputs
 from lightlink.http.access import FileTokens, Token
-from lightlink.http.call import Call
+from lightlink.http.call import Call, unauthorized
 from lightlink.http.console import session
 from lightlink.http.console.assets import to_page
 from lightlink.http.console.routes import ROUTES as CONSOLE_ROUTES
@@ -167,11 +166,7 @@ class HttpApp:
         token = self.identify(request)
         if token is None:
             self.count_stranger()
-            # A realm is in quotes, always (RFC 9110, section 11.5).
-            challenge = WWWAuthenticate("bearer", token='realm="lightlink"')
-            raise Unauthorized(
-                "a good bearer token is needed: Authorization: Bearer <token>", www_authenticate=challenge
-            )
+            raise unauthorized("a good bearer token is needed: Authorization: Bearer <token>")
         self._count(token.name, token.rate or self.limits.rate)
         if route.scope not in token.scope:
             raise Forbidden(f"token {token.name!r} may not {route.scope}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
-from werkzeug.exceptions import Forbidden, ServiceUnavailable
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 
+from lightlink.concurrency.deadline import Deadline
 from lightlink.connection.session import Status
 from lightlink.errors import StoreUnavailable
 from lightlink.http.limits import slices
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger("lightlink")
+
+# What carries the app may have in the environ a function that returns what a source of tokens runs within.
+CONTEXT = "lightlink.context"
 # How long a request waits for a lost connection to come back before it is refused.
 _RECONNECT_SECONDS = 1.0
 # How soon a wait notices that its client is gone or the server stops. A result wakes it at once.
@@ -73,6 +80,10 @@ class Call:
     path: dict[str, str]
     query: Any = None
     body: Any = None
+    _good_until: Deadline = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._good_until = Deadline(self.app.limits.heartbeat)
 
     @property
     def manager(self) -> CommandManager:
@@ -119,6 +130,20 @@ class Call:
         if self.token is not None and self.token.is_limited:
             raise Forbidden(f"token {self.token.name!r} is not good for all clients and types, of which {what} tell")
 
+    def recheck(self) -> None:
+        """Raise Unauthorized when the token is not what it was, or the session has ended; look once in a heartbeat."""
+        if self.token is None or not self._good_until.is_over:
+            return
+        self._good_until = Deadline(self.app.limits.heartbeat)
+        try:
+            with self.request.environ.get(CONTEXT, nullcontext)():
+                found = self.app.identify(self.request)
+        except Exception:
+            _log.exception("lightlink: whether token %r is good still cannot be told, so it is not", self.token.name)
+            found = None
+        if found != self.token:
+            raise unauthorized(f"token {self.token.name!r} is not good any more, or has changed")
+
     # Waiting --------------------------------------------------------------------------------------------------------
 
     def take_seat(self) -> None:
@@ -156,6 +181,12 @@ class Call:
     def is_pointless(self) -> bool:
         """Tell whether the client is gone, as far as the WSGI server lets one know, or the server stops."""
         return self.app.stopping.is_set() or _has_hung_up(self.request.environ)
+
+
+def unauthorized(reason: str) -> Unauthorized:
+    """Return the HTTP error 401, with what to bring instead."""
+    # A realm is in quotes, always (RFC 9110, section 11.5).
+    return Unauthorized(reason, www_authenticate=WWWAuthenticate("bearer", token='realm="lightlink"'))
 
 
 def _has_hung_up(environ: Mapping[str, Any]) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
+
+from lightlink.http.call import CONTEXT
 
 if TYPE_CHECKING:
     from lightlink.http.app import HttpApp
@@ -21,6 +23,8 @@ def blueprint(app: HttpApp, name: str = "lightlink") -> Blueprint:
 
     def forward(path: str) -> Response:
         environ = dict(request.environ)
+        # A stream outlives the request's own context, and asks the source of tokens again.
+        environ[CONTEXT] = current_app.app_context
         before = environ["PATH_INFO"].removesuffix(f"/{path}".encode().decode("latin-1"))
         environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + before
         environ["PATH_INFO"] = environ["PATH_INFO"][len(before) :]

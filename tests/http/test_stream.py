@@ -6,21 +6,29 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+import flask
 import pytest
-from helpers.http import Events, HttpProcess
+from helpers.http import Events, Http, HttpProcess, tokens_file
 from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import Agent, CommandContext, CommandManager
-from lightlink.http import Limits, create_app
+from lightlink.http import Limits, Token, create_app
+from lightlink.http.flask import blueprint
+from lightlink.http.server import HttpServer
+from lightlink.runs import Orchestrator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import StartServer
-    from helpers.http import Http
 
     from lightlink.server import EmbeddedServer
+
+ALL = {"scope": ["read", "send", "data"]}
+OPS: dict[str, Any] = {"name": "ops", "token": "ops-0123456789abcdef", **ALL}
+OTHER: dict[str, Any] = {"name": "other", "token": "other-0123456789abcdef", **ALL}
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +232,95 @@ def test_a_stream_dropped_before_it_is_read_gives_its_seat_back(client: lightlin
         body.close()
 
         assert app.room.taken == 0
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    return tokens_file(tmp_path / "tokens.json", OPS, OTHER)
+
+
+@pytest.fixture
+def guarded(client: lightlink.Client, tokens: Path) -> Iterator[str]:
+    """The address of a server that asks the file of tokens again soon."""
+    urls: list[str] = []
+    with Orchestrator(client, sweep_interval=None) as manager:
+        app = create_app(manager, tokens=tokens, limits=Limits(heartbeat=0.05))
+        with HttpServer(app, "127.0.0.1:0", urls.append):
+            yield urls[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "how"),
+    [
+        ("/api/commands/stream", "revoked"),
+        ("/api/events", "narrowed"),
+        ("/api/runs/stream", "removed"),
+        ("/api/tail", "damaged"),
+    ],
+)
+def test_a_stream_ends_with_the_token_it_was_opened_with(
+    guarded: str, tokens: Path, prefix: str, path: str, how: str
+) -> None:
+    with Http(guarded, OPS["token"]).open(path) as opened, Http(guarded, OTHER["token"]).open(path) as other:
+        ended, goes_on = Events(opened), Events(other)
+        if how == "removed":
+            tokens.unlink()
+        elif how == "damaged":
+            tokens.write_text("{")
+        else:
+            changed = [] if how == "revoked" else [{**OPS, "clients": ["berlin-*"]}]
+            tokens_file(tokens, OTHER, *changed)
+
+        while ended.line():
+            pass
+        if how in ("revoked", "narrowed"):
+            sent = send(Http(guarded, OTHER["token"]), prefix)
+            assert sent in (command["command_id"] for _, command in goes_on)
+    status = Http(guarded, OPS["token"]).get("/api/commands").status
+    assert status == (200 if how == "narrowed" else 401)
+
+
+def test_a_session_hears_no_more_than_its_token(guarded: str, tokens: Path) -> None:
+    http = Http(guarded)
+    answer = http.post("/console/session", {"token": OPS["token"]}, headers={"Sec-Fetch-Site": "same-origin"})
+    cookie = answer.headers["Set-Cookie"].partition(";")[0]
+    with http.open("/api/events", headers={"Cookie": cookie}) as opened:
+        events = Events(opened)
+        tokens_file(tokens, OTHER)
+
+        while events.line():
+            pass
+
+
+def test_who_waits_is_told_nothing_once_the_token_is_revoked(
+    guarded: str, tokens: Path, client: lightlink.Client, prefix: str
+) -> None:
+    command_id = send(Http(guarded, OPS["token"]), prefix, a=1, b=2)
+    with Http(guarded, OPS["token"]).open(f"/api/command/{command_id}?wait=60") as opened:
+        eventually(lambda: b"command_waiting_requests 1.0" in Http(guarded, OTHER["token"]).get("/metrics").body)
+        tokens_file(tokens, OTHER)
+        with Http(guarded, OTHER["token"]).open("/api/runs/stream") as other:
+            heartbeat = Events(other)
+            while heartbeat.line() != ": \n":
+                pass
+        with adder(client, prefix):
+            assert opened.answer().status == 401
+
+
+def test_a_stream_in_a_flask_site_asks_within_its_context(client: lightlink.Client, prefix: str) -> None:
+    site = flask.Flask("site")
+    site.config["SECRET"] = "sesame"
+    token = Token(name="me", scope={"read"})
+    with CommandManager(client) as manager:
+        app = create_app(
+            manager,
+            tokens=lambda secret: token if secret == flask.current_app.config["SECRET"] else None,
+            limits=Limits(heartbeat=0.05),
+        )
+        site.register_blueprint(blueprint(app), url_prefix="/lightlink")
+        path = f"/lightlink/api/commands/stream?client_id={prefix}"
+        with site.test_client().get(path, headers={"Authorization": "Bearer sesame"}) as response:
+            pieces = response.iter_encoded()
+            assert [next(pieces) for _ in range(3)] == [b"retry: 2000\n: connected\n\n", b": \n\n", b": \n\n"]
+            site.config["SECRET"] = "changed"
+            assert set(pieces) <= {b": \n\n"}  # it ends

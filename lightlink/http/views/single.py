@@ -57,6 +57,7 @@ def get_command(call: Call) -> OneCommand:
     if call.query.wait > 0 and not command.ended:
         promise = call.manager.promise(command.command_id)
         command = call.wait(call.query.wait, promise.wait) or promise.command()
+        call.recheck()
     view = command_view(command)
     if command.undo:
         view = attrs.evolve(view, undone_by=call.manager.undone_by(command.command_id) or UNSET)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Response
 
 from lightlink.commands.store.changes import Changes
@@ -99,8 +99,9 @@ def _events(call: Call, tell: Callable[[], bytes]) -> Iterator[bytes]:
     while not call.is_pointless():
         try:
             told = tell()
-        except LightLinkError as exc:
-            # The client comes again, says which event was its last, and misses nothing.
+            call.recheck()
+        except (LightLinkError, Unauthorized) as exc:
+            # The client comes again, says which event was its last, and misses nothing that it may hear of.
             _log.warning("lightlink: a stream of events ended: %s", exc)
             return
         if told or silent_until.is_over:
