@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from functools import partial
@@ -183,14 +184,17 @@ def unit(
 
     It may write below ``writable`` only. ``environment_file`` holds lines such as ``LIGHTLINK_URL=...``, and may hold
     secrets. ``reloads`` is for a program that uses `run` with ``on_reload`` (systemd 253 or later). Raises
-    InvalidOption for a control character, which would begin another line.
+    InvalidOption for a control character, which would begin another line, and for a description that ends in a
+    backslash, which would join the next one.
     """
+    # Systemd looks for variables in the arguments, and not in the program's path.
+    words = [*map(_quoted, command[:1]), *(_quoted(word).replace("$", "$$") for word in command[1:])]
     return _UNIT.format(
-        description=_plain(description),
-        command=" ".join(map(_quoted, command)),
-        folder=_plain(str(folder)),
+        description=_title(description),
+        command=" ".join(words),
+        folder=_path(str(folder)),
         type="notify-reload" if reloads else "notify",
-        environment="" if environment_file is None else f"EnvironmentFile={_plain(str(environment_file))}\n",
+        environment="" if environment_file is None else f"EnvironmentFile={_path(_unglobbed(environment_file))}\n",
         writable="" if writable is None else f"ReadWritePaths={_quoted(str(writable))}\n",
         target="default.target" if user else "multi-user.target",
     )
@@ -202,6 +206,23 @@ def _plain(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def _title(text: str) -> str:
+    # An even number of backslashes joins no lines: each second one is escaped. All are shown.
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        raise InvalidOption("description", "cannot end in a backslash, which would join the next line", text)
+    return _plain(text)
+
+
+def _path(text: str) -> str:
+    """Return a path as a setting without quotes holds it, where a blank or a backslash at the end would be lost."""
+    return _plain(text + "/" if text.endswith((" ", "\\")) else text)
+
+
+def _unglobbed(path: Path) -> str:
+    """Return a pattern that matches a path alone (glob(7))."""
+    return re.sub(r"[*?\[\\]", r"\\\g<0>", str(path))
+
+
 def _quoted(text: str) -> str:
-    """Return a word as systemd.service(5) reads it: neither a specifier, nor a variable, nor several words."""
-    return '"' + _plain(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
+    """Return a word as systemd.syntax(7) reads it: neither a specifier nor several words."""
+    return '"' + _plain(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

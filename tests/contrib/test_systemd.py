@@ -177,14 +177,43 @@ def test_the_sample_s_unit_is_what_the_library_writes() -> None:
     assert made == (SAMPLE / "lightlink-gauge.service").read_text()
 
 
+def test_each_setting_of_a_unit_is_escaped_as_it_is_read() -> None:
+    """As systemd 252 reads them: `systemd --test --user` shows the values that were given."""
+    made = systemd.unit(
+        "50 % of C:\\\\",
+        ["/opt/a$b/python", "$HOME", "100%", 'a "b"', "c\\"],
+        Path("/srv/it\\"),
+        Path('/srv/$data "x"\\'),
+        environment_file=Path("/etc/[a] b*\\"),
+    )
+    for line in (
+        "Description=50 %% of C:\\\\",
+        "WorkingDirectory=/srv/it\\/",
+        r'ExecStart="/opt/a$b/python" "$$HOME" "100%%" "a \"b\"" "c\\"',
+        r"EnvironmentFile=/etc/\[a] b\*\\/",
+        r'ReadWritePaths="/srv/$data \"x\"\\"',
+    ):
+        assert line in made.splitlines()
+    assert "WorkingDirectory=/srv/it /\n" in systemd.unit("x", ["y"], Path("/srv/it "))
+
+
+@pytest.mark.parametrize("description", ["a\nUser=root", "a\\", "a\\\\\\"])
+def test_a_description_that_reaches_another_line_is_refused(description: str) -> None:
+    with pytest.raises(InvalidOption, match=r"line|control character"):
+        systemd.unit(description, ["x"], Path("/srv"))
+
+
 def test_a_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("there is no systemd-analyze here")
     made = tmp_path / "lightlink-x.service"
-    made.write_text(systemd.unit("x 100% $HOME", [sys.executable, "-c", 'a "b" $c %d'], tmp_path, tmp_path))
+    python = tmp_path / "a$b" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    made.write_text(systemd.unit("x 100% $HOME", [str(python), "-c", 'a "b" $c %d'], tmp_path, tmp_path))
     done = subprocess.run([program, "verify", made], capture_output=True, text=True, check=False)
-    assert str(made) not in done.stderr, done.stderr
+    assert made.name not in done.stderr, done.stderr
 
 
 def test_a_service_s_unit_is_printed_installed_and_removed(
