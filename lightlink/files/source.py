@@ -109,16 +109,38 @@ def open_source(source: FileSource) -> Iterator[Source]:
 
 def _size(file: Any) -> int | None:
     """Return how many bytes a file object still has, None when it cannot be told without reading."""
-    file = getattr(file, "file", file)  # tempfile wraps what it opens
-    plain = getattr(file, "raw", file)
-    # Others may hold something else than they say: gzip's objects have the file number of what is compressed.
-    if isinstance(plain, io.FileIO):
+    file = _inmost(file)
+    plain = file.raw if _reads_as(file, io.BufferedReader, io.BufferedRandom) else file
+    if _reads_as(plain, io.FileIO):
         if not stat.S_ISREG(os.fstat(plain.fileno()).st_mode):
             return None
         return max(0, os.fstat(plain.fileno()).st_size - int(file.tell()))
-    if isinstance(file, io.BytesIO):
-        return max(0, file.getbuffer().nbytes - file.tell())
+    if _reads_as(file, io.BytesIO):
+        return max(0, int(file.getbuffer().nbytes - file.tell()))
     return None
+
+
+def _inmost(file: Any) -> Any:
+    """Return what is read by way of a file object, as those of tempfile, Django and Flask hold it.
+
+    What has a `read` of its own may unpack, or make, what it gives: how long its file is says nothing then.
+    """
+    for name in ("file", "stream"):
+        inner = getattr(file, name, None)
+        read = getattr(inner, "read", None)
+        # tempfile wraps the method, too.
+        if read is not None and read in (file.read, getattr(file.read, "__wrapped__", None)):
+            return _inmost(inner)
+    return file
+
+
+def _reads_as(file: Any, *kinds: type) -> bool:
+    """Tell whether a file object is of a class, and gives what that class gives."""
+    own = type(file)
+    return any(
+        issubclass(own, kind) and all(getattr(own, name) is getattr(kind, name) for name in ("read", "readinto"))
+        for kind in kinds
+    )
 
 
 def _text(name: str) -> str:

@@ -9,9 +9,10 @@ import signal
 import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
+from django.core.files.base import File
 from django.core.files.uploadedfile import SimpleUploadedFile
 from helpers.stored import CHUNK, fetched, messages_in
 from werkzeug.datastructures import FileStorage
@@ -116,6 +117,41 @@ def test_the_content_of_a_compressed_file_is_stored_whole(store: lightlink.FileS
         packed.write(bytes(3 * CHUNK))
     with gzip.open(tmp_path / "zeros.gz", "rb") as unpacked:
         assert store.upload(unpacked).size == 3 * CHUNK
+
+
+class Tripled:
+    """Gives three bytes for each of the file that it holds."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = self.raw = self.stream = file
+
+    def read(self, size: int) -> bytes:
+        return b"".join(byte * 3 for byte in map(bytes, zip(self.file.read(size // 3))))
+
+
+class Doubled(io.BytesIO):
+    """Gives two bytes for each that it holds."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(-1 if size is None else size // 2) * 2
+
+
+def test_what_makes_its_content_as_it_is_read_is_stored_whole(store: lightlink.FileStore, tmp_path: Path) -> None:
+    path = tmp_path / "held"
+    path.write_bytes(b"abc")
+    with path.open("rb") as held:
+        assert fetched(store, store.upload(Tripled(held), name="tripled").id) == b"aaabbbccc"
+    assert fetched(store, store.upload(Doubled(b"abc")).id) == b"abcabc"
+
+
+def test_the_size_is_told_of_what_a_file_object_reads_from(store: lightlink.FileStore) -> None:
+    told: list[int | None] = []
+    with tempfile.NamedTemporaryFile() as named:
+        named.write(b"abc")
+        named.seek(0)
+        for source in (File(named), FileStorage(io.BytesIO(b"abc"))):
+            store.upload(source, progress=lambda _, total: told.append(total))
+    assert set(told) == {3}
 
 
 def test_a_pipe_is_read_to_its_end(store: lightlink.FileStore, content: bytes) -> None:
