@@ -360,10 +360,11 @@ class Consumption:
             job.key = job.source.lane
             return None
         try:
+            self._complete(job)
             # Decoded as plain data, whatever type the handler takes.
             job.key = key(read_stored(job.pulled.message, job.source.stream, 1, self._plain))
             hash(job.key)
-        except DecodeError as exc:
+        except (DecodeError, StreamError, Reject) as exc:
             return exc
         except BaseException as exc:  # a key function may even call sys.exit()
             return Reject(f"it has no valid key: {exc!r}")
@@ -406,6 +407,7 @@ class Consumption:
             self._outcomes.leave_lane(job)
             return False
         try:
+            self._complete(job)
             attempt = self._attempt(job)
             if self._attempts is not None and attempt > self._attempts:
                 self._outcomes.bury(job, _TOO_OFTEN.format(attempt - 1), attempt - 1)
@@ -417,7 +419,7 @@ class Consumption:
             else:
                 job.message = self._read(job, attempt)
         except StreamError as exc:
-            _log.warning("lightlink: the attempts of an event for %s cannot be read: %s", self.name, exc)
+            _log.warning("lightlink: what is known of an event for %s cannot be read: %s", self.name, exc)
             self._outcomes.again(job, STORE_RETRY_SECONDS)
             return False
         except Exception as exc:
@@ -425,6 +427,11 @@ class Consumption:
             return False
         self._outcomes.begin(job)
         return True
+
+    def _complete(self, job: Job) -> None:
+        """Fetch the event of a redelivered dead letter in which it had no room."""
+        if job.source.is_retry and not job.event_at and self._graveyard is not None:
+            job.pulled.message, job.event_at = self._graveyard.whole(job.pulled.message)
 
     def _attempt(self, job: Job) -> int:
         """Return the number of this attempt; counted before the handler runs, so that a crash counts too."""

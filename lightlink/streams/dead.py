@@ -23,6 +23,7 @@ from lightlink.streams.message import (
     CONSUMER,
     COPIED,
     ERROR,
+    EVENT_AT,
     SEQUENCE,
     STORED_AT,
     STREAM,
@@ -106,10 +107,9 @@ def ensure_dead_stream(connection: Connection, stream: str, timeout: float) -> N
 
 def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: str) -> dict[str, Any]:
     """Return the headers of a copy: the event's own, and its origin."""
-    own = {name: value for name, value in message.headers.items() if not name.startswith("Nats-")}
     told = " ".join(error.encode("ascii", "backslashreplace").decode().split())[:_MOST_ERROR]
     return {
-        **own,
+        **own_headers(message.headers),
         SUBJECT: message.subject,
         STREAM: message.stream,
         CONSUMER: consumer,
@@ -118,6 +118,17 @@ def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: st
         ERROR: told or "no reason was given",
         STORED_AT: _time_text(message.stored_at),
     }
+
+
+def own_headers(headers: dict[str, str]) -> dict[str, Any]:
+    """Return the headers of an event that its copies keep: none of the server's, and none of another copy."""
+    return {name: value for name, value in headers.items() if name not in COPIED and not name.startswith("Nats-")}
+
+
+def number_in(headers: dict[str, str], name: str) -> int:
+    """Return the number in a header, 0 for none."""
+    text = headers.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
 def _time_text(at: datetime) -> str:
@@ -159,14 +170,18 @@ class DeadLetters:
                 raise
 
         found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
-        return [_letter(each) for each in found[: min(limit, _MOST_LISTED)]]
+        return [self._whole(*_letter(each)) for each in found[: min(limit, _MOST_LISTED)]]
 
     def redeliver(self, number: int) -> None:
         """Redeliver an event to this consumer only; its attempts count from one again."""
-        letter = self.get(number)
+        letter, event_at = self._get(number)
         headers: dict[str, Any] = dict(letter.headers)
         headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
         headers[STORED_AT] = _time_text(letter.stored_at)
+        if event_at:
+            if self._read(event_at) is None:
+                raise StreamError(subjects.DEAD_STREAM, "redeliver from", f"the data of letter {number} is gone")
+            headers[EVENT_AT] = str(event_at)
         subject = subjects.retries(self._stream, self._consumer).encode()
         ask(
             subjects.DEAD_STREAM,
@@ -174,37 +189,54 @@ class DeadLetters:
             lambda timeout: api.publish(self._connection, subjects.DEAD_STREAM, subject, letter.data, timeout, headers),
             self._timeout,
         )
-        self.drop(number)
+        self._remove(number)
 
     def drop(self, number: int) -> None:
         """Remove a dead letter for good."""
-        self.get(number)
-        body = {"seq": number, "no_erase": True}
-        question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body)
-        ask(subjects.DEAD_STREAM, "remove from", question, self._timeout)
+        _, event_at = self._get(number)
+        self._remove(number)
+        if event_at:
+            self._remove(event_at)
 
     def get(self, number: int) -> DeadLetter:
         """Return one dead letter; raises StreamNotFound."""
+        return self._whole(*self._get(number))
 
-        def question(timeout: float) -> Any:
-            return api.get_written(self._connection, subjects.DEAD_STREAM, number, timeout)
+    # ------------------------------------------------------------------------------------------------------------------
 
+    def _get(self, number: int) -> tuple[DeadLetter, int]:
+        """Return a dead letter as it is stored, and which message holds its event, 0 for none."""
         try:
-            found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
+            found = self._read(number)
         except StreamNotFound:
             found = None  # there has never been a dead letter
         if found is None or found.subject != subjects.dead_letters(self._stream, self._consumer):
             raise StreamNotFound(f"dead letter {number} of {self._stream}/{self._consumer}")
-        return _letter_of(number, found.data, found.headers, found.created)
+        return _letter_of(number, found.data, found.headers, found.created), number_in(found.headers, EVENT_AT)
+
+    def _whole(self, letter: DeadLetter, event_at: int) -> DeadLetter:
+        """Return a letter with its event, which may have had no room in it."""
+        event = self._read(event_at) if event_at else None
+        return letter if event is None else attrs.evolve(letter, data=event.data, headers=own_headers(event.headers))
+
+    def _read(self, number: int) -> Any:
+        question = partial(api.get_written, self._connection, subjects.DEAD_STREAM, number)
+        return ask(subjects.DEAD_STREAM, "read", question, self._timeout)
+
+    def _remove(self, number: int) -> None:
+        body = {"seq": number, "no_erase": True}
+        question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body)
+        ask(subjects.DEAD_STREAM, "remove from", question, self._timeout)
 
 
-def _letter(delivery: Delivery) -> DeadLetter:
+def _letter(delivery: Delivery) -> tuple[DeadLetter, int]:
     headers = codec.decode_headers(delivery.headers)
     try:
-        return _letter_of(delivery.seq, delivery.data, headers, delivery.created)
+        letter = _letter_of(delivery.seq, delivery.data, headers, delivery.created)
+        return letter, number_in(headers, EVENT_AT)
     except StreamError:
         # Written by another program; show it unchanged.
-        return DeadLetter(
+        letter = DeadLetter(
             number=delivery.seq,
             subject=as_text(delivery.subject),
             data=delivery.data,
@@ -217,18 +249,18 @@ def _letter(delivery: Delivery) -> DeadLetter:
             at=delivery.created,
             stored_at=delivery.created,
         )
+        return letter, 0
 
 
 def _letter_of(number: int, data: bytes, headers: dict[str, str], at: datetime) -> DeadLetter:
     sequence, attempts = headers.get(SEQUENCE, ""), headers.get(ATTEMPTS, "")
     if not (sequence.isdecimal() and attempts.isdecimal() and SUBJECT in headers):
         raise StreamError(subjects.DEAD_STREAM, "read from", f"message {number} is not a dead letter")
-    own = {name: value for name, value in headers.items() if name not in COPIED and not name.startswith("Nats-")}
     return DeadLetter(
         number=number,
         subject=headers[SUBJECT],
         data=data,
-        headers=own,
+        headers=own_headers(headers),
         stream=headers.get(STREAM, ""),
         consumer=headers.get(CONSUMER, ""),
         sequence=int(sequence),

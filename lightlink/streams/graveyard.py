@@ -11,12 +11,13 @@ import attrs
 from lightlink.concurrency.deadline import NEVER
 from lightlink.connection.connection import NoReply
 from lightlink.connection.session import Status
-from lightlink.errors import LightLinkError, StreamError
+from lightlink.errors import LightLinkError, Reject, StreamError
 from lightlink.jetstream import api
 from lightlink.jetstream.errors import JetStreamError
 from lightlink.protocol import codec, subjects
-from lightlink.streams.dead import copy_headers, ensure_dead_stream
+from lightlink.streams.dead import copy_headers, ensure_dead_stream, number_in, own_headers
 from lightlink.streams.durable import Durable
+from lightlink.streams.message import COPIED, ERROR, EVENT_AT
 from lightlink.streams.stream import ask
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lightlink")
 _FAILURES = (JetStreamError, NoReply, TimeoutError)
+
+_MESSAGE_ID = "Nats-Msg-Id"
+# Characters of an error that are worth more than having the event in the same message.
+_LEAST_ERROR = 64
 
 
 @attrs.frozen
@@ -59,8 +64,45 @@ class Graveyard:
         headers = copy_headers(message, self._consumer, attempts, error)
         again = f".{found.seq}" if is_retry else ""
         # With the time, as a stream that was made anew gives out its places again.
-        headers["Nats-Msg-Id"] = f"{message.stream}.{self._consumer}.{message.sequence}.{found.timestamp}{again}"
-        self._publish(subjects.dead_letters(self._stream, self._consumer), found.data, headers)
+        headers[_MESSAGE_ID] = f"{message.stream}.{self._consumer}.{message.sequence}.{found.timestamp}{again}"
+        data = found.data
+        told = self._error_that_fits(headers, data)
+        if not told:
+            number = self._store_event(message, found, is_retry)
+            headers = {name: value for name, value in headers.items() if name in (*COPIED, _MESSAGE_ID)}
+            headers[EVENT_AT], data = str(number), b""
+            told = self._error_that_fits(headers, data)
+        headers[ERROR] = told or headers[ERROR]
+        self._publish(subjects.dead_letters(self._stream, self._consumer), data, headers)
+
+    def _error_that_fits(self, headers: dict[str, Any], data: bytes) -> str:
+        """Return as much of the error as a message has room for; nothing if that would be too little."""
+        error: str = headers[ERROR]
+        excess = len(data) + len(codec.encode_headers(headers)) - self._connection.max_payload
+        if excess <= 0:
+            return error
+        return error[:-excess] if len(error) - excess >= _LEAST_ERROR else ""
+
+    def _store_event(self, message: StoredMessage, found: Delivery, is_retry: bool) -> int:
+        """Store an event that has no room for where it comes from, once; return its sequence in LIGHTLINK_DEAD."""
+        # Streams and permissions that are there already know no other subject for it.
+        subject = self._excuse_subject(is_retry, found, "data-")
+        there = self._last_excuse(subject)
+        return there.seq if there is not None else self._publish(subject, found.data, own_headers(message.headers)).seq
+
+    def whole(self, found: Delivery) -> tuple[Delivery, int]:
+        """Return a redelivered event with what had no room in it, and which message that is, 0 for none."""
+        origin = codec.decode_header_values(found.headers)
+        number = number_in(codec.decode_headers(found.headers), EVENT_AT)
+        if not number:
+            return found, 0
+        question = partial(api.get_written, self._connection, subjects.DEAD_STREAM, number)
+        event = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
+        if event is None:
+            raise Reject(f"its data is gone: it was message {number} of {subjects.DEAD_STREAM}")
+        del origin[EVENT_AT]
+        headers = codec.encode_headers({**own_headers(event.headers), **origin})
+        return found._replace(data=event.data, headers=headers), number
 
     def forget(self, number: int) -> None:
         """Remove a redelivered event that is settled."""
@@ -102,12 +144,12 @@ class Graveyard:
         question = partial(api.get_last_written, self._connection, subjects.DEAD_STREAM, subject)
         return ask(subjects.DEAD_STREAM, "read", question, min(self._timeout, until.as_timeout()))
 
-    def _excuse_subject(self, is_retry: bool, found: Delivery) -> str:
-        event = f"{'retry' if is_retry else 'event'}-{found.seq}-{found.timestamp}"
+    def _excuse_subject(self, is_retry: bool, found: Delivery, prefix: str = "") -> str:
+        event = f"{prefix}{'retry' if is_retry else 'event'}-{found.seq}-{found.timestamp}"
         return subjects.excused(self._stream, self._consumer, event)
 
-    def _publish(self, subject: str, payload: bytes, headers: dict[str, Any], until: Deadline = NEVER) -> None:
-        def question(timeout: float) -> Any:
+    def _publish(self, subject: str, payload: bytes, headers: dict[str, Any], until: Deadline = NEVER) -> api.PubAck:
+        def question(timeout: float) -> api.PubAck:
             return api.publish(self._connection, subjects.DEAD_STREAM, subject.encode(), payload, timeout, headers)
 
-        ask(subjects.DEAD_STREAM, "write to", question, min(self._timeout, until.as_timeout()))
+        return ask(subjects.DEAD_STREAM, "write to", question, min(self._timeout, until.as_timeout()))

@@ -60,6 +60,7 @@ class Job:
     source: Source
     tries: int = 0  # failed attempts since this delivery
     attempt: int = 0  # its number, once it is known
+    event_at: int = 0  # which dead letter's message holds the event itself, if another one does
     excused: Excused | None = None  # earlier deliveries that were no attempts, once they are known
     is_overdue: bool = False
     key: Hashable = None

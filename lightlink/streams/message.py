@@ -27,7 +27,8 @@ SEQUENCE = "LightLink-Sequence"
 ATTEMPTS = "LightLink-Attempts"
 ERROR = "LightLink-Error"
 STORED_AT = "LightLink-Stored-At"
-COPIED = (SUBJECT, STREAM, CONSUMER, SEQUENCE, ATTEMPTS, ERROR, STORED_AT)
+EVENT_AT = "LightLink-Event-At"  # which message holds the event itself, where that and these have no room in one
+COPIED = (SUBJECT, STREAM, CONSUMER, SEQUENCE, ATTEMPTS, ERROR, STORED_AT, EVENT_AT)
 
 _UNTOLD = datetime.fromtimestamp(0, timezone.utc)
 

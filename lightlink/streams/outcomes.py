@@ -228,7 +228,8 @@ class Outcomes:
 
     def _finish(self, job: Job, say: Callable[[Pulled], object]) -> None:
         if job.source.is_retry and self._graveyard is not None:
-            self._graveyard.forget(job.pulled.message.seq)
+            for number in filter(None, (job.pulled.message.seq, job.event_at)):
+                self._graveyard.forget(number)
         if job.excused is not None and self._graveyard is not None:
             self._graveyard.forget_excuse(job.excused)
         say(job.pulled)

@@ -19,6 +19,7 @@ import lightlink.metrics
 from lightlink.concurrency.threads import pause
 from lightlink.errors import BatchFailed, InvalidOption, Later, Reject, StreamError, StreamNotFound
 from lightlink.jetstream import api
+from lightlink.protocol import codec
 from lightlink.streams import Consumption, StoredMessage, consumption
 from lightlink.streams.outcomes import Outcomes
 
@@ -122,6 +123,64 @@ def test_a_stream_made_anew_has_dead_letters_of_its_own(client: lightlink.Client
         client.stream("ORDERS").delete()
         client.stream("ORDERS", ["orders.>"])
     assert [(each.sequence, each.error) for each in letters.list()] == [(1, "no 1"), (1, "no 2")]
+
+
+@pytest.mark.parametrize("spare", [0, 400])
+@pytest.mark.parametrize("options", [{}, {"workers": 2, "key": lambda message: message.data[:3]}])
+def test_an_event_that_fills_a_message_can_be_dead(fresh_server: StartServer, spare: int, options: Any) -> None:
+    most, seen = 4096, []
+    with lightlink.connect(fresh_server(config=f"max_payload: {most}").url) as client:
+        client.stream("ORDERS", ["orders.>"], work_queue=True)
+
+        @client.consume("orders.>", name="billing", **options)
+        def bill(message: StoredMessage) -> None:
+            seen.append((len(message.data), message.headers.get("k"), message.attempt))
+            if len(message.data) > 5 and len(seen) < 4:
+                raise Reject("x" * 9999)
+
+        size = most - spare - len(codec.encode_headers({"k": "v"})) - 2
+        client.publish_stored("orders.new", "x" * size, headers={"k": "v"})
+        client.publish_stored("orders.new", "after")
+        letters = client.dead_letters("ORDERS", "billing")
+        (letter,) = eventually(letters.list)
+        eventually(lambda: len(seen) == 2)
+        letters.redeliver(letter.number)
+        eventually(lambda: len(seen) == 3)
+        (again,) = eventually(letters.list)
+        for each in (letter, again, letters.get(again.number)):
+            assert (each.subject, len(each.data), each.headers, each.sequence) == (
+                "orders.new",
+                size + 2,
+                {"k": "v"},
+                1,
+            )
+            assert each.error.startswith("x" * 64)
+        letters.redeliver(again.number)
+        eventually(lambda: len(seen) == 4)
+        assert sorted(seen) == [(5, None, 1), *[(size, "v", 1)] * 3]
+        eventually(lambda: client.stream("LIGHTLINK_DEAD").info().messages == 0)  # nothing is left behind
+
+
+def test_a_dropped_letter_takes_its_event_along(fresh_server: StartServer) -> None:
+    with lightlink.connect(fresh_server(config="max_payload: 4096").url) as client:
+        client.stream("ORDERS", ["orders.>"])
+
+        @client.consume("orders.>", name="billing")
+        def bill(_: StoredMessage) -> None:
+            raise Reject("no")
+
+        letters = client.dead_letters("ORDERS", "billing")
+        dead = client.stream("LIGHTLINK_DEAD")
+        client.publish_stored("orders.new", "x" * 4094)
+        (letter,) = eventually(letters.list)
+        letters.drop(letter.number)
+        assert dead.info().messages == 0
+        client.publish_stored("orders.new", "y" * 4094)
+        (letter,) = eventually(letters.list)
+        api.delete_message(client._connection, dead.name, letter.number - 1, 5.0)
+        assert letters.get(letter.number).data == b""
+        with pytest.raises(StreamError, match=f"the data of letter {letter.number} is gone"):
+            letters.redeliver(letter.number)
 
 
 def test_on_dead_letter_is_called_with_message_and_error(client: lightlink.Client, url: str) -> None:
