@@ -212,7 +212,8 @@ class DurableEvents(ClientBase):
         """Yield the stored events on a subject in order, to the last there is, or with ``follow`` without end.
 
         ``since`` is first, a sequence, an aware datetime or a timedelta ago. Nothing is acknowledged; it goes on across
-        outages. Raises StreamError, StreamNotFound, InvalidOption.
+        outages. Raises StreamError, StreamNotFound (also when the stream is deleted meanwhile; with ``follow`` one that
+        is made anew is read), InvalidOption, and ClosedError as the client is closed.
         """
         from lightlink.streams.replay import replay  # noqa: PLC0415
         from lightlink.streams.stream import Stream, stream_of  # noqa: PLC0415

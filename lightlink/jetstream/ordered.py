@@ -54,8 +54,8 @@ class OrderedReader:
     Both are called on the loop's thread and must not block; `release` says when a message is done with. ``policy`` is
     what to begin with, unless ``first`` names the sequence to begin at. ``window`` messages of ``window_bytes`` in all
     wait or are on their way at most. A stream that is gone is made anew when ``make_stream``, its configuration, is
-    given. After an outage messages no longer in the stream are passed over; a stream that was made anew or has lost its
-    end is read as at the start.
+    given; else, with ``on_gone``, that is called and reading ends. After an outage messages no longer in the stream are
+    passed over; a stream that was made anew or has lost its end is read as at the start.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class OrderedReader:
         deliver: Callable[[Delivery], object],
         *,
         on_current: Callable[[], object] | None = None,
+        on_gone: Callable[[], object] | None = None,
         policy: str = EVERYTHING,
         first: int = 0,
         headers_only: bool = False,
@@ -81,6 +82,7 @@ class OrderedReader:
         self._window = Window(window, max(window_bytes, 4 * connection.max_payload))
         self._deliver = deliver
         self._on_current = on_current
+        self._on_gone = on_gone
         self._told_current = False
         self._heartbeat = heartbeat
         self._make_stream = make_stream
@@ -164,7 +166,7 @@ class OrderedReader:
 
     def _end(self) -> None:
         # Whom it told may hold both what came and this reader: a circle, which lasts until the collector comes.
-        self._deliver, self._on_current = _ignore, None
+        self._deliver, self._on_current, self._on_gone = _ignore, None, None
         if self._task is not None:
             self._task.cancel()
         self._task = self._session.loop.loop.create_task(self._clean_up())
@@ -325,6 +327,10 @@ class OrderedReader:
                     if await self._make_consumer():
                         return
                 except (LightLinkError, nats.errors.Error, OSError, asyncio.TimeoutError) as exc:
+                    if self._on_gone is not None and _is_gone(exc):
+                        self._stopped = True
+                        self._on_gone()
+                        return
                     _log.debug("lightlink: no new consumer of %s yet: %r", self.stream, exc)
                     # A server that has just started may need a moment, which nobody has to hear of.
                     if _RETRY_SECONDS_MAX / 2 < delay < _RETRY_SECONDS_MAX:
@@ -341,7 +347,7 @@ class OrderedReader:
         try:
             info = await async_api.ask(self._connection, f"STREAM.INFO.{self.stream}", None, StreamInfo)
         except JetStreamError as exc:
-            if exc.err_code != STREAM_NOT_FOUND or self._make_stream is None:
+            if not _is_gone(exc) or self._make_stream is None:
                 raise
             info = await async_api.ask(self._connection, f"STREAM.CREATE.{self.stream}", self._make_stream, StreamInfo)
         self._position.check_stream(info)
@@ -372,6 +378,10 @@ class OrderedReader:
 
 def _ignore(_delivery: Delivery) -> None:
     """Take what nobody wants any more."""
+
+
+def _is_gone(exc: Exception) -> bool:
+    return isinstance(exc, JetStreamError) and exc.err_code == STREAM_NOT_FOUND
 
 
 def _as_ours(exc: Exception, stream: str) -> LightLinkError:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.mailbox import Closed, MessageQueue
-from lightlink.errors import InvalidOption
+from lightlink.connection.session import Status
+from lightlink.errors import ClosedError, InvalidOption, StreamNotFound
 from lightlink.jetstream import api
 from lightlink.jetstream.read import OrderedReader
 from lightlink.streams.message import decoder_of, read_stored
 from lightlink.streams.stream import Stream, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from lightlink.connection.connection import Connection
     from lightlink.jetstream.cursor import Delivery
@@ -28,29 +30,48 @@ def replay(
 ) -> Iterator[StoredMessage]:
     """Yield the stored events on a subject from a position to the last one, or endlessly with ``follow``.
 
-    Raises InvalidOption, StreamError, DecodeError.
+    A stream that is deleted meanwhile raises StreamNotFound; with ``follow`` it is waited for until it is made anew.
+    Raises InvalidOption, StreamError, DecodeError, ClosedError.
     """
-    queue = MessageQueue(_KEPT, _KEPT)
+    queue, decode = MessageQueue(_KEPT, _KEPT), decoder_of(raw)
     first = first_sequence(connection, stream, since, timeout)
 
-    def end() -> None:
+    def end(error: Exception | None = None) -> None:
         if not follow:
-            queue.put(None, 0)
+            queue.put(error, 0)
 
     reader = OrderedReader(
-        connection, stream, [subject], lambda delivery: queue.put(delivery, 0) and None, first=first, on_current=end
+        connection,
+        stream,
+        [subject],
+        lambda delivery: queue.put(delivery, 0) and None,
+        first=first,
+        on_current=end,
+        on_gone=None if follow else lambda: end(StreamNotFound(stream)),
     )
-    decode = decoder_of(raw)
-    ask(stream, "replay", reader.start, timeout)
+    forget = connection.on_status(lambda status: queue.close() if status is Status.CLOSED else None)
+    try:
+        ask(stream, "replay", reader.start, timeout)
+        with closing(_deliveries(queue, reader)) as deliveries:
+            for delivery in deliveries:
+                yield read_stored(delivery, stream, 1, decode)
+    except Closed:
+        raise connection.failure or ClosedError("the client") from None
+    finally:
+        forget()
+
+
+def _deliveries(queue: MessageQueue, reader: OrderedReader) -> Generator[Delivery, None, None]:
+    """Yield what arrives in a queue up to None, and stop the reader; raises what is queued to be raised, and Closed."""
     try:
         while True:
-            delivery: Delivery | None = queue.get(None)
-            if delivery is None:
+            found: Delivery | Exception | None = queue.get(None)
+            if found is None:
                 return
-            reader.release(delivery)
-            yield read_stored(delivery, stream, 1, decode)
-    except Closed:
-        return
+            if isinstance(found, Exception):
+                raise found
+            reader.release(found)
+            yield found
     finally:
         reader.stop()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import queue
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -12,10 +14,12 @@ import pytest
 from helpers.waiting import eventually
 
 import lightlink
-from lightlink.errors import DecodeError, InvalidOption, StreamError, StreamNotFound
+from lightlink.errors import ClosedError, DecodeError, InvalidOption, StreamError, StreamNotFound
 from lightlink.jetstream import api
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import StartPython, StartServer
 
     from lightlink.streams import Consumer, HeldMessage, StoredMessage
@@ -241,6 +245,46 @@ def test_a_replay_from_a_time_has_all_beside_gaps(client: lightlink.Client) -> N
         assert [each.data for each in client.replay("gaps.>", since=since)] == [each for each in kept if each >= first]
     client.stream("GAPS").purge()
     assert list(client.replay("gaps.>", since=timedelta(hours=1))) == []
+
+
+def test_a_replay_ends_as_its_client_is_closed(connect: Callable[..., lightlink.Client]) -> None:
+    client = connect()
+    client.stream("ORDERS", ["orders.>"])
+    client.publish_stored("orders.new", 1)
+    following = client.replay("orders.>", follow=True)
+    assert next(following).data == 1
+    errors: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+    def follow() -> None:
+        try:
+            next(following)
+        except Exception as exc:
+            errors.put(exc)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    client.close()
+    error = errors.get(timeout=30)
+    assert isinstance(error, ClosedError)
+    assert str(error) == "the client is closed"
+    thread.join(30)
+
+
+def test_a_replay_says_that_its_stream_was_deleted(client: lightlink.Client) -> None:
+    stream = client.stream("ORDERS")
+    with client.storing() as batch:
+        for number in range(300):  # more than a reader asks for at a time
+            batch.publish("orders.new", number)
+    replayed = client.replay("orders.>")
+    following = client.replay("orders.>", follow=True)
+    assert next(replayed).data == next(following).data == 0
+    stream.delete()
+    with pytest.raises(StreamNotFound, match="ORDERS"):
+        list(replayed)
+    client.stream("ORDERS", ["orders.>"])
+    client.publish_stored("orders.new", "anew")
+    assert next(each.data for each in following if each.data == "anew")
+    following.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
