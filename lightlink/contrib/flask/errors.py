@@ -37,7 +37,7 @@ def answer_errors(app: flask.Flask, changes: Mapping[type[LightLinkError] | str,
         if status >= 500:
             _log.warning("lightlink: %s %s: %s", request.method, visible(request.path), visible(str(error)))
         shown = str(error) if status < 500 or app.debug else None
-        page = default_exceptions[status](shown) if status in default_exceptions else None
+        page = default_exceptions[status](description=shown) if status in default_exceptions else None
         # An app with a page of its own for this status shows it.
         if page is not None and (own := app.handle_http_exception(page)) is not page:
             return own
