@@ -82,7 +82,7 @@ class Fleet:
         return self._list("tokens", TokenRecord)
 
     def pending(self) -> list[TokenRecord]:
-        """Return the requests that wait for somebody to accept or reject their fingerprint."""
+        """Return the requests that wait for somebody to decide about their fingerprint, while their token is good."""
         return self._list("pending", TokenRecord)
 
     def accept(self, fingerprint: str, *, name: str = "", token: str = "", by: str = "") -> TokenRecord:

@@ -80,7 +80,7 @@ class Operations:
         return self._page(self._signer.open_tokens(), _place_of_token, body)
 
     def _pending(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self._page([token for token in self._tokens.all() if token.pending], _place_of_token, body)
+        return self._page(self._signer.waiting(), _place_of_token, body)
 
     def _decide(self, body: dict[str, Any]) -> Any:
         decision = body.get("decision")

@@ -102,13 +102,17 @@ class Signer:
         now = self._clock.timestamp()
         return [token for token in self._tokens.all() if not token.fingerprint and token.expires > now]
 
+    def waiting(self) -> list[TokenRecord]:
+        """Return the requests that can still be decided: the machine of one whose token has expired gets nothing."""
+        return [token for token in self._tokens.all() if token.pending and not self._has_expired(token)]
+
     def decide(
         self, wanted: str, decision: str, facts: Mapping[str, str], name: str = "", token_id: str = ""
     ) -> TokenRecord:
         """Accept or reject the request that waits with a fingerprint; ``facts`` are for the audit.
 
         ``name`` or ``token_id`` tell which one is meant, as a key may be used with several tokens. Raises FleetRefused
-        when nothing waits, and when several do and none was named.
+        when nothing waits, when several do and none was named, and when the token has expired.
         """
         waiting = self._the_one(wanted, name, token_id)
         stored = self._tokens.get(waiting.id)
@@ -136,7 +140,7 @@ class Signer:
         mark = enrolment.fingerprint(key)
         if token.fingerprint not in ("", mark):
             raise FleetRefused(_ENROLL, "the token has been used", "used")
-        if self._clock.timestamp() > token.expires:
+        if self._has_expired(token):
             raise FleetRefused(_ENROLL, "the token has expired", "expired")
         self._refuse_in_use(name, token)
         if not token.fingerprint:
@@ -222,13 +226,16 @@ class Signer:
             for token in self._tokens.all()
             if token.pending and token.fingerprint == wanted and name in ("", token.name) and token_id in ("", token.id)
         ]
-        if not found:
-            named = f" for {name}" if name else ""
-            raise FleetRefused("decision", f"nothing waits{named} with the fingerprint {wanted}", "unknown")
-        if len(found) > 1:
-            several = ", ".join(f"{token.name} (token {token.id})" for token in found)
+        good = [token for token in found if not self._has_expired(token)]
+        if len(good) == 1:
+            return good[0]
+        if good:
+            several = ", ".join(f"{token.name} (token {token.id})" for token in good)
             raise FleetRefused("decision", f"several wait with this fingerprint, name one: {several}", "several")
-        return found[0]
+        if found:
+            raise FleetRefused("decision", f"the token for {found[0].name} has expired; make another one", "expired")
+        named = f" for {name}" if name else ""
+        raise FleetRefused("decision", f"nothing waits{named} with the fingerprint {wanted}", "unknown")
 
     def _issue(self, token: TokenRecord, revision: int, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
         token = self._with_certificate(token, revision, key)
@@ -300,6 +307,9 @@ class Signer:
         if known.not_after <= self._now().isoformat():
             return
         raise FleetRefused(_ENROLL, f"{name} is in use until {known.not_after}; revoke it first", "in_use")
+
+    def _has_expired(self, token: TokenRecord) -> bool:
+        return self._clock.timestamp() > token.expires
 
     def _now(self) -> datetime:
         return self._clock.now()

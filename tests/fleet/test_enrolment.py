@@ -261,6 +261,21 @@ def test_of_several_requests_of_one_key_none_is_decided_unnamed(admin: Fleet, tm
     assert admin.pending() == []
 
 
+def test_a_request_whose_token_has_expired_is_not_decided(fleet: FleetWorld, admin: Fleet, tmp_path: Path) -> None:
+    late, good, key = admin.token("a", approve=True), admin.token("b", approve=True), make_key_pem()
+    fingerprint = knock(late, tmp_path / "t", make_request("a", key))["pending"]
+    fleet.expire(Token.read(late).id)
+
+    assert admin.pending() == []
+    for decide in (admin.accept, admin.reject):
+        with pytest.raises(FleetRefused, match="the token for a has expired; make another one") as caught:
+            decide(fingerprint)
+        assert caught.value.code == "expired"
+    # It is not in the way of another.
+    assert knock(good, tmp_path / "t", make_request("b", key)) == {"pending": fingerprint}
+    assert admin.accept(fingerprint).name == "b"
+
+
 def test_who_waits_in_vain_gives_up_and_may_come_again(admin: Fleet, tmp_path: Path) -> None:
     token = admin.token("a", approve=True)
     with pytest.raises(FleetError, match="nobody has accepted"):

@@ -8,6 +8,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import pytest
+
 import lightlink
 from helpers.commands import FAST
 from helpers.pki import tls_of
@@ -80,10 +83,21 @@ class FleetWorld:
 
     def token_has_expired(self, token: str) -> bool:
         """Tell whether a token's time is over, by the clock of its responder."""
+        with self._tokens() as tokens:
+            stored = tokens.get(token)
+        return stored is not None and time.time() > stored[0].expires
+
+    def expire(self, token: str) -> None:
+        """Have the time of a token end now, as its responder sees it."""
+        with self._tokens() as tokens:
+            stored, revision = tokens.get(token) or pytest.fail(f"there is no token {token}")
+            tokens.update(msgspec.structs.replace(stored, expires=time.time() - 1.0), revision)
+
+    @contextlib.contextmanager
+    def _tokens(self) -> Iterator[Tokens]:
         files = ResponderFiles.load(self.directory)
         with lightlink.connect(self.url, tls=files.tls, creds=files.path / "auth.creds") as client:
-            stored = Tokens(client).get(token)
-        return stored is not None and time.time() > stored[0].expires
+            yield Tokens(client)
 
     def cut(self, name: str) -> None:
         """Have the server end the connections of an agent, as an operator would."""

@@ -103,7 +103,7 @@ def _the_one(call: Call) -> TokenRecord:
         if each.fingerprint == body.fingerprint and body.name in ("", each.name) and body.id in ("", each.id)
     ]
     if not found:
-        raise NotFound(f"Request not found: {body.fingerprint}")
+        raise NotFound(f"Request not found, or its token has expired: {body.fingerprint}")
     if len(found) > 1:
         several = ", ".join(f"{each.name} (id {each.id})" for each in found)
         raise Conflict(f"several wait with this fingerprint, give a name or an id: {several}")
