@@ -189,12 +189,14 @@ def issue(
     if role == _GATEWAY:
         if not hosts:
             raise click.UsageError("name the hosts by which clients reach the gateway: --host")
-        made = [authority.issue_gateway(hosts, name=name, days=days, force=force) for name in names]
+        made, faults = _each(names, lambda name: authority.issue_gateway(hosts, name=name, days=days, force=force))
     elif hosts:
-        made = [authority.issue_server(hosts, name=name, days=days, force=force) for name in names]
+        made, faults = _each(names, lambda name: authority.issue_server(hosts, name=name, days=days, force=force))
     else:
-        made = [authority.issue(name, role, **rights(grants), days=days, force=force) for name in names]
+        given = {**rights(grants), "days": days, "force": force}
+        made, faults = _each(names, lambda name: authority.issue(name, role, **given))
     _show(made, as_json=as_json)
+    _raise(faults)
 
 
 @certs.command()
@@ -224,12 +226,14 @@ def add(
     """
     authority = CertificateAuthority.load(directory)
     where = url or _server_url(authority, config)
-    made = [authority.issue(name, role, **rights(grants), days=days) for name in dict.fromkeys(names)]
+    made, faults = _each(names, lambda name: authority.issue(name, role, **rights(grants), days=days))
     _show(made, as_json=as_json)
-    remake_config(config)
-    reload_server(pid)
+    if made:
+        remake_config(config)
+        reload_server(pid)
     for info in made:
         _wait_to_be_let_in(where, authority, info)
+    _raise(faults)
 
 
 def _server_url(authority: CertificateAuthority, config: Path) -> str:
@@ -277,7 +281,9 @@ def renew(directory: Path, names: tuple[str, ...], expiring: bool, new_key: bool
         chosen += [info.name for info in authority.expiring() if info.kind != "ca" and not info.fault]
     elif not names:
         raise click.UsageError("name what to renew, or give --expiring")
-    _show([authority.renew(name, days=days, new_key=new_key) for name in dict.fromkeys(chosen)], as_json=as_json)
+    renewed, faults = _each(chosen, lambda name: authority.renew(name, days=days, new_key=new_key))
+    _show(renewed, as_json=as_json)
+    _raise(faults)
 
 
 @certs.command()
@@ -291,16 +297,28 @@ def revoke(directory: Path, names: tuple[str, ...], config: Path | None, pid: in
 
     Their certificates move to DIR/revoked. With --config and --pid the server puts them out at once; without, make the
     configuration again and reload each server. A name that was revoked cannot be issued again before its certificate
-    has ended.
+    has ended; revoking it once more tells the server again.
     """
     authority = CertificateAuthority.load(directory)
-    _show([authority.revoke(name) for name in dict.fromkeys(names)], as_json=as_json)
-    if config is not None:
+    before = {info.name: info for info in authority.revoked()}
+
+    def revoke_one(name: str) -> CertificateInfo:
+        try:
+            return authority.revoke(name)
+        except lightlink.InvalidOption:
+            if name not in before:
+                raise
+            return before[name]  # the last attempt may have ended before the server was told
+
+    revoked, faults = _each(names, revoke_one)
+    _show(revoked, as_json=as_json)
+    if revoked and config is not None:
         remake_config(config)
-    if pid is not None:
+    if revoked and pid is not None:
         reload_server(pid)
-    if config is None or pid is None:
+    if revoked and (config is None or pid is None):
         report("they are let in until the server has its configuration made again and is reloaded", kind="warning")
+    _raise(faults)
 
 
 @certs.command(name="list")
@@ -343,6 +361,31 @@ def reload_(pid: int) -> None:
     """
     reload_server(pid)
     say(f"nats-server (process {pid}) reloads its configuration")
+
+
+def _each(
+    names: Iterable[str], work: Callable[[str], CertificateInfo]
+) -> tuple[list[CertificateInfo], list[lightlink.LightLinkError]]:
+    """Do something for each name, also after one that fails: what was done is done, and has to be shown and followed.
+
+    Returns what was done, and what went wrong, for `_raise`.
+    """
+    done, faults = [], []
+    for name in dict.fromkeys(names):
+        try:
+            done.append(work(name))
+        except lightlink.LightLinkError as exc:
+            faults.append(exc)
+    return done, faults
+
+
+def _raise(faults: list[lightlink.LightLinkError]) -> None:
+    """Say what went wrong with `_each`, every reason once; raises the last of them."""
+    told = list({str(fault): fault for fault in faults}.values())
+    for fault in told[:-1]:
+        report(str(fault))
+    if told:
+        raise told[-1]
 
 
 # Output -------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
+import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
@@ -141,6 +143,36 @@ def test_what_expires_is_renewed_at_once(command: Certs, authority: CertificateA
 def test_many_names_are_issued_at_once(command: Certs, authority: CertificateAuthority) -> None:
     made = command("issue", authority.directory, "a1", "a2", "a3", "--role", "agent", "--json").data
     assert [(each["name"], each["role"]) for each in made] == [(name, "agent") for name in ("a1", "a2", "a3")]
+
+
+@pytest.mark.parametrize("names", [["web", "nobody"], ["nobody", "web"], ["gone", "web"]])
+def test_one_wrong_name_keeps_nobody_in(
+    command: Certs, authority: CertificateAuthority, tmp_path: Path, names: list[str]
+) -> None:
+    authority.issue_server(["localhost"])
+    for name in ("web", "gone", "stays"):
+        authority.issue(name)
+    config = tmp_path / "nats.conf"
+    config.write_text(server_config(authority.directory))
+    authority.revoke("gone")  # by a command that ended before the server was told
+    with subprocess.Popen(["sleep", "60"]) as server:
+        ended = command("revoke", authority.directory, *names, "--config", config, "--pid", server.pid, "--json")
+        assert server.wait(10) == -signal.SIGHUP
+    assert [each["name"] for each in ended.data] == [name for name in names if name != "nobody"]
+    assert ended.code == (Exit.USAGE if "nobody" in names else Exit.DONE)
+    assert ("nobody.pem" in ended.err) is ("nobody" in names)
+    assert '"web"' not in config.read_text()
+    assert '"gone"' not in config.read_text()
+    assert '"stays"' in config.read_text()
+
+
+def test_names_beside_one_that_cannot_be_are_issued(command: Certs, authority: CertificateAuthority) -> None:
+    authority.issue("web")
+    made = command("issue", authority.directory, "a1", "web", "Web", "a2", "a1", "--json")
+    assert [each["name"] for each in made.data] == ["a1", "a2"]
+    assert made.code == Exit.USAGE
+    assert [line.split(":")[0] for line in made.err.splitlines()] == ["error", "error"]
+    assert command("renew", authority.directory, "a1", "a3", "--json").data[0]["name"] == "a1"
 
 
 @pytest.mark.parametrize(
