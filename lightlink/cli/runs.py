@@ -22,6 +22,7 @@ from lightlink.concurrency import signals
 from lightlink.concurrency.deadline import Deadline
 from lightlink.contrib.systemd import notify
 from lightlink.errors import PermissionDenied, StoreUnavailable
+from lightlink.protocol.text import visible, visible_json
 from lightlink.runs import Orchestrator, Plan
 from lightlink.runs.model.lanes import OUTCOMES
 from lightlink.runs.model.records import STATES
@@ -175,7 +176,9 @@ def list_plans(link: Link, as_json: bool) -> None:
 def show_plan(link: Link, name: str, as_json: bool) -> None:
     """Print a plan that is stored, as its file."""
     with orchestrating(link) as orchestrator:
-        say(orchestrator.plan(name).dump(as_json=as_json).rstrip())
+        text = orchestrator.plan(name).dump(as_json=as_json)
+    for each in text.removesuffix("\n").split("\n"):
+        say(visible_json(each) if as_json else each)
 
 
 @plan.command()
@@ -398,6 +401,7 @@ def _table(state: RunState, steps: dict[str, dict[str, int]]) -> Group:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for step, counts in steps.items():
-        table.add_row(Text(step), *(str(counts.get(name, "")) for name in names))
-    reason = [Text(state.reason)] if state.reason else []
-    return Group(Text(f"{state.plan}  {state.run_id}  wave {state.wave + 1}  {state.state}"), table, *reason)
+        table.add_row(Text(visible(step)), *(str(counts.get(name, "")) for name in names))
+    reason = [Text(visible(state.reason))] if state.reason else []
+    title = visible(f"{state.plan}  {state.run_id}  wave {state.wave + 1}  {state.state}")
+    return Group(Text(title), table, *reason)

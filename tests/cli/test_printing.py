@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 from helpers.process import ROOT
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lightlink
+from lightlink.cli.terminal.options import print_data
 from lightlink.commands import Agent, CommandManager
 from lightlink.protocol.text import visible, visible_json
-
-if TYPE_CHECKING:
-    pass
+from lightlink.runs import Orchestrator, Plan, Step
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\n\r\x7f\x9b31m\u202egnp.exe\u2066"
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -67,12 +66,36 @@ def test_labels_types_and_errors_of_peers_print_harmlessly(
             for arguments in (
                 ("clients",),
                 ("command", "list"),
+                ("command", "get", promise.command_id),
                 ("command", "audit", promise.command_id),
                 ("command", "send", prefix, EVIL),
             ):
                 main([*arguments, f"--url={url}", *flag])
     printed = "".join(capsys.readouterr())
     assert "owned" in printed
+    assert UNSAFE.search(printed) is None
+
+
+def test_a_table_of_a_run_prints_reasons_harmlessly(url: str, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightlink.cli import main
+
+    with lightlink.connect(url) as client, Orchestrator(client, work=False) as orchestrator:
+        run = orchestrator.start(Plan(prefix, targets=[prefix], steps=[Step("one", "x")]), issued_by="me")
+        run.cancel(EVIL)
+        assert main(["runs", "show", run.run_id, f"--url={url}"]) == 0
+    printed = capsys.readouterr().out
+    assert "owned" in printed
+    assert UNSAFE.search(printed) is None
+
+
+@given(st.recursive(st.text() | st.none() | st.floats() | st.integers(-(2**63), 2**63 - 1), st.lists))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_data_laid_out_says_the_same_harmlessly(capsys: pytest.CaptureFixture[str], value: Any) -> None:
+    print_data(value, as_json=True)
+    line = capsys.readouterr().out
+    print_data(value, as_json=False)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == json.loads(line)
     assert UNSAFE.search(printed) is None
 
 

@@ -132,7 +132,9 @@ def test_a_terminal_shows_a_table_that_outlives_an_outage(
 def test_a_plan_is_kept_and_started_by_its_name(cli: Cli, plan: str) -> None:
     name = cli("plan", "store", plan).strip()
     assert cli("plan", "list").startswith(f"{name}  ")
-    assert "command: install" in cli("plan", "show", name)
+    for flag in ((), ("--json",)):
+        shown = cli("plan", "show", name, *flag)
+        assert Plan.parse(shown, as_json=bool(flag)) == Plan.load(plan)
     assert "wave 1" in cli("plan", "check", name, '{"version": "4"}')
     cli("schedule", "add", "nightly", name, '{"version": "4"}', "--cron", "30 2 * * *")
     run_id = cli("plan", "start", name, '{"version": "4"}', "--no-wait").strip()

@@ -6,11 +6,13 @@ import functools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 import click
+import msgspec
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 
 import lightlink
 from lightlink.cli.terminal.printing import say
@@ -119,7 +121,14 @@ def json_bytes(ctx: click.Context, param: click.Parameter | None, value: str) ->
 
 def read_argument(value: str) -> bytes:
     """Return an argument's bytes, those of standard input for ``-``."""
-    return sys.stdin.buffer.read() if value == "-" else value.encode("utf-8", "surrogateescape")
+    return standard_input().read() if value == "-" else value.encode("utf-8", "surrogateescape")
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input; a usage error where the process was started without one."""
+    if sys.stdin is None:
+        raise click.UsageError("there is no standard input to read from")
+    return sys.stdin.buffer
 
 
 def _decode(data: bytes, as_type: Any, ctx: click.Context, param: click.Parameter | None) -> Any:
@@ -139,7 +148,8 @@ def print_data(value: Any, *, as_json: bool) -> None:
     if as_json:
         say(text)
     else:
-        Console(soft_wrap=True).print_json(text)
+        # Not `print_json`, which would read what was made harmless, and print it as it had been.
+        Console(soft_wrap=True).print(JSONHighlighter()(msgspec.json.format(text, indent=2)))
 
 
 def to_json(value: Any) -> str:
