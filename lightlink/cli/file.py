@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from lightlink.cli.terminal.exits import remove
-from lightlink.cli.terminal.options import SECONDS, json_option, link_options, to_json
+from lightlink.cli.terminal.options import SECONDS, json_option, link_options, standard_input, to_json
 from lightlink.cli.terminal.printing import say
 from lightlink.errors import LightLinkError
 from lightlink.files.store import DEFAULT_STALL_TIMEOUT, DEFAULT_SWEEP_AGE
@@ -250,7 +250,7 @@ def _opened(source: str) -> Iterator[Any]:
     """Give the source of an upload."""
     with _os_errors():
         if source == "-":
-            yield sys.stdin.buffer
+            yield standard_input()
         else:
             yield source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from threading import Thread, current_thread, get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 # Far less than Python takes to end.
 _AWAKE_SECONDS = 0.002
+_STANDARD_ERROR = 2
 
 
 class LoopThread:
@@ -234,4 +236,15 @@ def _runner() -> Callable[[Coroutine[Any, Any, None]], object]:
         import uvloop  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
         return asyncio.run
+    _fill_standard_descriptors()
     return uvloop.run
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device where standard input, output or error is closed, as a daemon's or with ``>&-``.
+
+    The next socket would have its number, and libuv ends the process (SIGABRT) as it closes a socket of such a number.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(opened)

@@ -576,3 +576,14 @@ def test_the_demo_over_tls_shows_the_same_and_who_is_kept_out(python: StartPytho
         "the agent noticed: nothing",
     ):
         assert f"> {words}" in result.stdout
+
+
+def test_no_standard_input_is_a_wrong_command_line(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "stdin", None)  # what `<&-` does
+    for arguments in (["pub", "x", "-"], ["call", "math", "add", "-"], ["file", "upload", "-"]):
+        assert main([*arguments, f"--url={url}"]) == Exit.USAGE
+        assert capsys.readouterr().err.startswith("error: there is no standard input")
+    signal.signal(signal.SIGTERM, before)

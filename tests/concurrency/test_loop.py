@@ -54,6 +54,21 @@ def test_an_interrupt_while_it_starts_leaves_no_thread(url: str, monkeypatch: py
         assert not thread.is_alive()
 
 
+def test_closed_standard_descriptors_become_no_sockets(url: str) -> None:
+    """libuv ends the process as it closes a socket that has the number of one of them."""
+    ended = run_python(
+        """
+        import os, sys, lightlink
+        os.close(0)
+        os.close(1)
+        with lightlink.connect(sys.argv[1]) as client:
+            client.flush()
+        """,
+        url,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_what_a_coroutine_raises_is_raised_in_the_caller(loop: LoopThread) -> None:
     async def fail() -> None:
         raise LookupError("mine")
