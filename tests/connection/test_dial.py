@@ -21,6 +21,7 @@ from nats.aio.client import Server, Srv
 
 import lightlink
 from lightlink.connection.dialing.dial import Backoff, dial
+from lightlink.connection.dialing.resolver import Resolver
 from lightlink.connection.nats_client import WireClient
 from lightlink.errors import ConnectError
 from lightlink.options import ConnectOptions
@@ -88,6 +89,20 @@ def test_a_name_that_does_not_resolve_is_said_to() -> None:
     ((server, reason),) = error.tried
     assert server == "nats://no-such-host.invalid:4222"
     assert "does not resolve" in reason
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_name_that_no_host_can_have_is_said_to_be_one(host: str) -> None:
+    with pytest.raises(ConnectError, match=r"does not resolve \(it cannot be a host's name\)"):
+        lightlink.connect(f"nats://{host}:4222")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [("0:0:0:0:0:0:0:1", "::1"), ("2001:0DB8::0a", "2001:db8::a"), ("::ffff:7f00:1", "::ffff:127.0.0.1")],
+)
+def test_an_address_is_told_as_sockets_tell_it(written: str, told: str) -> None:
+    assert asyncio.run(Resolver().look_up(written, 4222)) == [(told, 4222)]
 
 
 def assert_given_up(error: ConnectError, url: str) -> None:

@@ -23,7 +23,7 @@ class Resolver:
     async def look_up(self, host: str, port: int) -> list[Address]:
         """Return the addresses of a host, at least one; raises OSError."""
         if _is_address(host):
-            return [(host, port)]
+            return _ask(host, port, socket.AI_NUMERICHOST)  # as sockets tell it: IPv6 has many ways to write one
         name = (host, port)
         pending = self._pending.get(name)
         if pending is None or pending.done():
@@ -43,12 +43,18 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _ask(host: str, port: int, flags: int = 0) -> list[Address]:
+    return [(str(at[0]), int(at[1])) for *_, at in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
+
+
 def _look_up(name: Address, pending: asyncio.Future[list[Address]]) -> None:
     """Look a name up; on a thread of its own."""
     found: list[Address] = []
     error: Exception | None = None
     try:
-        found += [(str(at[0]), int(at[1])) for *_, at in socket.getaddrinfo(*name, type=socket.SOCK_STREAM)]
+        found += _ask(*name)
+    except UnicodeError:  # IDNA: a part that is empty, or longer than 63 bytes
+        error = socket.gaierror(socket.EAI_NONAME, "it cannot be a host's name")
     except Exception as exc:
         error = exc
 
