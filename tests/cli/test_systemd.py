@@ -99,11 +99,13 @@ def test_install_and_uninstall_ask_systemctl(
     unit = tmp_path / "config" / "systemd" / "user" / "lightlink-agent-a-0815.service"
     assert main(["agent", "install", "plant", "--enrolled", str(folder), "--user"]) == Exit.DONE
     assert "WantedBy=default.target" in unit.read_text()
+    assert main(["agent", "install", "plant", "--enrolled", str(folder), "--user"]) == Exit.DONE
+    assert main(["agent", "install", "other", "--enrolled", str(folder), "--user"]) == Exit.DONE
     assert main(["agent", "uninstall", "--enrolled", str(folder), "--user"]) == Exit.DONE
     assert not unit.exists()
     assert (tmp_path / "asked").read_text().splitlines() == [
-        "--user daemon-reload",
-        f"--user enable --now {unit.name}",
+        *["--user daemon-reload", f"--user enable --now {unit.name}"] * 3,
+        f"--user restart {unit.name}",  # of what has changed, with which the running one would go on
         f"--user disable --now {unit.name}",
         "--user daemon-reload",
     ]

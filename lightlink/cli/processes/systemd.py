@@ -11,15 +11,21 @@ import click
 
 
 def install(name: str, text: str, *, user: bool = False) -> Path:
-    """Write a unit, have systemd enable and start it, and return its file; raises ClickException."""
+    """Write a unit, have systemd enable and start it, and return its file; raises ClickException.
+
+    One that was there and differed is started again: systemd goes on with what runs.
+    """
     file = unit_folder(user=user) / f"{name}.service"
     try:
+        differs = file.exists() and file.read_text() != text
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     except OSError as exc:
         raise click.ClickException(f"{file} cannot be written: {exc.strerror}; --print shows the unit") from exc
     _systemctl("daemon-reload", user=user)
     _systemctl("enable", "--now", file.name, user=user)
+    if differs:
+        _systemctl("restart", file.name, user=user)
     return file
 
 
