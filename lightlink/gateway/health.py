@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.threads import start_thread
 from lightlink.errors import LinkError
-from lightlink.gateway.options import host_and_port
+from lightlink.gateway.options import host_and_port, joined
 from lightlink.protocol import codec
 
 if TYPE_CHECKING:
@@ -29,17 +29,16 @@ class HealthServer:
 
     def __init__(self, gateway: Gateway, listen: str) -> None:
         try:
-            self._server = HTTPServer(host_and_port("health", listen), _handler_of(gateway))
+            self._server = _server_on(host_and_port("health", listen), _handler_of(gateway))
         except OSError as exc:
-            reason = os.strerror(exc.errno) if exc.errno else str(exc)
-            raise LinkError(f"listening on {listen}", reason) from exc
+            raise LinkError(f"listening on {listen}", exc.strerror or str(exc)) from exc
         start_thread(self._server.serve_forever, "lightlink-gateway-health")
 
     @property
     def url(self) -> str:
         """The base URL."""
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"http://{joined(str(host), port)}"
 
     def stop(self) -> None:
         """Stop serving."""
@@ -51,6 +50,13 @@ class HealthServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _server_on(address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> HTTPServer:
+    class Server(HTTPServer):
+        address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+
+    return Server(address, handler)
 
 
 def health(gateway: Gateway) -> tuple[int, dict[str, Any]]:

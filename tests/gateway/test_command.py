@@ -15,6 +15,7 @@ from lightlink.cli.processes.gateway import gateway as command
 from lightlink.cli.terminal.exits import run
 from lightlink.errors import LinkError
 from lightlink.gateway.health import HealthServer
+from lightlink.gateway.options import joined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,14 @@ def test_health_reports_an_unreachable_server(start_gateway: StartGateway) -> No
         assert (status, json.loads(text)["status"]) == (503, "nats://127.0.0.1:9: connection refused")
         gateway.stop()
         assert json.loads(get(f"{served.url}/healthz")[1])["status"] == "draining"
+
+
+def test_addresses_of_ipv6_stand_in_brackets(start_gateway: StartGateway) -> None:
+    gateway = start_gateway("nats://127.0.0.1:9", listen="[::1]:0")
+    with HealthServer(gateway, "[::1]:0") as served:
+        assert served.url.startswith("http://[::1]:")
+        assert get(f"{served.url}/metrics")[0] == 200
+    assert joined(*gateway.address) == f"[::1]:{gateway.address[1]}"
 
 
 def test_a_port_in_use_is_named_in_the_error(

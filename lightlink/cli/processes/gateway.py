@@ -16,6 +16,7 @@ from lightlink.cli.terminal.printing import say
 from lightlink.contrib.systemd import notify
 from lightlink.gateway import Gateway, GatewayOptions
 from lightlink.gateway.health import HealthServer
+from lightlink.gateway.options import joined
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _WHOLE = click.IntRange(min=1)
@@ -49,12 +50,12 @@ def gateway(health: str | None, drain_timeout: float, as_json: bool, **given: An
     with contextlib.ExitStack() as stack:
         stack.enter_context(edge)
         served = None if health is None else stack.enter_context(HealthServer(edge, health)).url
-        host, port = edge.address
+        address = joined(*edge.address)
         if as_json:
-            say(to_json({"url": f"quic://{host}:{port}", "pid": os.getpid(), "health": served}))
+            say(to_json({"url": f"quic://{address}", "pid": os.getpid(), "health": served}))
         else:
             where = f", health on {served}" if served else ""
-            say(f"gateway on {host}:{port} (UDP) to {edge.options.upstream}{where} (process {os.getpid()})")
+            say(f"gateway on {address} (UDP) to {edge.options.upstream}{where} (process {os.getpid()})")
         notify("READY=1", f"STATUS=gateway to {edge.options.upstream}")
         edge.run(drain_timeout)
         notify("STOPPING=1")
