@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 # Of a configuration: a comment, which may stand behind a setting, and the folder of JetStream.
 _COMMENT = re.compile(r"(^|\s)(#|//)[^\n]*")
-_STORE_DIR = re.compile(r"\bstore_dir\s*[:=]?\s*(\"[^\"]+\"|'[^']+'|[^\s;}\"']+)", re.IGNORECASE)
+_STORE_DIR = re.compile(
+    r"(?:\bstore_dir|(?:^|[{;,])\s*[\"']?store(?:dir)?)[\"']?\s*[:=\s]\s*(\"[^\"]+\"|'[^']+'|[^\s,;}\"']+)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LOG_LINES = 10
 _POLL_INTERVAL = 0.005
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients cannot connect to "every address"

@@ -252,7 +252,17 @@ def test_a_configuration_file_is_used_where_it_lies(fresh_server: StartServer, t
     assert read_info(fresh_server(config=file).port)["max_payload"] == 4096
 
 
-@pytest.mark.parametrize("form", ['store_dir: "%s"', "store_dir %s", "store_dir = '%s'  # here"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        'store_dir: "%s"',
+        "store_dir %s",
+        "store_dir = '%s'  # here",
+        '"store_dir": "%s"',
+        "max_mem: 1GB, store: %s, max_file: 1GB",
+        "storedir: '%s'",
+    ],
+)
 def test_a_configuration_may_name_the_store(form: str, fresh_server: StartServer, tmp_path: Path) -> None:
     store = tmp_path / "mine"
     file = tmp_path / "nats.conf"
