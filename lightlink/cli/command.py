@@ -361,9 +361,14 @@ def read_payload(text: str) -> Any:
 
 
 def _aware(instant: datetime | None) -> datetime | None:
+    return None if instant is None else local(instant)
+
+
+def local(instant: datetime) -> datetime:
+    """Return an instant that was given by local time; a usage error for the first or the last day of the calendar."""
     try:
-        return None if instant is None else instant.astimezone()
-    except (ValueError, OverflowError):  # the first or the last day of the calendar
+        return instant.astimezone()
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"{instant} is out of range", click.get_current_context()) from None
 
 

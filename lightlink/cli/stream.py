@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightlink.cli.command import clock
+from lightlink.cli.command import clock, local
 from lightlink.cli.terminal.options import SECONDS, json_option, link_options, print_data, to_json
 from lightlink.cli.terminal.printing import say
 
@@ -28,7 +28,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str) -> Any:
     if value.isascii() and value.isdigit():
         return int(value)
     instant: datetime = _TIME.convert(value, _param, _ctx)
-    return instant.astimezone()
+    return local(instant)
 
 
 _since_option = click.option(
@@ -165,7 +165,7 @@ def consumer_info(link: Link, stream_name: str, consumer_name: str, as_json: boo
 def pause(link: Link, stream_name: str, consumer_name: str, until: datetime) -> None:
     """Have nothing handed out until a time, by local time."""
     with link.connect() as client:
-        client.consumer(stream_name, consumer_name).pause(until.astimezone())
+        client.consumer(stream_name, consumer_name).pause(local(until))
 
 
 @consumer.command()

@@ -95,6 +95,7 @@ def test_consumers_and_dead_letters_are_looked_after(cli: Callable[..., str], cl
     cli("consumer", "resume", "ORDERS", "billing")
     assert json.loads(cli("consumer", "info", "ORDERS", "billing", "--json"))["paused"] is False
     cli("consumer", "reset", "ORDERS", "billing", "--since", "new")
+    assert "out of range" in cli("stream", "replay", "orders.>", "--since", "0001-01-01", code=Exit.USAGE)
 
 
 def test_the_page_runs_as_it_is_printed(
