@@ -14,7 +14,7 @@ from lightlink.runs import trouble
 from lightlink.runs.model import machine, records
 from lightlink.runs.model.lanes import RUN_ITSELF, Lane, once_lane, undo_lanes, wave_lanes
 from lightlink.runs.model.stage import Stage, undo_attention
-from lightlink.runs.work import StageWork, StillCalling, bar, read_statuses
+from lightlink.runs.work import StageWork, StillCalling, bar, is_any_sent, read_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,14 @@ class Active:
     def begin(self) -> None:
         """Work out where the run is, and send what is to be sent."""
         self._guarded(self._begin)
+
+    def has_begun(self) -> bool:
+        """Tell whether anything of this stage was sent, whoever did; raises StoreUnavailable."""
+        if self._is_fresh():
+            return False  # most waves, for which nothing has to be read
+        work = StageWork(self._ports, self.run, self._stage(self.state.stage), self.wake)
+        work.load(from_leader=True)
+        return not work.stage.is_idle or is_any_sent(self._ports, work.stage.ids_to_bar())
 
     def _go_on(self) -> None:
         with self._lock:

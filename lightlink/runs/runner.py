@@ -169,13 +169,13 @@ class Runner:
             return self._stay_paused(run, state, pulled.message.seq)
         if state.stage in (records.LOCK, records.SOAK, records.GATE, records.HOLD):
             return self._wait(run, state, pulled.message.seq)
-        if state.stage == records.WAVE and state.event != "resumed" and pulled.attempt == 1:
-            hold = self._hold(run)
-            if hold is not None:
-                at = self._ports.runs.clock.now()
-                self._ports.runs.write_state(machine.held(state, at, *hold), pulled.message.seq)
-                return 0.0
-        return self._work_on(Active(self._ports, run, state, pulled, self._settle))
+        active = Active(self._ports, run, state, pulled, self._settle)
+        hold = self._hold(run) if state.stage == records.WAVE else None
+        if hold is not None and not active.has_begun():
+            at = self._ports.runs.clock.now()
+            self._ports.runs.write_state(machine.held(state, at, *hold), pulled.message.seq)
+            return 0.0
+        return self._work_on(active)
 
     def _work_on(self, active: Active) -> float | None:
         run_id, told = active.run.run_id, 0

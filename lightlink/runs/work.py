@@ -212,6 +212,13 @@ def read_statuses(
     return found
 
 
+def is_any_sent(ports: Ports, ids: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether a request is stored for any of some (client id, command id)."""
+    commands = [each for each in ids if each[0] != RUN_ITSELF]
+    blocks = (commands[start : start + _AT_ONCE] for start in range(0, len(commands), _AT_ONCE))
+    return any(request is not None for block in blocks for request in ports.commands.read_requests(block))
+
+
 def bar(ports: Ports, run: RunPlan, stage: Stage, *, cancel: bool, reason: str) -> list[tuple[str, str]]:
     """Keep the rest of a stage from starting, also by a delayed manager; return what still runs.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from helpers.waiting import eventually
 
-from lightlink.errors import InvalidOption, PlanInvalid
+from lightlink.errors import InvalidOption, PlanInvalid, StoreUnavailable
 from lightlink.runs import Plan, Window
+from lightlink.runs.definitions import Definitions, Freeze
 from lightlink.runs.model.times import last_time, next_time, opens_at
 from lightlink.runs.scheduler import Scheduler, planned_run_id
 
@@ -78,6 +80,49 @@ def test_no_wave_begins_outside_its_window_nor_in_a_freeze(world: RunWorld) -> N
     assert ops.thaw()
     assert run.wait(20) == "completed"
     assert not ops.thaw()
+
+
+def test_a_wave_is_held_however_often_it_is_looked_at(world: RunWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its revision comes twice where the store is away for a moment, or whoever looks first dies."""
+    world.agents("a0")
+    looks: list[Definitions] = []
+
+    def freeze(of: Definitions) -> Freeze:
+        looks.append(of)
+        if len(looks) == 1:
+            raise StoreUnavailable("reading ll.plans.freeze", "no responders")
+        return real(of)
+
+    ops, real = world.orchestrator(), Definitions.freeze
+    ops.freeze("Christmas")
+    monkeypatch.setattr(Definitions, "freeze", freeze)
+    run = ops.start(info())
+    assert run.wait_for("held", timeout=20) == "held"
+    assert ops.list("a0") == []
+
+
+def test_a_wave_paused_before_it_began_is_held_when_resumed(world: RunWorld) -> None:
+    world.agents("a0")
+    run = world.orchestrator(work=False).start(info())
+    run.pause("lunch")
+    ops = world.orchestrator("other")
+    ops.freeze("Christmas")
+    run.resume()
+    assert run.wait_for("held", timeout=20) == "held"
+    assert world.done == []
+
+
+def test_a_wave_that_has_begun_goes_on_in_a_freeze(world: RunWorld) -> None:
+    world.agents("a0")
+    world.gates["info"] = threading.Event()
+    ops = world.orchestrator()
+    run = ops.start(info().step("install", "install"))
+    eventually(lambda: world.of("info") == ["a0"])
+    other = world.orchestrator("other")
+    other.freeze("Christmas")
+    ops.close()
+    world.gates["info"].set()
+    assert other.run(run.run_id).wait(20) == "completed"
 
 
 def scheduler_of(ops: Orchestrator) -> Scheduler:
