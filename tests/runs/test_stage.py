@@ -203,6 +203,19 @@ def test_an_undo_goes_backwards_over_what_was_done_or_begun() -> None:
         assert payloads.get("undo.three", {"p": "${x}"}) == {"p": "${x}"}  # an agent's own words are no references
 
 
+@pytest.mark.parametrize("how", ["failed", "unknown"])
+def test_a_snapshot_that_failed_keeps_nothing_from_its_undo(how: str) -> None:
+    plan = Plan("p", targets=["a"]).step("one", "x", undo=("undo.one", None))
+    plan.step("keep", snapshot="devices/a.*", undo="own", undo_on="begun")
+    run = run_of(plan, ["a"])
+    stage = stage_of(run)
+    play(stage, {("a", "keep"): [how] * 3})
+    lanes, attention = undo_lanes(stage.lanes.values())
+    undo = Stage(run, lanes, 0, barrier=False)
+    undo.learn_all({})
+    assert ([each.what for each in play(undo, {})], attention) == (["undo.one"], [])
+
+
 class Game:
     """Two managers that send, late or early, on what each has seen; the first request of an id counts."""
 

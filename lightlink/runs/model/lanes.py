@@ -161,6 +161,8 @@ def undo_lanes(done: Iterable[Lane]) -> tuple[list[Lane], list[Attention]]:
 
 def _is_to_be_undone(step: Step, outcome: Outcome) -> bool | None:
     """Tell whether a step is to be taken back; None if it may have run, and nothing says how that is taken back."""
+    if step.snapshot:  # it changes nothing, and one that failed has nothing to write back
+        return step.undo is not None and outcome.name == DONE
     if step.undo is None:
         return None if outcome.name == UNKNOWN else False
     if outcome.name == DONE:
