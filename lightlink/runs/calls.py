@@ -11,7 +11,7 @@ import msgspec
 from lightlink.commands import model
 from lightlink.commands.model import StatusRecord
 from lightlink.commands.store.access import Conflict
-from lightlink.errors import CallTimeout, DecodeError, LightLinkError, ServiceUnavailable
+from lightlink.errors import CallTimeout, DecodeError, EncodeError, LightLinkError, PayloadTooLarge, ServiceUnavailable
 from lightlink.protocol import codec
 from lightlink.runs.model.lanes import RESTORE, SNAPSHOT
 from lightlink.state import Snapshot
@@ -64,7 +64,13 @@ class CallExecutor:
             revision = self._store.write_call(run_id, attempt.command_id, claim, revision)
         except Conflict:
             return None
-        return self._write(run_id, attempt.command_id, self._called(attempt, claim), revision)
+        end = self._called(attempt, claim)
+        try:
+            return self._write(run_id, attempt.command_id, end, revision)
+        except (PayloadTooLarge, EncodeError) as exc:
+            error = f"the result is too large: {exc}" if isinstance(exc, PayloadTooLarge) else str(exc)
+            smaller = msgspec.structs.replace(end, status=model.FAILED, result=None, error=error)
+            return self._write(run_id, attempt.command_id, smaller, revision)
 
     def end_of(self, run_id: str, command_id: str, timeout: float) -> StatusRecord | None:
         """Return how a call that was begun has ended, if need be by the death of its caller; None while that lives."""

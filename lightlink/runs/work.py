@@ -157,10 +157,16 @@ class StageWork:
 
     def _refuse(self, client_id: str, command_id: str, error: Exception) -> None:
         """Record that a command can never be sent, so that every manager comes to the same result."""
-        at = self._ports.commands.clock.now()
-        status = model.rejected(None, at, self._ports.name, str(error))
-        self._ports.commands.write_statuses([StatusWrite(client_id, command_id, status, 0)])
-        self._hear(command_id, status)
+        commands = self._ports.commands
+        status = model.rejected(None, commands.clock.now(), self._ports.name, str(error))
+        try:
+            (revision,) = commands.write_statuses([StatusWrite(client_id, command_id, status, 0)])
+            last = status if revision is not None else commands.read_written_status(client_id, command_id)[0]
+        except Exception as exc:
+            self._fail(exc)  # also on a thread of the pool, where nobody else would hear of it
+            return
+        if last is not None:
+            self._hear(command_id, last)
 
     def _on_end(self, promise: CommandPromise) -> None:
         status = promise.last[0]
