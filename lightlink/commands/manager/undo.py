@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
 from lightlink.commands import model
 from lightlink.commands.store import history
-from lightlink.commands.store.filter import Filter
-from lightlink.errors import UndoRefused
+from lightlink.commands.store.store import read_status
+from lightlink.errors import DecodeError, UndoRefused
+from lightlink.protocol import subjects
+from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from lightlink.commands.store.store import CommandStore
 
 _NAMESPACE = uuid.UUID("b0a3f6f4-2f6e-5f1f-9c55-8f6a3d1d2c11")
-_PAGE = 1000
+# Ends that an agent writes at one time may be stored in another order than they came in; so many revisions at most.
+_SIDE_BY_SIDE = 1000
 _MOST_TRIES = 100
 
 
@@ -36,7 +40,7 @@ def undone_by(store: CommandStore, request: RequestRecord) -> str | None:
 
 def undo_of(store: CommandStore, request: RequestRecord) -> tuple[str, UndoTold]:
     """Return the id and the contents of the command that takes one back; raises UndoRefused."""
-    status, _ = store.read_written_status(request.client_id, request.command_id)
+    status, revision = store.read_written_status(request.client_id, request.command_id)
     if status is None or status.status != model.COMPLETED:
         raise UndoRefused(request.command_id, f"it is {model.status_at(request, status, store.clock.now())}")
     if status.undo is None:
@@ -50,7 +54,7 @@ def undo_of(store: CommandStore, request: RequestRecord) -> tuple[str, UndoTold]
         attempts += 1
     if attempts == _MOST_TRIES:
         raise UndoRefused(request.command_id, f"{_MOST_TRIES} attempts have failed")
-    _refuse_later(store, request, status)
+    _refuse_later(store, request, status, revision)
     return undo_id(request.command_id, attempts), status.undo
 
 
@@ -67,27 +71,32 @@ def _is_completed(status: StatusRecord | None) -> bool:
     return status is not None and status.status == model.COMPLETED
 
 
-def _refuse_later(store: CommandStore, request: RequestRecord, status: StatusRecord) -> None:
+def _refuse_later(store: CommandStore, request: RequestRecord, status: StatusRecord, revision: int) -> None:
     """Raise UndoRefused when a later command changed the same, and was not taken back."""
     resource = status.undo.resource if status.undo is not None else ""
     if not resource:
         return
-    wanted = Filter(client_id=request.client_id, since=request.created_at)
-    after = None
-    while True:
-        page = history.list_commands(store, wanted, _PAGE, after, brief=True)
-        ids = [(each.client_id, each.command_id) for each in page if each.command_id != request.command_id]
-        for (client_id, command_id), (later, _) in zip(ids, store.read_statuses(ids), strict=True):
-            if _is_later(status, later, resource) and not any(
-                _is_completed(tried) for _, tried in _attempts(store, client_id, command_id)
-            ):
-                raise UndoRefused(request.command_id, f"command {command_id} has changed {resource!r} since")
-        if page.next is None:
-            return
-        after = page.next
+    for command_id, later in _ended_since(store, request.client_id, revision):
+        if command_id == request.command_id or not _is_later(status, later, resource):
+            continue
+        if not any(_is_completed(tried) for _, tried in _attempts(store, request.client_id, command_id)):
+            raise UndoRefused(request.command_id, f"command {command_id} has changed {resource!r} since")
 
 
-def _is_later(status: StatusRecord, other: StatusRecord | None, resource: str) -> bool:
-    if other is None or other.undo is None or other.undo.resource != resource:
+def _ended_since(store: CommandStore, client_id: str, revision: int) -> Iterator[tuple[str, StatusRecord]]:
+    """Yield the statuses of an agent's commands that were stored since a revision, whenever they were sent."""
+    state = history.stream_state(store, subjects.STATUS_STREAM)
+    first, end = max(revision - _SIDE_BY_SIDE, 1), 0 if state is None else state.last_seq + 1
+    pattern = subjects.command_status(client_id, "*")
+    while first < end:
+        block, first = history.read_block(store, subjects.STATUS_STREAM, [pattern], first, end)
+        for delivery in block:
+            subject = as_text(delivery.subject)
+            with contextlib.suppress(DecodeError):  # what is no status has changed nothing that is known
+                yield subjects.command_ids(subject)[1], read_status(delivery.data, subject)
+
+
+def _is_later(status: StatusRecord, other: StatusRecord, resource: str) -> bool:
+    if other.undo is None or other.undo.resource != resource:
         return False
     return (other.completed_at or other.at) > (status.completed_at or status.at)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.waiting import eventually
 
 from lightlink.commands import Agent, CommandManager, Undoable
 from lightlink.errors import CommandFailed, InvalidOption, UndoRefused
@@ -72,6 +74,35 @@ def test_the_later_of_two_on_one_resource_goes_first(settings: dict[str, str], m
     manager.undo(second.command_id).result(10)
     manager.undo(first.command_id).result(10)
     assert settings["mode"] == "day"
+
+
+def test_what_was_sent_before_and_done_later_goes_first(world: World, manager: CommandManager) -> None:
+    found, go = {"mode": "day"}, threading.Event()
+    agent = world.agent("undo-side-by-side")
+
+    @agent.command("config.set", undo="config.restore", resource="config")
+    def set_(value: str) -> Undoable:
+        if value == "late":
+            assert go.wait(30)
+        before, found["mode"] = found["mode"], value
+        return Undoable(None, undo={"value": before})
+
+    @agent.command("config.restore")
+    def restore(value: str) -> None:
+        found["mode"] = value
+
+    agent.start(timeout=10)
+    late = manager.send("undo-side-by-side", "config.set", {"value": "late"})
+    eventually(lambda: manager.get(late.command_id).status == "executing")
+    early = manager.send("undo-side-by-side", "config.set", {"value": "early"})
+    early.result(10)
+    go.set()
+    late.result(10)
+    with pytest.raises(UndoRefused, match=f"{late.command_id} has changed 'config' since"):
+        manager.undo(early.command_id)
+    manager.undo(late.command_id).result(10)
+    manager.undo(early.command_id).result(10)
+    assert found == {"mode": "day"}
 
 
 def test_a_later_one_may_take_many_tries_to_be_taken_back(settings: dict[str, str], manager: CommandManager) -> None:
