@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from lightlink.commands.manager.losses import revision_of
 from lightlink.commands.store import checks
 from lightlink.commands.store.access import Conflict
 from lightlink.concurrency.deadline import Deadline
@@ -105,17 +106,17 @@ class PlanRun:
     def follow(self, timeout: float | None = None) -> Iterator[RunState]:
         """Yield the run's states from now on, until it has ended or ``timeout`` seconds have passed."""
         deadline = Deadline(None if timeout is None else wait_limit(timeout))
-        heard: dict[int, RunState] = {}
+        heard: list[tuple[RunState, int]] = []
         changed = Condition()
 
-        def hear(_subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        def hear(_subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
             try:
                 state = read_state(data, subjects.run_event(self.run_id))
             except DecodeError as exc:
                 connection.session.report(exc)
                 return
             with changed:
-                heard[len(heard)] = state
+                heard.append((state, revision_of(headers)))
                 changed.notify_all()
 
         connection = self._ports.runs.connection
@@ -125,18 +126,19 @@ class PlanRun:
         finally:
             connection.session.unroute(route, 1.0)
 
-    def _states(self, heard: dict[int, RunState], changed: Condition, deadline: Deadline) -> Iterator[RunState]:
-        last, number = None, 0
+    def _states(self, heard: list[tuple[RunState, int]], changed: Condition, deadline: Deadline) -> Iterator[RunState]:
+        # By revision: the clocks of those who write states may differ.
+        last, number = 0, 0
         while True:
             with changed:
-                fresh = [heard[each] for each in range(number, len(heard))]
-                number += len(fresh)
+                fresh = [(state, revision) for state, revision in heard[number:] if revision > last]
+                number = len(heard)
             if not fresh:
                 with contextlib.suppress(StoreUnavailable):  # it is asked again
-                    fresh = [self.refresh()]
-            for state in fresh:
-                if last is None or (state != last and state.at >= last.at):
-                    self._last = last = state
+                    fresh = [self._ports.runs.state(self.run_id)]
+            for state, revision in fresh:
+                if revision != last:
+                    self._last, last = state, revision
                     yield state
                     if state.ended:
                         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -618,6 +620,19 @@ def test_handlers_know_which_run_they_belong_to(world: RunWorld) -> None:
     run = world.orchestrator().start(Plan("p", targets=["knows"]).step("info", "info"))
     assert run.wait(20) == "completed"
     assert seen == [run.run_id]
+
+
+def test_a_run_is_followed_though_clocks_go_back(world: RunWorld) -> None:
+    world.agents("a0")
+    world.gates["info"] = threading.Event()
+    ops = world.orchestrator()
+    run, seen = ops.start(Plan("p", targets=["a0"]).step("info", "info")), []
+    for state in run.follow(20):
+        seen.append(state.state)
+        instant = time.monotonic()  # another server answers, whose clock is behind
+        ops.connection.clock.learn(ops.now() - timedelta(seconds=60), instant, instant)
+        world.gates["info"].set()
+    assert seen[-1] == "completed"
 
 
 def test_all_runs_are_watched(world: RunWorld) -> None:
