@@ -89,13 +89,13 @@ def exec_shell(
 
     The result is ``{"exit_code", "stdout", "stderr", "truncated", "timed_out", "duration"}``; a program ended by a
     signal has its number as a negative exit code. A payload that is not fit is rejected with the reason. Raises
-    InvalidOption for a program that there is not.
+    InvalidOption for a program that there is not, and for an environment that cannot be.
     """
     programs = dict(_find_program(name) for name in _names(allow))
     limits = Limits.checked(timeout, max_output)
     folder = _folder(cwd)
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    settings = {**inherited, **(environment or {})}
+    settings = {**inherited, **_environment(environment)}
 
     def run(context: CommandContext, argv: list[str], stdin: str = "", timeout: float | None = None) -> dict[str, Any]:
         command = _allowed(programs, argv)
@@ -144,6 +144,18 @@ def _folder(cwd: str | os.PathLike[str] | None) -> Path:
     if not folder.is_dir():
         raise InvalidOption("cwd", "is not a folder", str(folder))
     return folder
+
+
+def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return what a program is to find in its environment; raises InvalidOption, which does not tell values."""
+    found = dict(given or {})
+    for name, value in found.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise InvalidOption("environment", "names must be text without '=' and null characters", name)
+        if not isinstance(value, str) or "\0" in value:
+            kind = "a null character" if isinstance(value, str) else type(value).__name__
+            raise InvalidOption("environment", f"the value of {name!r} must be text, got {kind}")
+    return found
 
 
 def _memory() -> dict[str, int] | None:

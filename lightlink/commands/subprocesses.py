@@ -159,15 +159,15 @@ def run_program(
     started = time.monotonic()
     mark = new_id()
     process = _start(command, stdin, cwd, {**environment, MARK: mark}, mark)
-    outputs = [
-        _Output(stream, limits.max_output, f"lightlink-{name}-{process.pid}")
-        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
-        if stream is not None
-    ]
-    deadline = Deadline(limits.timeout)
-    while not (ended := _has_ended(process)) and not deadline.is_over:
-        if cancelled.wait(_POLL_SECONDS):
-            break
+    try:
+        outputs = _outputs_of(process, limits.max_output)
+        watchdog.note_group(mark, process.pid)
+        ended = _wait(process, Deadline(limits.timeout), cancelled)
+    except BaseException:
+        # Nobody else would end it: there may be no more threads, or file descriptors, for a while.
+        _end(process, mark)
+        _end_strays(f"{MARK}={mark}".encode())
+        raise
     was_cancelled = not ended and cancelled.is_set()
     timed_out = not ended and not was_cancelled
     _end(process, mark)
@@ -209,11 +209,34 @@ def _start(
                 env=dict(environment),
                 start_new_session=True,
             )
-        except (OSError, ValueError) as exc:
+        except BaseException as exc:
             watchdog.end(mark)
-            raise Rejected(f"{command[0]} cannot be started: {exc}") from exc
-    watchdog.note_group(mark, process.pid)
+            if isinstance(exc, (OSError, ValueError)):
+                raise Rejected(f"{command[0]} cannot be started: {exc}") from exc
+            raise
     return process
+
+
+def _outputs_of(process: subprocess.Popen[bytes], limit: int) -> list[_Output]:
+    """Have the outputs of a program read; closes those for which there is no thread."""
+    streams = [(name, stream) for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)) if stream]
+    outputs: list[_Output] = []
+    try:
+        for name, stream in streams:
+            outputs.append(_Output(stream, limit, f"lightlink-{name}-{process.pid}"))
+    except BaseException:
+        for _, stream in streams[len(outputs) :]:
+            stream.close()
+        raise
+    return outputs
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: Deadline, cancelled: Event) -> bool:
+    """Wait until a program has ended, its time is over or somebody cancels it; tell whether it has ended."""
+    while not (ended := _has_ended(process)) and not deadline.is_over:
+        if cancelled.wait(_POLL_SECONDS):
+            break
+    return ended
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
@@ -232,8 +255,10 @@ def _end(process: subprocess.Popen[bytes], mark: str) -> None:
         time.sleep(_POLL_SECONDS)
     # What it left behind in its group holds its output open, and nobody waits for it any more.
     _signal(process, signal.SIGKILL)
-    watchdog.end(mark, process.pid)
-    process.wait()
+    try:
+        watchdog.end(mark, process.pid)
+    finally:
+        process.wait()
 
 
 def _end_strays(mark: bytes) -> None:

@@ -15,7 +15,9 @@ from helpers.commands import World
 from helpers.process import alive, script
 from helpers.waiting import eventually
 
-from lightlink.commands import executors
+from lightlink.commands import executors, subprocesses
+from lightlink.commands.agent.handlers import Rejected
+from lightlink.concurrency.threads import Event, start_thread
 from lightlink.errors import CommandCancelled, CommandFailed, CommandTimeout, InvalidOption
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def run(manager: CommandManager, agent: Agent) -> Run:
         return manager.send(agent.client_id, command_type, payload, timeout=timeout).result(40)
 
     return send
+
+
+LIMITS = subprocesses.Limits.checked(60.0, 1000)
 
 
 def test_each_is_off_until_it_is_put_on_the_agent(agent: Agent, run: Run) -> None:
@@ -126,11 +131,59 @@ def test_bad_use_is_rejected_with_the_reason(agent: Agent, run: Run, payload: An
         {"allow": ["true"], "timeout": 0},
         {"allow": ["true"], "max_output": 0},
         {"allow": ["true"], "cwd": "/nonesuch"},
+        {"allow": ["true"], "environment": {"PORT": 8080}},
+        {"allow": ["true"], "environment": {"KEY": "a\0b"}},
+        {"allow": ["true"], "environment": {"A=B": "c"}},
+        {"allow": ["true"], "environment": {5: "c"}},
     ],
 )
 def test_settings_that_cannot_be_are_refused(agent: Agent, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption):
         executors.exec_shell(agent, **options)
+
+
+class Dog:
+    """A watchdog that writes down what it is told of, and fails where it is told to."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.told: list[str] = []
+        self.fails = fails
+
+    def begin(self, _: str) -> None:
+        self.told.append("begin")
+
+    def note_group(self, *_: Any) -> None:
+        if self.fails == "note_group":
+            raise OSError("too many open files")
+
+    def end(self, _: str, group: int = 0) -> None:
+        self.told.append(f"end {group}")
+
+
+@pytest.mark.parametrize("fails", ["stdout", "stderr", "note_group"])
+def test_a_program_ends_where_its_reader_cannot_start(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def start(function: Any, name: str) -> Any:
+        if fails in name:
+            raise RuntimeError("can't start new thread")
+        return start_thread(function, name)
+
+    dog = Dog(fails)
+    monkeypatch.setattr(subprocesses, "watchdog", dog)
+    monkeypatch.setattr(subprocesses, "start_thread", start)
+    with pytest.raises((RuntimeError, OSError)):
+        subprocesses.run_program(["sleep", "60"], "", Path.cwd(), os.environ, LIMITS, Event())
+    begun, ended = dog.told
+    assert begun == "begin"
+    assert not alive(int(ended.split()[1]))
+
+
+def test_the_watchdog_forgets_what_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    dog = Dog()
+    monkeypatch.setattr(subprocesses, "watchdog", dog)
+    for environment, error in (({"PORT": 8080}, TypeError), ({"A": "b\0"}, Rejected)):
+        with pytest.raises(error):
+            subprocesses.run_program(["true"], "", Path.cwd(), environment, LIMITS, Event())  # type: ignore[arg-type]
+    assert dog.told == ["begin", "end 0"] * 2
 
 
 def test_where_it_runs_and_what_it_sees_is_what_was_said(
