@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightlink.errors import InvalidOption, PlanInvalid
-from lightlink.runs import Approval, Param, Plan, Step, Targets
-from lightlink.runs.model.checks import check_params
+from lightlink.runs import Approval, Param, Plan, Step, Targets, Undo
+from lightlink.runs.model.checks import check_params, needs_labels
 from lightlink.runs.model.plan_model import duration
 
 YAML = """
@@ -115,6 +115,8 @@ def test_a_plan_is_the_same_in_yaml_json_and_python(tmp_path: Any) -> None:
         ("version: '4'", "name: other", "$", "'name' is there twice"),
         ("{version: '${params.version}'}", "{version: 1, version: 2}", "$", "'version' is there twice"),
         ("{version: '${params.version}'}", "{version: '${params.version'}", "steps[1].payload", "without its }"),
+        ("'${result.ok}'", "'${result.ok'", "steps[2].expect", "without its }"),
+        ("{version: '${before.result.version}'}", "{version: '${before'}", "steps[1].undo.payload", "without its }"),
         ("{version: '${params.version}'}", "{'${params.version}': 4}", "steps[1].payload", "cannot be a reference"),
         ("{version: '${params.version}'}", "{version: '${HOME}'}", "steps[1].payload", "meant as text is $${"),
         ("command: firmware.info", "command: firmware.info, after: [before]", "steps[0].after", "after itself"),
@@ -230,3 +232,16 @@ def test_values_of_wrong_types_are_refused_when_built_in_python(change: dict[str
     with pytest.raises(PlanInvalid) as caught:
         plan.checked()
     assert caught.value.faults[0][0].startswith(place)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"command": "x", "payload": {"site": "${label.site}"}},
+        {"snapshot": "devices/${label.site}.*"},
+        {"command": "x", "undo": Undo("y", {"site": "${label.site}"})},
+    ],
+)
+def test_labels_are_read_wherever_a_plan_refers_to_them(options: dict[str, Any]) -> None:
+    assert needs_labels(Plan("p", targets=["a"]).step("one", **options))
+    assert not needs_labels(Plan("p", targets=["a"]).step("one", "x", {"client": "${client_id}"}))

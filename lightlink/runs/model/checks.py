@@ -87,7 +87,7 @@ def needs_labels(plan: PlanData) -> bool:
 
 
 def _references_of(step: Step) -> Iterator[Any]:
-    yield from (step.payload, step.args, step.when, step.expect)
+    yield from (step.payload, step.args, step.snapshot, step.when, step.expect)
     if isinstance(step.undo, Undo):
         yield step.undo.payload
 
@@ -268,21 +268,18 @@ def _once_faults(place: str, step: Step) -> Iterator[Fault]:
 
 def _data_faults(plan: PlanData, place: str, step: Step) -> Iterator[Fault]:
     before = _known_before(plan, step)
-    for option, value in (
-        ("payload", step.payload),
-        ("args", step.args),
-        ("snapshot", step.snapshot),
-        ("when", step.when),
+    undo = step.undo.payload if isinstance(step.undo, Undo) else None
+    for option, value, known in (
+        ("payload", step.payload, before),
+        ("args", step.args, before),
+        ("snapshot", step.snapshot, before),
+        ("when", step.when, before),
+        ("expect", step.expect, [*before, "result"]),
+        ("undo.payload", undo, [*before, step.name]),
     ):
         for path in references.find(value):
-            yield from _reference_fault(plan, f"{place}.{option}", path, before)
+            yield from _reference_fault(plan, f"{place}.{option}", path, known)
         yield from ((f"{place}.{option}", reason) for reason in references.slips(value))
-    for path in references.find(step.expect):
-        yield from _reference_fault(plan, f"{place}.expect", path, [*before, "result"])
-    if isinstance(step.undo, Undo):
-        for path in references.find(step.undo.payload):
-            yield from _reference_fault(plan, f"{place}.undo.payload", path, [*before, step.name])
-        yield from ((f"{place}.undo.payload", reason) for reason in references.slips(step.undo.payload))
     for option, value in (("when", step.when), ("expect", step.expect)):
         if value is not None and (reason := conditions.fault(value)):
             yield f"{place}.{option}", reason
