@@ -10,6 +10,7 @@ import attrs
 import msgspec
 
 from lightlink.commands import AuditEntry, CommandManager
+from lightlink.commands.manager.batch import Limits
 from lightlink.commands.store import checks
 from lightlink.commands.store.audit import RUN
 from lightlink.concurrency.scheduler import every
@@ -382,7 +383,8 @@ class Orchestrator(CommandManager):
         """Send a command to many agents, as `CommandManager.send_many` does.
 
         With ``durable=True`` by a run, which is returned: its limits hold, and it goes on, when this process dies. It
-        takes ``labels``, ``offline``, ``timeout``, ``priority``, ``max_concurrency``, ``max_failures``, ``issued_by``.
+        takes ``labels``, ``offline``, ``timeout``, ``priority``, ``max_concurrency``, ``max_failures``, ``issued_by``,
+        and at least one agent.
         """
         if not options.pop("durable", False):
             return super().send_many(client_ids, command_type, payload, **options)
@@ -390,9 +392,21 @@ class Orchestrator(CommandManager):
         for option in ("repeat", "headers"):
             if option in options:
                 raise InvalidOption(option, "is not for a durable send", options[option])
-        return self.start(one_step_plan(client_ids, command_type, payload, **options), issued_by=issued_by)
+        self._refuse_closed()
+        given = {name: options.get(name) for name in ("max_concurrency", "max_failures")}
+        Limits(repeat=1, **given)
+        targets = self._targets(client_ids, options.pop("labels", None), options.pop("offline", False))
+        if not targets:
+            raise InvalidOption("client_ids", "a durable send needs at least one agent", targets)
+        plan = one_step_plan(targets, command_type, payload, kept=self._kept_seconds, **options)
+        return self.start(plan, issued_by=issued_by)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _kept_seconds(self) -> float:
+        """How long all that a run does is kept."""
+        return min(self._store.options.retention, self._store.options.audit_retention)
 
     def _plan_of(self, plan: Plan | str) -> Plan:
         """Return a plan, or the one that is stored under a name."""
@@ -424,8 +438,7 @@ class Orchestrator(CommandManager):
         values = check_params(plan, params)
         online = {presence.client_id: presence for presence in self.clients()}
         found, offline = self._frozen_targets(plan, None if targets is None else checks.client_ids(targets), online)
-        options = self._store.options
-        kept = min(options.retention, options.audit_retention)
+        kept = self._kept_seconds
         faults = list(unknown_types(plan, [target.client_id for target in found], online.values()))
         if plan.seconds > kept:
             why = f"is longer than what runs do is kept: {kept:g} s, StoreOptions(retention=, audit_retention=)"

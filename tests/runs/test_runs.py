@@ -16,6 +16,7 @@ import lightlink
 from lightlink import Service
 from lightlink.errors import AgentOffline, InvalidOption, PlanInvalid, PlanNotFound, RunNotFound, RunRefused
 from lightlink.runs import Approval, Orchestrator, Plan, Targets
+from lightlink.runs.model.plan import one_step_plan
 
 if TYPE_CHECKING:
     from helpers.runs import RunWorld
@@ -611,6 +612,44 @@ def test_sending_to_many_outlives_the_manager(world: RunWorld) -> None:
     stopped = second.send_many(NAMES, "info", durable=True, max_concurrency=1, max_failures=1)
     assert stopped.wait(20) == "failed"
     assert stopped.counts() == {"failed": 2, "left": 3}
+
+
+def test_a_durable_send_takes_what_any_send_takes(world: RunWorld) -> None:
+    world.agents("a0", labels={"site": "b"})
+    world.agents("a1")
+    ops = world.orchestrator()
+    taken: list[tuple[Any, dict[str, Any], list[str]]] = [
+        (["a0", "a0"], {}, ["a0"]),
+        (None, {"labels": {"site": "b"}}, ["a0"]),
+        (None, {"labels": {}}, ["a0", "a1"]),
+    ]
+    refused: list[tuple[Any, dict[str, Any]]] = [
+        ("abc", {}),
+        (["a0"], {"labels": {}}),
+        (["a0"], {"max_concurrency": 0}),
+        (["a0"], {"max_failures": -1}),
+        (["a0"], {"timeout": FAST.retention + 1}),
+        (["a0"], {"timeout": 0}),
+    ]
+    for client_ids, options, reached in taken:
+        for durable in (False, True):
+            world.done.clear()
+            sent = ops.send_many(client_ids, "info", {"text": "${HOME} $${x}"}, durable=durable, **options)
+            assert sent.wait(20)
+            assert sorted(world.done) == [(each, "info", {"text": "${HOME} $${x}"}) for each in reached]
+    for client_ids, options in refused:
+        for durable in (False, True):
+            with pytest.raises(InvalidOption):
+                ops.send_many(client_ids, "info", durable=durable, **options)
+    with pytest.raises(InvalidOption, match="at least one"):
+        ops.send_many([], "info", durable=True)
+
+
+def test_a_durable_send_has_time_for_each_of_its_rounds() -> None:
+    plan = one_step_plan(NAMES, "info", timeout=3 * 86_400, kept=7 * 86_400)
+    assert plan.steps[0].seconds < plan.seconds < 4 * 86_400
+    assert one_step_plan(NAMES, "info", timeout=86_400, max_concurrency=2, kept=7 * 86_400).seconds > 3 * 86_400
+    assert one_step_plan(NAMES, "info", timeout=86_400, max_concurrency=1, kept=86_400).seconds == 86_400
 
 
 def test_handlers_know_which_run_they_belong_to(world: RunWorld) -> None:

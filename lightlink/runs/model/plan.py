@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -9,8 +10,10 @@ import msgspec
 
 from lightlink.errors import InvalidOption, PlanInvalid
 from lightlink.protocol import codec
+from lightlink.runs.model import references
 from lightlink.runs.model.checks import check_size, check_static
 from lightlink.runs.model.plan_model import (
+    DAY,
     DEFAULT_TIMEOUT,
     Offline,
     OnFailure,
@@ -18,14 +21,15 @@ from lightlink.runs.model.plan_model import (
     ParamType,
     PlanData,
     Step,
-    Targets,
     Undo,
 )
+from lightlink.validators import seconds
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
 
+# What a command may take beyond its time until it is known to have ended, and the next is sent.
+_ROUND_SECONDS = 60.0
 # What may be chosen where a plan has words of ours.
 _CHOICES: dict[str, tuple[str, ...]] = {
     "on_failure": get_args(OnFailure),
@@ -111,30 +115,35 @@ class Plan(PlanData):
 
 
 def one_step_plan(
-    client_ids: Iterable[str] | None,
+    client_ids: list[str],
     command_type: str,
     payload: Any = None,
     *,
-    labels: Mapping[str, str] | None = None,
-    offline: bool = False,
+    kept: float,
     timeout: float = DEFAULT_TIMEOUT,
     priority: int = 0,
     max_concurrency: int | None = None,
     max_failures: int | None = None,
 ) -> Plan:
-    """Return the plan that sends one command to each of some agents, as `CommandManager.send_many` would."""
-    targets = Targets(ids=list(client_ids or []), labels=dict(labels or {}), offline="include" if offline else "skip")
-    if client_ids is not None:
-        targets.offline = "include"
+    """Return the plan that sends one command to each of some agents, as `CommandManager.send_many` would.
+
+    What it does is known for ``kept`` seconds, which is as long as it may take; raises InvalidOption.
+    """
+    if seconds("timeout", timeout) > kept:
+        raise InvalidOption("timeout", "is longer than what runs do is kept (StoreOptions.retention)", timeout)
+    rounds = math.ceil(len(client_ids) / max_concurrency) if max_concurrency else 1
+    # The time of each command counts from when it is sent.
+    whole = max(DAY, rounds * (timeout + _ROUND_SECONDS))
     plan = Plan(
         f"send {command_type}",
-        targets=targets,
+        targets=client_ids,
+        timeout=min(whole, kept),
         max_concurrency=max_concurrency,
         max_failures=max_failures or 0,
         on_failure="continue" if max_failures is None else "stop",
         barrier=False,
     )
-    return plan.step("send", command_type, payload, timeout=timeout, priority=priority)
+    return plan.step("send", command_type, references.escaped(payload), timeout=timeout, priority=priority)
 
 
 def _type_fault(error: msgspec.ValidationError) -> tuple[str, str]:

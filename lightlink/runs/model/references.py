@@ -51,6 +51,17 @@ def slips(value: Any) -> Iterator[str]:
             yield from slips(each)
 
 
+def escaped(value: Any) -> Any:
+    """Return a value in which nothing is a reference; `resolve` makes of it what was given."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {name: escaped(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [escaped(each) for each in value]
+    return value
+
+
 def is_path(text: str) -> bool:
     """Tell whether a path is well-formed: names between dots."""
     return _PATH.fullmatch(text) is not None
