@@ -53,11 +53,6 @@ class Pulled:
         self.first = self.attempt
 
     @property
-    def key(self) -> tuple[int, int]:
-        """What tells it from every other message of its stream."""
-        return self.message.seq, self.message.timestamp
-
-    @property
     def attempt(self) -> int:
         """How often the server has delivered it, this time included."""
         return int(self.reply.rsplit(b".", 5)[1])
@@ -97,8 +92,7 @@ class PullConsumer:
         self._whole = whole
         self._heartbeat = heartbeat
         self._lock = RLock()
-        # By place and time: a stream that was restored from an older copy gives out its places again.
-        self._held: dict[tuple[int, int], Pulled] = {}
+        self._held: dict[int, Pulled] = {}  # by place
         self._burst: list[Pulled] = []
         self._renewed = time.monotonic()
         # The pull under way: its number, how many messages it may still bring, and until when.
@@ -174,7 +168,7 @@ class PullConsumer:
     def forget(self, pulled: Pulled) -> None:
         """Let a message go without a word: the server delivers it again later."""
         with self._lock:
-            self._held.pop(pulled.key, None)
+            self._release(pulled)
 
     def tick(self) -> None:
         """Keep what is held alive, and fetch again if the last pull brought nothing in its time."""
@@ -206,9 +200,16 @@ class PullConsumer:
 
     # ----------------------------------------------------------------------------------------------------------------
 
+    def _release(self, pulled: Pulled) -> bool:
+        """Hold a message no more; False if it was not held, or another one has its place."""
+        if self._held.get(pulled.message.seq) is not pulled:
+            return False
+        del self._held[pulled.message.seq]
+        return True
+
     def _let_go(self, pulled: Pulled, word: bytes) -> None:
         with self._lock:
-            if self._held.pop(pulled.key, None) is None:
+            if not self._release(pulled):
                 return
         self._say(pulled.reply, word)
         self._pull()
@@ -264,13 +265,17 @@ class PullConsumer:
             self._owed -= 1
             last = message.pending == 0 or self._owed <= 0
             begins = not self._whole and not self._burst
-            known = self._held.get((message.seq, message.timestamp))
+            known = self._held.get(message.seq)
+            if known is not None and known.message.timestamp != message.timestamp:
+                # A stream that was made anew, or restored from an older copy, gives out its places again: whatever is
+                # said of the older message would be taken for this one's.
+                known = None
             is_late = known is None and self._has_left
             if known is not None:
                 known.reply = reply  # delivered again while held: only the newest acknowledgement counts
             elif not is_late:
                 pulled = Pulled(message, reply)
-                self._held[pulled.key] = pulled
+                self._held[message.seq] = pulled
                 self._burst.append(pulled)
         if is_late:
             self._say(reply, _NAK)

@@ -48,6 +48,33 @@ def test_a_place_that_is_given_out_again_is_another_message(fresh_server: StartS
         pulls.stop(1.0)
 
 
+def test_the_word_on_a_message_settles_no_other_at_its_place(fresh_server: StartServer) -> None:
+    with lightlink.connect(fresh_server().url) as client:
+        connection = client._connection
+        config = {"name": "c", "durable_name": "c", "ack_policy": "explicit", "ack_wait": 600_000_000_000}
+        seen: list[Pulled] = []
+        pulls = PullConsumer(connection, "ORDERS", "c", 8, 600.0, seen.extend, lambda: None)
+        for data in ("old", "new"):
+            stream = client.stream("ORDERS", ["orders.>"])
+            api.api(connection, "CONSUMER.CREATE.ORDERS.c", {"stream_name": "ORDERS", "config": config}, 5.0)
+            if data == "old":
+                pulls.start()
+            client.publish_stored("orders.new", data)
+            eventually(lambda: pulls.tick() or (seen and seen[-1].message.data == f'"{data}"'.encode()))  # noqa: B023
+            if data == "old":
+                stream.delete()
+        old, new = seen
+        assert (old.message.seq, len(pulls)) == (new.message.seq, 1)
+        pulls.ack(old)
+        pulls.forget(old)
+        assert len(pulls) == 1
+        consumer = client.consumer("ORDERS", "c")
+        assert consumer.lag().in_flight == 1
+        pulls.ack(new)
+        eventually(lambda: consumer.lag().in_flight == 0)
+        pulls.stop(1.0)
+
+
 def test_a_pull_that_the_server_has_forgotten_is_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after the death of the server that leads the consumer, while ours lives."""
     monkeypatch.setattr(pull, "_FIRST_PULL_SECONDS", 0.02)
