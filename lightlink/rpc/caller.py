@@ -22,7 +22,7 @@ from lightlink.errors import (
 from lightlink.middleware import Call
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
-from lightlink.rpc.futures import CallFuture, call_on_thread
+from lightlink.rpc.futures import CallFuture, call_on_thread, refuse_callbacks
 from lightlink.rpc.results import read_result
 from lightlink.validators import seconds
 
@@ -204,6 +204,10 @@ class Caller:
         if stack.observers:
             future.add_done_callback(partial(_observe, stack, f"{service}.{method}", started))
         return future
+
+    def refuse_callbacks(self) -> None:
+        """Raise ClosedError in a callback of a future, which would wait in vain for that of another."""
+        refuse_callbacks(self._connection)
 
     def _submit(
         self, service: str, method: str, args: Any, limit: float, read: Reader, headers: HeaderMap | None

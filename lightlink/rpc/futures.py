@@ -36,11 +36,14 @@ class CallFuture(Future[Any]):
         return super().exception(0)
 
     def _refuse_callbacks(self) -> None:
-        """Raise ClosedError where waiting would never end: this thread is the one that settles it."""
-        if not self.done() and self._connection.is_callback_thread:
-            raise ClosedError(
-                "a future", "cannot be waited for in a callback of another; use call(), or your own thread"
-            )
+        if not self.done():
+            refuse_callbacks(self._connection)
+
+
+def refuse_callbacks(connection: Connection) -> None:
+    """Raise ClosedError where waiting for a future would never end: this thread is the one that settles it."""
+    if connection.is_callback_thread:
+        raise ClosedError("a future", "cannot be waited for in a callback of another; use call(), or your own thread")
 
 
 def call_on_thread(connection: Connection, limit: float, call: Callable[[float], Any]) -> CallFuture:

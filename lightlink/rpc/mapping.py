@@ -107,6 +107,7 @@ class CallMap:
     def _next(
         self, under_way: dict[int, Future[Any]], done: Results[tuple[int, Future[Any] | LightLinkError]]
     ) -> tuple[int, Any]:
+        self.caller.refuse_callbacks()
         place, call = done.get()
         under_way.pop(place, None)
         if isinstance(call, LightLinkError):

@@ -173,3 +173,23 @@ def test_a_closed_client_ends_a_map_even_where_errors_are_values(url: str, servi
         list(mapped)
     with lightlink.connect(url) as client, pytest.raises(InvalidName):
         list(client.map("no good name", "double", [{}]))
+
+
+def test_what_a_callback_would_wait_for_in_vain_is_refused(
+    client: lightlink.Client, service: lightlink.Service
+) -> None:
+    ended: list[Any] = []
+    done = threading.Event()
+
+    def map_in_callback(_: object) -> None:
+        try:
+            ended.extend(client.map(service.name, "double", numbers(2)))
+            ended.extend(client.map(service.name, "double", numbers(2), as_completed=True))
+        except ClosedError as exc:
+            ended.append(str(exc))
+        done.set()
+
+    client.submit(service.name, "double", {"n": 1}).add_done_callback(map_in_callback)
+    assert done.wait(30)
+    assert ended[:2] == [0, 2]
+    assert "callback" in ended[2]
