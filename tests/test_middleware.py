@@ -12,7 +12,7 @@ import pytest
 
 import lightlink
 from lightlink import middleware
-from lightlink.errors import CallTimeout, CommandFailed, HandlerError, InvalidOption, ServiceUnavailable
+from lightlink.errors import CallTimeout, CommandFailed, EncodeError, HandlerError, InvalidOption, ServiceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,6 +279,25 @@ def test_a_submitted_call_times_out_within_middleware(url: str, prefix: str) -> 
         release.set()
 
 
+def test_a_submitted_call_has_the_arguments_it_was_given(url: str, prefix: str, service: lightlink.Service) -> None:
+    leave = threading.Event()
+
+    def hold(call: lightlink.Call, proceed: Proceed) -> Any:
+        assert leave.wait(30)
+        return proceed(call)
+
+    with lightlink.connect(url, middleware=[hold]) as client:
+        used, futures = {"a": 0, "b": 0}, []
+        for used["a"] in range(3):
+            futures.append(client.submit(prefix, "add", used))
+        leave.set()
+        assert [future.result(30) for future in futures] == [0, 1, 2]
+        assert list(client.map(prefix, "add", (used for used["a"] in range(3)))) == [0, 1, 2]
+        uncopied = {"a": 1, "b": 2, "c": threading.Lock()}
+        with pytest.raises(EncodeError):
+            client.submit(prefix, "add", uncopied).result(30)
+
+
 # Events, files, commands ----------------------------------------------------------------------------------------------
 
 
@@ -455,6 +474,24 @@ def test_durable_events_pass_through_where_stored_and_consumed(world: World, pre
     with client.storing() as batch:
         batch.publish(f"{prefix}.three", 3)
     assert {got.get(timeout=30) for _ in range(3)} == {(20, "acme"), (30, "acme"), (40, "acme")}
+
+
+def test_a_submitted_event_is_stored_as_it_was_given(world: World, prefix: str) -> None:
+    leave = threading.Event()
+
+    def hold(call: lightlink.Call, proceed: Proceed) -> Any:
+        assert leave.wait(30)
+        return proceed(call)
+
+    client = world.client(middleware=[hold])
+    client.stream(f"S_{prefix}", [f"{prefix}.>"])
+    data, headers = {"n": 1}, {"Tenant": "acme"}
+    future = client.submit_stored(f"{prefix}.one", data, headers=headers)
+    data["n"], headers["Tenant"] = 2, "other"
+    leave.set()
+    future.result(30)
+    (event,) = client.replay(f"{prefix}.>")
+    assert (event.data, event.headers["Tenant"]) == ({"n": 1}, "acme")
 
 
 def test_a_batch_of_durable_events_passes_through_once(world: World, prefix: str) -> None:

@@ -8,7 +8,7 @@ from lightlink.client.base import ClientBase, publishing
 from lightlink.logs import outgoing
 from lightlink.middleware import Call
 from lightlink.protocol import subjects
-from lightlink.rpc.futures import call_on_thread
+from lightlink.rpc.futures import as_given, call_on_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,7 +128,7 @@ class DurableEvents(ClientBase):
         event = Event.of(subject, data, id, outgoing(headers), stream)
         if not self._middleware.is_used:
             return submit_stored(self._connection, event, limit)
-        later = self.publish_stored
+        later, data, headers = self.publish_stored, as_given(data), as_given(headers)
 
         def store(left: float) -> Stored:
             return later(subject, data, id=id, headers=headers, timeout=max(left, _LEAST_SECONDS), stream=stream)

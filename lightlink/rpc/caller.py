@@ -22,7 +22,7 @@ from lightlink.errors import (
 from lightlink.middleware import Call
 from lightlink.protocol import codec, subjects
 from lightlink.protocol.ids import new_id
-from lightlink.rpc.futures import CallFuture, call_on_thread, refuse_callbacks
+from lightlink.rpc.futures import CallFuture, as_given, call_on_thread, refuse_callbacks
 from lightlink.rpc.results import read_result
 from lightlink.validators import seconds
 
@@ -249,8 +249,8 @@ class Caller:
         """Make a call on a thread that middleware may wait on; what is wrong with it is raised here."""
         self._reader(returns)
         subjects.call_subject(service, method)
-        if headers:
-            codec.checked_headers(headers)
+        headers = codec.checked_headers(headers) if headers else None
+        args = as_given(args)
 
         def call(left: float) -> Any:
             if left <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,17 @@ def refuse_callbacks(connection: Connection) -> None:
     """Raise ClosedError where waiting for a future would never end: this thread is the one that settles it."""
     if connection.is_callback_thread:
         raise ClosedError("a future", "cannot be waited for in a callback of another; use call(), or your own thread")
+
+
+def as_given(value: Any) -> Any:
+    """Return a copy of what is sent by a thread of its own, whose owner may use it for the next one meanwhile.
+
+    What cannot be copied is sent as it is by then.
+    """
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return value
 
 
 def call_on_thread(connection: Connection, limit: float, call: Callable[[float], Any]) -> CallFuture:
