@@ -106,9 +106,18 @@ def check_origin(request: Request) -> None:
     if site is not None:
         own = site == "same-origin"
     else:
-        own = urlsplit(request.headers.get("Origin", "")).netloc == request.environ.get("HTTP_HOST")
+        origin = _network_location(request.headers.get("Origin", ""))
+        own = origin is not None and origin == request.environ.get("HTTP_HOST")
     if not own:
         raise Forbidden("cross-site request: with a session, only this site's own pages may change anything")
+
+
+def _network_location(origin: str) -> str | None:
+    """Return host and port of an origin; None for one that has none, or is no URL."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:  # as of "http://["
+        return None
 
 
 def _sign(digest: bytes, name: str, expiry: int) -> str:

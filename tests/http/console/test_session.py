@@ -151,6 +151,8 @@ def test_a_session_has_only_the_scopes_of_its_token(running: HttpProcess) -> Non
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "null"}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Origin": "{own}"}, 403),
         ({"Origin": "{own}"}, 200),
         ({}, 403),
