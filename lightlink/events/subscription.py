@@ -34,6 +34,15 @@ DEFAULT_MAX_PENDING = 65_536
 DEFAULT_MAX_PENDING_BYTES = 64 * 1024 * 1024
 
 
+class DropCount:
+    """How many messages a subscription has dropped; metrics keep it for longer than the subscription."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Subscription(Receiver[Message]):
     """Interest in a subject, made by `Client.subscribe`.
 
@@ -64,7 +73,7 @@ class Subscription(Receiver[Message]):
         self.subject = subjects.subscribe_subject(subject)
         super().__init__(connection, self.subject, f"the subscription to {self.subject!r}", self.subject)
         self.queue = subjects.queue_group(queue)
-        self.dropped = 0
+        self.drops = DropCount()
         self._raw = raw
         self._bursting = False
         self._is_cut_short = False
@@ -92,7 +101,7 @@ class Subscription(Receiver[Message]):
     def follow(self) -> None:
         """Receive in this process, which was forked from the one that it was made in."""
         if self.pid != os.getpid() and not self._closed:
-            self.dropped, self._bursting = 0, False
+            self.drops, self._bursting = DropCount(), False
             self._open(self._connection.session.workers)
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -121,6 +130,11 @@ class Subscription(Receiver[Message]):
             return  # its locks may be held by a thread of the parent's
         self._closed = True
         self._box.close()
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped, as too many waited."""
+        return self.drops.count
 
     @property
     def session(self) -> Session:
@@ -152,7 +166,7 @@ class Subscription(Receiver[Message]):
             return
         if self._closed:
             return
-        self.dropped += 1
+        self.drops.count += 1
         if not self._bursting:
             self._bursting = True
             _log.warning(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lightlink.client import Client
+    from lightlink.events.subscription import DropCount
     from lightlink.middleware import Kind
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -94,13 +95,20 @@ class Drops:
     """Adds up what subscriptions drop; what one has dropped still counts when it is gone."""
 
     def __init__(self) -> None:
-        self._total = 0
-        self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._lock = Condition()
+        self._gone = 0
+        self._counts: dict[DropCount, weakref.ref[Any]] = {}
 
     def total(self, subscriptions: Iterable[Any]) -> int:
         """Return how many messages were dropped by now."""
-        for subscription in list(subscriptions):
-            dropped = int(getattr(subscription, "dropped", 0))
-            self._total += dropped - self._seen.get(subscription, 0)
-            self._seen[subscription] = dropped
-        return self._total
+        with self._lock:  # two may ask at once
+            for subscription in subscriptions:
+                count = getattr(subscription, "drops", None)
+                if count is not None:
+                    self._counts[count] = weakref.ref(subscription)
+            # It is looked who is gone before it is added up: the counts of these stay as they are.
+            gone = [count for count, reference in self._counts.items() if reference() is None]
+            for count in gone:
+                self._gone += count.count
+                del self._counts[count]
+            return self._gone + sum(count.count for count in self._counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import lightlink
 from lightlink import metrics
+from lightlink.events.subscription import DropCount
+from lightlink.metrics.counts import Drops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,9 +183,35 @@ def test_dropped_messages_count_when_the_subscription_is_gone(
         for _ in range(5):
             client.publish(prefix, 1)
         eventually(lambda: read(registry, "lightlink_client_dropped_total", client=prefix) == 4)
-    gc.collect()
+        for _ in range(3):
+            client.publish(prefix, 1)
+        eventually(lambda: client.subscriptions[0].dropped == 7)  # and nobody reads the metrics
+    with client.subscribe(f"{prefix}.next") as following:  # what reads the socket knows the last that heard something
+        client.publish(f"{prefix}.next", 1)
+        following.get(timeout=30)
+    eventually(lambda: gc.collect() >= 0 and prefix not in [each.subject for each in client.subscriptions])
 
-    assert read(registry, "lightlink_client_dropped_total", client=prefix) == 4
+    assert read(registry, "lightlink_client_dropped_total", client=prefix) == 7
+    assert read(registry, "lightlink_client_dropped_total", client=prefix) == 7
+
+
+def test_dropped_messages_count_once_however_many_ask() -> None:
+    class Subscribed:
+        dropped = 1
+
+        def __init__(self) -> None:
+            self.drops = DropCount()
+            self.drops.count = self.dropped
+
+    drops, subscriptions, start = Drops(), [Subscribed() for _ in range(20_000)], threading.Barrier(4)
+
+    def ask(_: int) -> int:
+        start.wait(30)
+        return drops.total(subscriptions)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(ask, range(4))) == {20_000}
+    assert drops.total(subscriptions) == 20_000
 
 
 def test_clients_of_one_name_are_added_up(
