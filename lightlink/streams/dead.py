@@ -34,6 +34,7 @@ from lightlink.streams.message import (
 from lightlink.streams.stream import ask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from lightlink.connection.connection import Connection
@@ -120,9 +121,14 @@ def copy_headers(message: StoredMessage, consumer: str, attempts: int, error: st
     }
 
 
-def own_headers(headers: dict[str, str]) -> dict[str, Any]:
-    """Return the headers of an event that its copies keep: none of the server's, and none of another copy."""
-    return {name: value for name, value in headers.items() if name not in COPIED and not name.startswith("Nats-")}
+def own_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return all values of an event's headers that its copies keep: none of the server's, and none of another copy."""
+    kept = (name for name in headers if name not in COPIED and not name.startswith("Nats-"))
+    return {name: codec.header_values(headers, name) for name in kept}
+
+
+def _headers(headers: Mapping[str, str]) -> codec.Headers:
+    return codec.Headers(own_headers(headers))
 
 
 def number_in(headers: dict[str, str], name: str) -> int:
@@ -175,7 +181,7 @@ class DeadLetters:
     def redeliver(self, number: int) -> None:
         """Redeliver an event to this consumer only; its attempts count from one again."""
         letter, event_at = self._get(number)
-        headers: dict[str, Any] = dict(letter.headers)
+        headers = own_headers(letter.headers)
         headers |= {SUBJECT: letter.subject, STREAM: letter.stream, SEQUENCE: str(letter.sequence)}
         headers[STORED_AT] = _time_text(letter.stored_at)
         if event_at:
@@ -217,7 +223,7 @@ class DeadLetters:
     def _whole(self, letter: DeadLetter, event_at: int) -> DeadLetter:
         """Return a letter with its event, which may have had no room in it."""
         event = self._read(event_at) if event_at else None
-        return letter if event is None else attrs.evolve(letter, data=event.data, headers=own_headers(event.headers))
+        return letter if event is None else attrs.evolve(letter, data=event.data, headers=_headers(event.headers))
 
     def _read(self, number: int) -> Any:
         question = partial(api.get_written, self._connection, subjects.DEAD_STREAM, number)
@@ -260,7 +266,7 @@ def _letter_of(number: int, data: bytes, headers: dict[str, str], at: datetime) 
         number=number,
         subject=headers[SUBJECT],
         data=data,
-        headers=own_headers(headers),
+        headers=_headers(headers),
         stream=headers.get(STREAM, ""),
         consumer=headers.get(CONSUMER, ""),
         sequence=int(sequence),

@@ -110,6 +110,27 @@ def test_a_dead_letter_is_redelivered_only_to_its_consumer(client: lightlink.Cli
             letters.drop(number)
 
 
+def test_a_dead_letter_keeps_all_values_of_a_header(fresh_server: StartServer) -> None:
+    with lightlink.connect(fresh_server(config="max_payload: 4096").url) as client:
+        client.stream("ORDERS", ["orders.>"])
+        seen: list[list[str]] = []
+
+        @client.consume("orders.>", name="billing")
+        def bill(message: StoredMessage) -> None:
+            seen.append(codec.header_values(message.headers, "Link"))
+            if len(seen) % 2:
+                raise Reject("not yet")
+
+        letters = client.dead_letters("ORDERS", "billing")
+        for data in ("small", "x" * 4040):  # the other has no room in its letter
+            client.publish_stored("orders.new", data, headers={"Link": ["a", "b"]})
+            (letter,) = eventually(letters.list)
+            assert codec.header_values(letter.headers, "Link") == ["a", "b"]
+            letters.redeliver(letter.number)
+            eventually(lambda: len(seen) in (2, 4))
+        assert seen == [["a", "b"]] * 4
+
+
 def test_a_stream_made_anew_has_dead_letters_of_its_own(client: lightlink.Client) -> None:
     def refuse(data: Any) -> None:
         raise Reject(f"no {data}")
