@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.edge import UdpRelay, gateway_for, url_of
-from helpers.pki import issue_all, tls_of
+from helpers.pki import issue_all, openssl, tls_of
 from helpers.waiting import eventually
 
 import lightlink
@@ -133,6 +133,19 @@ def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) ->
         return list(addresses)
 
     monkeypatch.setattr(Resolver, "look_up", look_up)
+
+
+def test_authorities_of_the_system_may_be_a_directory(
+    gateway: Gateway, identities: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = identities / "ca.pem"
+    name = openssl("x509", "-hash", "-noout", "-in", ca).strip()
+    (tmp_path / f"{name}.0").write_bytes(ca.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    tls = lightlink.TLS(cert=identities / "keeper.pem", key=identities / "keeper.key")
+    with lightlink.connect(url_of(gateway), name="keeper", tls=tls) as client:
+        assert client.is_connected
 
 
 def test_the_client_socket_has_no_fixed_address(link: Link) -> None:

@@ -180,8 +180,12 @@ class QuicTransport(TcpTransport):
             verify_mode=ssl.CERT_REQUIRED,
             max_datagram_frame_size=0,  # without it a qh3 client offers DATAGRAM frames
         )
-        ca = None if self._tls is None else self._tls.ca
-        configuration.load_verify_locations(cafile=ssl.get_default_verify_paths().cafile if ca is None else str(ca))
+        if self._tls is not None and self._tls.ca is not None:
+            configuration.load_verify_locations(cafile=str(self._tls.ca))
+        else:
+            # Some systems have a file of authorities, some a directory, and most both, with the same in them.
+            system = ssl.get_default_verify_paths()
+            configuration.load_verify_locations(system.cafile, None if system.cafile else system.capath)
         return configuration
 
     def _begin(self, stream: QuicStream, buffer_size: int) -> None:
