@@ -56,7 +56,7 @@ def services(
         if wait is not None and name is not None:
             client.wait_for(name, *methods, version=require, timeout=wait)
         if watch:
-            _watch(client, name, timeout)
+            _watch(client, name, timeout, as_json=as_json)
             return
         found = client.services(name, timeout=timeout) if name is None else [client.service(name).info(timeout=timeout)]
     show(found, detailed=name is not None, as_json=as_json)
@@ -99,11 +99,12 @@ def facts(service: RunningService) -> dict[str, Any]:
     }
 
 
-def _watch(client: lightlink.Client, name: str | None, timeout: float) -> None:
+def _watch(client: lightlink.Client, name: str | None, timeout: float, *, as_json: bool) -> None:
     while True:
         found = client.services(name, timeout=timeout)
-        click.clear()  # which does nothing but on a terminal
-        show(found, detailed=name is not None, as_json=False)
+        if not as_json:
+            click.clear()  # which does nothing but on a terminal
+        show(found, detailed=name is not None, as_json=as_json)
         time.sleep(_WATCH_SECONDS)
 
 

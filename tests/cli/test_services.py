@@ -100,6 +100,14 @@ def test_it_waits_for_a_service_and_says_what_was_missing(cli: Cli, service: lig
     assert "missing sub" in err
 
 
+def test_watching_for_a_program_prints_json(python: StartPython, url: str, service: lightlink.Service) -> None:
+    code = "import sys; from lightlink.cli import main; sys.exit(main())"
+    process = python(code, "services", service.name, "--watch", "--json", f"--url={url}")
+    assert json.loads(process.wait_line(""))["name"] == service.name
+    process.signal(signal.SIGINT)
+    assert process.wait().returncode == Exit.INTERRUPTED
+
+
 @pytest.mark.parametrize("args", [["--wait", "1"], ["math", "--method", "add"], ["math", "--require", ">=1"]])
 def test_options_that_do_not_go_together_are_refused(cli: Cli, args: list[str]) -> None:
     assert cli("services", *args).code == Exit.USAGE
