@@ -13,7 +13,8 @@ import attrs
 
 from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption, NotReady, ServerError
-from lightlink.server.embedded import EmbeddedServer
+from lightlink.server.embedded import EmbeddedServer, store_in
+from lightlink.validators import field, seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,6 +30,13 @@ def _check_size(_cluster: object, _attribute: attrs.Attribute[int], value: int) 
         raise InvalidOption("size", "a cluster has at least two servers", value)
 
 
+def _check_config(_cluster: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    store = store_in(value)
+    if store is not None:
+        reason = "names a folder of JetStream, in which each server would overwrite what the others have written"
+        raise InvalidOption("config", reason, str(store))
+
+
 @attrs.define(eq=False, repr=False, kw_only=True)
 class EmbeddedCluster:
     """Run ``size`` nats-servers on this machine as one cluster; they end with this Python process, however that ends.
@@ -36,13 +44,14 @@ class EmbeddedCluster:
     ``with EmbeddedCluster() as cluster: lightlink.connect(cluster.urls)``. Each of ``nodes`` is an `EmbeddedServer`
     that keeps its ports and data, so one that was killed finds the others again after ``start()``; `wait_ready` tells
     when it is one of them again. ``port`` is that of the first, the others have those that follow (0: any free ones).
-    ``config`` is nats-server configuration that all have in common, ``ready_timeout`` in seconds and for all of them.
+    ``config`` is nats-server configuration that all have in common, without a folder for JetStream: each has its own.
+    ``ready_timeout`` is in seconds and for all of them.
     """
 
     size: int = attrs.field(default=3, validator=_check_size)
     port: int = 0
-    config: str = ""
-    ready_timeout: float = 30.0
+    config: str = attrs.field(default="", validator=_check_config)
+    ready_timeout: float = attrs.field(default=30.0, validator=field(seconds))
     _nodes: tuple[EmbeddedServer, ...] = attrs.field(default=(), init=False)
     _monitors: dict[EmbeddedServer, int] = attrs.field(factory=dict, init=False)
 

@@ -39,6 +39,12 @@ _POLL_INTERVAL = 0.005
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients cannot connect to "every address"
 
 
+def store_in(configuration: str) -> Path | None:
+    """Return the folder of JetStream that the text of a configuration names, None where it names none."""
+    found = _STORE_DIR.search(_COMMENT.sub("", configuration))
+    return None if found is None else Path(found[1].strip("\"'"))
+
+
 def _check_port(_server: object, _attribute: attrs.Attribute[int], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise InvalidOption("port", "must be between 0 (any free port) and 65535", value)
@@ -237,12 +243,10 @@ class EmbeddedServer:
         if self.config is None:
             return None
         text = self.config if isinstance(self.config, str) else Path(self.config).read_text(errors="replace")
-        found = _STORE_DIR.search(_COMMENT.sub("", text))
-        if found is None:
-            return None
-        if self._store_dir is not None:
+        found = store_in(text)
+        if found is not None and self._store_dir is not None:
             raise InvalidOption("store_dir", "is named by the configuration as well; leave one out", self._store_dir)
-        return Path(found[1].strip("\"'"))
+        return found
 
     def _await_info(self, port: int, deadline: Deadline) -> None:
         """Check that a client is greeted, with TLS or without: INFO comes before the handshake.

@@ -14,6 +14,7 @@ from lightlink.server import EmbeddedCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from nats.aio.msg import Msg
 
@@ -133,6 +134,14 @@ def test_a_port_that_is_taken_is_told() -> None:
 def test_one_server_is_no_cluster() -> None:
     with pytest.raises(InvalidOption, match="at least two"):
         EmbeddedCluster(size=1)
+
+
+def test_servers_share_no_folder_and_wait_for_no_nan(tmp_path: Path) -> None:
+    for config in (f'jetstream {{ store_dir: "{tmp_path}" }}', f"jetstream {{\n  store = {tmp_path}\n}}"):
+        with pytest.raises(InvalidOption, match="overwrite what the others have written"):
+            EmbeddedCluster(config=config)
+    with pytest.raises(InvalidOption, match="ready_timeout"):
+        EmbeddedCluster(ready_timeout=float("nan"))
 
 
 def test_bad_configuration_is_an_error_that_quotes_the_server() -> None:
