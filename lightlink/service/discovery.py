@@ -57,11 +57,16 @@ class Discovery:
         self._describes = describes
         self._description = description
         self._calls = calls
-        self._started = datetime.now(timezone.utc)
+        self._begin()
 
     def begin_anew(self, instance: str) -> None:
         """Answer for another instance, in a forked child."""
         self._identity["id"] = instance
+        self._begin()
+
+    def _begin(self) -> None:
+        # What is told, and what is reckoned by, whatever the clock is set to.
+        self._started, self._began = datetime.now(timezone.utc), time.monotonic()
 
     def subscribe(self, connection: Connection) -> list[Any]:
         """Subscribe to the discovery subjects; returns the subscriptions."""
@@ -121,11 +126,8 @@ class Discovery:
             "processing_time": total,
             "average_processing_time": total // stats.requests if stats.requests else 0,
             # Optional, but nats-py cannot read an answer without it.
-            "data": _lately(list(method.recent), time.monotonic(), self._age()),
+            "data": _lately(list(method.recent), time.monotonic(), time.monotonic() - self._began),
         }
-
-    def _age(self) -> float:
-        return (datetime.now(timezone.utc) - self._started).total_seconds()
 
     def _sink(self, connection: Connection, answer: Callable[[], dict[str, Any]]) -> Any:
         def arrive(_subject: bytes, reply: bytes, _data: bytes, _headers: bytes | None) -> None:

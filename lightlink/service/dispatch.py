@@ -186,9 +186,15 @@ class Dispatcher:
             return codec.encode_failure(codec.peek_request_id(data), rejection.code, rejection.message)
 
     def begin_anew(self, pool: WorkerPool) -> None:
-        """Hold nothing, and run handlers on another pool: in a forked child, where the parent's threads are not."""
+        """Hold nothing, and run handlers on another pool: in a forked child, where the parent's threads are not.
+
+        What the parent has done is the parent's to tell: who adds up all instances would count it several times.
+        """
         self._pool = pool
-        self._held = 0
+        self._held = self.strays = self.busy = self.strangers = 0
+        for method in (*self.methods.values(), *self._hidden.values()):
+            method.stats = MethodStats()
+            method.recent.clear()
         self._idle = Condition()
 
     def may_answer(self, reply: bytes) -> bool:

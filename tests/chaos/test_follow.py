@@ -122,6 +122,38 @@ def test_what_is_asked_to_follow_receives_in_each_child(python: StartPython, url
     assert done.stdout.splitlines() == ["all follow True 2"] * 2, done.stderr
 
 
+COUNTS = (
+    START
+    + """
+    with lightlink.connect(url) as client:
+        service = lightlink.Service(name, client, after_fork=True)
+        service.register("pid", os.getpid)
+        service.start()
+        for _ in range(3):
+            client.call(name, "pid")
+        client.call(name, "_describe")
+
+        def child():
+            with lightlink.connect(url) as other:
+                (found,) = other.services(name, expect=2)
+                parent, mine = sorted(found.instances, key=lambda each: each.started)
+                print(len(found.instances), found.requests, parent.started < mine.started, service.stats.methods)
+
+        in_child(child)
+        print(service.stats.methods["pid"].requests)
+        service.stop()
+    """
+)
+
+
+@pytest.mark.tcp("that a process has ended without a word is known at once over TCP only")
+def test_what_the_parent_has_served_is_not_counted_again(python: StartPython, url: str, prefix: str) -> None:
+    done = python(COUNTS, url, prefix, options=FORK).wait(60)
+    in_child, in_parent = done.stdout.splitlines()
+    assert in_child.startswith("2 3 True {'pid': MethodStats(requests=0,"), (done.stdout, done.stderr)
+    assert in_parent == "3"
+
+
 DAEMON = (
     START
     + """
