@@ -123,6 +123,7 @@ class Service(Connected):
         self._on_file: tuple[Callable[[FileInfo], object], int] | None = None
         self._subscriptions: list[Subscription] = []
         self._routes: list[Any] = []
+        self._lent: Client | None = None  # by a test, whose it stays
         self._registers = registry
         self._registry_entry: RegistryEntry | None = None
         self._guard = Condition()
@@ -275,6 +276,11 @@ class Service(Connected):
     # Lifetime -------------------------------------------------------------------------------------------------------
 
     @property
+    def client(self) -> Client:
+        """The client that it talks through; raises NotReady before the start."""
+        return self._lent or super().client
+
+    @property
     def stats(self) -> ServiceStats:
         """What it has done since its start, and what it holds now."""
         return self._calls.told()
@@ -295,11 +301,14 @@ class Service(Connected):
 
         self._refuse_after_start("a test client")
         stack = Stack((*self._options.get("middleware", ()), *self._middleware))
-        if client is not None:
-            self._client = client
-        self._calls.surround(self._client or no_client(self.name), stack.entries)
-        events = [(subject, handler, raw) for subject, handler, _, raw in self._events]
-        return ServiceTestClient(self.name, self._calls, events, stack.entries)
+
+        def lend() -> None:
+            if self._stage is Stage.NEW:
+                self._lent = client
+                self._calls.surround(client or self._client or no_client(self.name), stack.entries)
+
+        lend()
+        return ServiceTestClient(self.name, self._calls, self._events, stack.entries, lend)
 
     def start(self) -> Service:
         """Connect, subscribe and serve, on threads of the library; returns self. Raises the errors of `connect`.
@@ -437,6 +446,7 @@ class Service(Connected):
 
     def _prepare(self) -> Client:
         self._refuse_second_start()
+        self._lent = None
         return super()._prepare()
 
     def _subscribe(self, client: Client) -> None:

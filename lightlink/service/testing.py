@@ -39,13 +39,16 @@ class ServiceTestClient:
         self,
         service: str,
         calls: Dispatcher,
-        events: Sequence[tuple[str, Callable[[Any], object], bool]],
+        events: Sequence[tuple[str, Callable[[Any], object], str | None, bool]],
         middleware: tuple[Middleware, ...],
+        lend: Callable[[], None],
     ) -> None:
         self._service = service
         self._calls = calls
-        self._events = [(subject, EventHandler(handler, raw)) for subject, handler, raw in events]
+        self._events = events
         self._middleware = middleware
+        # What is registered later, or called by another test client before, changes nothing here.
+        self._lend = lend
 
     @overload
     def call(
@@ -87,6 +90,7 @@ class ServiceTestClient:
         subject = subjects.call_subject(self._service, method)
         request_id = new_id()
         data = codec.encode_request(request_id, method, {} if args is None else args)
+        self._lend()
         body = self._calls.answer_here(subject, _INBOX, data, _block(headers, timeout))
         return read_result(self._service, method, request_id, as_text(subject), body, None, read)
 
@@ -97,7 +101,8 @@ class ServiceTestClient:
         """
         name = subjects.publish_subject(subject)
         arrival = (name, b"", codec.encode(data, f"the message for {subject!r}"), _block(headers, None))
-        found = [handler for pattern, handler in self._events if matches(pattern, subject)]
+        found = [EventHandler(handler, raw) for pattern, handler, _, raw in self._events if matches(pattern, subject)]
+        self._lend()
         for handler in found:
             Context().run(self._handle, handler, arrival)
         return len(found)

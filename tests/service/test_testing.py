@@ -162,3 +162,35 @@ def test_a_service_can_be_started_after_its_handlers_were_tested(url: str, prefi
     assert service.test_client().call("add", {"a": 1}) == 2
     with service, lightlink.connect(url) as client:
         assert client.call(prefix, "add", {"a": 1}) == 2
+
+
+def test_each_test_client_has_the_client_it_was_given(service: lightlink.Service, url: str) -> None:
+    with lightlink.connect(url) as one, lightlink.connect(url) as other:
+        service.register("who", lambda: [service.client is one, service.client is other])
+        first, second, without = service.test_client(one), service.test_client(other), service.test_client()
+        assert first.call("who") == [True, False]
+        assert second.call("who") == [False, True]
+        with pytest.raises(HandlerError, match="NotReady"):
+            without.call("who")
+        with pytest.raises(HandlerError, match="NotReady"):
+            without.call("forward")
+
+
+def test_the_client_of_a_test_is_not_the_services(service: lightlink.Service, url: str, prefix: str) -> None:
+    with lightlink.connect(url) as lent:
+        tests = service.test_client(lent)
+        assert tests.call("add", {"a": 1}) == 3
+        service.use(url)
+        with service:
+            assert service.client is not lent
+            assert tests.call("add", {"a": 1}) == 3
+            assert service.client is not lent
+        assert lent.status is lightlink.Status.CONNECTED
+
+
+def test_what_is_registered_later_is_tested_too(service: lightlink.Service) -> None:
+    tests, got = service.test_client(), list[Any]()
+    service.register("late", lambda: 1, wrap="value")
+    service.on("late")(got.append)
+    assert tests.call("late") == {"value": 1}
+    assert (tests.publish("late", 1), got) == (1, [1])
