@@ -32,18 +32,19 @@ def read_current(
     *,
     policy: str = EVERYTHING,
     headers_only: bool = False,
+    limit: int = sys.maxsize,
 ) -> list[Delivery]:
-    """Return the messages that a stream has now on the subjects of a pattern, in order.
+    """Return the messages that a stream has now on the subjects of a pattern, in order, the first ``limit`` of them.
 
-    With the policy LAST_OF_EACH one message a subject, and one of every subject, however busy its writers are. Raises
-    the errors of `OrderedReader.start`.
+    With the policy LAST_OF_EACH one message a subject, and one of every subject, however busy its writers are: all of
+    them. Raises the errors of `OrderedReader.start`.
     """
     deadline = Deadline(timeout)
     found: list[Delivery] = []
 
     def take(delivery: Delivery) -> bool:
         found.append(delivery)
-        return False
+        return len(found) >= limit
 
     settings = {"policy": policy, "headers_only": headers_only}
     _read_until(connection, stream, [pattern], timeout, take, settings)
@@ -129,7 +130,9 @@ def _read_until(
         nonlocal deadline
         if by_silence:
             deadline = Deadline(timeout)
-        if not is_done and take(delivery):
+        if is_done:
+            return  # and not released, so that the reader asks for no more
+        if take(delivery):
             finish()
         reader.release(delivery)
 

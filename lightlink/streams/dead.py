@@ -166,17 +166,20 @@ class DeadLetters:
     def list(self, limit: int = 1000) -> list[DeadLetter]:
         """Return up to ``limit`` dead letters, oldest first; never more than 10,000."""
         subject = subjects.dead_letters(self._stream, self._consumer)
+        most = min(limit, _MOST_LISTED)
+        if most < 1:
+            return []
 
         def question(timeout: float) -> Any:
             try:
-                return read_current(self._connection, subjects.DEAD_STREAM, subject, timeout)
+                return read_current(self._connection, subjects.DEAD_STREAM, subject, timeout, limit=most)
             except JetStreamError as exc:
                 if exc.err_code == STREAM_NOT_FOUND:
                     return []  # there has never been a dead letter
                 raise
 
         found = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
-        return [self._whole(*_letter(each)) for each in found[: min(limit, _MOST_LISTED)]]
+        return [self._whole(*_letter(each)) for each in found]
 
     def redeliver(self, number: int) -> None:
         """Redeliver an event to this consumer only; its attempts count from one again."""
@@ -230,8 +233,8 @@ class DeadLetters:
         return ask(subjects.DEAD_STREAM, "read", question, self._timeout)
 
     def _remove(self, number: int) -> None:
-        body = {"seq": number, "no_erase": True}
-        question = partial(api.api, self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body)
+        # What is gone was removed by this request too, if the answer to it was lost.
+        question = partial(api.delete_message, self._connection, subjects.DEAD_STREAM, number)
         ask(subjects.DEAD_STREAM, "remove from", question, self._timeout)
 
 

@@ -106,9 +106,8 @@ class Graveyard:
 
     def forget(self, number: int) -> None:
         """Remove a redelivered event that is settled."""
-        body = {"seq": number, "no_erase": True}
         try:
-            api.api(self._connection, f"STREAM.MSG.DELETE.{subjects.DEAD_STREAM}", body, self._timeout)
+            api.delete_message(self._connection, subjects.DEAD_STREAM, number, self._timeout)
         except (*_FAILURES, LightLinkError) as exc:
             _log.debug("lightlink: a redelivered event that is settled cannot be removed: %s", exc)
 

@@ -204,6 +204,43 @@ def test_a_dropped_letter_takes_its_event_along(fresh_server: StartServer) -> No
             letters.redeliver(letter.number)
 
 
+def test_the_first_letters_are_read_without_the_others(client: lightlink.Client) -> None:
+    client.consume("orders.>", name="billing")(lambda message: None)  # makes the stream of dead letters
+    with client.storing() as batch:
+        for number in range(1500):
+            batch.publish("ll.dead.ORDERS.billing", number)
+    asked = client.subscribe("$JS.API.CONSUMER.MSG.NEXT.LIGHTLINK_DEAD.*")
+    client.flush()
+    letters = client.dead_letters("ORDERS", "billing")
+    assert [each.data for each in letters.list(3)] == [b"0", b"1", b"2"]
+    assert letters.list(0) == []
+    client.flush()
+    wanted = [asked.get(30).data["batch"] for _ in range(asked.pending)]
+    assert 0 < sum(wanted) < 1000
+
+
+def test_a_letter_that_is_gone_meanwhile_is_dropped(client: lightlink.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the answer to its removal was lost, and that is asked for again."""
+
+    @client.consume("orders.>", name="billing")
+    def bill(_: StoredMessage) -> None:
+        raise Reject("no")
+
+    client.publish_stored("orders.new", 1)
+    letters = client.dead_letters("ORDERS", "billing")
+    (letter,) = eventually(letters.list)
+    read = api.get_written
+
+    def read_and_remove(*args: Any) -> Any:
+        found = read(*args)
+        api.delete_message(client._connection, "LIGHTLINK_DEAD", letter.number, 5.0)
+        return found
+
+    monkeypatch.setattr(api, "get_written", read_and_remove)
+    letters.drop(letter.number)
+    assert letters.list() == []
+
+
 def test_on_dead_letter_is_called_with_message_and_error(client: lightlink.Client, url: str) -> None:
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
