@@ -7,6 +7,7 @@ Every method raises StoreUnavailable, PermissionDenied, PayloadTooLarge and Clos
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -23,6 +24,8 @@ from lightlink.protocol.subjects import as_text
 from lightlink.runs.model.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lightlink.commands.store.schema import StoreOptions
     from lightlink.commands.store.store import CommandStore
 
@@ -142,6 +145,19 @@ class Definitions(Access):
     def write_schedule(self, schedule: Schedule, expected: int | None = None) -> None:
         """Store a schedule over the one before; raises Conflict where that has not the ``expected`` revision."""
         self._write(_schedule_subject(schedule.name), schedule, expected)
+
+    def replace_schedule(self, name: str, made: Callable[[Schedule | None], Schedule]) -> Schedule:
+        """Store what is ``made`` of the schedule of a name, None where there never was one; again where that moved."""
+        subject = _schedule_subject(name)
+        while True:
+            message, before = self.read_written(STREAM, subject), None
+            if message is not None:
+                with contextlib.suppress(DecodeError):  # whatever it was is replaced
+                    before = read(message.data, message.subject, Schedule, "at", "last")
+            schedule = made(before)
+            with contextlib.suppress(Conflict):  # a run of it has just been started, or somebody else has replaced it
+                self._write(subject, schedule, 0 if message is None else message.seq)
+                return schedule
 
     # Freezes ----------------------------------------------------------------------------------------------------------
 

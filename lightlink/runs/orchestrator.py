@@ -309,7 +309,8 @@ class Orchestrator(CommandManager):
         ``cron`` are five fields in the time zone ``tz``. While a run of it goes on the next is left out, unless
         ``overlap="allow"``. A time at which no orchestrator was there is left out, or made up for (the last of several)
         with ``missed="run"``. With a ``window`` waves of its runs begin only then, whatever the plan says. A schedule
-        of the same name is replaced. Of a stored plan it takes what is stored now.
+        of the same name is replaced: a run of that one counts as its own, and so does what it missed where ``cron`` and
+        ``tz`` stay. So a program may make it at each start. Of a stored plan it takes what is stored now.
         Raises PlanInvalid, PlanNotFound, InvalidOption.
         """
         self._refuse_closed()
@@ -330,8 +331,7 @@ class Orchestrator(CommandManager):
             by=self.name if issued_by is None else checks.text("issued_by", issued_by),
             at=self.now(),
         )
-        self._definitions.write_schedule(made)
-        return made
+        return self._definitions.replace_schedule(made.name, lambda before: _following(made, before))
 
     def schedules(self) -> builtins.list[Schedule]:
         """Return all schedules, by name."""
@@ -481,6 +481,15 @@ class Orchestrator(CommandManager):
         if not names:
             raise PlanInvalid(f"plan {plan.name!r}", [("targets", _why_nobody(spec, offline))])
         return [Target(name, dict(known[name].labels) if name in known else {}) for name in names], offline
+
+
+def _following(made: Schedule, before: Schedule | None) -> Schedule:
+    """Return a schedule that goes on from the one before it."""
+    if before is None:
+        return made
+    is_same = not before.removed and (before.cron, before.tz) == (made.cron, made.tz)
+    last = (before.last or before.at) if is_same else None
+    return msgspec.structs.replace(made, run_id=before.run_id, last=last)
 
 
 def _why_nobody(spec: Targets, offline: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -217,6 +217,40 @@ def test_a_run_that_goes_on_has_the_next_left_out(world: RunWorld) -> None:
     assert ops.schedules() == []
     assert not ops.unschedule("hourly")
     ops.run(schedule.run_id).cancel()
+
+
+def test_a_schedule_made_again_knows_its_run(world: RunWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = world.orchestrator()
+    plan = Plan("p", targets=["nobody"]).step("info", "info", timeout=60)
+    ops.schedule("hourly", plan, cron="0 * * * *")
+    planned = next_time("0 * * * *", "UTC", ops.now())
+    real = Definitions.read_written
+    asked: list[Any] = []
+
+    def read_written(of: Definitions, *given: Any) -> Any:
+        found = real(of, *given)
+        if not asked:  # a run is started just as the schedule is made again
+            asked.append(given)
+            scheduler_of(ops).fire(planned)
+        return found
+
+    monkeypatch.setattr(Definitions, "read_written", read_written)
+    again = ops.schedule("hourly", plan, cron="0 * * * *")
+    assert (bool(again.run_id), again.last) == (True, planned)
+    scheduler_of(ops).fire(planned + timedelta(hours=1))
+    (after,) = ops.schedules()
+    assert (after.run_id, "had not ended" in after.error) == (again.run_id, True)
+    ops.run(again.run_id).cancel()
+
+
+def test_a_schedule_made_again_makes_up_for_what_was_missed(world: RunWorld) -> None:
+    ops = world.orchestrator()
+    ops.schedule("hourly", info(), cron="0 * * * *", missed="run")
+    first = ops.schedules()[0].at
+    assert ops.schedule("hourly", info(), cron="0 * * * *", missed="run").last == first
+    assert ops.schedule("hourly", info(), cron="30 * * * *", missed="run").last is None  # other times, from now on
+    assert ops.unschedule("hourly")
+    assert ops.schedule("hourly", info(), cron="30 * * * *", missed="run").last is None
 
 
 def test_a_bad_schedule_is_refused_and_one_that_fails_says_why(world: RunWorld) -> None:
