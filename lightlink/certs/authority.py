@@ -200,9 +200,10 @@ class CertificateAuthority:
         return attrs.evolve(info, path=kept)
 
     def revoked(self) -> _Certificates:
-        """Return what was revoked and has not ended, by name."""
+        """Return what was revoked and has not ended, by name; not that of an earlier CA, which lets nobody in."""
         paths = (self.directory / _REVOKED).glob("*.pem")
-        found = [describe(load_certificates("certificate", path)[0], path) for path in paths]
+        loaded = [(load_certificates("certificate", path)[0], path) for path in paths]
+        found = [describe(certificate, path) for certificate, path in loaded if self._has_issued(certificate)]
         return sorted((info for info in found if info.not_after > utc_now()), key=lambda info: info.name)
 
     def list(self) -> _Certificates:
@@ -218,10 +219,15 @@ class CertificateAuthority:
         """Return the certificates that end within ``days`` or have ended."""
         return [info for info in self.list() if info.days_left < days]
 
-    def _describe(self, certificate: x509.Certificate, path: Path) -> CertificateInfo:
+    def _has_issued(self, certificate: x509.Certificate) -> bool:
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except (InvalidSignature, ValueError, TypeError):
+            return False
+        return True
+
+    def _describe(self, certificate: x509.Certificate, path: Path) -> CertificateInfo:
+        if not self._has_issued(certificate):
             return describe(certificate, path, fault="was not issued by the CA of this directory")
         info = describe(certificate, path)
         if info.name != path.stem:

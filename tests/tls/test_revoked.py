@@ -113,6 +113,13 @@ def test_a_revoked_name_is_not_issued_again_and_its_key_is_gone(authority: Certi
         authority.renew("web")
 
 
+def test_a_new_authority_issues_what_the_old_revoked(authority: CertificateAuthority) -> None:
+    authority.revoke("web")
+    renewed = CertificateAuthority.create(authority.directory, force=True)
+    assert renewed.revoked() == []
+    assert renewed.issue("web").fault is None
+
+
 def test_what_cannot_be_revoked_is_refused_and_stays(authority: CertificateAuthority) -> None:
     with pytest.raises(InvalidOption, match="is a server's"):
         authority.revoke("server")
