@@ -81,6 +81,17 @@ ROUTES: tuple[Route, ...] = (
         problems=(404, 409),
     ),
     Route(
+        method="POST",
+        path="/api/command/<command:command_id>/resend",
+        view=single.resend_command,
+        summary="Send a new command with the agent, the type, the payload, the timeout and the priority of this one.",
+        scope=SEND,
+        body=schemas.ResendCommand,
+        body_is_optional=True,
+        replies={200: schemas.CommandSent},
+        problems=(404,),
+    ),
+    Route(
         method="GET",
         path="/api/command/<command:command_id>/history",
         view=single.get_command_history,

@@ -79,6 +79,11 @@ class UndoCommand:
 
 
 @attrs.frozen(kw_only=True)
+class ResendCommand:
+    """Nothing needs to be said to send a command again."""
+
+
+@attrs.frozen(kw_only=True)
 class SendMessage:
     """A message for one agent; it is not stored."""
 

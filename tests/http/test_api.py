@@ -516,6 +516,20 @@ def test_commands_sent_from_python_are_seen_over_http(url: str, http: Http, pref
     assert (command["issued_by"], command["payload"]) == ("a-script", {"a": 1})
 
 
+def test_a_command_is_sent_again_as_it_was(http: Http, prefix: str) -> None:
+    payload = {"serial": 2**64 + 1, "ratio": 1.0, "small": -(2**63) - 1}
+    body = {"client_id": prefix, "command_type": "mark", "payload": payload, "timeout": 77.5, "priority": 3}
+    first = http.post("/api/command", body).json["command_id"]
+    second = http.post(f"/api/command/{first}/resend").json["command_id"]
+
+    sent, again = (http.get(f"/api/command/{each}").json["command"] for each in (first, second))
+    assert first != second
+    for name in ("client_id", "command_type", "timeout", "priority"):
+        assert again[name] == sent[name] == body[name]
+    assert str(again["payload"]) == str(payload)
+    assert http.post("/api/command/nonsense/resend").status == 404
+
+
 def test_a_command_is_taken_back_once(http: Http, client: lightlink.Client, prefix: str) -> None:
     found = {"mode": "day"}
     agent = Agent(f"{prefix}-undo", client)

@@ -64,6 +64,22 @@ def get_command(call: Call) -> OneCommand:
     return OneCommand(command=view)
 
 
+def resend_command(call: Call) -> CommandSent:
+    """Send a new command with all that another was sent with; a browser would change its numbers beyond 2^53."""
+    command = _find(call)
+    asked_at = call.manager.now()
+    promise = call.manager.send(
+        command.client_id,
+        command.command_type,
+        command.payload,
+        timeout=command.timeout,
+        priority=command.priority,
+        issued_by=call.issued_by,
+    )
+    call.app.metrics.follow(promise, asked_at)
+    return CommandSent(command_id=promise.command_id)
+
+
 def undo_command(call: Call) -> CommandSent:
     """Take a completed command back."""
     command = _find(call)

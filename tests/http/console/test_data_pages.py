@@ -151,6 +151,22 @@ def test_a_value_is_edited_by_compare_and_set(
     assert bucket.get("limits/eu.day", None) is None
 
 
+def test_a_value_that_a_browser_would_change_is_not_written(
+    page: Page, running: HttpProcess, client: lightlink.Client, prefix: str
+) -> None:
+    bucket = client.state(prefix)
+    bucket.set("device", {"serials": [2**53 + 1]})
+    log_in(page, running, to=f"key/{prefix}/device")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.get_by_text("a browser changes integers beyond 2^53")).to_be_visible()
+    assert bucket.entry("device").revision == 1
+    page.get_by_label("Value").fill(f'{{"serials": [{2**53 - 1}]}}')
+    page.get_by_role("button", name="Save").click()
+    eventually(lambda: bucket.get("device") == {"serials": [2**53 - 1]})
+
+
 def test_a_key_is_created(page: Page, running: HttpProcess, client: lightlink.Client, prefix: str) -> None:
     bucket = client.state(prefix)
     bucket.set("taken", 1)

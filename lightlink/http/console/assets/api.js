@@ -14,12 +14,16 @@ const listeners = { away: new Set(), login: new Set(), again: new Set() };
 export const on = (what, listener) => listeners[what].add(listener);
 export const tell = (what, value) => listeners[what].forEach((listener) => listener(value));
 
+// A browser reads larger integers as the nearest number that it has, and would send that.
+const exact = (value) => typeof value === "number" ? !Number.isInteger(value) || Number.isSafeInteger(value) : typeof value !== "object" || value === null || Object.values(value).every(exact);
+
 // Only `health` tells whether NATS is connected: other calls may fail for reasons of their own.
 let away = false;
 const judge = (reason) => { away = Boolean(reason); tell("away", reason); };
 export const look = () => call("GET", "health").catch(() => null);
 
 export async function call(method, path, body) {
+  if (!exact(body)) throw new ApiError(0, t("number.beyond"));
   const options = { method, headers: {} };
   if (method !== "GET") {
     options.headers["Content-Type"] = "application/json";

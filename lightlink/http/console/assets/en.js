@@ -26,6 +26,7 @@ export default {
   "live.pause": "Pause or resume updates",
   "away": "NATS or this server is unreachable.",
   "away.since": "Showing data from before {at}: {why}",
+  "number.beyond": "Not sent: a browser changes integers beyond 2^53. Use the command line or Python.",
   "away.http": "the server does not answer; retrying",
   "login": "Log in",
   "logout": "Log out",

@@ -26,6 +26,7 @@ export default {
   "live.pause": "暂停或继续更新",
   "away": "NATS 或此服务器不可达。",
   "away.since": "所见内容为 {at} 之前的数据：{why}",
+  "number.beyond": "未发送：浏览器会改变超过 2^53 的整数。请使用命令行或 Python。",
   "away.http": "服务器没有应答；正在重试",
   "login": "登录",
   "logout": "退出",

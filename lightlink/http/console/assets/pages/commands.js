@@ -122,7 +122,8 @@ async function each(list, act) {
   await Promise.all([work(), work(), work()]);
   return done;
 }
-const sendAgain = (each) => post("api/command", { client_id: each.client_id, command_type: each.command_type, payload: each.payload, timeout: each.timeout, priority: each.priority });
+// By the server, which has the payload as it was sent.
+const sendAgain = (each) => post(`api/command/${each.command_id}/resend`, {});
 
 export async function command({ rest }) {
   const read = async () => (await get(`api/command/${rest}`)).command;
