@@ -57,8 +57,7 @@ class Description:
 
     def signature(self) -> inspect.Signature:
         """Return how it is called from Python: each argument by name."""
-        properties: dict[str, Any] = self.arguments.get("properties") or {}
-        required = self.arguments.get("required") or ()
+        properties, required = members(self.arguments)
         parameters = []
         for name, schema in sorted(properties.items(), key=lambda item: item[0] not in required):
             if name.isidentifier() and not keyword.iskeyword(name):
@@ -67,7 +66,10 @@ class Description:
                 kind = inspect.Parameter.KEYWORD_ONLY
                 parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
         if not self.arguments or self.arguments.get("additionalProperties", True) is not False:
-            parameters.append(inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD))
+            rest = "arguments"
+            while rest in properties:
+                rest += "_"
+            parameters.append(inspect.Parameter(rest, inspect.Parameter.VAR_KEYWORD))
         result = TypeText(type_text(self.result)) if self.result else inspect.Signature.empty
         return inspect.Signature(parameters, return_annotation=result)
 
@@ -144,6 +146,15 @@ def schema_of(annotation: Any) -> dict[str, Any]:
     return flat(schema, components)
 
 
+def members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Return the schemas of an object's members, and the names of those that are always there.
+
+    Any program writes schemas: what is no schema counts as not told.
+    """
+    properties, required = schema.get("properties"), schema.get("required")
+    return properties if isinstance(properties, dict) else {}, required if isinstance(required, list) else []
+
+
 def type_text(schema: Any) -> str:
     """Return a schema as a Python type would be written, for a reader; classes stand by their names."""
     if not isinstance(schema, dict):
@@ -152,7 +163,7 @@ def type_text(schema: Any) -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     if "const" in schema or "enum" in schema:
         values = schema["enum"] if "enum" in schema else [schema["const"]]
-        return f"Literal[{', '.join(map(repr, values))}]" if values else "Any"
+        return f"Literal[{', '.join(map(repr, values))}]" if values and isinstance(values, list) else "Any"
     alternatives = schema.get("anyOf") or schema.get("oneOf") or schema.get("type")
     if isinstance(alternatives, list):
         return " | ".join(dict.fromkeys(map(_alternative_text, alternatives))) or "Any"

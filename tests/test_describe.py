@@ -164,6 +164,18 @@ def info_of(peer: RawPeer, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"properties": {"arguments": {"type": "object"}}}, "(*, arguments: dict[str, Any] = Ellipsis, **arguments_)"),
+        ({"properties": ["a"], "required": ["a"]}, "(**arguments)"),
+        ({"properties": {"a": {"enum": 3}}, "required": True}, "(*, a: Any = Ellipsis, **arguments)"),
+    ],
+)
+def test_whatever_schema_is_told_there_is_a_signature(arguments: dict[str, Any], expected: str) -> None:
+    assert str(describe.Description(arguments=arguments).signature()) == expected
+
+
 def test_info_tells_of_each_method_what_its_handler_says(url: str, peer: RawPeer, prefix: str) -> None:
     service = lightlink.Service(prefix, url)
     service.register("place", place, idempotent=True, metadata={"unit": "m", "description": "in my own words"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from lightlink import describe
 from lightlink.errors import UnsupportedSchema
 from lightlink.rpc.schema_types import Field, TypeWriter, camel, literal, split_union
 
@@ -55,8 +56,7 @@ def write_stub(service: RunningService) -> str:
 def _method(service: str, types: TypeWriter, info: MethodInfo) -> _Method:
     schema = info.description.arguments
     prefix = camel(info.name)
-    properties: dict[str, Any] = schema.get("properties") or {}
-    required = schema.get("required") or ()
+    properties, required = describe.members(schema)
     arguments = []
     for key, part in sorted(properties.items(), key=lambda item: item[0] not in required):
         whole = {**part, "$defs": schema.get("$defs", {})} if isinstance(part, dict) else part
