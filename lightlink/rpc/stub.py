@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 # What formatters take by default.
 _WIDTH = 88
 _NOT_PLAIN = re.compile(r"[^0-9A-Za-z_]")
+# What else stands in the module, and no object may be called.
+_TAKEN = ("Any", "Literal", "TypedDict", "SERVICE", "DIGEST")
+_BUILTINS = frozenset({"bool", "dict", "float", "int", "list", "str"})
+# A quoted text, or a name, in a type.
+_QUOTED_OR_NAME = re.compile(r""" "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | [A-Za-z_]\w* """, re.VERBOSE)
 
 
 @attrs.frozen
@@ -47,8 +52,12 @@ class _Method:
 def write_stub(service: RunningService) -> str:
     """Return the module; raises UnsupportedSchema for what it cannot express."""
     types = TypeWriter(service.name)
+    for name in (*_TAKEN, _client_name(service)):
+        types.claim(name, None)
     methods = [_method(service.name, types, info) for _, info in sorted(service.methods.items())]
     _refuse_twins(service.name, [method.name for method in methods], [method.key for method in methods])
+    hidden = _BUILTINS & {method.name for method in methods}
+    methods = [_spelled_out(method, hidden) for method in methods]
     parts = [_head(service, types, methods), *_objects(types), _client(service, methods)]
     return "\n\n\n".join(parts) + "\n"
 
@@ -70,6 +79,19 @@ def _method(service: str, types: TypeWriter, info: MethodInfo) -> _Method:
         rest = types.write(whole, f"{info.name}: other arguments", f"{prefix}Argument")
     result = types.write(info.description.result or {}, f"{info.name}: the result", f"{prefix}Result")
     return _Method(info.name, _identifier(info.name), info.description.text, arguments, rest, result)
+
+
+def _spelled_out(method: _Method, hidden: frozenset[str]) -> _Method:
+    """Return a method whose types name as ``builtins.list`` what a method called ``list`` hides from them."""
+    if not hidden:
+        return method
+
+    def spell(text: str) -> str:
+        return _QUOTED_OR_NAME.sub(lambda found: f"builtins.{found[0]}" if found[0] in hidden else found[0], text)
+
+    arguments = [attrs.evolve(each, type=spell(each.type)) for each in method.arguments]
+    rest = method.rest and spell(method.rest)
+    return attrs.evolve(method, arguments=arguments, rest=rest, result=spell(method.result))
 
 
 def _argument(key: str, written: str, schema: Any, required: bool) -> _Argument:
@@ -120,7 +142,9 @@ def _head(service: RunningService, types: TypeWriter, methods: list[_Method]) ->
     written += [text for method in methods for text in (method.result, method.rest or "")]
     names = [name for name in ("Any", "Literal") if any(_mentions(text, name) for text in written)]
     names += ["TypedDict"] if types.objects else []
-    typing = f"from typing import {', '.join(names)}\n\n" if names else ""
+    imports = ["import builtins"] if any("builtins." in text for text in written) else []
+    imports += [f"from typing import {', '.join(names)}"] if names else []
+    standard = "\n".join(imports) + "\n\n" if imports else ""
     return (
         f'"""Typed client of the service {service.name}.\n\n'
         f"Written by `lightlink stub {service.name}` from what the service announces; do not\n"
@@ -128,7 +152,7 @@ def _head(service: RunningService, types: TypeWriter, methods: list[_Method]) ->
         f"Digest: {service.digest}\n"
         f'"""\n\n'
         f"from __future__ import annotations\n\n"
-        f"{typing}"
+        f"{standard}"
         f"import lightlink\n\n"
         f"SERVICE = {literal(service.name)}\n"
         f"DIGEST = {literal(service.digest)}"
@@ -170,11 +194,15 @@ def _mapped(name: str, fields: list[Field], _base: str, *, total: bool) -> str:
     return f"{name} = TypedDict(\n    {literal(name)},\n    {{\n{members}    }},\n{end})"
 
 
+def _client_name(service: RunningService) -> str:
+    return f"{camel(service.name)}Client"
+
+
 def _client(service: RunningService, methods: list[_Method]) -> str:
     text = service.description or f"The service {service.name}."
     return "\n".join(
         [
-            f"class {camel(service.name)}Client:",
+            f"class {_client_name(service)}:",
             *_docstring(text, "    "),
             "",
             "    def __init__(",

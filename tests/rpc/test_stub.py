@@ -152,8 +152,10 @@ def check(*command: str, folder: Path, **env: str) -> None:
 def test_a_stub_passes_mypy_strict(stub: Path) -> None:
     use = stub.parent / "use.py"
     use.write_text(USE)
-    cache = f"--cache-dir={stub.parent / 'cache'}"
-    check("mypy", "--strict", "--config-file=", cache, stub.name, use.name, folder=stub.parent, MYPYPATH=str(ROOT))
+    hiding = stub.parent / "hiding_client.py"
+    hiding.write_text(write_stub(announced(hiding_names())))
+    cache, names = f"--cache-dir={stub.parent / 'cache'}", (stub.name, use.name, hiding.name)
+    check("mypy", "--strict", "--config-file=", cache, *names, folder=stub.parent, MYPYPATH=str(ROOT))
 
 
 USE = """
@@ -221,6 +223,39 @@ def test_one_object_has_one_name_in_all_methods(stub: Path) -> None:
     text = stub.read_text()
     assert text.count("class Point(") == 1
     assert "near: list[Point]" in text
+
+
+@attrs.define
+class HidingClient:
+    id: int
+
+
+def hiding_names() -> lightlink.Service:
+    """Return a service whose names are those of types, and of the client itself."""
+    service = lightlink.Service("hiding")
+
+    @service.rpc("list")
+    def names(of: list[Literal["a list", "list"]] | None = None) -> list[str]:
+        return []
+
+    @service.rpc
+    def owners(**more: list[int]) -> list[HidingClient]:
+        return []
+
+    return service
+
+
+def test_names_of_methods_and_of_the_client_hide_no_type(tmp_path: Path) -> None:
+    path = tmp_path / "hiding_client.py"
+    path.write_text(write_stub(announced(hiding_names())))
+    text = path.read_text()
+    assert text.count("class HidingClient") == 1
+    assert 'of: builtins.list[Literal["a list", "list"]] | None = None' in text
+    assert "def list(" in text
+    assert "-> builtins.list[OwnersResultHidingClient]:" in text
+    assert "**arguments: builtins.list[int]" in text
+    check("ruff", "format", "--isolated", "--check", "--target-version=py310", path.name, folder=tmp_path)
+    check("ruff", "check", "--isolated", "--select=E,F,I,UP", path.name, folder=tmp_path)
 
 
 # How it works ---------------------------------------------------------------------------------------------------------
