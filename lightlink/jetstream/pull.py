@@ -40,22 +40,28 @@ _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
 @attrs.define(eq=False)
 class Pulled:
-    """A message that the server has handed over; ``reply`` is where its newest acknowledgement goes.
-
-    ``first`` is how often the server had delivered it when it came: after an outage it comes again to who holds it.
-    """
+    """A message that the server has handed over; ``reply`` is where its newest acknowledgement goes."""
 
     message: Delivery
     reply: bytes
-    first: int = attrs.field(init=False)
+    _came_by: bytes = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.first = self.attempt
+        self._came_by = self.reply
+
+    @property
+    def first(self) -> int:
+        """How often the server had delivered it when it came here, that time included."""
+        return _deliveries(self._came_by)
 
     @property
     def attempt(self) -> int:
-        """How often the server has delivered it, this time included."""
-        return int(self.reply.rsplit(b".", 5)[1])
+        """How often the server has delivered it, this time included: after an outage again to who holds it."""
+        return _deliveries(self.reply)
+
+
+def _deliveries(reply: bytes) -> int:
+    return int(reply.rsplit(b".", 5)[1])
 
 
 class PullConsumer:

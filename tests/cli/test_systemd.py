@@ -75,8 +75,9 @@ def test_the_unit_runs_the_agent_and_may_write_its_folder_only(
     folder = enrolled(tmp_path / "a folder with 100% $HOME")
     assert main(["agent", "install", "plant:agent", "--enrolled", str(folder), "--print"]) == Exit.DONE
     unit = capsys.readouterr().out
-    escaped = str(folder).replace("%", "%%").replace("$", "$$")
-    assert f'"agent" "run" "plant:agent" "--enrolled={escaped}"' in unit
+    escaped = str(folder).replace("%", "%%")
+    dollars = escaped.replace("$", "$$")  # variables stand for something in a command only
+    assert f'"agent" "run" "plant:agent" "--enrolled={dollars}"' in unit
     assert f'ReadWritePaths="{escaped}"' in unit
     for line in ("Type=notify", "WatchdogSec=60", "Restart=always", "NoNewPrivileges=yes", "ProtectSystem=strict"):
         assert line in unit.splitlines()

@@ -105,6 +105,8 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass  # the record is incomplete
+        except ssl.SSLZeroReturnError:
+            has_ended = True
         except ssl.SSLError as exc:
             self._fail(exc)
             return

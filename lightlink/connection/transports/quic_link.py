@@ -6,6 +6,7 @@ Only qh3's sans-I/O part, `qh3.quic`, is used; its events become calls of a few 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from operator import itemgetter
@@ -297,7 +298,8 @@ class Link:
     def reset(self, number: int, code: int) -> None:
         """Reset a stream in both directions, with a reason."""
         for end in (self.quic.reset_stream, self.quic.stop_stream):
-            self._attempt(end, number, code)
+            with contextlib.suppress(ValueError):  # that direction has ended
+                self._attempt(end, number, code)
         self.transmit_soon()
 
     def forget(self, number: int) -> None:

@@ -135,7 +135,8 @@ class QuicStream(asyncio.Transport):
         return b"".join(pieces)
 
     def _may_deliver(self) -> bool:
-        return self._is_reading and self._protocol is not None and not self._lost
+        # What comes once it is closed nobody wants, as with asyncio's own transports.
+        return self._is_reading and self._protocol is not None and not self._closing
 
     # Writing --------------------------------------------------------------------------------------------------------
 

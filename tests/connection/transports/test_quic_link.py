@@ -163,3 +163,18 @@ def test_acks_are_told_to_come_soon(certs: Path) -> None:
             assert core._tls.remote_transport_parameters.max_ack_delay == 8
 
     asyncio.run(scenario())
+
+
+def test_a_stream_that_has_ended_both_ways_may_be_reset(certs: Path) -> None:
+    async def scenario() -> None:
+        client, server = await pair(certs)
+        client.open_stream()
+        client.send(0, b"request")
+        await turns(lambda: server.received == 1)
+        server.finish(0)
+        client.finish(0)
+        await turns(lambda: client.is_quiet and server.is_quiet)
+        client.reset(0, 1)
+        assert not client.ended
+
+    asyncio.run(scenario())

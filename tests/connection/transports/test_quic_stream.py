@@ -164,3 +164,17 @@ def test_a_closed_stream_sends_what_waits_and_nothing_more() -> None:
         assert (link.sent, link.calls, speaker.told) == ([b"last"], ["finish", "forget"], [None])
 
     run(scenario())
+
+
+def test_a_closed_stream_delivers_nothing_more() -> None:
+    async def scenario() -> None:
+        link, speaker = Link(), Speaker()
+        stream = QuicStream(link, 0)
+        stream.set_protocol(speaker)
+        stream.close()
+        stream.receive(b"late", is_last=True)
+        stream.deliver()
+        await turn()
+        assert speaker.told == [None]
+
+    run(scenario())
