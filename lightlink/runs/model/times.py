@@ -28,7 +28,8 @@ def next_time(cron: str, tz: str, after: datetime) -> datetime:
 
 def last_time(cron: str, tz: str, at: datetime) -> datetime:
     """Return the last time of a cron expression up to an instant, in UTC; raises InvalidOption."""
-    return _first(cron, tz, at + timedelta(microseconds=1), reverse=True)
+    # By whole seconds: cronsim before 2.8, the last for Python 3.10, drops the rest and looks before what is left.
+    return _first(cron, tz, at.replace(microsecond=0) + timedelta(seconds=1), reverse=True)
 
 
 def check_window(window: Window) -> None:
