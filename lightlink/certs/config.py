@@ -21,6 +21,7 @@ from lightlink.errors import InvalidOption
 from lightlink.protocol.edge import INNER_NAME
 from lightlink.protocol.permissions import ROLES, Permissions, permissions
 from lightlink.protocol.subjects import CONSUMER_NEXT
+from lightlink.protocol.text import joined
 from lightlink.validators import integer
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def server_config(
     }
     identities = _identities(authority, server)
     limits.setdefault("max_connections", most_connections(identities))
-    lines = [f"listen: {quoted(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')}"]
+    lines = [f"listen: {quoted(joined(host, port))}"]
     lines += assignments(limits)
     lines += block("jetstream", assignments(({} if store_dir is None else {"store_dir": str(store_dir)}) | stores))
     lines += block("tls", assignments(tls))

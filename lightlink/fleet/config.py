@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lightlink.certs.syntax import assignments, block, quoted
 from lightlink.fleet import accounts, jwt
 from lightlink.fleet.directory import FleetDirectory, ResponderFiles
+from lightlink.protocol.text import joined
 from lightlink.validators import integer
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def fleet_config(
     secrets = ResponderFiles.load(fleet.path).secrets()
     stores: dict[str, int | str] = {"max_memory_store": max_memory, "max_file_store": max_disk}
     stores |= {} if store_dir is None else {"store_dir": os.fspath(store_dir)}
-    lines = [f"listen: {quoted(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')}"]
+    lines = [f"listen: {quoted(joined(host, port))}"]
     lines += assignments({"max_payload": max_payload, "max_connections": max_connections})
     lines += block("jetstream", assignments(stores))
     lines += block("tls", assignments(_tls(fleet)))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.threads import start_thread
 from lightlink.errors import LinkError
-from lightlink.gateway.options import host_and_port, joined
+from lightlink.gateway.options import host_and_port
 from lightlink.protocol import codec
+from lightlink.protocol.text import joined
 
 if TYPE_CHECKING:
     from typing_extensions import Self

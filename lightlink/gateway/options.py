@@ -38,11 +38,6 @@ def host_and_port(option: str, value: str) -> tuple[str, int]:
     return host, port
 
 
-def joined(host: str, port: int) -> str:
-    """Return ``host:port``, as it stands in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 @attrs.frozen(kw_only=True)
 class GatewayOptions:
     """The configuration of a gateway. Times are in seconds, sizes in bytes. Raises InvalidOption.

@@ -18,6 +18,7 @@ from lightlink.concurrency.threads import join_thread, not_started, start_thread
 from lightlink.errors import InvalidOption, LightLinkError, NotReady
 from lightlink.http.schemas import Problem
 from lightlink.protocol import codec
+from lightlink.protocol.text import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,4 +220,4 @@ def _resolve(listen: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
 
 def _url(door: socket.socket) -> str:
     host, port = door.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{joined(host, port)}"

@@ -27,5 +27,10 @@ def text_of(error: object) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def joined(host: str, port: int) -> str:
+    """Return ``host:port``, as it stands in a URL and in a configuration."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _escape(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

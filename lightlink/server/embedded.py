@@ -19,6 +19,7 @@ import attrs
 
 from lightlink.concurrency.deadline import Deadline
 from lightlink.errors import InvalidOption, NotReady, ServerError
+from lightlink.protocol.text import joined
 from lightlink.server.binary import find_server
 from lightlink.server.process import WatchedProcess
 from lightlink.validators import field, seconds
@@ -102,7 +103,7 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """Where clients connect, such as ``nats://127.0.0.1:4222``, with ``tls`` tls://; NotReady like ``port``."""
-        return f"{'nats' if self.tls is None else 'tls'}://{_join(self._address, self.port)}"
+        return f"{'nats' if self.tls is None else 'tls'}://{joined(self._address, self.port)}"
 
     @property
     def running(self) -> bool:
@@ -180,7 +181,7 @@ class EmbeddedServer:
         self.stop()
 
     def __repr__(self) -> str:
-        address = _join(self._address, self._port) if self._port else self._address
+        address = joined(self._address, self._port) if self._port else self._address
         return f"<EmbeddedServer {address} {'running' if self.running else 'not running'}>"
 
     @property
@@ -295,7 +296,3 @@ def _discard(process: WatchedProcess | None, folder: Path, timeout: float = 5.0)
         process.end(signal.SIGTERM, timeout)
     if folder.exists():  # its watchdog removes it if it could not be started
         shutil.rmtree(folder)
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

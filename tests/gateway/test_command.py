@@ -15,7 +15,7 @@ from lightlink.cli.processes.gateway import gateway as command
 from lightlink.cli.terminal.exits import run
 from lightlink.errors import LinkError
 from lightlink.gateway.health import HealthServer
-from lightlink.gateway.options import joined
+from lightlink.protocol.text import joined
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from lightlink.cli.terminal.printing import say
 from lightlink.contrib.systemd import notify
 from lightlink.gateway import Gateway, GatewayOptions
 from lightlink.gateway.health import HealthServer
-from lightlink.gateway.options import joined
+from lightlink.protocol.text import joined
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _WHOLE = click.IntRange(min=1)
