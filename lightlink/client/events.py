@@ -39,7 +39,7 @@ class Events(ClientBase):
             self._publish(subject, data, headers)
         else:
             # As `_publish` does it, without what most messages do not need: a microsecond is all that one costs.
-            payload = data if data.__class__ is bytes else codec.encode(data, f"the message for {subject!r}")
+            payload = data if data.__class__ is bytes else codec.encode(data, "the message for", subject)
             try:
                 encoded = subjects.known_publish_subject(subject)
             except TypeError:
@@ -49,7 +49,7 @@ class Events(ClientBase):
     def _publish(self, subject: str, data: Any, headers: HeaderMap | None) -> None:
         given = outgoing(headers)
         block = codec.encode_headers(codec.checked_headers(given)) if given else None
-        payload = data if data.__class__ is bytes else codec.encode(data, f"the message for {subject!r}")
+        payload = data if data.__class__ is bytes else codec.encode(data, "the message for", subject)
         self._connection.publish(subjects.publish_subject(subject), payload, headers=block)
 
     def flush(self, timeout: float | None = None) -> None:

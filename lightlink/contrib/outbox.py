@@ -66,7 +66,7 @@ class OutboxRow:
     def of(cls, subject: str, data: Any, key: str | None, headers: Mapping[str, Any] | None) -> OutboxRow:
         """Return a new event, checked while its writer can still be told: raises InvalidName, EncodeError."""
         subjects.publish_subject(subject)
-        body = codec.encode(data, f"the event for {subject!r}")
+        body = codec.encode(data, "the event for", subject)
         sent = codec.checked_headers(logs.outgoing(headers) or {})
         return cls(new_id(), key, subject, body, dict(sent))
 

@@ -47,10 +47,12 @@ ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
 _VERSION = "NATS/1.0"
 _HEADER_LINE = _VERSION.encode()
+_NO_STATUS = _HEADER_LINE + b"\r\n"
 _STATUS = re.compile(r"[0-9]{3}")
 # Line ends, and half of a surrogate pair, which is no text.
 _NOT_ONE_LINE = re.compile("[\r\n\ud800-\udfff]")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BINARY = (bytes, bytearray, memoryview)
 _ENCODE_FAILURES = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _DECODE_FAILURES = (ValueError, RecursionError, msgspec.MsgspecError)
 
@@ -103,14 +105,18 @@ _id_decoder = msgspec.json.Decoder(_Identified)
 _response_decoder = msgspec.json.Decoder(Response)
 
 
-def encode(value: Any, what: str = "the value") -> bytes:
+def encode(value: Any, what: str = "the value", name: str | None = None) -> bytes:
     """Return the body for a value: bytes as they are, everything else as JSON.
 
-    Raises EncodeError, which names ``what``, when JSON cannot carry the value.
+    Raises EncodeError, which names ``what`` (and its ``name``, apart, as joining them takes longer than encoding), when
+    JSON cannot carry the value.
     """
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, _BINARY):
         return bytes(value)
-    return encode_json(value, what)
+    try:
+        return _encoder.encode(value)
+    except _ENCODE_FAILURES as exc:
+        raise EncodeError(what if name is None else f"{what} {name!r}", str(exc)) from exc
 
 
 def encode_json(value: Any, what: str = "the value") -> bytes:
@@ -202,10 +208,16 @@ class Headers(dict[str, str]):
     __slots__ = ("_repeated",)
 
     def __init__(self, given: Mapping[str, str | Sequence[str]] = MappingProxyType({})) -> None:
-        super().__init__((name, value if isinstance(value, str) else value[-1]) for name, value in given.items())
-        self._repeated = {
-            name: list(value) for name, value in given.items() if not isinstance(value, str) and len(value) > 1
-        }
+        self._repeated: dict[str, list[str]] = {}
+        for name, value in given.items():
+            for each in (value,) if isinstance(value, str) else value:
+                self.add(name, each)
+
+    def add(self, name: str, value: str) -> None:
+        """Add a value behind those that a name has."""
+        if name in self:
+            self._repeated.setdefault(name, [self[name]]).append(value)
+        self[name] = value
 
     def values_of(self, name: str) -> list[str]:
         """Return all values of a name, in the order in which they were sent; none for a name that is not there."""
@@ -256,18 +268,17 @@ def decode_headers(block: bytes | None) -> Headers:
     What a server adds to a stored message's headers stands last. The first line is not among them: see
     `decode_status`. Malformed lines are ignored.
     """
-    return Headers(decode_header_values(block))
-
-
-def decode_header_values(block: bytes | None) -> dict[str, list[str]]:
-    """Return all values of each header of a block, in order (ADR-4); malformed lines are ignored."""
-    values: dict[str, list[str]] = {}
+    headers = Headers()
     if block:
         for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
             name, separator, value = line.partition(":")
             if separator:
-                values.setdefault(name, []).append(value.strip(" \t"))
-    return values
+                value = value.strip(" \t")
+                if name in headers:
+                    headers.add(name, value)
+                else:
+                    headers[name] = value
+    return headers
 
 
 def decode_status(block: bytes | None) -> tuple[str, str]:
@@ -275,7 +286,9 @@ def decode_status(block: bytes | None) -> tuple[str, str]:
 
     Both are empty without one. Only a server writes there; a header named Status is its writer's.
     """
-    first = (block or b"").partition(b"\r\n")[0].decode("utf-8", "replace")
+    if not block or block.startswith(_NO_STATUS):
+        return "", ""
+    first = block.partition(b"\r\n")[0].decode("utf-8", "replace")
     version, _, status = first.partition(" ")
     code, _, description = status.strip().partition(" ")
     return (code, description) if version == _VERSION and _STATUS.fullmatch(code) else ("", "")

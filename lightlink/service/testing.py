@@ -100,7 +100,7 @@ class ServiceTestClient:
         An exception of a handler is raised here. Raises InvalidName, EncodeError.
         """
         name = subjects.publish_subject(subject)
-        arrival = (name, b"", codec.encode(data, f"the message for {subject!r}"), _block(headers, None))
+        arrival = (name, b"", codec.encode(data, "the message for", subject), _block(headers, None))
         found = [EventHandler(handler, raw) for pattern, handler, _, raw in self._events if matches(pattern, subject)]
         self._lend()
         for handler in found:

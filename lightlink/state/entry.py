@@ -84,7 +84,7 @@ class ValueCodec(Generic[T]):
 
     def encode(self, key: str, value: Any) -> bytes:
         """Return the bytes of a value; bytes count as encoded already. Raises EncodeError."""
-        return codec.encode(value, f"the value of {key!r}")
+        return codec.encode(value, "the value of", key)
 
     def decode(self, data: bytes, subject: str) -> T:
         """Return the value in a message's bytes; raises DecodeError."""

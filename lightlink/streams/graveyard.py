@@ -92,16 +92,16 @@ class Graveyard:
 
     def whole(self, found: Delivery) -> tuple[Delivery, int]:
         """Return a redelivered event with what had no room in it, and which message that is, 0 for none."""
-        origin = codec.decode_header_values(found.headers)
-        number = number_in(codec.decode_headers(found.headers), EVENT_AT)
+        origin = codec.decode_headers(found.headers)
+        number = number_in(origin, EVENT_AT)
         if not number:
             return found, 0
         question = partial(api.get_written, self._connection, subjects.DEAD_STREAM, number)
         event = ask(subjects.DEAD_STREAM, "read", question, self._timeout)
         if event is None:
             raise Reject(f"its data is gone: it was message {number} of {subjects.DEAD_STREAM}")
-        del origin[EVENT_AT]
-        headers = codec.encode_headers({**own_headers(event.headers), **origin})
+        later = {name: origin.values_of(name) for name in origin if name != EVENT_AT}
+        headers = codec.encode_headers({**own_headers(event.headers), **later})
         return found._replace(data=event.data, headers=headers), number
 
     def forget(self, number: int) -> None:

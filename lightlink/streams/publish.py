@@ -59,7 +59,7 @@ class Event:
     def of(cls, subject: str, data: Any, id_: str | None, headers: HeaderMap | None, stream: str | None) -> Event:
         """Return an event; raises InvalidName, EncodeError."""
         name = subjects.publish_subject(subject).decode()
-        payload = data if data.__class__ is bytes else codec.encode(data, f"the event for {subject!r}")
+        payload = data if data.__class__ is bytes else codec.encode(data, "the event for", subject)
         given = dict(codec.checked_headers(headers)) if headers else {}
         if id_ is not None:
             # Ids are unique per stream, not per subject; the subject is mixed in.
