@@ -62,6 +62,8 @@ class TLSRequired(nats.errors.Error):
 # Subjects that were looked at, so that one published again and again costs a look-up. Emptied when it has grown.
 _SAFE: set[bytes] = set()
 _SAFE_KEPT = 2048
+# Published to once, and not worth a place: what acknowledges a delivery of JetStream's.
+_ONCE = b"$JS.ACK."
 
 
 def refuse_unsafe(subject: bytes) -> None:
@@ -73,6 +75,8 @@ def refuse_unsafe(subject: bytes) -> None:
         return
     if not subject or breaks_line(subject):
         raise InvalidName("subject", as_text(subject), "is empty, or contains white space or a control character")
+    if subject.startswith(_ONCE):
+        return
     if len(_SAFE) >= _SAFE_KEPT:
         _SAFE.clear()
     _SAFE.add(subject)

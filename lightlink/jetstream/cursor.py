@@ -29,7 +29,7 @@ class Delivery(NamedTuple):
     """A message as it is read.
 
     ``seq`` is its place in the stream, ``number`` its place among what ``consumer`` delivered, ``timestamp`` in
-    nanoseconds since 1970, ``pending`` how many are still to come.
+    nanoseconds since 1970, ``pending`` how many are still to come, ``deliveries`` how often it was delivered.
     """
 
     subject: bytes
@@ -40,6 +40,7 @@ class Delivery(NamedTuple):
     pending: int
     consumer: bytes
     number: int
+    deliveries: int = 1
 
     @property
     def size(self) -> int:
@@ -63,11 +64,12 @@ def read_delivery(subject: bytes, reply: bytes, data: bytes, headers: bytes | No
     told = parts[3:9] if len(parts) == 9 else parts[5:11]
     if len(told) < 6 or not b"".join(told[1:]).isdigit():
         return None
-    consumer, _, seq, number, timestamp, pending = told
+    consumer = told[0]
     try:
-        return Delivery(subject, int(seq), data, headers, int(timestamp), int(pending), consumer, int(number))
+        deliveries, seq, number, timestamp, pending = map(int, told[1:])
     except ValueError:  # one of them is empty
         return None
+    return Delivery(subject, seq, data, headers, timestamp, pending, consumer, number, deliveries)
 
 
 def from_stored(message: StoredMessage) -> Delivery:

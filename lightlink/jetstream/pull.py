@@ -40,28 +40,20 @@ _ACK, _NAK, _TERM, _IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
 @attrs.define(eq=False)
 class Pulled:
-    """A message that the server has handed over; ``reply`` is where its newest acknowledgement goes."""
+    """A message that the server has handed over.
+
+    ``reply`` is where its newest acknowledgement goes, ``attempt`` how often the server has delivered it, this time
+    included: after an outage again to who holds it.
+    """
 
     message: Delivery
     reply: bytes
-    _came_by: bytes = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._came_by = self.reply
+    attempt: int = 1
 
     @property
     def first(self) -> int:
         """How often the server had delivered it when it came here, that time included."""
-        return _deliveries(self._came_by)
-
-    @property
-    def attempt(self) -> int:
-        """How often the server has delivered it, this time included: after an outage again to who holds it."""
-        return _deliveries(self.reply)
-
-
-def _deliveries(reply: bytes) -> int:
-    return int(reply.rsplit(b".", 5)[1])
+        return self.message.deliveries
 
 
 class PullConsumer:
@@ -278,9 +270,10 @@ class PullConsumer:
                 known = None
             is_late = known is None and self._has_left
             if known is not None:
-                known.reply = reply  # delivered again while held: only the newest acknowledgement counts
+                # Delivered again while held: only the newest acknowledgement counts.
+                known.reply, known.attempt = reply, message.deliveries
             elif not is_late:
-                pulled = Pulled(message, reply)
+                pulled = Pulled(message, reply, message.deliveries)
                 self._held[message.seq] = pulled
                 self._burst.append(pulled)
         if is_late:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,10 @@ _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 15.0
 # Events held for each worker, and for each worker of a handler that takes less than this on average.
 _HELD, _HELD_QUICK, _QUICK_SECONDS = 2, 32, 0.005
-# Seconds until more threads help with a burst.
+# Seconds until more threads help with a burst, unless those at work take less than that for an event: then they would
+# only wait for the interpreter's lock.
 _HELP_SECONDS = 0.001
+_TOO_QUICK_SECONDS = 0.00005
 _TOO_OFTEN = "it was delivered {} times and never settled: its handler ended the process, or was cut off"
 
 
@@ -90,6 +93,7 @@ class Consumption:
         self._lock = RLock()
         self._todo: deque[Job] = deque()
         self._is_help_due = False  # whether `_help` is scheduled
+        self._taken = 0  # events, since that was scheduled
         self._order = RLock()  # held while an event is taken and put into its lane
         self._in_hand: Job | None = None  # the one that is being put there
         self._busy = 0  # threads that handle queued events
@@ -216,14 +220,17 @@ class Consumption:
         with self._lock:
             if self._is_help_due or not self._todo or self._busy >= self.settings.workers:
                 return
-            self._connection.session.notifier.post_at(instant_after(_HELP_SECONDS), self._help)
+            self._connection.session.notifier.post_at(instant_after(_HELP_SECONDS), self._help, time.monotonic())
+            self._taken = 0
             self._is_help_due = True  # not before: if scheduling fails, later calls must try again
 
-    def _help(self) -> None:
-        """Double the threads at work while events are queued."""
+    def _help(self, since: float) -> None:
+        """Double the threads at work while events are queued, and are not handled quickly enough by those."""
         with self._lock:
             self._is_help_due = False
             more = min(len(self._todo), self.settings.workers - self._busy, max(self._busy, 1))
+            if (time.monotonic() - since) * self._busy < self._taken * _TOO_QUICK_SECONDS:
+                more = 0
             self._busy += more
         for _ in range(more):
             self._pool.put(self._work_off)
@@ -258,6 +265,7 @@ class Consumption:
             if not self._todo:
                 self._busy -= 1
                 return None
+            self._taken += 1
             return self._todo.popleft()
 
     def _tick(self) -> None:

@@ -53,6 +53,25 @@ def test_each_event_is_handled_once_and_acknowledged(client: lightlink.Client) -
     eventually(lambda: (lag().waiting, lag().in_flight) == (0, 0))
 
 
+def test_a_handler_that_blocks_holds_up_no_quick_ones(client: lightlink.Client) -> None:
+    # One thread handles what is quick; the others come to help when it stands.
+    with client.storing() as batch:
+        for number in range(200):
+            batch.publish("orders.new", number)
+    last, seen = threading.Event(), []
+
+    @client.consume("orders.>", name="billing", workers=2)
+    def bill(number: int) -> None:
+        if number == 100:
+            assert last.wait(20)
+        seen.append(number)
+        if number == 199:
+            last.set()
+
+    eventually(lambda: len(seen) == 200, 30)
+    assert seen[-1] == 100
+
+
 def test_a_failing_event_is_retried_then_dead_lettered(client: lightlink.Client) -> None:
     tries: Counter[int] = Counter()
 
