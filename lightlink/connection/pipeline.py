@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,13 @@ class Broken(LightLinkError):
     """A reply is missing: the connection was lost, or a later request was answered first. Inside the library only."""
 
 
-class _Request(Waiter):
-    """A request that leaves on the connection it was made for or never; its reply goes to a function."""
+class PipelinedRequest(Waiter):
+    """A request that leaves on the connection it was made for or never; its reply goes to a function.
 
-    __slots__ = ("_losses", "_session", "_settle")
+    Once it is answered ``took`` tells how many seconds that was after it was made, those before it left included.
+    """
+
+    __slots__ = ("_losses", "_made_at", "_session", "_settle", "took")
 
     def __init__(
         self, session: Session, losses: int, subject: bytes, payload: bytes, settle: Callable[[Waiter], object]
@@ -37,6 +41,8 @@ class _Request(Waiter):
         self._session = session
         self._losses = losses
         self._settle = settle
+        self._made_at = time.monotonic()
+        self.took = 0.0
 
     def frame(self, inbox: bytes) -> bytes:
         """Return the protocol bytes, none when the connection was lost since."""
@@ -46,6 +52,7 @@ class _Request(Waiter):
 
     def settle(self) -> None:
         """Hand the answered request over."""
+        self.took = time.monotonic() - self._made_at
         self._settle(self)
 
 
@@ -71,16 +78,16 @@ class Pipeline:
         """Send a request; raises Broken, PayloadTooLarge, ClosedError, OutboxFull (after ``timeout`` seconds)."""
         if self._session.losses != self._losses:
             raise Broken
-        request = _Request(self._session, self._losses, subject, payload, self._settle)
+        request = PipelinedRequest(self._session, self._losses, subject, payload, self._settle)
         self._pending.append(request)
         self._connection.send_request(self._session, request, timeout)
 
-    def next(self, deadline: float) -> Waiter:
+    def next(self, deadline: float) -> PipelinedRequest:
         """Return the oldest request not yet returned, with its reply.
 
         Raises TimeoutError at the deadline (of `time.monotonic`), Broken, and the error the request ended with.
         """
-        answered: Waiter | None = self._settled.get(deadline)
+        answered: PipelinedRequest | None = self._settled.get(deadline)
         if answered is None or answered is not self._pending[0]:
             raise Broken
         self._pending.popleft()

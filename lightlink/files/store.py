@@ -17,6 +17,7 @@ from lightlink.files.reader import ChunkReader
 from lightlink.files.source import open_source
 from lightlink.files.target import open_target
 from lightlink.files.transfer import Transfer, operation
+from lightlink.files.window import UploadWindow
 from lightlink.files.writer import ChunkWriter, discard
 from lightlink.jetstream.errors import JetStreamError
 from lightlink.jetstream.retry import across_outages
@@ -248,7 +249,8 @@ class FileStore:
 
     def _store(self, source: Source, meta: ObjectMeta, transfer: Transfer) -> None:
         digest = hashlib.sha256()
-        with self._window() as window:
+        with self._share() as share:
+            window = UploadWindow(meta.chunk_size, share)
             writer = ChunkWriter(self._connection, self._bucket, meta.nuid, window, transfer)
             try:
                 transfer.tell()
@@ -278,8 +280,8 @@ class FileStore:
             meta.check_digest(digest.digest())
             transfer.tell()
             return
-        with self._window() as window:
-            reader = ChunkReader(self._connection, stream, meta, window(), transfer)
+        with self._share() as share:
+            reader = ChunkReader(self._connection, stream, meta, share(), transfer)
             try:
                 transfer.tell()
                 while transfer.done < size:
@@ -314,8 +316,8 @@ class FileStore:
         return bucket, meta, created
 
     @contextlib.contextmanager
-    def _window(self) -> Iterator[Callable[[], int]]:
-        """Give a function that tells a transfer how many bytes it may have in flight while it shares with others."""
+    def _share(self) -> Iterator[Callable[[], int]]:
+        """Give a function that tells a transfer its share of the bytes that all of them may have in flight."""
         transfer = object()
         self._transfers.add(transfer)
         try:

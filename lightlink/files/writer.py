@@ -25,11 +25,10 @@ from lightlink.jetstream.retry import across_outages, is_passing
 from lightlink.protocol import codec, subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lightlink.connection.connection import Connection
     from lightlink.files.bucket import Bucket
     from lightlink.files.transfer import Transfer
+    from lightlink.files.window import UploadWindow
 
 _log = logging.getLogger("lightlink")
 
@@ -43,14 +42,14 @@ _NEVER = str(2**62)
 
 
 class ChunkWriter:
-    """Stores the chunks of one object; ``window`` tells how many bytes may be in flight. For one thread.
+    """Stores the chunks of one object, as many at once as its window allows. For one thread.
 
     The transfer's ``done`` counts the bytes acknowledged. Every method that waits raises OutOfTime when nothing was
     stored until the transfer's deadline, JetStreamError when the server refuses, PermissionDenied, ClosedError.
     """
 
     def __init__(
-        self, connection: Connection, bucket: Bucket, nuid: str, window: Callable[[], int], transfer: Transfer
+        self, connection: Connection, bucket: Bucket, nuid: str, window: UploadWindow, transfer: Transfer
     ) -> None:
         self.chunks = 0
         self._connection = connection
@@ -70,7 +69,7 @@ class ChunkWriter:
     def put(self, chunk: bytes) -> None:
         """Send a chunk; waits while the window is full."""
         self._note_pause()
-        while self._held and self._held_bytes + len(chunk) > self._window():
+        while self._held and self._held_bytes + len(chunk) > self._window.size:
             self._settle()
         self._held.append(chunk)
         self._held_bytes += len(chunk)
@@ -127,8 +126,10 @@ class ChunkWriter:
         """Take an acknowledgement; when it is missing, go on from the last one."""
         deadline = self._transfer.deadline()
         try:
-            waiter = self._pipeline.next(deadline.at_most(_ANSWER_SECONDS))
-            self._advance(api.parse_ack(self._connection, waiter, self._stream).seq)
+            request = self._pipeline.next(deadline.at_most(_ANSWER_SECONDS))
+            seq = api.parse_ack(self._connection, request, self._stream).seq
+            self._window.note(len(self._held[0]), request.took)
+            self._advance(seq)
         except JetStreamError as exc:
             if not is_passing(exc):
                 raise
