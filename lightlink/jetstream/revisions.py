@@ -33,6 +33,11 @@ class Revisions:
         """Tell whether a message of a key, or with 0 that there is none, is older than what is known of it."""
         return seq < self._least.get(key, 0)
 
+    def known(self, key: str) -> int:
+        """Return the sequence that a key's last message has at least, 0 where nothing is known, or it is in doubt."""
+        seq = self._least.get(key, 0)
+        return 0 if seq == _UNKNOWN else seq
+
     def note(self, key: str, seq: int) -> None:
         """Note that a message of a key was stored or read."""
         with _lock:

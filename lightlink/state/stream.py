@@ -17,7 +17,7 @@ from lightlink.errors import PayloadTooLarge, PermissionDenied, StateError
 from lightlink.jetstream import api
 from lightlink.jetstream.answers import StreamConfig, StreamInfo
 from lightlink.jetstream.errors import MESSAGE_TOO_LARGE, STREAM_NOT_FOUND, SUBJECTS_OVERLAP, JetStreamError
-from lightlink.jetstream.retry import is_electing, is_unheard, while_electing
+from lightlink.jetstream.retry import is_electing, is_unheard, pauses, while_electing
 from lightlink.jetstream.revisions import revisions_of
 from lightlink.options import DEFAULT_JETSTREAM_API
 from lightlink.protocol import subjects
@@ -36,6 +36,8 @@ _MARKER_SECONDS = 86_400.0
 _SETTINGS_SECONDS = 60.0
 # How long making the stream may take before the write is tried again, at first; then twice as long each time.
 _MAKING_SECONDS = 0.25
+# Until a mirror that lags is looked at again, at first; then twice as long each time.
+_MIRROR_SECONDS = 0.01
 
 
 class BucketStream:
@@ -115,10 +117,28 @@ class BucketStream:
             return self.last(key, deadline)
         seq = message.seq if message is not None else 0
         if self.revisions.is_old(key, seq):
+            self._wait_for_origin(key, deadline)
             return self.last_written(key, deadline)
         if seq:
             self.revisions.note(key, seq)
         return message
+
+    def _wait_for_origin(self, key: str, deadline: Deadline) -> None:
+        """Wait until a mirror, whose leader lags too, has come as far as what this client knows of a key."""
+        if self._written_to == self.name:
+            return
+        known = self.revisions.known(key)
+        for pause in pauses(_MIRROR_SECONDS):
+            try:
+                info = api.stream_info(self._connection, self.name, deadline.as_timeout())
+            except PermissionDenied:
+                return
+            if info is None or info.state.last_seq >= known:
+                return
+            if deadline.remaining() < pause:
+                reason = f"it mirrors {self._written_to!r}, and has not got yet what this client knows of key {key!r}"
+                raise StateError(self.bucket, "get", reason)
+            time.sleep(pause)
 
     def last_written(self, key: str, deadline: Deadline) -> StoredMessage | None:
         """Return a key's last message as the stream's leader has it, None if there is none, or no stream."""
@@ -171,6 +191,8 @@ class BucketStream:
         here = api.write_subject(self._connection, self.prefix).decode()
         self._write_prefix = f"{api_prefix}.{self.prefix}" if api_prefix else here
         self._written_to = origin
+        # A mirror's messages have the sequences of the origin, for whose direct gets the server may ask the mirror.
+        self.revisions = revisions_of(self._connection, f"{api_prefix}.{origin}" if api_prefix else origin)
 
     def make(self, operation: str, deadline: Deadline) -> None:
         """Make the stream unless it is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -295,6 +296,29 @@ def test_a_bucket_that_mirrors_another_is_the_other(client: lightlink.Client, pe
     mirror.delete("a.b")
     with pytest.raises(StateNotFound):
         origin.get("a.b")
+
+
+def test_a_mirror_that_lags_shows_no_older_value(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
+    origin = client.state(f"{prefix}_origin", history=5)
+    origin.set("a", 1)
+    config = StreamConfig(
+        name=f"KV_{prefix}", mirror=StreamSource(name=f"KV_{prefix}_origin"), max_msgs_per_subject=5, allow_direct=True
+    )
+    peer.run(peer.nc.jetstream().add_stream(config))
+    mirror = client.state(prefix)
+    assert eventually(lambda: mirror.get("a", None)) == 1
+    revision = mirror.set("a", 2)
+    # The server may ask the mirror for what is read of the origin.
+    assert origin._stream.revisions.known("a") == revision
+    assert mirror.get("a") == 2
+    mirror._stream.revisions.note("a", revision + 1)  # as if it lagged
+    with pytest.raises(StateError, match=f"it mirrors 'KV_{prefix}_origin', and has not got yet what this client"):
+        mirror.get("a", timeout=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(mirror.get, "a", timeout=30)
+        origin.set("b", 3)
+        assert read.result(30) == 2
+    assert mirror.get("a") == 2
 
 
 def test_a_new_client_writes_through_a_mirror_first(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
