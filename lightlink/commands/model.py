@@ -41,6 +41,7 @@ UNREADABLE = "unreadable"  # what its agent wrote is no status, or what its send
 # Clocks of manager, agent and reader differ a little, and a terminal write takes a moment: others leave a command this
 # long past its deadline to its agent before they call it overdue.
 GRACE = timedelta(seconds=2)
+_GRACE_SECONDS = GRACE.total_seconds()
 # How far the clocks of managers, agents and servers may be apart for looking something up by time.
 CLOCKS_APART = timedelta(minutes=10)
 UNTOLD = datetime.fromtimestamp(0, timezone.utc)  # a peer did not say when
@@ -79,6 +80,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def deadline(self) -> datetime:
         """The instant at which the command is overdue."""
         return self.created_at + timedelta(seconds=self.timeout)
+
+    @property
+    def overdue_at(self) -> float:
+        """When nobody needs to wait for its agent any more, as a timestamp."""
+        return self.created_at.timestamp() + self.timeout + _GRACE_SECONDS
 
 
 class UndoTold(msgspec.Struct, frozen=True, omit_defaults=True):

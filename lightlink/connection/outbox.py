@@ -90,6 +90,18 @@ class Outbox:
                 self._wake()
             raise
 
+    def put_all(self, items: deque[tuple[Any, int]], timeout: float) -> None:
+        """Move items, each with its size, from the front of a queue in here, as `put` does with each.
+
+        What it raises leaves in the queue what is not in here.
+        """
+        while items:
+            self.put(*items[0], timeout)
+            items.popleft()
+            with self._lock:
+                if not self._asleep:  # it is about to look, or was told to
+                    self._move_fitting(items)
+
     def set_shortcut(self, shortcut: Callable[[Any], bool] | None) -> None:
         """Offer each item for which nothing waits to a function first, in the caller's thread; None ends that.
 
@@ -158,6 +170,12 @@ class Outbox:
             taken += size
         self._bytes -= taken
         return batch
+
+    def _move_fitting(self, items: deque[tuple[Any, int]]) -> None:
+        while items and not self._closed and not self._is_full(items[0][1]):
+            self._bytes += items[0][1]
+            self._items.append(items[0])
+            items.popleft()
 
     def _refusal(self) -> LightLinkError:
         return ClosedError("the client") if self._failure is None else copy.copy(self._failure)

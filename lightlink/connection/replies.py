@@ -10,13 +10,14 @@ import copy
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from lightlink.concurrency.threads import LOOK_SECONDS
 from lightlink.connection.nats_client import publish_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _LEAST_SECONDS = 0.001
 # When a caller that waits looks for the first time whether its turn was forgotten (or, with the interpreter, whether a
@@ -136,6 +137,51 @@ class CallbackWaiter(Waiter):
             on_settled(self)
 
 
+class Group:
+    """Requests whose replies go to one function, those of one read together.
+
+    ``post`` is given functions that it has called elsewhere.
+    """
+
+    __slots__ = ("__weakref__", "_on_settled", "_post")
+
+    def __init__(
+        self,
+        on_settled: Callable[[Sequence[GroupWaiter]], object],
+        post: Callable[[list[Callable[[], object]]], object],
+    ) -> None:
+        self._on_settled = on_settled
+        self._post = post
+
+    def settle(self, waiters: Sequence[GroupWaiter]) -> None:
+        """Have waiters handed to the function."""
+        self._post([partial(self._on_settled, waiters)])
+
+
+class GroupWaiter(Waiter):
+    """A request of a group; ``about`` is what its sender knows it by."""
+
+    __slots__ = ("about", "group")
+
+    def __init__(
+        self,
+        token: bytes,
+        subject: bytes,
+        payload: bytes,
+        deadline: float,
+        make_headers: Callable[[float], bytes] | None,
+        group: Group,
+        about: Any,
+    ) -> None:
+        super().__init__(token, subject, payload, deadline, make_headers)
+        self.group = group
+        self.about = about
+
+    def settle(self) -> None:
+        """Have the waiter handed to its group's function."""
+        self.group.settle([self])
+
+
 class ReplyMap:
     """The requests that wait for a reply, by token. ``prefix`` is the inbox subject up to the token.
 
@@ -151,10 +197,15 @@ class ReplyMap:
         self._waiters: dict[bytes, Waiter] = {}
         self._ready: deque[Waiter] = deque()  # their reply is there, their turn is to come
         self._called: list[CallbackWaiter] = []  # the same, with a function to call
+        self._answered: dict[Group, list[GroupWaiter]] = {}
 
     def add(self, waiter: Waiter) -> None:
         """Expect a reply for a waiter."""
         self._waiters[waiter.token] = waiter
+
+    def add_all(self, waiters: Sequence[Waiter]) -> None:
+        """Expect a reply for each of some waiters."""
+        self._waiters.update([(waiter.token, waiter) for waiter in waiters])
 
     def withdraw(self, waiter: Waiter) -> bool:
         """Stop expecting; False says that the reply has been taken out already and is about to settle."""
@@ -174,6 +225,8 @@ class ReplyMap:
             self._ready.append(waiter)
         elif isinstance(waiter, CallbackWaiter):
             self._called.append(waiter)
+        elif isinstance(waiter, GroupWaiter):
+            self._answered.setdefault(waiter.group, []).append(waiter)
         else:
             waiter.settle()
 
@@ -181,7 +234,15 @@ class ReplyMap:
         """Let one more go on: what was read is delivered. On the loop's thread."""
         if self._called:
             called, self._called = self._called, []
-            called[0].post([waiter.settle_here for waiter in called])
+            by_post: dict[Any, list[Callable[[], object]]] = {}
+            for waiter in called:
+                by_post.setdefault(waiter.post, []).append(waiter.settle_here)
+            for post, functions in by_post.items():
+                post(functions)
+        if self._answered:
+            answered, self._answered = self._answered, {}
+            for group, together in answered.items():
+                group.settle(together)
         if self._ready:
             self._wake_next()
 
@@ -222,6 +283,11 @@ class ReplyMap:
         finally:
             if not self._ready:
                 self.on_all_woken()
+
+    def unanswered(self, group: Group) -> list[GroupWaiter]:
+        """Return the requests of a group that wait for a reply."""
+        waiting = list(self._waiters.values())
+        return [waiter for waiter in waiting if isinstance(waiter, GroupWaiter) and waiter.group is group]
 
     @property
     def outstanding(self) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -176,12 +177,77 @@ def test_an_interrupt_at_any_instant_leaves_no_loop_asleep() -> None:
     raise AssertionError("there is no end of it")
 
 
+def queue_of(*items: str) -> deque[tuple[str, int]]:
+    return deque((item, 1) for item in items)
+
+
+def test_many_put_at_once_leave_in_their_order_for_one_wake_up() -> None:
+    wakes: list[int] = []
+    outbox = make(wake=lambda: wakes.append(1))
+    outbox.put_all(queue_of("a", "b", "c"), 0)
+    outbox.put("d", 1, 0)
+    assert wakes == [1]
+    assert outbox.take(1000) == ["a", "b", "c", "d"]
+
+
+def test_many_put_at_once_find_a_loop_that_was_faster() -> None:
+    wakes: list[list[str]] = []
+    outbox = make(wake=lambda: wakes.append(outbox.take(1000) + outbox.take(1000)))
+    outbox.put_all(queue_of("a", "b", "c"), 0)
+    assert wakes == [["a"], ["b"], ["c"]]
+
+
+def test_many_put_at_once_wait_for_room_and_leave_the_rest() -> None:
+    outbox = make(max_messages=2)
+    given = queue_of("a", "b", "c", "d", "e", "f")
+    thread, outcome = in_thread(outbox.put_all, given, 30)
+    eventually(lambda: outbox._waiting)
+    assert outbox.take(1000) == ["a", "b"]
+    eventually(lambda: len(outbox) == 2 and outbox._waiting)
+    outbox.close()
+    thread.join(30)
+    assert isinstance(outcome[0], ClosedError)
+    assert [item for item, _ in given] == ["e", "f"]
+
+
+def test_what_finds_no_room_of_many_is_left() -> None:
+    given = queue_of("a", "b", "c")
+    with pytest.raises(OutboxFull):
+        make(max_bytes=2).put_all(given, 0)
+    assert [item for item, _ in given] == ["c"]
+
+
+def test_an_interrupt_as_many_are_put_loses_none_and_no_wake_up() -> None:
+    for instant in range(1, 200):
+        wakes: list[int] = []
+        outbox = make(wake=partial(wakes.append, 1))
+        given = queue_of("a", "b", "c")
+        try:
+            with interrupt_at(instant):
+                outbox.put_all(given, 0)
+        except KeyboardInterrupt:
+            outbox.put("d", 1, 0)
+            left = [item for item, _ in given]
+            taken = outbox.take(1000)
+            assert wakes, f"at instant {instant}"
+            assert taken[-1] == "d"
+            # Interrupted between the two, one is in both: its sender withdraws it.
+            assert list(dict.fromkeys(taken[:-1] + left)) == ["a", "b", "c"], f"at instant {instant}"
+        else:
+            assert instant > 10
+            return
+    raise AssertionError("there is no end of it")
+
+
 def test_many_threads_lose_nothing_and_keep_their_order() -> None:
     awake = threading.Event()
     outbox = make(max_messages=50, wake=awake.set)
     taken: list[tuple[int, int]] = []
 
     def publish(thread: int) -> None:
+        if thread % 2:
+            outbox.put_all(deque(((thread, number), 1) for number in range(500)), 30)
+            return
         for number in range(500):
             outbox.put((thread, number), 1, 30)
 

@@ -5,11 +5,11 @@ import gc
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lightlink.connection.replies import CallbackWaiter, ReplyMap, TurnWaiter, Waiter
+from lightlink.connection.replies import CallbackWaiter, Group, GroupWaiter, ReplyMap, TurnWaiter, Waiter
 from lightlink.errors import ClosedError, PermissionDenied
 
 if TYPE_CHECKING:
@@ -170,6 +170,38 @@ def test_a_callback_waiter_settles_once_and_lets_go() -> None:
         assert alive() is None, "a cycle would keep the payload of each answered request"
     finally:
         gc.enable()
+
+
+def test_each_function_of_one_read_is_called_where_it_belongs() -> None:
+    """A user's must never run where the library's own do: it may wait for them."""
+    replies = ReplyMap(b"_INBOX.x.")
+    called: dict[str, list[str]] = {"library": [], "users": []}
+
+    def waiter(token: bytes, where: str) -> CallbackWaiter:
+        def post(functions: list[Callable[[], object]]) -> None:
+            called[where] += [where] * len(functions)
+
+        return CallbackWaiter(token, b"s", b"{}", time.monotonic() + 30, None, lambda _: None, post)
+
+    waiters = [waiter(b"a", "library"), waiter(b"b", "users"), waiter(b"c", "library")]
+    for each in waiters:
+        replies.add(each)
+    answer_in_one_read(replies, *waiters)
+    assert called == {"library": ["library"] * 2, "users": ["users"]}
+
+
+def test_of_a_group_those_of_one_read_are_settled_together() -> None:
+    replies = ReplyMap(b"_INBOX.x.")
+    settled: list[list[tuple[Any, bytes]]] = []
+    group = Group(lambda waiters: settled.append([(each.about, each.data) for each in waiters]), call_all)
+    waiters = [GroupWaiter(b"%d" % n, b"s", b"{}", time.monotonic() + 30, None, group, n) for n in range(4)]
+    replies.add_all(waiters)
+    answer_in_one_read(replies, waiters[2], waiters[0])
+    assert replies.unanswered(group) == [waiters[1], waiters[3]]
+    answer_in_one_read(replies, waiters[1])
+    replies.fail(ClosedError("the client"))
+    assert settled == [[(2, b"for 2"), (0, b"for 0")], [(1, b"for 1")], [(3, b"")]]
+    assert isinstance(waiters[3].error, ClosedError)
 
 
 def call_all(functions: list[Callable[[], object]]) -> None:

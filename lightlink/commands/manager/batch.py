@@ -162,9 +162,9 @@ class Batch:
 
     # For the rollout ------------------------------------------------------------------------------------------------
 
-    def sent(self, promise: CommandPromise) -> None:
-        """Take note of a command that is on its way."""
-        self.promises.append(promise)
+    def sent(self, promises: list[CommandPromise]) -> None:
+        """Take note of commands that are on their way."""
+        self.promises += promises
 
     def stored(self) -> None:
         """Take note that a command is stored, or never will be."""
@@ -228,15 +228,15 @@ class Rollout:
         """Send the next commands, as many as there is room for; runs on the caller's thread or the pool's."""
         while records := self._next_records():
             try:
-                promises = [self._follower.open(record) for record in records]
+                promises = self._follower.open_all(records)
             except LightLinkError as exc:  # the manager is closed
                 _log.warning("lightlink: batch %s is not sent to its end: %s", self._batch.batch_id, exc)
                 with self._changed:
                     records, self._todo = records + self._todo, []
                 self._batch.hold_back(records)
                 return
+            self._batch.sent(promises)
             for promise in promises:
-                self._batch.sent(promise)
                 promise.on_end(self._on_end)
             self._store.put_requests(records, self._on_stored)
 

@@ -17,7 +17,7 @@ from lightlink.protocol import subjects
 from lightlink.protocol.subjects import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lightlink.commands.manager.expiry import Expiry
     from lightlink.commands.model import RequestRecord
@@ -89,14 +89,22 @@ class Follower:
 
     def open(self, request: RequestRecord) -> CommandPromise:
         """Return a promise for a command; it hears of revisions from now on. Raises ClosedError."""
+        (promise,) = self.open_all([request])
+        return promise
+
+    def open_all(self, requests: Sequence[RequestRecord]) -> list[CommandPromise]:
+        """Return a promise for each of some commands, as `open` does."""
+        promises = []
         with self._lock:
             if self._closed:
                 raise ClosedError("the command manager")
-            promise = self._open.get(request.command_id)
-            if promise is None:
-                promise = CommandPromise(request, self._store.clock, self._lock, self._callbacks, self._forget)
-                self._open[request.command_id] = promise
-        return promise
+            for request in requests:
+                promise = self._open.get(request.command_id)
+                if promise is None:
+                    promise = CommandPromise(request, self._store.clock, self._lock, self._callbacks, self._forget)
+                    self._open[request.command_id] = promise
+                promises.append(promise)
+        return promises
 
     def check(self, promise: CommandPromise) -> None:
         """Read a promise's status from the store; raises StoreUnavailable."""

@@ -490,9 +490,9 @@ class CommandManager:
     ) -> builtins.list[str]:
         if (client_ids is None) == (labels is None):
             raise InvalidOption("client_ids", "give either client ids or labels")
-        if client_ids is not None:
-            return checks.client_ids(client_ids)
-        return [agent.client_id for agent in self.agents(labels, online=None if offline else True)]
+        if client_ids is None:
+            client_ids = [agent.client_id for agent in self.agents(labels, online=None if offline else True)]
+        return checks.client_ids(client_ids)
 
     def _find(self, command_id: str) -> RequestRecord:
         self._refuse_closed()

@@ -67,7 +67,7 @@ class CommandPromise:
         self.client_id = request.client_id
         self.request = request
         # When nobody needs to wait for its agent any more, by the server's clock.
-        self.overdue_at = (request.deadline + model.GRACE).timestamp()
+        self.overdue_at = request.overdue_at
         self._clock = clock
         self._lock = lock
         self._callbacks = callbacks

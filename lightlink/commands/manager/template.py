@@ -61,6 +61,7 @@ class Template:
 
     def to(self, client_id: str, idempotency_key: str | None = None) -> RequestRecord:
         """Return the request for one agent, made now; raises InvalidName, InvalidOption."""
+        schema.client_id(client_id)
         if idempotency_key is None:
             return self._request(client_id, new_id())
         checks.text("idempotency_key", idempotency_key)
@@ -68,13 +69,13 @@ class Template:
         return self._request(client_id, command_id, idempotency_key)
 
     def to_each(self, client_ids: Sequence[str]) -> list[RequestRecord]:
-        """Return the requests for many agents; raises InvalidName."""
+        """Return the requests for many agents, whose ids were checked before."""
         return [self._request(client_id, new_id()) for client_id in client_ids]
 
     def _request(self, client_id: str, command_id: str, idempotency_key: str | None = None) -> RequestRecord:
         return RequestRecord(
             command_id=command_id,
-            client_id=schema.client_id(client_id),
+            client_id=client_id,
             command_type=self.command_type,
             created_at=self.created_at,
             timeout=self.timeout,

@@ -20,12 +20,12 @@ from lightlink.commands import model
 from lightlink.commands.model import Progress, RequestRecord, StatusRecord
 from lightlink.commands.store import records, schema
 from lightlink.commands.store.access import FAILURES, Access, Conflict, check, unavailable
+from lightlink.connection.volley import Volley
 from lightlink.errors import (
     CommandNotFound,
     DecodeError,
     InvalidOption,
     LightLinkError,
-    OutboxFull,
     PermissionDenied,
     StoreUnavailable,
 )
@@ -35,7 +35,6 @@ from lightlink.jetstream.api import EXPECTED_LAST_SUBJECT_SEQUENCE
 from lightlink.jetstream.errors import CONSUMER_NOT_FOUND, TOO_LARGE, WRONG_LAST_SEQUENCE, JetStreamError
 from lightlink.jetstream.retry import PAUSE, RetryBudget
 from lightlink.protocol import codec, subjects
-from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from lightlink.commands.model import Command
     from lightlink.commands.store.schema import StoreOptions
     from lightlink.connection.connection import Connection
-    from lightlink.connection.replies import Waiter
+    from lightlink.connection.replies import GroupWaiter, Waiter
     from lightlink.jetstream.api import StoredMessage
 
     MakeHeaders = Callable[[float], bytes]
@@ -280,22 +279,15 @@ class CommandStore(Access):
 
         Its error is a Conflict or what the methods of this class raise. Nothing is raised.
         """
-        headers = _expecting(0)
-        # Nobody can guess where the answers go, and what is random is drawn once.
-        token = new_id()
-        for number, record in enumerate(records):
-            subject, payload = encoded_request(record)
 
-            def settle(waiter: Waiter, record: RequestRecord = record) -> None:
-                on_stored(record, self._outcome(waiter))
+        def settle(waiters: Sequence[GroupWaiter]) -> None:
+            for waiter in waiters:
+                on_stored(waiter.about, self._outcome(waiter))
 
-            try:
-                self.connection.request_async(
-                    subject.encode(), payload, self.timeout, settle, headers, f"{token}-{number}".encode()
-                )
-            except OutboxFull as exc:
-                on_stored(record, unavailable("sending a command", exc))
-            except LightLinkError as exc:
+        try:
+            Volley(self.connection, self.timeout, settle, _expecting(0)).send(map(_to_send, records))
+        except LightLinkError as exc:
+            for record in records:
                 on_stored(record, exc)
 
     def _outcome(self, waiter: Waiter) -> Exception | None:
@@ -440,6 +432,11 @@ def encoded_request(record: RequestRecord) -> tuple[str, bytes]:
     """Return the subject and body of a request."""
     subject = subjects.command_request(record.client_id, record.command_id)
     return subject, codec.encode_json(record, f"the command {record.command_type!r}")
+
+
+def _to_send(record: RequestRecord) -> tuple[bytes, bytes, RequestRecord]:
+    subject, payload = encoded_request(record)
+    return subject.encode(), payload, record
 
 
 def read_request(data: bytes, subject: str, stored: datetime | None = None) -> RequestRecord:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.commands import World
+from helpers.instants import interrupt_at
+from helpers.process import run_python
 from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
 import lightlink
 from lightlink.commands import CommandContext
 from lightlink.errors import ClosedError, InvalidName, InvalidOption, StoreUnavailable
+from lightlink.jetstream import api
 from lightlink.protocol import subjects
 
 if TYPE_CHECKING:
@@ -254,6 +258,61 @@ def test_closing_the_manager_ends_a_batch(world: World, prefix: str) -> None:
     assert batch.wait(30)
     with pytest.raises(ClosedError):
         batch.promises[0].result(0)
+
+
+def test_ctrl_c_at_any_instant_leaves_the_manager_working(manager: CommandManager, prefix: str) -> None:
+    """Never is a lock left taken, or the loop asleep that was to be woken."""
+    ids = [f"{prefix}-{number}" for number in range(3)]
+    manager.send_many(ids, "work")  # what is done only the first time is done
+    for instant in itertools.count(1, 3):
+        try:
+            with interrupt_at(instant):
+                manager.send_many(ids, "work", timeout=600)
+        except KeyboardInterrupt:
+            assert manager.send_many(ids[:1], "work").wait_stored(30), f"at instant {instant}"
+        else:
+            break
+    assert instant > 100
+
+
+def test_a_fork_beside_a_batch_stores_each_command_once(url: str, prefix: str) -> None:
+    """Wherever the sending thread was at that instant: it goes on in the parent only."""
+    finished = run_python(
+        """
+        import os, sys, threading
+        import lightlink
+
+        url, prefix = sys.argv[1:]
+        manager = lightlink.CommandManager(lightlink.connect(url, timeout=30), sweep_interval=None)
+        batches = []
+
+        def send():
+            for _ in range(3):
+                batches.append(manager.send_many([prefix], "work", repeat=300, timeout=600))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        for n in range(3):
+            child = os.fork()
+            if not child:
+                assert manager.send_many([f"{prefix}-{n}"], "work", repeat=10, timeout=600).wait_stored(30)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, n
+        thread.join()
+        assert all(batch.wait_stored(30) and not batch.not_sent for batch in batches)
+        """,
+        url,
+        prefix,
+        options=("-W", "error", "-W", "ignore:This process:DeprecationWarning"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    with lightlink.connect(url) as client:
+        sent = {
+            name: len(api.subjects_of(client.connection, subjects.COMMANDS_STREAM, pattern, 30))
+            for name in [prefix, *(f"{prefix}-{n}" for n in range(3))]
+            for pattern in [subjects.command_request(name, "*")]
+        }
+    assert sent == {prefix: 900, **{f"{prefix}-{n}": 10 for n in range(3)}}
 
 
 # Many -----------------------------------------------------------------------------------------------------------------
