@@ -116,6 +116,7 @@ def _context_for(ca: Path) -> ssl.SSLContext:
 
 def _at_least_1_2(context: ssl.SSLContext) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # no nats-server asks for it, and `TlsLayer` could not write meanwhile
     return context
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qh3.quic.configuration import QuicConfiguration
 
-from lightlink.connection.transports.inner_tls import InnerTls
 from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
 from lightlink.connection.transports.quic_link import Core, Link
 from lightlink.connection.transports.tcp import TcpTransport
@@ -130,20 +129,10 @@ class QuicTransport(TcpTransport):
             return
 
     async def connect_tls(
-        self, _uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+        self, _uri: Any, ssl_context: ssl.SSLContext, _buffer_size: int, connect_timeout: float
     ) -> None:
         """Start TLS with nats-server, verifying the inner name instead of the one nats-py passes."""
-        self._in_handshake = True
-        reader = asyncio.StreamReader(limit=buffer_size)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        assert self._io_writer is not None
-        stream: Any = self._io_writer.transport
-        name = INNER_NAME if self._tls is None else self._tls.inner_hostname
-        transport = InnerTls(stream, protocol, ssl_context, name)
-        await asyncio.wait_for(transport.shake_hands(), connect_timeout)
-        loop = asyncio.get_running_loop()
-        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._in_handshake = False
+        await self._upgrade(INNER_NAME if self._tls is None else self._tls.inner_hostname, ssl_context, connect_timeout)
 
     async def wait_closed(self) -> None:
         """Wait until the QUIC connection is closed: the stream ends before its last bytes are sent."""
@@ -195,4 +184,5 @@ class QuicTransport(TcpTransport):
         protocol.connection_made(stream)
         writer = asyncio.StreamWriter(stream, protocol, reader, asyncio.get_running_loop())
         self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = reader, writer
+        self._open_way(stream, None)
         writer.write(preamble(self._kind))

@@ -10,20 +10,24 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
 # POSIX guarantees 16; all systems in use allow 1024.
 _MOST_AT_ONCE = 1000
+# Above these sizes, in bytes, sending frames unjoined is cheaper and lets other threads run.
+_MANY_BYTES = 64 * 1024
+_LARGE = 1024
+_ALL = (-1,)
 
 
 class Shortcut:
-    """Writes frames from callers' threads to a socket that an asyncio transport writes to as well.
+    """Writes to a socket: from callers' threads past the loop, on the loop's through an asyncio transport.
 
-    Writers on the loop hold ``lock``, after what `rest` returns. The descriptor is a copy of its own:
-    that of the transport may be closed, and be another file's, at any moment.
+    The descriptor is a copy of its own: that of the transport may be closed, and be another file's, at any moment.
 
-    Ctrl-C and signal handlers may come between any two lines here. Before a frame is sent it stands in ``_writing``
-    with a list, to which sending itself adds how much was sent. So whoever comes next knows what is left.
+    Ctrl-C and signal handlers may come between any two lines of what callers use. Before anything is sent it stands in
+    ``_writing``, with a list to which sending itself adds how much was sent. So whoever comes next knows what is left.
     """
 
     def __init__(self) -> None:
@@ -32,20 +36,18 @@ class Shortcut:
         self._transport: asyncio.WriteTransport
         self._loop: asyncio.AbstractEventLoop
         self._socket: socket.socket | None = None
-        self._writing: tuple[bytes, list[int]] | None = None
+        self._writing: tuple[Sequence[bytes], list[int]] | None = None
 
-    def open(self, transport: asyncio.WriteTransport) -> None:
-        """Lead to a transport's socket from now on; on its loop's thread."""
-        original = transport.get_extra_info("socket")
-        if original is None or not hasattr(os, "fork"):  # descriptors of sockets are the system's on POSIX only
-            return
+    def open(self, transport: asyncio.WriteTransport, original: socket.socket | None) -> None:
+        """Lead to a transport from now on, and past the loop to its socket if there is one; on the loop's thread."""
         with self.lock:
             self._transport, self._loop = transport, asyncio.get_running_loop()
-            self._socket = socket.socket(fileno=os.dup(original.fileno()))
-            self._socket.setblocking(False)
+            if original is not None and hasattr(os, "fork"):  # descriptors of sockets are the system's on POSIX only
+                self._socket = socket.socket(fileno=os.dup(original.fileno()))
+                self._socket.setblocking(False)
 
     def close(self) -> None:
-        """Lead nowhere; else the server would not see the connection's end."""
+        """Lead nowhere from any other thread; else the server would not see the connection's end."""
         with self.lock:
             own, self._socket = self._socket, None
             self._writing = None
@@ -53,44 +55,102 @@ class Shortcut:
                 own.close()
 
     def fileno(self) -> int:
-        """Return the descriptor of its own, -1 when it leads nowhere."""
+        """Return the descriptor of its own, -1 when there is none."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def write(self, frame: bytes) -> bool:
+    # In a caller's thread -------------------------------------------------------------------------------------------
+
+    def write_here(self, frame: bytes) -> bool:
         """Write a frame; False says that nothing of it was written, and that the loop has to.
 
         What the socket does not take of it is written by the loop, before anything else.
         """
         with self.lock:
-            # One may be there when a signal handler has interrupted its writing, or when it was given up half-way.
-            if self._socket is None or self._writing is not None:
+            if not self.is_free():
                 return False
             sent: list[int] = []
-            self._writing = frame, sent
-            try:
-                if not self._is_free():
-                    self._writing = None
-                    return False
-                # All of it in C, where no signal handler comes between sending and noting how much.
-                sent.extend(map(self._socket.send, (frame,)))
-            except OSError as exc:
-                if exc.__traceback__ is not None and exc.__traceback__.tb_next is not None:
-                    raise  # not ours: a signal handler's
+            self._writing = (frame,), sent
+            return self._send((frame,), sent)
+
+    def drain(self, made: ssl.MemoryBIO) -> bool:
+        """Write what TLS has made, with the lock and if `is_free`; False says that the connection is lost.
+
+        Without it the other end would understand nothing that follows, so it is written whatever happens.
+        """
+        records: list[bytes] = []
+        sent = [0]
+        self._writing = records, sent
+        # All of it in C, where no signal handler comes between taking and keeping it.
+        records.extend(map(made.read, _ALL))
+        return self._send(records, sent)
+
+    def is_free(self) -> bool:
+        """Whether what is sent now comes next; with the lock."""
+        # Something stands there when a signal handler has interrupted its writing, or when it was given up half-way.
+        if self._socket is None or self._writing is not None:
+            return False
+        try:
+            return self._transport.get_write_buffer_size() == 0
+        except RuntimeError as exc:
+            if "mutated" not in str(exc):
+                raise
+            return False  # asyncio's buffer, which the loop empties as it is counted
+
+    def _send(self, frames: Sequence[bytes], sent: list[int]) -> bool:
+        assert self._socket is not None
+        try:
+            # All of it in C, where no signal handler comes between sending and noting how much.
+            sent.extend(map(self._socket.send, frames))
+        except OSError as exc:
+            if exc.__traceback__ is not None and exc.__traceback__.tb_next is not None:
+                raise  # not ours: a signal handler's
+            if not sent or not isinstance(exc, BlockingIOError):
                 self._writing = None  # the socket is full, or lost
                 return False
-            if sent[0] == len(frame):
-                self._writing = None
-            else:
-                with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the connection
-                    self._loop.call_soon_threadsafe(self._finish)
-            return True
+        if sum(sent) == len(frames[0]):
+            self._writing = None
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the connection
+                self._loop.call_soon_threadsafe(self._finish)
+        return True
 
-    def send(self, frames: Sequence[bytes]) -> Sequence[bytes]:
-        """Write frames on the loop's thread, with the lock, and return what is left of them.
+    # On the loop's thread -------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write bytes, after what a caller has left."""
+        with self.lock:
+            rest = self._rest()
+            self._transport.write(rest + data if rest else data)
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Write several frames in order, after what a caller has left."""
+        with self.lock:
+            rest = self._rest()
+            size = sum(map(len, frames))
+            if rest:
+                frames = [rest, *frames]
+            elif size > _MANY_BYTES and size > _LARGE * len(frames):
+                frames = self._send_many(frames)
+            if frames:
+                self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def flush(self) -> None:
+        """Write what a caller has left."""
+        with self.lock:
+            rest = self._rest()
+            if rest and not self._transport.is_closing():
+                self._transport.write(rest)
+
+    def _finish(self) -> None:
+        if self._socket is not None:  # or it is another connection
+            self.flush()
+
+    def _send_many(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Send frames, and return what is left of them.
 
         The GIL is released meanwhile; uvloop holds it while it writes.
         """
-        if self._socket is None or not self._is_free():
+        if not self.is_free() or self._socket is None:
             return frames
         try:
             sent = self._socket.sendmsg(frames[:_MOST_AT_ONCE])
@@ -102,25 +162,10 @@ class Shortcut:
             sent -= len(frame)
         return ()
 
-    def rest(self) -> bytes:
-        """Return what has to be written before anything else; with the lock."""
+    def _rest(self) -> bytes:
+        """Return what has to be written before anything else."""
         writing, self._writing = self._writing, None
         if writing is None:
             return b""
-        frame, sent = writing
-        return frame[sent[0] :] if sent else b""
-
-    def _is_free(self) -> bool:
-        """Whether nothing that the loop has written is still on its way to the socket."""
-        try:
-            return self._transport.get_write_buffer_size() == 0
-        except RuntimeError as exc:
-            if "mutated" not in str(exc):
-                raise
-            return False  # asyncio's buffer, which the loop empties as it is counted
-
-    def _finish(self) -> None:
-        with self.lock:
-            rest = self.rest()
-            if rest and self._socket is not None:
-                self._transport.write(rest)
+        frames, sent = writing
+        return b"".join(frames)[sum(sent) :] if sent else b""

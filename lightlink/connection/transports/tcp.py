@@ -11,14 +11,11 @@ import nats.errors
 
 from lightlink.connection.dialing.resolver import Resolver
 from lightlink.connection.transports.shortcut import Shortcut
+from lightlink.connection.transports.tls_layer import TlsLayer
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
-
-# Above these sizes, in bytes, sending frames unjoined is cheaper and lets other threads run.
-_MANY_BYTES = 64 * 1024
-_LARGE = 1024
 
 
 class _Info(msgspec.Struct):
@@ -42,6 +39,8 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         self._in_handshake = False
         self._resolver = Resolver()
         self._shortcut = Shortcut()
+        # What frames are given to: TLS, or where that writes to itself.
+        self._way: Shortcut | TlsLayer = self._shortcut
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         """Connect, without TLS, to the first of the host's addresses that accepts."""
@@ -57,19 +56,34 @@ class TcpTransport(nats.aio.transport.TcpTransport):
                     raise
             else:
                 self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = opened
-                self._shortcut.open(opened[1].transport)
+                self._open_way(opened[1].transport, opened[1].get_extra_info("socket"))
                 return
 
     async def connect_tls(
-        self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+        self, uri: Any, ssl_context: ssl.SSLContext, _buffer_size: int, connect_timeout: float
     ) -> None:
         """Upgrade to TLS."""
-        self._shortcut.close()
+        assert self._io_writer is not None
+        if self._io_writer.transport.is_closing():
+            raise ConnectionResetError("the server closed the connection")
+        await self._upgrade(uri if isinstance(uri, str) else uri.hostname, ssl_context, connect_timeout)
+
+    async def _upgrade(self, server_hostname: str, ssl_context: ssl.SSLContext, timeout: float) -> None:
+        assert self._io_writer is not None
         self._in_handshake = True
-        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)  # type: ignore[arg-type]
+        below: Any = self._io_writer.transport
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        layer = TlsLayer(below, protocol, ssl_context, server_hostname, self._shortcut)
+        await asyncio.wait_for(layer.shake_hands(), timeout)
+        self._io_reader = reader
+        self._io_writer = asyncio.StreamWriter(layer, protocol, reader, asyncio.get_running_loop())
+        self._way = layer
         self._in_handshake = False
-        # As in asyncio's own streams; without it each disconnect logs a warning.
-        self._io_writer._protocol._over_ssl = True  # type: ignore[union-attr]
+
+    def _open_way(self, transport: asyncio.WriteTransport, socket: Any) -> None:
+        self._shortcut.open(transport, socket)
+        self._way = self._shortcut
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed."""
@@ -101,38 +115,26 @@ class TcpTransport(nats.aio.transport.TcpTransport):
 
     def write(self, payload: bytes) -> None:
         """Write bytes."""
-        with self._shortcut.lock:
-            rest = self._shortcut.rest()
-            super().write(rest + payload if rest else payload)  # type: ignore[no-untyped-call]
+        self._way.write(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write a list of buffers."""
-        self.write(b"".join(payload))
+        self._way.write(b"".join(payload))
 
     def write_frames(self, frames: Sequence[bytes]) -> None:
         """Write several frames in order."""
-        with self._shortcut.lock:
-            rest = self._shortcut.rest()
-            size = sum(map(len, frames))
-            if rest:
-                frames = [rest, *frames]
-            elif size > _MANY_BYTES and size > _LARGE * len(frames):
-                frames = self._shortcut.send(frames)
-            if frames:
-                super().write(frames[0] if len(frames) == 1 else b"".join(frames))  # type: ignore[no-untyped-call]
+        self._way.write_frames(frames)
 
     def write_here(self, frame: bytes) -> bool:
         """Write bytes from the caller's thread if no data is queued; False means that the loop must write them."""
-        return self._shortcut.write(frame)
+        return self._way.write_here(frame)
 
     def close(self) -> None:
         """Close after flushing the write buffer."""
-        with self._shortcut.lock:
-            rest = self._shortcut.rest()
-            if rest and self._io_writer is not None and not self._io_writer.transport.is_closing():
-                super().write(rest)  # type: ignore[no-untyped-call]
-            self._shortcut.close()
-        super().close()  # type: ignore[no-untyped-call]
+        if self._io_writer is not None:
+            self._shortcut.flush()
+            super().close()  # type: ignore[no-untyped-call]
+        self._shortcut.close()
 
     def abort(self) -> None:
         """Close at once, discarding unwritten data."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import socket
+import ssl
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from helpers.instants import interrupt_at
 from helpers.loop import LoopThread
+from helpers.pki import client_context, tls_of
 from helpers.process import run_python
 from helpers.waiting import eventually
 
@@ -20,20 +22,26 @@ import lightlink
 from lightlink.connection.transports.tcp import TcpTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from helpers.raw import RawPeer
     from nats.aio.client import Client as NatsClient
     from nats.aio.msg import Msg
+
+    from lightlink.server import EmbeddedServer
 
 # More than a socket takes at once here.
 _LARGE = 60_000
 
 
 class Wire:
-    """A transport with small buffers, and all that came out of its other end, which is read slowly."""
+    """A transport with small buffers, and all that came out of its other end, which is read slowly.
 
-    def __init__(self) -> None:
+    With a directory of identities it speaks TLS.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
         self.thread = LoopThread("wire")
         self.transport = TcpTransport()
         self.received = b""
@@ -44,8 +52,11 @@ class Wire:
             self._far, _ = listening.accept()
         small = self.transport._io_writer.get_extra_info("socket")  # type: ignore[union-attr]
         small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(directory,), daemon=True)
         self._reader.start()
+        if directory is not None:
+            context = client_context(directory, "ops")
+            self.thread.run(self.transport.connect_tls("127.0.0.1", context, 1024, 30))
 
     def on_loop(self, data: bytes) -> None:
         """Write as nats-py does."""
@@ -63,19 +74,46 @@ class Wire:
         self.thread.stop()
         return self.received
 
-    def _read(self) -> None:
+    def _read(self, directory: Path | None) -> None:
         chance = random.Random(1)
+        if directory is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(directory / "server.pem", directory / "server.key")
+            self._far = context.wrap_socket(self._far, server_side=True)
         with self._far, contextlib.suppress(ConnectionError):
             while piece := self._far.recv(chance.choice((100, 5000, 50_000))):
                 self.received += piece
 
 
+@pytest.fixture(params=["plain", "tls"])
+def make_wire(request: pytest.FixtureRequest, identities: Path) -> Callable[[], Wire]:
+    return lambda: Wire(identities if request.param == "tls" else None)
+
+
 @pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire()
+def wire(make_wire: Callable[[], Wire]) -> Iterator[Wire]:
+    wire = make_wire()
     yield wire
     if wire._reader.is_alive():
         wire.end()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def place(request: pytest.FixtureRequest, url: str, identities: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a server; with TLS the environment names the files."""
+    if request.param == "plain":
+        return url
+    tls = tls_of(identities, "ops")
+    for name, path in (("CA", tls.ca), ("CERT", tls.cert), ("KEY", tls.key)):
+        monkeypatch.setenv(f"LIGHTLINK_TLS_{name}", str(path))
+    secured: EmbeddedServer = request.getfixturevalue("secured")
+    return secured.url
+
+
+@pytest.fixture
+def answerer(request: pytest.FixtureRequest, place: str, url: str) -> RawPeer:
+    peer: RawPeer = request.getfixturevalue("peer") if place == url else request.getfixturevalue("connect_as")("ops")
+    return peer
 
 
 def frame(name: str, size: int = 0) -> bytes:
@@ -93,7 +131,7 @@ def frames(received: bytes) -> list[bytes]:
     return found
 
 
-def test_a_caller_writes_its_request_while_the_loop_is_held_up(url: str, prefix: str, peer: RawPeer) -> None:
+def test_a_caller_writes_its_request_while_the_loop_is_held_up(place: str, prefix: str, answerer: RawPeer) -> None:
     held, go_on = threading.Event(), threading.Event()
     came = threading.Event()
 
@@ -109,8 +147,8 @@ def test_a_caller_writes_its_request_while_the_loop_is_held_up(url: str, prefix:
         held.set()
         go_on.wait(60)
 
-    peer.run(serve)
-    with lightlink.connect(url) as client:
+    answerer.run(serve)
+    with lightlink.connect(place) as client:
         assert client.call(prefix, "do") is None
         client._connection.session.loop.call_soon(hold_up)
         assert held.wait(30)
@@ -166,9 +204,9 @@ def test_what_the_socket_does_not_take_is_written_first(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10 * _LARGE], ids=["all at once", "in pieces"])
-def test_an_interrupt_at_any_instant_leaves_whole_frames(size: int) -> None:
+def test_an_interrupt_at_any_instant_leaves_whole_frames(make_wire: Callable[[], Wire], size: int) -> None:
     for instant in range(1, 100):
-        wire = Wire()
+        wire = make_wire()
         data, done = frame("a", size), False
         try:
             with interrupt_at(instant):
@@ -184,7 +222,7 @@ def test_an_interrupt_at_any_instant_leaves_whole_frames(size: int) -> None:
     raise AssertionError("it never ended")
 
 
-def test_a_signal_handlers_error_is_not_taken_for_the_sockets(wire: Wire) -> None:
+def test_a_signal_handlers_error_is_not_taken_for_the_sockets(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     class Alarm(TimeoutError):
         pass
 
@@ -192,9 +230,10 @@ def test_a_signal_handlers_error_is_not_taken_for_the_sockets(wire: Wire) -> Non
         def get_write_buffer_size(self) -> int:
             raise Alarm
 
-    wire.transport._shortcut._transport = Transport()  # type: ignore[assignment]
-    with pytest.raises(Alarm):
-        wire.transport.write_here(frame("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(wire.transport._shortcut, "_transport", Transport())
+        with pytest.raises(Alarm):
+            wire.transport.write_here(frame("a"))
 
 
 def test_a_connection_that_is_closed_or_lost_is_not_written_to(wire: Wire) -> None:
@@ -243,8 +282,8 @@ print("ended", interrupted)
 
 
 @pytest.fixture
-def echo(url: str, prefix: str) -> Iterator[str]:
-    service = lightlink.Service(prefix, url)
+def echo(place: str, prefix: str) -> Iterator[str]:
+    service = lightlink.Service(prefix, place)
 
     @service.rpc
     def echo(text: str) -> str:
@@ -265,13 +304,13 @@ def echo(url: str, prefix: str) -> Iterator[str]:
         pytest.param("fork", 2_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
-def test_calls_interrupted_at_random_spare_the_connection(act: str, times: int, url: str, echo: str) -> None:
-    finished = run_python(_INTERRUPTED, url, echo, times, act, timeout=590)
+def test_calls_interrupted_at_random_spare_the_connection(act: str, times: int, place: str, echo: str) -> None:
+    finished = run_python(_INTERRUPTED, place, echo, times, act, timeout=590)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("ended")
 
 
-def test_forks_while_a_thread_writes_disturb_neither_side(url: str, echo: str) -> None:
+def test_forks_while_a_thread_writes_disturb_neither_side(place: str, echo: str) -> None:
     finished = run_python(
         """
         import os, sys, threading
@@ -304,7 +343,7 @@ def test_forks_while_a_thread_writes_disturb_neither_side(url: str, echo: str) -
         assert client._connection.session.losses == 0
         client.close()
         """,
-        url,
+        place,
         echo,
     )
     assert finished.returncode == 0, finished.stderr

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightlink.certs import CertificateAuthority
-from lightlink.connection.transports.inner_tls import InnerTls
+from lightlink.connection.transports.shortcut import Shortcut
+from lightlink.connection.transports.tls_layer import TlsLayer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -35,7 +36,6 @@ class Server:
         self.is_open = False
         self.paused = False
         self.protocol: Any = None
-        self.reason: Any = None
         self.closing = False
 
     def set_protocol(self, protocol: Any) -> None:
@@ -79,17 +79,19 @@ class Server:
             self.tls.unwrap()
         self.answer()
 
-    def reset(self, _code: int, reason: Any = None) -> None:
-        self.reason = reason
-        self.close()
-
     def close(self) -> None:
         if not self.closing:
             self.closing = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, self.reason)
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     def abort(self) -> None:
         self.close()
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
 
     def is_closing(self) -> bool:
         return self.closing
@@ -120,10 +122,11 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return authority.directory
 
 
-def begin(certs: Path, server: Server, name: str = NAME) -> tuple[InnerTls, Speaker]:
+def begin(certs: Path, server: Server, name: str = NAME) -> tuple[TlsLayer, Speaker]:
     context = ssl.create_default_context(cafile=certs / "ca.pem")
-    speaker, stream = Speaker(), server
-    return InnerTls(stream, speaker, context, name), speaker  # type: ignore[arg-type]
+    speaker, stream, shortcut = Speaker(), server, Shortcut()
+    shortcut.open(stream, None)  # type: ignore[arg-type]
+    return TlsLayer(stream, speaker, context, name, shortcut), speaker  # type: ignore[arg-type]
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
