@@ -203,7 +203,7 @@ def time_of(statement: str, root: Path, cache: str) -> float:
     env = {**os.environ, "PYTHONPATH": str(root), "PYTHONPYCACHEPREFIX": cache}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", f"import sys, time; {alone}{code}"]
-    done = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, cwd=root, env=env, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise PeerProblem(done.stderr.strip().splitlines()[-1])
     return float(done.stdout)
