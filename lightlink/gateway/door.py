@@ -119,11 +119,12 @@ class ClientConnection(Link):
             self._path.note_received(size)
 
     def _send_to_client(self, datagrams: list[bytes], _: Any) -> None:
-        now = self._loop.time()
-        # What exceeds the anti-amplification limit counts as lost in the network, and is retransmitted.
-        allowed = [data for data in datagrams if self._path.may_send(len(data), now)]
-        if allowed:
-            self._door.send(allowed, self._path.current)
+        if not self._path.is_validated:
+            # What exceeds the anti-amplification limit counts as lost in the network, and is retransmitted.
+            now = self._loop.time()
+            datagrams = [data for data in datagrams if self._path.may_send(len(data), now)]
+        if datagrams:
+            self._door.send(datagrams, self._path.current)
 
     def on_stream(self, number: int) -> QuicStream | None:
         """Create a pipe for a stream that the client opened."""

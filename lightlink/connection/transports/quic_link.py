@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 # The arguments of qh3.quic.packet's transport parameter functions; a test pins the result.
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lightlink")
 # The core's error message once the peer has closed the connection.
 _CLOSED = "connection is closed"
-_ADDRESS = itemgetter(1)
 # The core sends an ACK for every second packet or after 1 ms, in a packet of its own if need be, and a packet costs
 # more than its content. So the ACK of a request waits these seconds for the response, which usually comes sooner. A
 # peer that sends more packets, or larger ones (bytes), may be waiting for the ACK.
@@ -63,15 +60,20 @@ class Core(QuicConnection):
         push_quic_transport_parameters(buffer, parameters)
         bridge.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, buffer.data)]
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """Return the datagrams to send, each with its destination address."""
-        due: list[tuple[bytes, Address]] = []
+    @property
+    def peer(self) -> Address:
+        """The peer's address, which never changes here: a gateway follows its clients itself."""
+        return self._remote_addr
+
+    def due(self, now: float) -> list[bytes]:
+        """Return the datagrams to send."""
+        due: list[bytes] = []
         if self._core is None:
             return due
         poll = self._core.poll_transmit
         try:
             while (found := poll(now)) is not None:
-                due.append(found[:2])
+                due.append(found[0])
         except RuntimeError as exc:
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(exc)) from exc
         return due
@@ -91,11 +93,10 @@ class Core(QuicConnection):
             return None
         return timer[1] + _ACK_DELAY if self._may_wait(timer) else timer[1]
 
-    @property
-    def may_wait(self) -> bool:
-        """Whether there is nothing to send but an ACK that can be delayed."""
-        timer = None if self._core is None else self._core.get_timer()
-        return timer is not None and self._handshake_confirmed and self._may_wait(timer)
+    def get_ack_timer(self) -> float | None:
+        """Return when to send the ACK that is all there is to send; None if it cannot be delayed."""
+        timer = None if self._core is None or not self._handshake_confirmed else self._core.get_timer()
+        return None if timer is None or not self._may_wait(timer) else timer[1] + _ACK_DELAY
 
     def _may_wait(self, timer: tuple[str, float]) -> bool:
         # Pacing has its own timer, which is hidden while the ACK's is due first.
@@ -113,7 +114,6 @@ class Link:
     def __init__(self, quic: Core, send: Callable[[list[bytes], Address], object]) -> None:
         self.quic = quic
         self.streams: dict[int, QuicStream] = {}
-        self.peer: Address = None
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -141,7 +141,7 @@ class Link:
 
     def extra_info(self) -> dict[str, Any]:
         """Return connection information by asyncio's names."""
-        return {"peername": self.peer}
+        return {"peername": self.quic.peer}
 
     # Datagrams ------------------------------------------------------------------------------------------------------
 
@@ -149,19 +149,15 @@ class Link:
         """Process datagrams received from an address."""
         self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
         self._handle_events()
-        if self._may_wait(datagrams):
-            self._set_timer(self.quic.get_timer())
-        else:
+        self._received += len(datagrams)
+        has_many = self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL
+        # With no ACK due there may be lost data to retransmit, which the core does not expose.
+        due = None if has_many or self.ended else self.quic.get_ack_timer()
+        if due is None:
             # Later in this iteration of the loop: waiters run first, and their reply carries the ACK.
             self.transmit_soon()
-
-    def _may_wait(self, datagrams: list[bytes]) -> bool:
-        """Tell whether only an ACK is due that can be delayed."""
-        self._received += len(datagrams)
-        if self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL:
-            return False
-        # With no ACK due there may be lost data to retransmit, which the core does not expose.
-        return not self.ended and self.quic.may_wait
+        else:
+            self._set_timer(due)
 
     def transmit(self) -> None:
         """Send what is due and set the timer."""
@@ -171,10 +167,9 @@ class Link:
         self._received = 0
         self._is_transmitting = True  # a resumed writer writes here, synchronously
         try:
-            due = self._attempt(self.quic.datagrams_to_send, self._loop.time())
-            for address, group in itertools.groupby(due or (), key=_ADDRESS):
-                self.peer = address
-                self._send([datagram for datagram, _ in group], address)
+            due = self._attempt(self.quic.due, self._loop.time())
+            if due:
+                self._send(due, self.quic.peer)
             self._set_timer(None if self.ended else self.quic.get_timer())
             for stream in tuple(self.streams.values()):
                 stream.look_at_buffer()
