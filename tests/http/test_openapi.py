@@ -12,6 +12,8 @@ import schemathesis
 from helpers.http import HttpProcess
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.pytest.lazy import get_all_tests
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from lightlink.http.openapi import document
@@ -44,9 +46,39 @@ def running(server: EmbeddedServer) -> Iterator[HttpProcess]:
         yield process
 
 
-@SCHEMA.parametrize()
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_the_running_app_does_what_its_document_says(case: schemathesis.Case[Any], running: HttpProcess) -> None:
+OPERATIONS = [found.ok().label if isinstance(found, Ok) else str(found) for found in SCHEMA.get_all_operations()]
+REQUESTS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_running_app_does_what_its_document_says(operation: str, running: HttpProcess) -> None:
+    hold_to_its_document(operation, running, settings(REQUESTS, max_examples=10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_document_holds_for_many_more_requests(operation: str, running: HttpProcess) -> None:
+    hold_to_its_document(operation, running, settings(REQUESTS, max_examples=100))
+
+
+def hold_to_its_document(operation: str, running: HttpProcess, requests: settings) -> None:
+    """Send all requests that schemathesis thinks of for an operation.
+
+    They are made here and not by ``SCHEMA.parametrize()``, by which every worker makes those of all operations to know
+    the names of the tests.
+    """
+    [made] = get_all_tests(
+        schema=SCHEMA.include(name=operation),
+        test_func=does_what_its_document_says,
+        settings=requests,
+        given_kwargs=None,
+    )
+    assert isinstance(made, Ok), made
+    _, send_all = made.ok()
+    send_all(running=running)
+
+
+def does_what_its_document_says(case: schemathesis.Case[Any], running: HttpProcess) -> None:
     if case.path == "/api/command/multi" and isinstance(case.body, dict) and case.body.get("wait", True) is True:
         # Nobody takes these commands: waiting for them would last as long as they may.
         case.body["wait"] = False
