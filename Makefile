@@ -31,6 +31,10 @@ PLOT ?= build/bench.png
 TIMES ?= 20
 BUSY ?=
 
+# Each pytest, worker and child imports the same modules: without bytecode kept they compile them, and pytest rewrites its
+# plugins, hypothesis and schemathesis among them, in seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-fleet demo-quic cluster test test-repeat test-all newest frameworks test-slow test-edge test-browser pictures soak bench interop check format docs docs-serve docs-links dist certs clean distclean
 
