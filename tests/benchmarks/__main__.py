@@ -15,7 +15,7 @@ import attrs
 from rich.console import Console
 
 from lightlink.server import EmbeddedServer
-from tests.benchmarks import against, cost, curves, edge, machine, measures, quic, scale, storage
+from tests.benchmarks import against, cost, curves, edge, machine, measures, pythons, quic, scale, storage
 from tests.benchmarks.effort import FULL, QUICK, TINY
 from tests.benchmarks.plot import draw
 from tests.benchmarks.report import Report
@@ -24,6 +24,7 @@ from tests.benchmarks.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.benchmarks.effort import Effort
     from tests.benchmarks.results import Curve, Row
 
 _HERE = Path(__file__).parent
@@ -75,13 +76,19 @@ _SCALE: dict[str, Callable[[Stage], Curve]] = {
 
 # What the pages of the design call them.
 _ALIASES = {"P17": ["scale"], "P18": list(quic.ROWS), "quic": list(quic.ROWS)}
+# P2 to P4 on each Python that is here.
+_PYTHONS = "pythons"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    names = [*_MEASURES, *_CURVES, *_ALIASES, "scale"]
+    names = [*_MEASURES, *_CURVES, *_ALIASES, "scale", _PYTHONS]
     parser.add_argument(
-        "what", nargs="*", metavar="MEASURE", help=f"of {' '.join(names)}; without, all but scale (P17)", default=[]
+        "what",
+        nargs="*",
+        metavar="MEASURE",
+        help=f"of {' '.join(names)}; without, all but scale (P17) and {_PYTHONS}",
+        default=[],
     )
     parser.add_argument("--quick", action="store_true", help="end within two minutes")
     parser.add_argument("--tiny", action="store_true", help="only see that it works")
@@ -98,6 +105,8 @@ def _arguments() -> argparse.Namespace:
     unknown = set(arguments.what) - set(names)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if _PYTHONS in arguments.what and arguments.what != [_PYTHONS]:
+        parser.error(f"{_PYTHONS} goes by itself")
     arguments.what = [each for name in arguments.what for each in _ALIASES.get(name, [name])]
     return arguments
 
@@ -109,6 +118,9 @@ def main() -> None:
     given = {name: value for name in ("rounds", "slice") if (value := getattr(arguments, name)) is not None}
     effort = attrs.evolve(effort, **given)
     console = Console(width=None if sys.stdout.isatty() else 140)
+    if arguments.what == [_PYTHONS]:
+        _compare_pythons(effort, arguments, console)
+        return
     load = machine.load()
     started = time.monotonic()
     with EmbeddedServer() as server, EmbeddedServer() if arguments.before else nullcontext() as other:
@@ -120,7 +132,7 @@ def main() -> None:
             stage.close()
     uvloop = not arguments.without_uvloop and importlib.util.find_spec("uvloop") is not None
     run = {
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "started": _now(),
         "effort": effort.name,
         "rounds": effort.rounds,
         "seconds": time.monotonic() - started,
@@ -157,6 +169,25 @@ def _measure(stage: Stage, what: list[str], console: Console) -> tuple[list[Row]
             with stage.clock(f"scale {name}"):
                 found.append(curve(stage))
     return rows, found
+
+
+def _compare_pythons(effort: Effort, arguments: argparse.Namespace, console: Console) -> None:
+    options = ["--rounds", str(effort.rounds), "--slice", str(effort.slice)]
+    options += [f"--{name}" for name in ("quick", "tiny", "without-uvloop") if vars(arguments)[name.replace("-", "_")]]
+    about = f"{_now()}, {effort.rounds} rounds of {effort.slice:g} s; load of the machine before: {machine.load()}."
+    with console.status("") as status:
+        found = pythons.measure(pythons.find(), options, about, status.update)
+    console.print(found.table())
+    if arguments.json:
+        found.write_json(arguments.json)
+    if arguments.publish:
+        found.publish(_HERE / "README.md")
+    if not found.rows:
+        sys.exit(1)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
 
 
 def _write(report: Report, arguments: argparse.Namespace, console: Console) -> None:

@@ -77,23 +77,29 @@ class Report:
         when = f"{self.run['started']}, {self.run['effort']} run of {self.run['seconds']:.0f} s"
         lines = [f"{when}; LightLink on {self.run['loop']}; load of the machine before: {self.run['load']}.", ""]
         lines += [", ".join(f"{name} {what}" for name, what in self.machine.items()) + ".", ""]
-        lines += _markdown_table(_HEADINGS, [_cells(row) for row in self.rows])
+        lines += markdown_table(_HEADINGS, [_cells(row) for row in self.rows])
         lines += ["", "![throughput, latency and growth, peers side by side](results.png)", ""]
         for curve in self.curves:
             lines += [f"{curve.y_label} by {curve.x_label}:", ""]
             body = [(label, *[_figure(value) for value in values]) for label, values in curve.series.items()]
-            lines += _markdown_table(("", *[_axis(x) for x in curve.x]), body)
+            lines += markdown_table(("", *[_axis(x) for x in curve.x]), body)
             lines += ["", *[f"{label}: {problem}." for label, problem in curve.problems.items()], ""]
         return "\n".join(lines).rstrip() + "\n"
 
     def publish(self, readme: Path) -> None:
         """Put the tables into the README, in place of those of the run before."""
-        before, _, rest = readme.read_text().partition(_BEGIN)
-        _, _, after = rest.partition(_END)
-        readme.write_text(f"{before}{_BEGIN}\n{self.markdown()}{_END}{after}")
+        publish(readme, _BEGIN, self.markdown(), _END)
 
 
-def _markdown_table(headings: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
+def publish(page: Path, begin: str, text: str, end: str) -> None:
+    """Put text into a page, in place of what stands between two marks."""
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{text}{end}{after}")
+
+
+def markdown_table(headings: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table."""
     rows = [headings, tuple("---" for _ in headings), *body]
     return ["| " + " | ".join(cells) + " |" for cells in rows]
 

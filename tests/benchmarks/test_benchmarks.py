@@ -74,6 +74,38 @@ def test_another_version_is_compared_with_this_one(tmp_path: Path) -> None:
     assert all(row["ratio"] > 0 for row in rows)
 
 
+def test_each_python_has_a_column_and_the_page_keeps_the_rest(tmp_path: Path) -> None:
+    """Without making an environment: what is installed here stands for two of them, and a third cannot be made."""
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- pythons -->\nold\n<!-- end of pythons -->\nafter\n")
+    finished = run_python(
+        """
+        import pathlib, sys
+        from tests.benchmarks import pythons
+        from tests.benchmarks.side import PeerProblem
+
+        def make(version, python):
+            if version == "3.99":
+                raise PeerProblem("there is none")
+            return python
+
+        here = pathlib.Path(sys.executable)
+        assert here in pythons.find().values()
+        found = pythons.measure({"3.98": here, "3.99": here}, ["--tiny"], make=make, measures=["P4"])
+        assert found.table().row_count > 1
+        found.publish(pathlib.Path(sys.argv[1]))
+        """,
+        page,
+    )
+    assert finished.returncode == 0, finished.stderr
+    before, _, _, _, heading, _, first, *_, problem, _, after = page.read_text().splitlines()
+    assert (before, after) == ("before", "after")
+    assert heading == "|  | measure | against | 3.98 |"
+    assert first.startswith("| P4 | requests served, 8 workers | nats.micro | ")
+    assert first.endswith("x |")
+    assert problem == "3.99: there is none"
+
+
 def test_a_peer_that_is_not_installed_is_reported() -> None:
     finished = run_python(
         """
