@@ -144,7 +144,8 @@ class WireClient(NatsClient):
         self._confirmed = 0
         # Whether the server takes less than it once did: what was let pass before may be too large as it leaves.
         self.may_exceed = False
-        self._ps = WireParser(self, self._deliver, end_read)
+        parser = WireParser(self, self._deliver, end_read)
+        self._ps, self._take = parser, parser.take
 
     async def route(self, subject: str, queue: str, sink: Sink) -> Subscription:
         """Subscribe, with each message given to ``sink`` on the loop's thread as it is parsed."""
@@ -413,6 +414,7 @@ class WireClient(NatsClient):
         if transport is None or s.uri.scheme not in transport.schemes:
             # The one before, to a server of another kind, was aborted.
             transport = self._make_transport(s.uri.scheme)
+            transport.take = self._take
             self._transport = transport
         await transport.connect(s.uri, _READ_BYTES, self.options["connect_timeout"])
         if self._is_given_up:  # being cancelled is lost where the connection is there in the same moment

@@ -44,6 +44,16 @@ class WireParser(Parser):
         self._held = []
         self._resets += 1
 
+    def take(self, data: bytes) -> bytes:
+        """Deliver the messages that bytes begin with, and return what is left for `parse`, which waits for it."""
+        if self._held:
+            data = self._resume(data)
+        try:
+            at = self._take(data, 0)
+        finally:
+            self._end_read()
+        return data[at:]
+
     async def parse(self, data: bytes = b"") -> None:
         """Act on what the server sent; raises ProtocolError."""
         if self._held:
@@ -56,7 +66,7 @@ class WireParser(Parser):
     async def _parse(self, data: bytes) -> None:
         resets = self._resets
         at, end = 0, len(data)
-        while at < end:
+        while (at := self._take(data, at)) < end:
             start = data.find(b"\r\n", at) + 2
             if start < 2:
                 if end - at > _MOST_IN_LINE:
@@ -66,13 +76,9 @@ class WireParser(Parser):
             if data[at] in _MESSAGE:
                 subject, sid, reply, header_size, size = _read_line(data[at:start], data[at] == _WITH_HEADERS)
                 body, stop = start + header_size, start + size
-                if stop + 2 > end:
-                    self._hold(data, at, stop + 2)
-                    return
                 at = stop + 2
                 headers = data[start:body] if header_size else None
-                if not self._deliver(sid, subject, reply, data[body:stop], headers):
-                    await self.nc._process_msg(sid, subject, reply, data[body:stop], headers)
+                await self.nc._process_msg(sid, subject, reply, data[body:stop], headers)
             else:
                 await super().parse(data[at:start])
                 if self.buf and self._resets == resets:  # nats-py takes a long line for the begin of a longer one
@@ -80,6 +86,26 @@ class WireParser(Parser):
                 at = start
             if self._resets != resets:
                 return  # the connection that these bytes came from has ended meanwhile
+
+    def _take(self, data: bytes, at: int) -> int:
+        """Deliver messages from ``at`` on, hold one that is not there whole, and return where something else begins."""
+        end = len(data)
+        while at < end and data[at] in _MESSAGE:
+            start = data.find(b"\r\n", at) + 2
+            if start < 2:
+                break
+            try:
+                subject, sid, reply, header_size, size = _read_line(data[at:start], data[at] == _WITH_HEADERS)
+            except ProtocolError:
+                break  # `parse` raises it
+            body, stop = start + header_size, start + size
+            if stop + 2 > end:
+                self._hold(data, at, stop + 2)
+                return end
+            if not self._deliver(sid, subject, reply, data[body:stop], data[start:body] if header_size else None):
+                break
+            at = stop + 2
+        return at
 
     def _hold(self, data: bytes, at: int, wanted: int) -> None:
         """Keep what begins at ``at`` until there are bytes up to ``wanted``."""

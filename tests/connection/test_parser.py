@@ -41,10 +41,14 @@ class Client:
         self.seen.append(("INFO", info))
 
 
-def feed(parser: Any, *pieces: bytes) -> None:
+def feed(parser: Any, *pieces: bytes, offered: bool = False) -> None:
+    """Have pieces parsed, or what is left of them when they were offered to be taken at once."""
+
     async def parse() -> None:
         for piece in pieces:
-            await parser.parse(piece)
+            left = parser.take(piece) if offered else piece
+            if left or not offered:
+                await parser.parse(left)
 
     asyncio.run(parse())
 
@@ -87,10 +91,12 @@ def messages(draw: Any) -> bytes:
 others = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'no such thing'\r\n", b'INFO {"port":4222}\r\n'])
 
 
-@given(st.lists(st.one_of(messages(), others), max_size=8), st.lists(st.integers(0, 400), max_size=12))
-def test_a_stream_cut_anywhere_is_understood_as_by_nats_py(parts: list[bytes], places: list[int]) -> None:
+@given(st.lists(st.one_of(messages(), others), max_size=8), st.lists(st.integers(0, 400), max_size=12), st.booleans())
+def test_a_stream_cut_anywhere_is_understood_as_by_nats_py(
+    parts: list[bytes], places: list[int], offered: bool
+) -> None:
     ours, seen = wire_parser()
-    feed(ours, *cut(b"".join(parts), places))
+    feed(ours, *cut(b"".join(parts), places), offered=offered)
     reference = Client()
     feed(Parser(reference), b"".join(parts))
     assert seen.seen == reference.seen
@@ -104,19 +110,21 @@ WORDS = (
 fragments = st.sampled_from(WORDS.split("|")).map(str.encode)
 
 
-def outcome(pieces: list[bytes]) -> tuple[Seen, type[Exception] | None]:
+def outcome(pieces: list[bytes], offered: bool = False) -> tuple[Seen, type[Exception] | None]:
     parser, client = wire_parser()
     try:
-        feed(parser, *pieces)
+        feed(parser, *pieces, offered=offered)
     except Exception as exc:
         return client.seen, type(exc)
     return client.seen, None
 
 
-@given(st.lists(fragments | messages() | st.binary(max_size=5), max_size=20), st.lists(st.integers(0, 200)))
-def test_what_is_not_the_protocol_is_understood_alike(parts: list[bytes], places: list[int]) -> None:
+@given(
+    st.lists(fragments | messages() | st.binary(max_size=5), max_size=20), st.lists(st.integers(0, 200)), st.booleans()
+)
+def test_what_is_not_the_protocol_is_understood_alike(parts: list[bytes], places: list[int], offered: bool) -> None:
     stream = b"".join(parts)
-    assert outcome(cut(stream, places)) == outcome([stream])
+    assert outcome(cut(stream, places), offered) == outcome([stream])
 
 
 @pytest.mark.parametrize(

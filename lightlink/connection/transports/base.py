@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Transport(Protocol):
     """One connection to a server at a time; `connect` can be called again and again."""
 
     schemes: ClassVar[frozenset[str]]
+    # Offered what is received while `read` waits; returns what is left for it.
+    take: Callable[[bytes], bytes]
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         """Connect, before the TLS handshake; raises OSError, asyncio.TimeoutError."""

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qh3.quic.configuration import QuicConfiguration
 
+from lightlink.connection.transports.inlet import Inlet
 from lightlink.connection.transports.quic_errors import GatewayError, UdpSilence
 from lightlink.connection.transports.quic_link import Core, Link
+from lightlink.connection.transports.quic_shortcut import QuicShortcut
 from lightlink.connection.transports.tcp import TcpTransport
 from lightlink.connection.transports.udp import UdpSocket
 from lightlink.protocol.edge import ALPN, INNER_NAME, EdgeCode, Kind, preamble
 
 if TYPE_CHECKING:
-    from lightlink.connection.transports.quic_stream import QuicStream
     from lightlink.options import TLS
 
 # Seconds. NAT mappings live for 30 s or more; a path silent for the idle timeout is given up.
@@ -125,7 +126,12 @@ class QuicTransport(TcpTransport):
                     raise UdpSilence(uri.hostname, uri.port, limit, self._has_fallback) from None
                 raise
             self._link = link
-            self._begin(link.open_stream(), buffer_size)
+            stream = link.open_stream()
+            inlet = Inlet(self._take, buffer_size)
+            stream.set_protocol(inlet.protocol)
+            inlet.protocol.connection_made(stream)
+            self._begin(inlet, stream, QuicShortcut(link, stream))
+            stream.write(preamble(self._kind))
             return
 
     async def connect_tls(
@@ -176,13 +182,3 @@ class QuicTransport(TcpTransport):
             system = ssl.get_default_verify_paths()
             configuration.load_verify_locations(system.cafile, None if system.cafile else system.capath)
         return configuration
-
-    def _begin(self, stream: QuicStream, buffer_size: int) -> None:
-        reader = asyncio.StreamReader(limit=buffer_size)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        stream.set_protocol(protocol)
-        protocol.connection_made(stream)
-        writer = asyncio.StreamWriter(stream, protocol, reader, asyncio.get_running_loop())
-        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = reader, writer
-        self._open_way(stream, None)
-        writer.write(preamble(self._kind))

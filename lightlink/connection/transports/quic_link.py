@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 # The arguments of qh3.quic.packet's transport parameter functions; a test pins the result.
@@ -19,9 +22,11 @@ from qh3.tls import ExtensionType
 
 from lightlink.connection.transports.quic_errors import GatewayError
 from lightlink.connection.transports.quic_stream import QuicStream
+from lightlink.connection.transports.shortcut import is_own
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Sequence
 
     from qh3.quic.tls_bridge import QuicTlsBridge
 
@@ -75,6 +80,8 @@ class Core(QuicConnection):
             while (found := poll(now)) is not None:
                 due.append(found[0])
         except RuntimeError as exc:
+            if not is_own(exc):
+                raise
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(exc)) from exc
         return due
 
@@ -103,25 +110,35 @@ class Core(QuicConnection):
         return timer[0] == "ack_application" and not self.get_send_buffer_size()
 
     @property
+    def accept(self) -> Callable[[int, bytes, bool], None]:
+        """What takes (stream, bytes, whether they are the last) without a line of Python."""
+        accept: Callable[[int, bytes, bool], None] = self._require_core().send_stream
+        return accept
+
+    @property
     def is_settled(self) -> bool:
         """Whether the handshake is confirmed."""
         return self._handshake_confirmed
 
 
 class Link:
-    """One QUIC connection. ``send`` takes datagrams and their destination address."""
+    """One QUIC connection. ``send`` takes datagrams and their destination address.
+
+    All is called on the loop's thread but `send_here`; whoever calls into the core holds ``lock``.
+    """
 
     def __init__(self, quic: Core, send: Callable[[list[bytes], Address], object]) -> None:
         self.quic = quic
+        self.lock = threading.RLock()
         self.streams: dict[int, QuicStream] = {}
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._due: float | None = None
         self._transmitting: asyncio.Handle | None = None
         self._is_transmitting = False
         self._received = 0  # datagrams received since the last send
+        self._latest = 0.0  # what the core was last told of the time
         self.ended = False
 
     # For the owner to redefine --------------------------------------------------------------------------------------
@@ -147,12 +164,12 @@ class Link:
 
     def receive(self, datagrams: list[bytes], address: Address) -> None:
         """Process datagrams received from an address."""
-        self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._loop.time())
+        self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._now())
         self._handle_events()
         self._received += len(datagrams)
         has_many = self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL
         # With no ACK due there may be lost data to retransmit, which the core does not expose.
-        due = None if has_many or self.ended else self.quic.get_ack_timer()
+        due = None if has_many else self._attempt(self.quic.get_ack_timer)
         if due is None:
             # Later in this iteration of the loop: waiters run first, and their reply carries the ACK.
             self.transmit_soon()
@@ -167,10 +184,10 @@ class Link:
         self._received = 0
         self._is_transmitting = True  # a resumed writer writes here, synchronously
         try:
-            due = self._attempt(self.quic.due, self._loop.time())
+            due = self._attempt(self.quic.due, self._now())
             if due:
                 self._send(due, self.quic.peer)
-            self._set_timer(None if self.ended else self.quic.get_timer())
+            self._set_timer(self._attempt(self.quic.get_timer))
             for stream in tuple(self.streams.values()):
                 stream.look_at_buffer()
         finally:
@@ -183,7 +200,6 @@ class Link:
 
     def _set_timer(self, due: float | None) -> None:
         """Set the core's timer. A later deadline, as after each packet, leaves the timer in place."""
-        self._due = due
         if self._timer is not None:
             if due is not None and self._timer_at <= due:
                 return
@@ -195,27 +211,81 @@ class Link:
 
     def _on_timer(self) -> None:
         self._timer = None
-        due = self._due
+        due = self._attempt(self.quic.get_timer)
         if due is None:
             return
         if due > self._timer_at and due > self._loop.time():
             self._set_timer(due)
             return
-        self._attempt(self.quic.handle_timer, max(due, self._loop.time()))
+        self._attempt(self.quic.handle_timer, max(due, self._now()))
         self._handle_events()
         self.transmit()
+
+    def _now(self) -> float:
+        """Return the loop's time, never earlier than what the core was told last."""
+        self._latest = max(self._loop.time(), self._latest)
+        return self._latest
 
     def _attempt(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call into the core; an exception ends this connection only."""
         if self.ended:
             return None
         try:
-            return function(*args)
+            with self.lock:
+                return function(*args)
         except QuicConnectionError as exc:
             if exc.reason_phrase == _CLOSED:
                 return None  # the reason comes with the termination event
             self._end(GatewayError(exc.error_code, exc.reason_phrase, is_transport=True))
             return None
+
+    # In a caller's thread -------------------------------------------------------------------------------------------
+
+    def is_free(self, number: int) -> bool:
+        """Whether what is sent now on a stream comes next; with the lock."""
+        try:
+            return not self.ended and not self.quic.get_send_buffer_size(number)
+        except QuicConnectionError:
+            return False  # the loop meets the same error
+
+    def send_here(self, number: int, pieces: Sequence[bytes], taken: list[Any], udp: socket.socket) -> bool:
+        """Send bytes on a stream past the loop, with the lock; False says that the connection has ended.
+
+        To ``taken`` something is added once they are taken. From then on they arrive, whatever interrupts this: what is
+        lost is sent again.
+        """
+        try:
+            # All of it in C, where no signal handler comes between taking and noting it.
+            taken.extend(map(self.quic.accept, itertools.repeat(number), pieces, itertools.repeat(False)))
+        except RuntimeError as exc:
+            if not is_own(exc):
+                raise
+            return False
+        try:
+            self._received = 0
+            for datagram in self.quic.due(self._now_here()):
+                _send_datagram(udp, datagram, self.quic.peer)
+            due = self.quic.get_timer()
+            if due is not None and (self._timer is None or due < self._timer_at):
+                self._transmit_there()
+        except QuicConnectionError:
+            self._transmit_there()  # it meets the same error
+        except BaseException:
+            self._transmit_there()
+            raise
+        return True
+
+    def _transmit_there(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the connection
+            self._loop.call_soon_threadsafe(self.transmit)
+
+    def _now_here(self) -> float:
+        """Return the loop's time in another thread, never later than what the loop says next.
+
+        uvloop says in milliseconds when it woke last, by a clock that may be one behind.
+        """
+        self._latest = max(self._now(), int(time.monotonic() * 1000 - 1) / 1000)
+        return self._latest
 
     # What the core says ---------------------------------------------------------------------------------------------
 
@@ -307,3 +377,12 @@ class Link:
         self._attempt(self.quic.close, code, None, reason)
         self.transmit()
         self._end(GatewayError(code, reason))
+
+
+def _send_datagram(udp: socket.socket, datagram: bytes, address: Address) -> None:
+    try:
+        udp.sendto(datagram, address)
+    except OSError as exc:
+        if not is_own(exc):
+            raise
+        # as good as lost on the way

@@ -38,10 +38,11 @@ class Shortcut:
         self._socket: socket.socket | None = None
         self._writing: tuple[Sequence[bytes], list[int]] | None = None
 
-    def open(self, transport: asyncio.WriteTransport, original: socket.socket | None) -> None:
-        """Lead to a transport from now on, and past the loop to its socket if there is one; on the loop's thread."""
+    def open(self, transport: asyncio.WriteTransport) -> None:
+        """Lead to a transport, and past the loop to its socket if it has one; once, on the loop's thread."""
         with self.lock:
             self._transport, self._loop = transport, asyncio.get_running_loop()
+            original = transport.get_extra_info("socket")
             if original is not None and hasattr(os, "fork"):  # descriptors of sockets are the system's on POSIX only
                 self._socket = socket.socket(fileno=os.dup(original.fileno()))
                 self._socket.setblocking(False)
@@ -102,8 +103,8 @@ class Shortcut:
             # All of it in C, where no signal handler comes between sending and noting how much.
             sent.extend(map(self._socket.send, frames))
         except OSError as exc:
-            if exc.__traceback__ is not None and exc.__traceback__.tb_next is not None:
-                raise  # not ours: a signal handler's
+            if not is_own(exc):
+                raise
             if not sent or not isinstance(exc, BlockingIOError):
                 self._writing = None  # the socket is full, or lost
                 return False
@@ -169,3 +170,8 @@ class Shortcut:
             return b""
         frames, sent = writing
         return b"".join(frames)[sum(sent) :] if sent else b""
+
+
+def is_own(exc: BaseException) -> bool:
+    """Whether an error is of what was called where it is caught, and not of a signal handler that came between."""
+    return exc.__traceback__ is None or exc.__traceback__.tb_next is None

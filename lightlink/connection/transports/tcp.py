@@ -10,12 +10,16 @@ import nats.aio.transport
 import nats.errors
 
 from lightlink.connection.dialing.resolver import Resolver
+from lightlink.connection.transports.inlet import Inlet
 from lightlink.connection.transports.shortcut import Shortcut
 from lightlink.connection.transports.tls_layer import TlsLayer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+# As asyncio's own, in bytes: twice as much may wait to be read.
+_LIMIT_OVER_TLS = 64 * 1024
 
 
 class _Info(msgspec.Struct):
@@ -41,6 +45,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         self._shortcut = Shortcut()
         # What frames are given to: TLS, or where that writes to itself.
         self._way: Shortcut | TlsLayer = self._shortcut
+        self.take: Callable[[bytes], bytes] = _leave
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: float) -> None:
         """Connect, without TLS, to the first of the host's addresses that accepts."""
@@ -50,13 +55,11 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         addresses = await asyncio.wait_for(self._resolver.look_up(uri.hostname, uri.port), connect_timeout)
         for number, address in enumerate(addresses, start=1):
             try:
-                opened = await asyncio.wait_for(asyncio.open_connection(*address, limit=buffer_size), connect_timeout)
+                await asyncio.wait_for(self._open(address, buffer_size), connect_timeout)
             except (OSError, asyncio.TimeoutError):
                 if number == len(addresses):
                     raise
             else:
-                self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = opened
-                self._open_way(opened[1].transport, opened[1].get_extra_info("socket"))
                 return
 
     async def connect_tls(
@@ -72,18 +75,26 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         assert self._io_writer is not None
         self._in_handshake = True
         below: Any = self._io_writer.transport
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        layer = TlsLayer(below, protocol, ssl_context, server_hostname, self._shortcut)
+        inlet = Inlet(self._take, _LIMIT_OVER_TLS)
+        layer = TlsLayer(below, inlet.protocol, ssl_context, server_hostname, self._shortcut)
         await asyncio.wait_for(layer.shake_hands(), timeout)
-        self._io_reader = reader
-        self._io_writer = asyncio.StreamWriter(layer, protocol, reader, asyncio.get_running_loop())
+        self._io_reader, self._io_writer = inlet, inlet.writer(layer)
         self._way = layer
         self._in_handshake = False
 
-    def _open_way(self, transport: asyncio.WriteTransport, socket: Any) -> None:
-        self._shortcut.open(transport, socket)
-        self._way = self._shortcut
+    async def _open(self, address: tuple[str, int], limit: int) -> None:
+        inlet = Inlet(self._take, limit)
+        below, _ = await asyncio.get_running_loop().create_connection(lambda: inlet.protocol, *address)
+        self._begin(inlet, below, Shortcut())
+
+    def _begin(self, inlet: Inlet, below: asyncio.Transport, shortcut: Shortcut) -> None:
+        self._bare_io_reader = self._io_reader = inlet
+        self._bare_io_writer = self._io_writer = inlet.writer(below)
+        shortcut.open(below)
+        self._shortcut = self._way = shortcut
+
+    def _take(self, data: bytes) -> bytes:
+        return self.take(data)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed."""
@@ -149,3 +160,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         except AttributeError:  # it was not connected
             return []
         return [each for each in found if each >= 0]
+
+
+def _leave(data: bytes) -> bytes:
+    return data

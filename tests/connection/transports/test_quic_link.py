@@ -178,3 +178,50 @@ def test_a_stream_that_has_ended_both_ways_may_be_reset(certs: Path) -> None:
         assert not client.ended
 
     asyncio.run(scenario())
+
+
+class Udp:
+    """A socket that loses the first datagram."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+        self.lost = 0
+
+    def sendto(self, datagram: bytes, _: Any) -> None:
+        if self.lost:
+            self._end._loop.call_soon_threadsafe(self._end._pass, [datagram], None)
+        self.lost = 1
+
+
+def test_what_a_caller_sends_is_sent_again_when_lost(certs: Path) -> None:
+    async def scenario() -> None:
+        client, server = await pair(certs)
+        number = client.open_stream().number
+        client.send(number, b"first")
+        await turns(lambda: server.received == 1)
+        await turns(lambda: client.is_quiet)
+        udp = Udp(client)
+        taken: list[Any] = []
+
+        def send() -> bool:
+            with client.lock:
+                return client.is_free(number) and client.send_here(number, [b"second"], taken, udp)  # type: ignore[arg-type]
+
+        assert await asyncio.to_thread(send)
+        assert taken
+        assert udp.lost
+        await turns(lambda: server.received == 2)
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_sent_past_the_loop_once_it_has_ended(certs: Path) -> None:
+    async def scenario() -> None:
+        client, _ = await pair(certs)
+        number = client.open_stream().number
+        client.send(number, b"first")
+        client.close(0)
+        with client.lock:
+            assert not client.is_free(number)
+
+    asyncio.run(scenario())

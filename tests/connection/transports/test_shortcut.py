@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from helpers.edge import EdgeServer
 from helpers.instants import interrupt_at
 from helpers.loop import LoopThread
 from helpers.pki import client_context, tls_of
 from helpers.process import run_python
+from helpers.raw import RawPeer
 from helpers.waiting import eventually
 
 import lightlink
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from helpers.raw import RawPeer
     from nats.aio.client import Client as NatsClient
     from nats.aio.msg import Msg
 
@@ -98,11 +99,21 @@ def wire(make_wire: Callable[[], Wire]) -> Iterator[Wire]:
         wire.end()
 
 
-@pytest.fixture(params=["plain", "tls"])
+@pytest.fixture(scope="module")
+def edge(identities: Path) -> Iterator[EmbeddedServer]:
+    with EdgeServer(identities) as running:
+        yield running
+
+
+@pytest.fixture(params=["plain", "tls", "quic"])
 def place(request: pytest.FixtureRequest, url: str, identities: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a server; with TLS the environment names the files."""
     if request.param == "plain":
         return url
+    if request.param == "quic":
+        monkeypatch.setenv("LIGHTLINK_TLS_CA", str(identities / "ca.pem"))
+        reached: EmbeddedServer = request.getfixturevalue("edge")
+        return reached.url
     tls = tls_of(identities, "ops")
     for name, path in (("CA", tls.ca), ("CERT", tls.cert), ("KEY", tls.key)):
         monkeypatch.setenv(f"LIGHTLINK_TLS_{name}", str(path))
@@ -111,9 +122,14 @@ def place(request: pytest.FixtureRequest, url: str, identities: Path, monkeypatc
 
 
 @pytest.fixture
-def answerer(request: pytest.FixtureRequest, place: str, url: str) -> RawPeer:
-    peer: RawPeer = request.getfixturevalue("peer") if place == url else request.getfixturevalue("connect_as")("ops")
-    return peer
+def answerer(request: pytest.FixtureRequest, place: str, url: str) -> Iterator[RawPeer]:
+    peer: RawPeer
+    if place.startswith("quic"):
+        context = ssl.create_default_context(cafile=request.getfixturevalue("identities") / "ca.pem")
+        with RawPeer(f"tls://127.0.0.1:{request.getfixturevalue('edge').port}", tls=context) as peer:
+            yield peer
+        return
+    yield request.getfixturevalue("peer") if place == url else request.getfixturevalue("connect_as")("ops")
 
 
 def frame(name: str, size: int = 0) -> bytes:

@@ -87,6 +87,9 @@ class Server:
     def abort(self) -> None:
         self.close()
 
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
     def pause_reading(self) -> None:
         pass
 
@@ -125,7 +128,7 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begin(certs: Path, server: Server, name: str = NAME) -> tuple[TlsLayer, Speaker]:
     context = ssl.create_default_context(cafile=certs / "ca.pem")
     speaker, stream, shortcut = Speaker(), server, Shortcut()
-    shortcut.open(stream, None)  # type: ignore[arg-type]
+    shortcut.open(stream)  # type: ignore[arg-type]
     return TlsLayer(stream, speaker, context, name, shortcut), speaker  # type: ignore[arg-type]
 
 
