@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -24,24 +25,31 @@ OWN_NAMES = {value for name, value in vars(subjects).items() if name.isupper() a
 MAY_NAME = ("lightlink.protocol.", "lightlink.conformance.")
 
 
-def imports_of(path: Path) -> set[str]:
-    """Return the modules of ours that a module imports, annotations' and functions' own imports included."""
-    found = set()
+@functools.cache
+def look_at(path: Path) -> tuple[set[str], set[str]]:
+    """Return what a module imports, annotations' and functions' own imports included, and its texts but docstrings."""
+    imported, texts, said = set(), {}, set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else node.module for name in names}
-    return found & MODULES.keys()
+            imported |= {name if name in MODULES else node.module for name in names}
+        elif isinstance(node, ast.Expr):
+            said.add(id(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts[id(node)] = node.value
+    return imported, {text for key, text in texts.items() if key not in said}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of ours that a module imports."""
+    return look_at(path)[0] & MODULES.keys()
 
 
 def names_in(path: Path) -> set[str]:
     """Return the names on the wire that a module spells out, but for those in its docstrings."""
-    tree = ast.parse(path.read_text())
-    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in said}
-    return {text for text in texts if isinstance(text, str) and (OWN_NAME.fullmatch(text) or text in OWN_NAMES)}
+    return {text for text in look_at(path)[1] if OWN_NAME.fullmatch(text) or text in OWN_NAMES}
 
 
 def test_names_on_the_wire_are_spelled_in_one_place() -> None:
