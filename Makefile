@@ -10,6 +10,8 @@ BENCH_STAMP := $(VENV)/.installed-bench
 DOCS_STAMP := $(VENV)/.installed-docs
 JAVASCRIPT := build/javascript/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# By its path: the finder that setuptools would install takes each Python that is started 20 ms, hundreds of times.
+EDITABLE := --config-settings editable_mode=compat --editable
 CODE := lightlink samples tests
 PROSE := $(wildcard *.md) certs/README.md docs lightlink samples
 
@@ -176,12 +178,12 @@ $(STAMP): setup.cfg pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	    $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv or ensurepip; install them (Debian, Ubuntu: apt install python3-venv) or name another Python: make PYTHON=/path/to/python" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); }
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install $(EDITABLE) '.[dev]'
 	@touch $@
 
 $(DOCS_STAMP): $(STAMP)
 	@echo "==> setup: what the site and the packages are made with (only once)"
-	@$(PIP) install --editable '.[docs]' build twine
+	@$(PIP) install $(EDITABLE) '.[docs]' build twine
 	@touch $@
 
 $(JAVASCRIPT): $(STAMP)
