@@ -97,21 +97,21 @@ def dice() -> random.Random:
 def test_no_event_is_lost_among_consumers_that_die(
     fresh_server: StartServer, tmp_path: Path, dice: random.Random, workers: int, partitions: int
 ) -> None:
-    play([fresh_server().url], tmp_path, 1_500, 2, workers, dice, partitions=partitions)
+    play([fresh_server().url], tmp_path, 500, 2, workers, dice, partitions=partitions)
 
 
 def test_no_event_is_lost_when_the_server_is_killed(
     fresh_server: StartServer, tmp_path: Path, dice: random.Random
 ) -> None:
     server = fresh_server()
-    play([server.url], tmp_path, 1_500, 2, 8, dice, servers=Servers([server], None, dice), strikes=2)
+    play([server.url], tmp_path, 500, 2, 8, dice, servers=Servers([server], None, dice), strikes=2)
 
 
 def test_no_event_is_lost_when_servers_of_a_cluster_are_killed(
     cluster: EmbeddedCluster, tmp_path: Path, dice: random.Random
 ) -> None:
     servers = Servers(cluster.nodes, cluster, dice)
-    play(cluster.urls, tmp_path, 1_500, 2, 8, dice, servers=servers, replicas=3, strikes=2)
+    play(cluster.urls, tmp_path, 500, 2, 8, dice, servers=servers, replicas=3, strikes=2)
 
 
 def test_dead_letters_are_on_as_many_servers_as_their_events(
