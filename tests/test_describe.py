@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import json
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from uuid import UUID
@@ -86,22 +87,44 @@ GOOD = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
-@settings(max_examples=400, deadline=None)
-@given(arguments=st.one_of(GOOD, st.dictionaries(NAMES, VALUES, max_size=4)))
-def test_a_schema_accepts_what_the_handler_is_given(handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
+@functools.cache
+def judges_of(handler: Callable[..., Any]) -> tuple[Binder, Draft202012Validator]:
     binder = Binder(handler)
-    schema = binder.schema()
-    encoded = json.dumps(arguments).encode()
+    return binder, Draft202012Validator(binder.schema())
+
+
+each_handler = pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
+any_arguments = given(arguments=st.one_of(GOOD, st.dictionaries(NAMES, VALUES, max_size=4)))
+
+
+@each_handler
+@settings(max_examples=100, deadline=None)
+@any_arguments
+def test_a_schema_accepts_what_the_handler_is_given(handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    assert is_valid(handler, arguments) is is_bound(handler, arguments)
+
+
+@pytest.mark.slow
+@each_handler
+@settings(max_examples=2000, deadline=None)
+@any_arguments
+def test_a_schema_accepts_thousands_as_the_handler_does(handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    assert is_valid(handler, arguments) is is_bound(handler, arguments)
+
+
+def is_valid(handler: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+    return judges_of(handler)[1].is_valid(arguments)
+
+
+def is_bound(handler: Callable[..., Any], arguments: dict[str, Any]) -> bool:
     try:
-        binder.bind(encoded)
-        accepted = True
+        judges_of(handler)[0].bind(json.dumps(arguments).encode())
     except BindError:
-        accepted = False
-    assert Draft202012Validator(schema).is_valid(arguments) is accepted
+        return False
+    return True
 
 
-@pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
+@each_handler
 def test_what_is_told_is_sound_and_comes_back_from_metadata(handler: Callable[..., Any]) -> None:
     told = describe.describe(Binder(handler))
     for schema in (told.arguments, told.result):

@@ -85,11 +85,28 @@ def happen(world: World, name: str, first: object, second: object) -> None:
 
 
 # The lists are long from the start: what goes wrong takes several steps of several actors.
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(EVENTS, min_size=20, max_size=80), st.lists(st.booleans(), min_size=1, max_size=4))
+any_order = given(st.lists(EVENTS, min_size=20, max_size=80), st.lists(st.booleans(), min_size=1, max_size=4))
+
+
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@any_order
 def test_every_command_ends_once_and_runs_as_often_as_it_may(
     events: list[tuple[str, object, object]], idempotent: list[bool]
 ) -> None:
+    ends_once_and_runs_as_often_as_it_may(events, idempotent)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@any_order
+def test_a_command_ends_once_in_a_thousand_orders(
+    events: list[tuple[str, object, object]], idempotent: list[bool]
+) -> None:
+    ends_once_and_runs_as_often_as_it_may(events, idempotent)
+
+
+def ends_once_and_runs_as_often_as_it_may(events: list[tuple[str, object, object]], idempotent: list[bool]) -> None:
     world = play(events, idempotent)
     assert world.failures == []
     for command_id, request in world.requests.items():
