@@ -36,11 +36,10 @@ _log = logging.getLogger("lightlink")
 # The core's error message once the peer has closed the connection.
 _CLOSED = "connection is closed"
 # The core sends an ACK for every second packet or after 1 ms, in a packet of its own if need be, and a packet costs
-# more than its content. So the ACK of a request waits these seconds for the response, which usually comes sooner. A
-# peer that sends more packets, or larger ones (bytes), may be waiting for the ACK.
+# more than its content. So the ACK of requests waits these seconds for the responses, which usually come sooner. A peer
+# that sends more packets may be waiting for the ACK: its first window is ten of them.
 _ACK_DELAY = 0.004
-_MOST_UNACKNOWLEDGED = 2
-_SMALL = 1000
+_MOST_UNACKNOWLEDGED = 8
 # Milliseconds, announced to the peer: its probe timeout for a lost packet is a round trip plus this. qh3 announces 25,
 # which would delay each call on a lossy link that lost a packet.
 _MAX_ACK_DELAY = 8
@@ -167,7 +166,7 @@ class Link:
         self._attempt(self.quic.receive_many_datagrams, datagrams, address, self._now())
         self._handle_events()
         self._received += len(datagrams)
-        has_many = self._received > _MOST_UNACKNOWLEDGED or len(datagrams[0]) > _SMALL
+        has_many = self._received > _MOST_UNACKNOWLEDGED
         # With no ACK due there may be lost data to retransmit, which the core does not expose.
         due = None if has_many else self._attempt(self.quic.get_ack_timer)
         if due is None:

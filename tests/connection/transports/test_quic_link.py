@@ -81,6 +81,21 @@ def unacknowledged(end: End) -> int:
     return int(core._core.bytes_in_flight)
 
 
+def heard(end: End) -> list[int]:
+    """Return a list that gets the sizes of what an end's streams receive."""
+    sizes: list[int] = []
+    add = end.add_stream
+
+    def listening(number: int) -> Any:
+        stream: Any = add(number)
+        receive = stream.receive
+        stream.receive = lambda data, **rest: (sizes.append(len(data)), receive(data, **rest))
+        return stream
+
+    end.add_stream = listening  # type: ignore[method-assign]
+    return sizes
+
+
 @pytest.fixture
 def certs(tmp_path: Path) -> Path:
     authority = CertificateAuthority.create(tmp_path / "certs")
@@ -103,6 +118,26 @@ def test_a_request_and_its_answer_are_a_packet_each(certs: Path, monkeypatch: py
         # The core's pacing now and then lets an ACK go first. Without waiting there are 60 of each.
         assert client.sent < before[0] + 50
         assert server.sent < before[1] + 50
+
+    asyncio.run(scenario())
+
+
+def test_acks_of_a_batch_travel_with_its_answers(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(quic_link, "_MAX_ACK_DELAY", 10_000)  # no probes, however slow the machine
+        client, server = await pair(certs)
+        monkeypatch.setattr(quic_link, "_ACK_DELAY", 30.0)
+        sizes = heard(client), heard(server)
+        client.open_stream()
+        batch = b"several calls" * 300  # four packets
+        before = client.sent, server.sent
+        for number in range(1, 21):
+            for end, size in ((client, sizes[1]), (server, sizes[0])):
+                end.send(0, batch)
+                await turns(lambda size=size, number=number: sum(size) == number * len(batch))
+        # The core's pacing now and then lets an ACK go first. Without waiting there are 100 of each.
+        assert client.sent < before[0] + 90
+        assert server.sent < before[1] + 90
 
     asyncio.run(scenario())
 
