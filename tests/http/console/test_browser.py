@@ -52,19 +52,19 @@ def test_a_token_with_read_is_offered_no_actions(page: Page, running: HttpProces
     expect(page.get_by_text("Sending needs the scope send")).to_be_visible()
 
 
-def test_hostile_results_stay_text(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_hostile_results_stay_text(kept_page: Page, running: HttpProcess, world: RunWorld) -> None:
     agent = world.agent("hostile", labels={"site": HOSTILE[:60]})
     agent.register("show", lambda version="": HOSTILE)
     agent.start(timeout=10)
     command_id = send(running, "hostile", "show")
     end(running, command_id)
-    log_in(page, running, to=f"command/{command_id}")
+    log_in(kept_page, running, to=f"command/{command_id}")
 
-    expect(page.locator("pre.json").first).to_contain_text("onerror")
-    page.goto(f"{running.url}/#/agents?find=hostile")
-    expect(page.locator(".chip")).to_contain_text("onerror")
-    assert "hostile" not in page.title()
-    assert page.locator("main img, main script").count() == 0
+    expect(kept_page.locator("pre.json").first).to_contain_text("onerror")
+    kept_page.goto(f"{running.url}/#/agents?find=hostile")
+    expect(kept_page.locator(".chip")).to_contain_text("onerror")
+    assert "hostile" not in kept_page.title()
+    assert kept_page.locator("main img, main script").count() == 0
 
 
 def test_every_page_is_shown_and_fits(page: Page, running: HttpProcess, world: RunWorld) -> None:
@@ -91,9 +91,9 @@ def test_a_chinese_browser_gets_chinese_texts(browser: Browser, running: HttpPro
         assert page.evaluate("document.documentElement.lang") == "zh-CN"
 
 
-def test_both_languages_have_the_same_keys(page: Page, running: HttpProcess) -> None:
-    page.goto(running.url)
-    keys = page.evaluate(
+def test_both_languages_have_the_same_keys(kept_page: Page, running: HttpProcess) -> None:
+    kept_page.goto(running.url)
+    keys = kept_page.evaluate(
         "Promise.all(['en', 'zh'].map((name) => import(`/console/${name}.js`)))"
         ".then((found) => found.map((each) => Object.keys(each.default).sort()))"
     )

@@ -20,51 +20,51 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 
-def test_agents_and_commands_are_found_by_search(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_agents_and_commands_are_found_by_search(kept_page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("attic-lamp")
     eventually(lambda: running.http.get("/api/agents?find=attic").json["total"] == 1)
     command_id = send(running, "nobody", "install")
-    log_in(page, running)
+    log_in(kept_page, running)
 
-    page.keyboard.press("/")
-    search = page.get_by_role("combobox", name="Search")
+    kept_page.keyboard.press("/")
+    search = kept_page.get_by_role("combobox", name="Search")
     expect(search).to_be_focused()
     search.fill("attic")
-    expect(page.get_by_role("option", name="attic-lamp")).to_have_attribute("aria-selected", "true")
+    expect(kept_page.get_by_role("option", name="attic-lamp")).to_have_attribute("aria-selected", "true")
     search.press("Enter")
-    expect(page.get_by_role("heading", name="attic-lamp")).to_be_focused()
-    page.get_by_role("button", name="Search").click()
+    expect(kept_page.get_by_role("heading", name="attic-lamp")).to_be_focused()
+    kept_page.get_by_role("button", name="Search").click()
     search.fill(command_id)
     search.press("Enter")
 
-    expect(page).to_have_url(f"{running.url}/#/command/{command_id}")
+    expect(kept_page).to_have_url(f"{running.url}/#/command/{command_id}")
 
 
-def test_keyboard_shortcuts_work_except_while_typing(page: Page, running: HttpProcess) -> None:
-    log_in(page, running)
+def test_keyboard_shortcuts_work_except_while_typing(kept_page: Page, running: HttpProcess) -> None:
+    log_in(kept_page, running)
 
-    page.keyboard.press("g")
-    page.keyboard.press("c")
-    expect(page.get_by_role("heading", name="Commands")).to_be_focused()
-    page.get_by_label("Agent name").press("?")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    page.get_by_role("heading", name="Commands").press("?")
-    expect(page.get_by_role("dialog", name="Keyboard")).to_contain_text("Runs")
-    page.keyboard.press("Escape")
+    kept_page.keyboard.press("g")
+    kept_page.keyboard.press("c")
+    expect(kept_page.get_by_role("heading", name="Commands")).to_be_focused()
+    kept_page.get_by_label("Agent name").press("?")
+    expect(kept_page.get_by_role("dialog")).to_have_count(0)
+    kept_page.get_by_role("heading", name="Commands").press("?")
+    expect(kept_page.get_by_role("dialog", name="Keyboard")).to_contain_text("Runs")
+    kept_page.keyboard.press("Escape")
 
-    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(kept_page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_the_keyboard_can_skip_the_navigation(page: Page, running: HttpProcess) -> None:
-    log_in(page, running)
-    page.reload()
-    page.locator("#main h1").wait_for(state="attached")
+def test_the_keyboard_can_skip_the_navigation(kept_page: Page, running: HttpProcess) -> None:
+    log_in(kept_page, running)
+    kept_page.reload()
+    kept_page.locator("#main h1").wait_for(state="attached")
 
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    page.keyboard.press("Enter")
+    kept_page.keyboard.press("Tab")
+    expect(kept_page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    kept_page.keyboard.press("Enter")
 
-    expect(page.locator("main")).to_be_focused()
+    expect(kept_page.locator("main")).to_be_focused()
 
 
 def test_the_theme_survives_a_reload(page: Page, running: HttpProcess) -> None:
@@ -293,13 +293,13 @@ def test_focus_and_scroll_position_survive_updates(page: Page, running: HttpProc
     expect(agent).to_be_focused()
 
 
-def test_a_chart_can_be_read_by_keys_and_in_words(page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_chart_can_be_read_by_keys_and_in_words(kept_page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("charted", types="draw")
     end(running, send(running, "charted", "draw"))
-    log_in(page, running)
-    page.reload()
-    readout = page.locator(".chart output")
-    chart = page.get_by_role("img", name=re.compile("Commands sent in the last hour. .* done"))
+    log_in(kept_page, running)
+    kept_page.reload()
+    readout = kept_page.locator(".chart output")
+    chart = kept_page.get_by_role("img", name=re.compile("Commands sent in the last hour. .* done"))
     expect(readout).to_have_text(re.compile("done"))
     total = readout.text_content()
 
@@ -312,15 +312,15 @@ def test_a_chart_can_be_read_by_keys_and_in_words(page: Page, running: HttpProce
     expect(readout).to_have_text(total or "")
 
 
-def test_a_box_keeps_its_scroll_position_on_updates(page: Page, running: HttpProcess) -> None:
+def test_a_box_keeps_its_scroll_position_on_updates(kept_page: Page, running: HttpProcess) -> None:
     body = {"client_id": "boxes", "command_type": "long", "payload": {f"line-{n}": n for n in range(200)}}
     command_id = running.http.post("/api/command", body).json["command_id"]
-    log_in(page, running, to=f"command/{command_id}")
-    payload = page.get_by_label("Details").get_by_label("JSON")
+    log_in(kept_page, running, to=f"command/{command_id}")
+    payload = kept_page.get_by_label("Details").get_by_label("JSON")
     payload.evaluate("(box) => { box.scrollTop = 50; }")
     assert payload.evaluate("(box) => box.scrollTop") == 50
 
     running.http.post(f"/api/command/{command_id}/cancel", {"reason": "it is drawn anew"})
 
-    expect(shown_state(page)).to_have_text("cancelled")
+    expect(shown_state(kept_page)).to_have_text("cancelled")
     assert payload.evaluate("(box) => box.scrollTop") == 50
