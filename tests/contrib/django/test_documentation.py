@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -29,19 +30,27 @@ RUN = """
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project that the page makes; the first line of each block of Python names its file."""
+    folder = tmp_path_factory.mktemp("made")
     (make,) = shell_lines(PAGE, "django-admin ")
-    run([sys.executable, "-m", "django", *make.split()[1:]], tmp_path)
+    run([sys.executable, "-m", "django", *make.split()[1:]], folder)
     add, *migrate = (shell_lines(PAGE, f"python manage.py {start}")[0] for start in ("startapp", "makemig", "migrate"))
-    run([sys.executable, *add.split()[1:]], tmp_path)
-    (tmp_path / "prices" / "tests.py").unlink()
+    run([sys.executable, *add.split()[1:]], folder)
+    (folder / "prices" / "tests.py").unlink()
     for text in blocks(PAGE, "python"):
-        path = tmp_path / text.partition("\n")[0].removeprefix("# ")
+        path = folder / text.partition("\n")[0].removeprefix("# ")
         path.write_text(text)
     for line in migrate:
-        run([sys.executable, *line.split()[1:], "-v0"], tmp_path)
+        run([sys.executable, *line.split()[1:], "-v0"], folder)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """A copy of the project for the test's own."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
