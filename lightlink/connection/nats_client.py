@@ -88,13 +88,14 @@ def publish_frame(subject: bytes, reply: bytes, payload: bytes, headers: bytes |
         refuse_unsafe(subject)
     if reply and breaks_line(reply):
         raise InvalidName("reply subject", as_text(reply), "contains white space or a control character")
-    if len(payload) >= _LARGE:
+    size = len(payload)
+    if size >= _LARGE:
         # Formatting moves what it has written as it grows: 45 us for 128 KiB, where joining takes 3.
-        return b"".join((_head(subject, reply, len(payload), headers), payload, b"\r\n"))
+        return b"".join((_head(subject, reply, size, headers), payload, b"\r\n"))
     if headers is None:
-        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
-    size = len(headers)
-    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, size, size + len(payload), headers, payload)
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, size, payload)
+    header_size = len(headers)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, header_size, header_size + size, headers, payload)
 
 
 def _head(subject: bytes, reply: bytes, size: int, headers: bytes | None) -> bytes:

@@ -66,16 +66,17 @@ class Outbox:
             with self._lock:
                 if self._closed:
                     raise self._refusal()
+                items = self._items
                 # The loop sleeps: it has written all that it took.
-                if self._shortcut is not None and self._asleep and not self._items and self._shortcut(item):
+                if self._asleep and self._shortcut is not None and not items and self._shortcut(item):
                     return
                 waiting = self._bytes + size
                 # As `_is_full` asks, written out: a message costs a microsecond in all.
-                if self._items and (waiting > self._max_bytes or len(self._items) >= self._max_messages):
+                if items and (waiting > self._max_bytes or len(items) >= self._max_messages):
                     self._wait_for_room(size, timeout)
                     waiting = self._bytes + size
                 self._bytes = waiting
-                self._items.append((item, size))
+                items.append((item, size))
                 if self._asleep:
                     self._asleep, self._is_wake_owed = False, True
                 is_owed = self._is_wake_owed

@@ -127,11 +127,12 @@ class Shortcut:
         """Write several frames in order, after what a caller has left."""
         with self.lock:
             rest = self._rest()
-            size = sum(map(len, frames))
             if rest:
                 frames = [rest, *frames]
-            elif size > _MANY_BYTES and size > _LARGE * len(frames):
-                frames = self._send_many(frames)
+            elif len(frames) <= _MOST_AT_ONCE:  # more than that in a batch are small
+                size = sum(map(len, frames))
+                if size > _MANY_BYTES and size > _LARGE * len(frames):
+                    frames = self._send_many(frames)
             if frames:
                 self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
