@@ -312,15 +312,15 @@ def test_a_chart_can_be_read_by_keys_and_in_words(kept_page: Page, running: Http
     expect(readout).to_have_text(total or "")
 
 
-def test_a_box_keeps_its_scroll_position_on_updates(kept_page: Page, running: HttpProcess) -> None:
+def test_a_box_keeps_its_scroll_position_on_updates(page: Page, running: HttpProcess) -> None:
     body = {"client_id": "boxes", "command_type": "long", "payload": {f"line-{n}": n for n in range(200)}}
     command_id = running.http.post("/api/command", body).json["command_id"]
-    log_in(kept_page, running, to=f"command/{command_id}")
-    payload = kept_page.get_by_label("Details").get_by_label("JSON")
+    log_in(page, running, to=f"command/{command_id}")
+    payload = page.get_by_label("Details").get_by_label("JSON")
     payload.evaluate("(box) => { box.scrollTop = 50; }")
     assert payload.evaluate("(box) => box.scrollTop") == 50
 
     running.http.post(f"/api/command/{command_id}/cancel", {"reason": "it is drawn anew"})
 
-    expect(shown_state(kept_page)).to_have_text("cancelled")
+    expect(shown_state(page)).to_have_text("cancelled")
     assert payload.evaluate("(box) => box.scrollTop") == 50
