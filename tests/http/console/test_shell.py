@@ -293,13 +293,13 @@ def test_focus_and_scroll_position_survive_updates(page: Page, running: HttpProc
     expect(agent).to_be_focused()
 
 
-def test_a_chart_can_be_read_by_keys_and_in_words(kept_page: Page, running: HttpProcess, world: RunWorld) -> None:
+def test_a_chart_can_be_read_by_keys_and_in_words(page: Page, running: HttpProcess, world: RunWorld) -> None:
     world.agents("charted", types="draw")
     end(running, send(running, "charted", "draw"))
-    log_in(kept_page, running)
-    kept_page.reload()
-    readout = kept_page.locator(".chart output")
-    chart = kept_page.get_by_role("img", name=re.compile("Commands sent in the last hour. .* done"))
+    log_in(page, running)
+    page.reload()
+    readout = page.locator(".chart output")
+    chart = page.get_by_role("img", name=re.compile("Commands sent in the last hour. .* done"))
     expect(readout).to_have_text(re.compile("done"))
     total = readout.text_content()
 
