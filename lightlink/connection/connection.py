@@ -53,7 +53,6 @@ __all__ = ["Connection", "NoReply", "Status"]
 T = TypeVar("T")
 _log = logging.getLogger("lightlink")
 
-_FRAME_OVERHEAD = 64
 _SAY_EVERY_SECONDS = 30.0
 _MOST_NAMED = 5
 
@@ -182,7 +181,7 @@ class Connection:
         if size > session.nc.max_payload:
             raise PayloadTooLarge(as_text(subject), size, session.nc.max_payload)
         frame = publish_frame(subject, reply, payload, headers)
-        session.outbox.put(frame, len(frame), self.options.outbox_timeout if timeout is None else timeout)
+        session.outbox.put(frame, self.options.outbox_timeout if timeout is None else timeout)
 
     def request(
         self,
@@ -464,7 +463,7 @@ class Connection:
             raise PayloadTooLarge(waiter.subject.decode(), size, limit)
         session.replies.add(waiter)
         try:
-            session.outbox.put(waiter, size + _FRAME_OVERHEAD, min(timeout, self.options.outbox_timeout))
+            session.outbox.put(waiter, min(timeout, self.options.outbox_timeout))
         except BaseException:
             session.replies.withdraw(waiter)
             raise

@@ -27,7 +27,7 @@ class Unsent(NamedTuple):
 
 
 class Outbox:
-    """What callers have handed over and the loop has not yet taken, in order.
+    """What callers have handed over and the loop has not yet taken, in order; the ``len`` of an item is its bytes.
 
     ``max_messages`` and ``max_bytes`` bound it; one message larger than all of it is taken when the outbox is empty.
     ``wake`` is called, from a caller's thread and without the lock, when the loop is to `take`; ``is_taker`` tells
@@ -45,7 +45,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._wake = wake
         self._is_taker = is_taker
-        self._items: deque[tuple[Any, int]] = deque()
+        self._items: deque[Any] = deque()
         self._bytes = 0
         self._asleep = True
         self._is_wake_owed = False  # whoever found it asleep has not woken it yet
@@ -56,12 +56,13 @@ class Outbox:
         # Reentrant, because a signal handler may publish while its own thread is in here.
         self._lock = Condition()
 
-    def put(self, item: Any, size: int, timeout: float) -> None:
-        """Append an item of ``size`` bytes; when the outbox is full, wait for room.
+    def put(self, item: Any, timeout: float) -> None:
+        """Append an item; when the outbox is full, wait for room.
 
         Raises OutboxFull when there is none within ``timeout`` seconds; after `close` its failure, else ClosedError.
         """
         is_owed = False
+        size = len(item)
         try:
             with self._lock:
                 if self._closed:
@@ -76,7 +77,7 @@ class Outbox:
                     self._wait_for_room(size, timeout)
                     waiting = self._bytes + size
                 self._bytes = waiting
-                items.append((item, size))
+                items.append(item)
                 if self._asleep:
                     self._asleep, self._is_wake_owed = False, True
                 is_owed = self._is_wake_owed
@@ -91,13 +92,13 @@ class Outbox:
                 self._wake()
             raise
 
-    def put_all(self, items: deque[tuple[Any, int]], timeout: float) -> None:
-        """Move items, each with its size, from the front of a queue in here, as `put` does with each.
+    def put_all(self, items: deque[Any], timeout: float) -> None:
+        """Move items from the front of a queue in here, as `put` does with each.
 
         What it raises leaves in the queue what is not in here.
         """
         while items:
-            self.put(*items[0], timeout)
+            self.put(items[0], timeout)
             items.popleft()
             with self._lock:
                 if not self._asleep:  # it is about to look, or was told to
@@ -134,7 +135,7 @@ class Outbox:
         """
         with self._lock:
             if self._bytes <= max_bytes:
-                batch = [item for item, _ in self._items]
+                batch = list(self._items)
                 self._items.clear()
                 self._bytes = 0
             else:
@@ -153,7 +154,7 @@ class Outbox:
         with self._lock:
             self._closed = True
             self._failure = self._failure or failure
-            left = [item for item, _ in self._items]
+            left = list(self._items)
             self._items.clear()
             self._bytes = 0
             self._lock.notify_all()
@@ -166,15 +167,14 @@ class Outbox:
         batch: list[Any] = []
         taken = 0
         while self._items and taken < max_bytes:
-            item, size = self._items.popleft()
-            batch.append(item)
-            taken += size
+            batch.append(self._items.popleft())
+            taken += len(batch[-1])
         self._bytes -= taken
         return batch
 
-    def _move_fitting(self, items: deque[tuple[Any, int]]) -> None:
-        while items and not self._closed and not self._is_full(items[0][1]):
-            self._bytes += items[0][1]
+    def _move_fitting(self, items: deque[Any]) -> None:
+        while items and not self._closed and not self._is_full(len(items[0])):
+            self._bytes += len(items[0])
             self._items.append(items[0])
             items.popleft()
 

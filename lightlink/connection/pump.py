@@ -52,6 +52,10 @@ class Flush:
         self._error: Exception | None = None
         self._answered = Promise()
 
+    def __len__(self) -> int:
+        """Return 0: it takes no room in the outbox."""
+        return 0
+
     def wait(self) -> None:
         """Return when the server has confirmed; raises TimeoutError at the deadline, and the error it ended with."""
         if not self._answered.wait(self.deadline - time.monotonic()):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _LEAST_SECONDS = 0.001
+# What stands in a frame besides the payload, in bytes; headers are not known before it leaves.
+_FRAME_OVERHEAD = 64
 # When a caller that waits looks for the first time whether its turn was forgotten (or, with the interpreter, whether a
 # signal has come), and how much later each next time.
 _FIRST_LOOK_SECONDS = 0.05
@@ -73,6 +75,10 @@ class Waiter:
         self.abandoned = False
         self._lock = threading.Lock()
         self._lock.acquire()
+
+    def __len__(self) -> int:
+        """Return about how many bytes it takes in the outbox."""
+        return len(self.payload) + _FRAME_OVERHEAD
 
     def frame(self, inbox: bytes) -> bytes:
         """Return the protocol bytes of the request as it leaves; none when nobody waits for it any more."""

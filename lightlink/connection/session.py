@@ -179,7 +179,7 @@ class Session:
         self.refuse_to_wait()
         flush = Flush(instant_after(timeout))
         try:
-            self.outbox.put(flush, 0, timeout)
+            self.outbox.put(flush, timeout)
             flush.wait()
         except ClosedError:
             raise

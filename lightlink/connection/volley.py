@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # So many share a timer and a look at the outbox, of so many bytes: what is made must not wait in memory for room there.
 _TOGETHER = 128
 _BYTES_TOGETHER = 1024 * 1024
-_FRAME_OVERHEAD = 64
 
 
 @attrs.frozen
@@ -79,14 +78,14 @@ class Volley:
 
     def _send_group(self, session: Session, group: Group, waiters: list[GroupWaiter], deadline: float) -> None:
         replies = session.replies
-        left = deque((waiter, len(waiter.payload) + _FRAME_OVERHEAD) for waiter in waiters)
+        left = deque(waiters)
         try:
             replies.add_all(waiters)
             # The timer must not keep what is answered, nor what waits for it.
             session.notifier.post_at_for(group, deadline, self._expire_in(session))
             session.outbox.put_all(left, min(self._timeout, self._connection.options.outbox_timeout))
         except LightLinkError as exc:
-            refused = [waiter for waiter, _ in left if replies.withdraw(waiter)]
+            refused = [waiter for waiter in left if replies.withdraw(waiter)]
             for waiter in refused:
                 waiter.error = copy.copy(exc)
             self._on_settled(refused)
