@@ -22,7 +22,7 @@ from lightlink.concurrency.threads import Condition, Event, refuse_at_exit, star
 from lightlink.connection.clock import ServerClock
 from lightlink.connection.dialing.dial import Backoff
 from lightlink.connection.dialing.tls import with_inbox_prefix
-from lightlink.connection.nats_client import publish_frame, refuse_unsafe
+from lightlink.connection.nats_client import publish_frame
 from lightlink.connection.outbox import Unsent
 from lightlink.connection.replies import CallbackWaiter, TurnWaiter, Waiter
 from lightlink.connection.session import Session, Status
@@ -455,12 +455,7 @@ class Connection:
 
     def send_request(self, session: Session, waiter: Waiter, timeout: float) -> None:
         """Hand a request to a session's outbox; raises the errors of `publish`."""
-        if session.inbox_denied is not None:
-            raise copy.copy(session.inbox_denied)
-        refuse_unsafe(waiter.subject)  # here, where it reaches the caller: its frame is made on the loop
-        size, limit = len(waiter.payload), session.nc.max_payload
-        if size > limit:  # with its headers it is looked at as it leaves
-            raise PayloadTooLarge(waiter.subject.decode(), size, limit)
+        session.refuse_request(waiter)
         session.replies.add(waiter)
         try:
             session.outbox.put(waiter, min(timeout, self.options.outbox_timeout))

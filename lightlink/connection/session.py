@@ -24,7 +24,7 @@ from lightlink.connection.dialing.dial import Backoff, dial
 from lightlink.connection.dialing.tls import Contexts, whose
 from lightlink.connection.fallback import GatewayWatch
 from lightlink.connection.lame_duck import Mover
-from lightlink.connection.nats_client import TOO_MANY_SUBSCRIPTIONS, WireClient
+from lightlink.connection.nats_client import TOO_MANY_SUBSCRIPTIONS, WireClient, refuse_unsafe
 from lightlink.connection.permission_errors import Denials
 from lightlink.connection.pump import Flush, Pump
 from lightlink.connection.replies import ReplyMap
@@ -39,6 +39,7 @@ from lightlink.errors import (
     LightLinkError,
     LinkError,
     OutboxFull,
+    PayloadTooLarge,
     PermissionDenied,
 )
 from lightlink.protocol.edge import Kind
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription as NatsSubscription
 
     from lightlink.connection.nats_client import Sink
+    from lightlink.connection.replies import Waiter
     from lightlink.options import ConnectOptions
 
 T = TypeVar("T")
@@ -147,6 +149,15 @@ class Session:
         """Raise ClosedError or NotReady where waiting for the loop would never end, or hold it up."""
         self.loop.refuse_own_thread()
         self.outbox.refuse_interrupted()
+
+    def refuse_request(self, waiter: Waiter) -> None:
+        """Raise PermissionDenied, InvalidName or PayloadTooLarge where a request cannot leave, or not be answered."""
+        if self.inbox_denied is not None:
+            raise copy.copy(self.inbox_denied)
+        refuse_unsafe(waiter.subject)  # here, where it reaches the caller: its frame is made on the loop
+        size, limit = len(waiter.payload), self.nc.max_payload
+        if size > limit:  # with its headers it is looked at as it leaves
+            raise PayloadTooLarge(waiter.subject.decode(), size, limit)
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float) -> T:
         """Run a coroutine function on the loop; see `LoopThread.run`."""

@@ -11,9 +11,8 @@ import attrs
 
 from lightlink.concurrency.threads import refuse_at_exit
 from lightlink.connection.connection import NoReply
-from lightlink.connection.nats_client import refuse_unsafe
 from lightlink.connection.replies import Group, GroupWaiter
-from lightlink.errors import LightLinkError, PayloadTooLarge
+from lightlink.errors import LightLinkError
 from lightlink.protocol.ids import new_id
 
 if TYPE_CHECKING:
@@ -64,11 +63,7 @@ class Volley:
         refused = []
         for waiter in waiters:
             try:
-                if session.inbox_denied is not None:
-                    raise copy.copy(session.inbox_denied)
-                refuse_unsafe(waiter.subject)
-                if len(waiter.payload) > session.nc.max_payload:
-                    raise PayloadTooLarge(waiter.subject.decode(), len(waiter.payload), session.nc.max_payload)
+                session.refuse_request(waiter)
             except LightLinkError as exc:
                 waiter.error = exc
                 refused.append(waiter)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from conftest import StartProxy
+    from helpers.proxy import TcpProxy
     from helpers.raw import RawPeer
     from nats.aio.msg import Msg
 
@@ -37,6 +38,13 @@ class Outcomes:
             self.by_number[waiter.about] = waiter.data if waiter.error is None else type(waiter.error)
             if waiter.error is not None:
                 self.errors.append(waiter.error)
+
+
+def cut_off(link: TcpProxy, client: lightlink.Client) -> None:
+    """Cut a client off until `TcpProxy.accept`."""
+    link.refuse()
+    link.cut()
+    eventually(lambda: client.status is not lightlink.Status.CONNECTED)
 
 
 @pytest.fixture
@@ -95,9 +103,7 @@ def test_one_that_is_refused_does_not_hold_up_the_others(client: lightlink.Clien
 def test_what_finds_no_room_is_refused_and_the_rest_goes_on(proxy: StartProxy, echo: bytes) -> None:
     link = proxy()
     with lightlink.connect(link.url, outbox_messages=5, outbox_timeout=0.05) as client:
-        link.refuse()
-        link.cut()
-        eventually(lambda: client.status is not lightlink.Status.CONNECTED)
+        cut_off(link, client)
         outcomes = Outcomes()
         Volley(client.connection, 30, outcomes.note).send(numbered(echo, 8))
         assert outcomes.by_number == dict.fromkeys((5, 6, 7), OutboxFull)
@@ -119,9 +125,7 @@ def test_closing_ends_what_is_under_way(url: str, echo: bytes) -> None:
 def test_what_is_made_does_not_wait_in_memory_for_room(proxy: StartProxy, echo: bytes) -> None:
     link = proxy()
     with lightlink.connect(link.url, outbox_bytes=1_000_000, outbox_timeout=0.05) as client:
-        link.refuse()
-        link.cut()
-        eventually(lambda: client.status is not lightlink.Status.CONNECTED)
+        cut_off(link, client)
         made: list[int] = []
         outcomes = Outcomes()
 
