@@ -273,11 +273,7 @@ def decode_headers(block: bytes | None) -> Headers:
         for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
             name, separator, value = line.partition(":")
             if separator:
-                value = value.strip(" \t")
-                if name in headers:
-                    headers.add(name, value)
-                else:
-                    headers[name] = value
+                headers.add(name, value.strip(" \t"))
     return headers
 
 

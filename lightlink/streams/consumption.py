@@ -43,10 +43,9 @@ _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 15.0
 # Events held for each worker, and for each worker of a handler that takes less than this on average.
 _HELD, _HELD_QUICK, _QUICK_SECONDS = 2, 32, 0.005
-# Seconds until more threads help with a burst, unless those at work take less than that for an event: then they would
-# only wait for the interpreter's lock.
-_HELP_SECONDS = 0.001
-_TOO_QUICK_SECONDS = 0.00005
+# Seconds until more threads help with a burst. Where those at work take no longer than so many for each event, they
+# would only wait for the interpreter's lock.
+_HELP_SECONDS, _TOO_QUICK_SECONDS = 0.001, 0.00005
 _TOO_OFTEN = "it was delivered {} times and never settled: its handler ended the process, or was cut off"
 
 

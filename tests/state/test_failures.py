@@ -277,13 +277,21 @@ def test_a_stream_under_the_name_of_a_bucket_is_named(client: lightlink.Client, 
             use()
 
 
+def make_mirror(peer: RawPeer, prefix: str, history: int = 1) -> None:
+    """Make the bucket ``prefix``, which mirrors ``prefix_origin``."""
+    config = StreamConfig(
+        name=f"KV_{prefix}",
+        mirror=StreamSource(name=f"KV_{prefix}_origin"),
+        max_msgs_per_subject=history,
+        allow_direct=True,
+    )
+    peer.run(peer.nc.jetstream().add_stream(config))
+
+
 def test_a_bucket_that_mirrors_another_is_the_other(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     origin = client.state(f"{prefix}_origin", history=5)
     revision = origin.set("a.b", 1)
-    config = StreamConfig(
-        name=f"KV_{prefix}", mirror=StreamSource(name=f"KV_{prefix}_origin"), max_msgs_per_subject=5, allow_direct=True
-    )
-    peer.run(peer.nc.jetstream().add_stream(config))
+    make_mirror(peer, prefix, history=5)
     mirror = client.state(prefix)
     assert eventually(lambda: mirror.get("a.b", None)) == 1
     assert mirror.keys() == ["a.b"]
@@ -301,10 +309,7 @@ def test_a_bucket_that_mirrors_another_is_the_other(client: lightlink.Client, pe
 def test_a_mirror_that_lags_shows_no_older_value(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     origin = client.state(f"{prefix}_origin", history=5)
     origin.set("a", 1)
-    config = StreamConfig(
-        name=f"KV_{prefix}", mirror=StreamSource(name=f"KV_{prefix}_origin"), max_msgs_per_subject=5, allow_direct=True
-    )
-    peer.run(peer.nc.jetstream().add_stream(config))
+    make_mirror(peer, prefix, history=5)
     mirror = client.state(prefix)
     assert eventually(lambda: mirror.get("a", None)) == 1
     revision = mirror.set("a", 2)
@@ -323,10 +328,7 @@ def test_a_mirror_that_lags_shows_no_older_value(client: lightlink.Client, peer:
 
 def test_a_new_client_writes_through_a_mirror_first(client: lightlink.Client, peer: RawPeer, prefix: str) -> None:
     client.state(f"{prefix}_origin").set("a", 1)
-    config = StreamConfig(
-        name=f"KV_{prefix}", mirror=StreamSource(name=f"KV_{prefix}_origin"), max_msgs_per_subject=1, allow_direct=True
-    )
-    peer.run(peer.nc.jetstream().add_stream(config))
+    make_mirror(peer, prefix)
     client.state(prefix).set("a", 2)
     assert client.state(f"{prefix}_origin").get("a") == 2
 

@@ -127,7 +127,7 @@ class QuicTransport(TcpTransport):
                 raise
             self._link = link
             stream = link.open_stream()
-            inlet = Inlet(self._take, buffer_size)
+            inlet = Inlet(self.take, buffer_size)
             stream.set_protocol(inlet.protocol)
             inlet.protocol.connection_made(stream)
             self._begin(inlet, stream, QuicShortcut(link, stream))

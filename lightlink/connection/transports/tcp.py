@@ -75,7 +75,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         assert self._io_writer is not None
         self._in_handshake = True
         below: Any = self._io_writer.transport
-        inlet = Inlet(self._take, _LIMIT_OVER_TLS)
+        inlet = Inlet(self.take, _LIMIT_OVER_TLS)
         layer = TlsLayer(below, inlet.protocol, ssl_context, server_hostname, self._shortcut)
         await asyncio.wait_for(layer.shake_hands(), timeout)
         self._io_reader, self._io_writer = inlet, inlet.writer(layer)
@@ -83,7 +83,7 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         self._in_handshake = False
 
     async def _open(self, address: tuple[str, int], limit: int) -> None:
-        inlet = Inlet(self._take, limit)
+        inlet = Inlet(self.take, limit)
         below, _ = await asyncio.get_running_loop().create_connection(lambda: inlet.protocol, *address)
         self._begin(inlet, below, Shortcut())
 
@@ -92,9 +92,6 @@ class TcpTransport(nats.aio.transport.TcpTransport):
         self._bare_io_writer = self._io_writer = inlet.writer(below)
         shortcut.open(below)
         self._shortcut = self._way = shortcut
-
-    def _take(self, data: bytes) -> bytes:
-        return self.take(data)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed."""
